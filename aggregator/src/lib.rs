@@ -1,0 +1,1 @@
+//! The one connection between a cluster and Kestrel Cloud.

@@ -1,0 +1,1 @@
+//! A development Kestrel Cloud.

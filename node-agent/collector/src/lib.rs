@@ -1,0 +1,1 @@
+//! The sidecar: file logs of one pod.

@@ -1,0 +1,1 @@
+//! The agent of one node: pod logs and host conditions.

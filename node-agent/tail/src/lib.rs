@@ -1,0 +1,1 @@
+//! The log engine: files in, records out.

@@ -1,0 +1,35 @@
+//! Wire types of Kestrel Cloud ([`cloud`], [`server`]) and of the agent link
+//! ([`node`]), generated from the `.proto` files beside this crate.
+//!
+//! Maps are `BTreeMap`s, so that equal messages have equal bytes.
+
+// The generated code carries the protocol files' comments, which describe
+// every field but not every item that the generator adds.
+#![allow(missing_docs, clippy::all, unreachable_pub)]
+
+/// Kestrel Cloud: the five streams.
+pub mod cloud {
+    /// Package `cloud.v1`.
+    pub mod v1 {
+        tonic::include_proto!("cloud.v1");
+    }
+}
+
+/// Kestrel Cloud: token renewal and onboarding.
+pub mod server {
+    /// Package `server.v1`.
+    pub mod v1 {
+        tonic::include_proto!("server.v1");
+    }
+}
+
+/// The agent link.
+pub mod node {
+    /// Package `node.v1`.
+    pub mod v1 {
+        tonic::include_proto!("node.v1");
+    }
+}
+
+/// The compiled `FileDescriptorSet` of everything above.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -1,0 +1,1 @@
+//! What every daemon needs and nothing of the domain.
