@@ -1,1 +1,10 @@
-//! What every daemon needs and nothing of the domain.
+//! What every daemon of the operator needs, and nothing of what any of them
+//! is for: configuration, telemetry, the admin port, start and drain, TLS
+//! material and back-off.
+
+pub mod admin;
+pub mod backoff;
+pub mod config;
+pub mod daemon;
+pub mod telemetry;
+pub mod tls;

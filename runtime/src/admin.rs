@@ -1,0 +1,182 @@
+//! The admin port: `/livez`, `/readyz`, `/metrics`, and the paths that users
+//! of the operator's predecessor have in their probes.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use anyhow::Context as _;
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::IntoResponse,
+    routing::get,
+};
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// What must be true before the process is ready, by name.
+#[derive(Clone, Default)]
+pub struct Readiness(Arc<Mutex<Vec<Condition>>>);
+
+struct Condition {
+    name: &'static str,
+    met: Arc<AtomicBool>,
+}
+
+/// The handle of one condition; not met until [`Ready::set`] says so.
+#[derive(Clone)]
+pub struct Ready(Arc<AtomicBool>);
+
+impl Ready {
+    /// Says whether the condition is met now.
+    pub fn set(&self, met: bool) {
+        self.0.store(met, Ordering::Relaxed);
+    }
+}
+
+impl Readiness {
+    /// Adds a condition; `name` completes the sentence "not ready: …".
+    pub fn require(&self, name: &'static str) -> Ready {
+        let met = Arc::new(AtomicBool::new(false));
+        self.conditions().push(Condition { name, met: Arc::clone(&met) });
+        Ready(met)
+    }
+
+    /// Names of the conditions that are not met.
+    pub fn missing(&self) -> Vec<&'static str> {
+        self.conditions().iter().filter(|c| !c.met.load(Ordering::Relaxed)).map(|c| c.name).collect()
+    }
+
+    fn conditions(&self) -> std::sync::MutexGuard<'_, Vec<Condition>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Clone)]
+struct Admin {
+    readiness: Readiness,
+    registry: Arc<Registry>,
+    drain: CancellationToken,
+}
+
+/// A bound admin port that does not serve yet.
+pub struct AdminPort {
+    listener: TcpListener,
+    router: Router,
+    drain: CancellationToken,
+}
+
+impl AdminPort {
+    /// Binds `port` on all addresses (0: any free port).
+    ///
+    /// # Errors
+    /// The port is taken or not allowed.
+    pub async fn bind(
+        port: u16,
+        readiness: Readiness,
+        registry: Registry,
+        drain: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind(SocketAddr::from(([0, 0, 0, 0], port)))
+            .await
+            .with_context(|| format!("the admin port {port} (HEALTH_PORT) cannot be bound"))?;
+        let state = Admin { readiness, registry: Arc::new(registry), drain: drain.clone() };
+        let router = Router::new()
+            .route("/livez", get(async || "ok"))
+            .route("/health/live", get(async || "ok"))
+            .route("/readyz", get(ready))
+            .route("/health/status", get(ready))
+            .route("/metrics", get(metrics))
+            .with_state(state);
+        Ok(Self { listener, router, drain })
+    }
+
+    /// The bound address.
+    ///
+    /// # Errors
+    /// The socket is gone.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until the drain.
+    ///
+    /// # Errors
+    /// The listener failed.
+    pub async fn serve(self) -> anyhow::Result<()> {
+        let drain = self.drain.clone();
+        axum::serve(self.listener, self.router)
+            .with_graceful_shutdown(drain.cancelled_owned())
+            .await
+            .context("the admin port stopped serving")
+    }
+}
+
+async fn ready(State(admin): State<Admin>) -> impl IntoResponse {
+    let missing = admin.readiness.missing();
+    if admin.drain.is_cancelled() {
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready: draining\n".to_owned())
+    } else if missing.is_empty() {
+        (StatusCode::OK, "ready\n".to_owned())
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", missing.join(", ")))
+    }
+}
+
+async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
+    let mut text = String::new();
+    match prometheus_client::encoding::text::encode(&mut text, &admin.registry) {
+        Ok(()) => {
+            let format = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            (StatusCode::OK, [(CONTENT_TYPE, format)], text)
+        }
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, [(CONTENT_TYPE, "text/plain")], error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpStream,
+    };
+
+    use super::*;
+
+    async fn fetch(address: SocketAddr, path: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn ready_only_when_every_condition_is_met_and_not_while_draining() {
+        let readiness = Readiness::default();
+        let (first, second) = (readiness.require("first list of pods"), readiness.require("certificate"));
+        let drain = CancellationToken::new();
+        let port = AdminPort::bind(0, readiness, Registry::default(), drain.clone()).await.unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], port.address().unwrap().port()));
+        let server = tokio::spawn(port.serve());
+        first.set(true);
+        let answer = fetch(address, "/readyz").await;
+        assert!(
+            answer.starts_with("HTTP/1.0 503") && answer.ends_with("not ready: certificate\n"),
+            "{answer}"
+        );
+        assert!(fetch(address, "/livez").await.starts_with("HTTP/1.0 200"));
+        second.set(true);
+        assert!(fetch(address, "/health/status").await.starts_with("HTTP/1.0 200"));
+        assert!(fetch(address, "/metrics").await.contains("# EOF"));
+        drain.cancel();
+        server.await.unwrap().unwrap();
+    }
+}
