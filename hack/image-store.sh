@@ -1,0 +1,47 @@
+# shellcheck shell=bash
+# Container images without a daemon: built by buildah from a folder that holds the image's files,
+# tagged by their content, and kept as docker archives in the cache. Sourced after progress.sh.
+
+archives="$cache/images"
+
+# buildah_here ARGUMENT…: buildah with its storage inside the cache folder.
+buildah_here() {
+  buildah --root "$cache/buildah/storage" --runroot "$cache/buildah/run" --storage-driver vfs "$@"
+}
+
+# content_tag FOLDER CONFIG…: 12 hexadecimal digits of the hash of the files (names, modes and
+# contents) and of the image's configuration.
+content_tag() {
+  local folder=$1
+  shift
+  {
+    printf '%s\n' "$@"
+    (cd "$folder" && find . -printf '%P %m %l\n' | sort && find . -type f -print0 | sort -z | xargs -0 sha256sum)
+  } | sha256sum | cut -c1-12
+}
+
+# archive_of IMAGE: where the archive of localhost/NAME:TAG lies.
+archive_of() {
+  local name=${1##*/}
+  printf '%s/%s.tar\n' "$archives" "${name/:/-}"
+}
+
+# build_image NAME FOLDER CONFIG…: makes localhost/NAME:TAG from FOLDER unless its archive is there;
+# CONFIG are arguments of `buildah config`. The image's name is the last line that it prints.
+build_image() {
+  local name=$1 folder=$2 image archive container
+  shift 2
+  image="localhost/$name:$(content_tag "$folder" "$@")"
+  archive=$(archive_of "$image")
+  if [[ ! -e $archive ]]; then
+    mkdir -p "$archives"
+    container=$(buildah_here from scratch)
+    buildah_here copy --quiet "$container" "$folder" / >&2
+    buildah_here config "$@" "$container" >&2
+    buildah_here commit --quiet --rm --omit-timestamp --format docker "$container" "$image" >&2
+    rm -f "$archive.part"
+    buildah_here push --quiet "$image" "docker-archive:$archive.part:$image" >&2
+    mv "$archive.part" "$archive"
+  fi
+  printf '%s\n' "$image"
+}
