@@ -27,12 +27,13 @@ start_node() {
 }
 
 # register_node NODE: makes the Node object before the kubelet does, because its pod addresses are
-# the ones that the other nodes' routes know, and kube-proxy waits for its address.
+# the ones that the other nodes' routes know, kube-proxy waits for its address, and the scheduler
+# spreads pods over the nodes that it knows by name.
 register_node() {
   kubectl get node "$1" &>/dev/null || kubectl create -f - <<YAML
 apiVersion: v1
 kind: Node
-metadata: {name: $1}
+metadata: {name: $1, labels: {kubernetes.io/hostname: $1}}
 spec: {podCIDR: $(pod_cidr "$1"), podCIDRs: [$(pod_cidr "$1")]}
 status: {addresses: [{type: InternalIP, address: $(node_ip "$1")}, {type: Hostname, address: $1}]}
 YAML
