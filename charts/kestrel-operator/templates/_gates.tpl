@@ -1,0 +1,21 @@
+{{/* The Kubernetes version to render for. */}}
+{{- define "kestrel.kubeVersion" -}}
+{{ .Values.kubeVersion | default .Capabilities.KubeVersion.Version }}
+{{- end }}
+
+{{/*
+"true" where the webhook can do its work. 1.30 is the first version whose API server knows all it needs: native
+sidecars (KEP-753), matchConditions (KEP-3716) and ValidatingAdmissionPolicy (KEP-3488).
+*/}}
+{{- define "kestrel.injection" -}}
+{{- if and .Values.webhook.enabled (semverCompare ">=1.30.0-0" (include "kestrel.kubeVersion" .)) }}true{{ end }}
+{{- end }}
+
+{{/* Namespaces whose pods are left alone by the webhook and by the notice for running pods. */}}
+{{- define "kestrel.injectionNamespaces" -}}
+matchExpressions:
+  - key: kubernetes.io/metadata.name
+    operator: NotIn
+    values:
+      {{- concat (list .Release.Namespace "kube-system" "kube-public" "kube-node-lease") .Values.webhook.excludedNamespaces | uniq | toYaml | nindent 6 }}
+{{- end }}

@@ -1,0 +1,126 @@
+{{/* What the pods of all three workloads share. Arguments are (dict "root" $ "component" "aggregator"). */}}
+
+{{- define "kestrel.selector" -}}
+app.kubernetes.io/name: kestrel-operator
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end }}
+
+{{- define "kestrel.labels" -}}
+{{ include "kestrel.selector" . }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version }}
+{{- end }}
+
+{{- define "kestrel.podMetadata" -}}
+labels:
+  {{- merge (include "kestrel.selector" . | fromYaml) .root.Values.podLabels | toYaml | nindent 2 }}
+{{- with .root.Values.podAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- define "kestrel.image" -}}
+{{- with .Values.image -}}
+{{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag | default $.Chart.AppVersion }}{{ end }}
+{{- end -}}
+{{- end }}
+
+{{/* Service links are off: the Service kestrel-webhook would set KESTREL_WEBHOOK_PORT to an address. */}}
+{{- define "kestrel.podSpec" -}}
+serviceAccountName: kestrel-{{ .component }}
+enableServiceLinks: false
+priorityClassName: {{ .root.Values.priorityClassName | default "kestrel-operator" }}
+terminationGracePeriodSeconds: 30
+{{- with .root.Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* Where the two Deployments run: replicas on different nodes where there are enough. */}}
+{{- define "kestrel.deploymentPlacement" -}}
+topologySpreadConstraints:
+  - maxSkew: 1
+    topologyKey: kubernetes.io/hostname
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels:
+        {{- include "kestrel.selector" . | nindent 8 }}
+{{- include "kestrel.placement" .root.Values }}
+{{- end }}
+
+{{- define "kestrel.placement" -}}
+{{- with .nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- define "kestrel.container" -}}
+image: {{ include "kestrel.image" .root }}
+imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+command: [/kestrel-{{ .component }}]
+livenessProbe:
+  httpGet:
+    path: /livez
+    port: admin
+  {{- toYaml .root.Values.healthcheck.livenessProbe | nindent 2 }}
+readinessProbe:
+  httpGet:
+    path: /readyz
+    port: admin
+  {{- toYaml .root.Values.healthcheck.readinessProbe | nindent 2 }}
+{{- end }}
+
+{{- define "kestrel.env" -}}
+- name: POD_NAMESPACE
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.namespace
+- name: POD_NAME
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.name
+- name: HEALTH_PORT
+  value: {{ .Values.healthcheck.port | int | quote }}
+- name: KESTREL_LOG
+  value: {{ .Values.log.filter | quote }}
+- name: KESTREL_LOG_FORMAT
+  value: {{ .Values.log.format }}
+{{- end }}
+
+{{- define "kestrel.adminPort" -}}
+- name: admin
+  containerPort: {{ .Values.healthcheck.port | int }}
+{{- end }}
+
+{{- define "kestrel.nodeNameEnv" -}}
+- name: NODE_NAME
+  valueFrom:
+    fieldRef:
+      fieldPath: spec.nodeName
+{{- end }}
+
+{{- define "kestrel.linkEndpointEnv" -}}
+- name: KESTREL_LINK_ENDPOINT
+  value: https://kestrel-agent-link.{{ .Release.Namespace }}.svc:8443
+{{- end }}
+
+{{/* The link's CA is published by the aggregator once it runs, so the ConfigMap may come after the pod. */}}
+{{- define "kestrel.linkCaVolume" -}}
+- name: link-ca
+  configMap:
+    name: kestrel-agent-link
+    optional: true
+{{- end }}

@@ -1,0 +1,13 @@
+//! The Helm chart, rendered by Helm itself.
+//!
+//! Helm is the program that `KESTREL_HELM` names, else `helm` on the path, else the one that `hack/cluster` keeps in
+//! its cache.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "clippy.toml allows them in test functions only")]
+
+mod credentials;
+mod gates;
+mod helm;
+mod notes;
+mod rights;
+mod values;
+mod workloads;

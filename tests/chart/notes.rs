@@ -1,0 +1,111 @@
+//! What a person reads after the install.
+
+use std::{fs, path::Path};
+
+use crate::helm::{self, Objects};
+
+/// The notes as `helm install` would print them. `helm template` leaves them out, so a copy of the chart gets one more
+/// template, which includes them.
+fn notes(kubernetes: &str, settings: &[&str]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    copy(&helm::chart(), folder.path());
+    let extra = r#"notes: {{ include (print $.Template.BasePath "/NOTES.txt") . | toJson }}"#;
+    fs::write(folder.path().join("templates/notes.yaml"), extra).unwrap();
+    let mut arguments = vec!["--show-only", "templates/notes.yaml"];
+    arguments.extend(settings.iter().flat_map(|setting| ["--set", setting]));
+    let rendered = helm::render_chart(folder.path(), kubernetes, &arguments).expect("the notes render");
+    helm::text(&Objects::parse(&rendered).0[0]["notes"]).to_owned()
+}
+
+fn copy(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            fs::create_dir(&target).unwrap();
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), &target).unwrap();
+        }
+    }
+}
+
+#[test]
+fn the_notes_say_what_to_do_next() {
+    let notes = notes(helm::NEWEST, &["auth.existingSecret=a", "certificates.existingSecret=b"]);
+    for part in [
+        "grpc.platform.usekestrel.ai:443",
+        "kubectl -n kestrel-ai rollout status deployment/kestrel-aggregator",
+        "kubectl -n kestrel-ai logs -l app.kubernetes.io/component=aggregator",
+        r#""kestrel.ai/inject":"true""#,
+    ] {
+        assert!(notes.contains(part), "{part} is not in:\n{notes}");
+    }
+    for part in ["MISSING", "NOTE", "no effect", "1.30"] {
+        assert!(!notes.contains(part), "{part} is in:\n{notes}");
+    }
+}
+
+#[test]
+fn missing_credentials_are_named_with_the_command_that_makes_them() {
+    let notes = notes(helm::NEWEST, &[]);
+    assert!(notes.contains("create secret generic kestrel-operator-jwt --from-file=token=FILE"), "{notes}");
+    assert!(notes.contains("create secret generic kestrel-operator-client-tls"), "{notes}");
+}
+
+#[test]
+fn a_kubernetes_without_native_sidecars_is_told_so() {
+    let notes = notes("1.27.3", &[]);
+    assert!(notes.contains("Kubernetes v1.27.3 has no native sidecars (1.30 or newer is needed)"), "{notes}");
+    assert!(!notes.contains("custom-columns"), "{notes}");
+}
+
+#[test]
+fn what_gives_power_away_is_said() {
+    let settings =
+        ["nodeAgent.runtimeSocket=/run/containerd/containerd.sock", "server.tls.insecureSkipVerify=true"];
+    let notes = notes(helm::NEWEST, &settings);
+    assert!(notes.contains("gives root on every node"), "{notes}");
+    assert!(notes.contains("The token goes to whoever answers"), "{notes}");
+}
+
+/// Each accepted value without effect is named when it is set, and only then.
+#[test]
+fn values_without_effect_are_listed() {
+    for setting in [
+        "fullnameOverride=x",
+        "hubble.cidr=192.0.2.0/24",
+        "k8sApiServer.cidr=192.0.2.1/32",
+        "nameOverride=x",
+        "networkPolicy.create=true",
+        "operator.argocd.enabled=true",
+        "operator.cilium.disableFlows=false",
+        "operator.cilium.hubble.tls.forceDisable=true",
+        "operator.datadog.enabled=true",
+        "operator.flux.enabled=true",
+        "operator.istio.enabled=true",
+        "operator.karpenter.enabled=true",
+        "operator.otel.enabled=true",
+        "operator.rollouts.enabled=true",
+        "operator.safeApply.enabled=true",
+        "serviceAccount.create=false",
+        "serviceAccount.name=x",
+        "useCiliumNetworkPolicy=true",
+    ] {
+        let (name, _) = setting.split_once('=').unwrap();
+        let notes = notes(helm::NEWEST, &[setting]);
+        let listed: Vec<_> =
+            notes.lines().skip_while(|line| !line.starts_with("These values are set")).skip(1).collect();
+        assert!(
+            matches!(listed[..], [line] if line.trim_start().starts_with(&format!("{name}: "))),
+            "{notes}"
+        );
+    }
+}
+
+/// A values file that clears a group is no reason to fail.
+#[test]
+fn cleared_groups_of_values_are_no_error() {
+    let notes =
+        notes(helm::NEWEST, &["operator=null", "hubble=null", "k8sApiServer=null", "networkPolicy=null"]);
+    assert!(!notes.contains("no effect"), "{notes}");
+}

@@ -1,0 +1,154 @@
+//! The rendered roles against the table in `docs/security.md`.
+
+use std::{collections::BTreeSet, fs};
+
+use serde_json::Value;
+
+use crate::helm::{self, Objects, list, text};
+
+/// One verb on one resource, for all objects or for the named ones.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Right {
+    account: String,
+    /// `cluster`, or `own` for the release's namespace.
+    scope: String,
+    group: String,
+    resource: String,
+    verb: String,
+    names: Vec<String>,
+}
+
+fn rendered(objects: &Objects) -> BTreeSet<Right> {
+    let bindings = [("ClusterRoleBinding", "cluster"), ("RoleBinding", "own")]
+        .into_iter()
+        .flat_map(|(kind, scope)| objects.of_kind(kind).map(move |binding| (binding, scope)));
+    let mut rights = BTreeSet::new();
+    for (binding, scope) in bindings {
+        let role = objects.get(text(&binding["roleRef"]["kind"]), text(&binding["roleRef"]["name"]));
+        for subject in list(&binding["subjects"]) {
+            assert_eq!(subject["kind"], "ServiceAccount");
+            assert_eq!(subject["namespace"], helm::NAMESPACE);
+            for rule in list(&role["rules"]) {
+                rights.extend(rights_of(rule, text(&subject["name"]), scope));
+            }
+        }
+    }
+    rights
+}
+
+fn rights_of(rule: &Value, account: &str, scope: &str) -> Vec<Right> {
+    let texts = |key: &str| list(&rule[key]).iter().map(|entry| text(entry).to_owned()).collect::<Vec<_>>();
+    product(
+        account,
+        scope,
+        &texts("apiGroups"),
+        &texts("resources"),
+        &texts("verbs"),
+        &texts("resourceNames"),
+    )
+}
+
+fn product(
+    account: &str,
+    scope: &str,
+    groups: &[String],
+    resources: &[String],
+    verbs: &[String],
+    names: &[String],
+) -> Vec<Right> {
+    let mut rights = Vec::new();
+    for group in groups {
+        for resource in resources {
+            for verb in verbs {
+                let mut names = names.to_vec();
+                names.sort();
+                rights.push(Right {
+                    account: account.to_owned(),
+                    scope: scope.to_owned(),
+                    group: group.clone(),
+                    resource: resource.clone(),
+                    verb: verb.clone(),
+                    names,
+                });
+            }
+        }
+    }
+    rights
+}
+
+/// The rows of the table: account, scope, API group, resources, names, verbs, purpose.
+fn documented() -> BTreeSet<Right> {
+    let page = fs::read_to_string(helm::repository("docs/security.md")).unwrap();
+    let mut rights = BTreeSet::new();
+    for row in page.lines().filter(|line| line.starts_with("| `kestrel-")) {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let [account, scope, group, resources, names, verbs, purpose] = cells[..] else {
+            panic!("seven cells expected: {row}")
+        };
+        assert!(!purpose.is_empty(), "no purpose: {row}");
+        let words = |cell: &str| -> Vec<String> {
+            cell.split(',').map(|word| word.trim().to_owned()).filter(|word| !word.is_empty()).collect()
+        };
+        let group = if group == "core" { String::new() } else { group.to_owned() };
+        let account = account.trim_matches('`');
+        let row = product(account, scope, &[group], &words(resources), &words(verbs), &words(names));
+        rights.extend(row);
+    }
+    rights
+}
+
+#[test]
+fn the_roles_are_those_of_the_security_page() {
+    let (rendered, documented) = (rendered(&Objects::with(&[])), documented());
+    let undocumented: Vec<_> = rendered.difference(&documented).collect();
+    let unrendered: Vec<_> = documented.difference(&rendered).collect();
+    assert!(undocumented.is_empty() && unrendered.is_empty(), "{undocumented:#?}\n{unrendered:#?}");
+}
+
+#[test]
+fn no_right_can_be_given_away_or_hides_behind_a_wildcard() {
+    for right in rendered(&Objects::with(&[])) {
+        for part in [&right.group, &right.resource, &right.verb] {
+            assert_ne!(part, "*", "{right:?}");
+        }
+        assert!(!["escalate", "bind", "impersonate", "delete", "deletecollection"].contains(&&*right.verb));
+        for door in ["exec", "attach", "proxy", "portforward", "ephemeralcontainers", "token"] {
+            assert!(!right.resource.ends_with(&format!("/{door}")), "{right:?}");
+        }
+    }
+}
+
+#[test]
+fn secrets_are_reached_by_name_alone() {
+    for right in rendered(&Objects::with(&[])).iter().filter(|right| right.resource == "secrets") {
+        assert_eq!(right.scope, "own", "{right:?}");
+        assert!(right.verb == "create" || !right.names.is_empty(), "{right:?}");
+    }
+}
+
+#[test]
+fn outside_its_namespace_the_operator_only_reads() {
+    for right in rendered(&Objects::with(&[])).iter().filter(|right| right.scope == "cluster") {
+        let write = match (&*right.resource, &*right.verb) {
+            ("events" | "tokenreviews", "create") => true,
+            ("mutatingwebhookconfigurations", "patch") => right.names == ["kestrel-webhook"],
+            (_, verb) => ["get", "list", "watch"].contains(&verb),
+        };
+        assert!(write, "{right:?}");
+    }
+}
+
+#[test]
+fn the_node_agent_has_no_rights_and_no_token_for_the_api_server() {
+    let objects = Objects::with(&[]);
+    assert!(rendered(&objects).iter().all(|right| right.account != "kestrel-node-agent"));
+    assert_eq!(objects.get("ServiceAccount", "kestrel-node-agent")["automountServiceAccountToken"], false);
+    let pod = &objects.get("DaemonSet", "kestrel-node-agent")["spec"]["template"]["spec"];
+    assert_eq!(pod["automountServiceAccountToken"], false);
+}
+
+#[test]
+fn reading_logs_on_request_can_be_switched_off() {
+    let rights = rendered(&Objects::with(&["podLogs.onRequest=false"]));
+    assert!(rights.iter().all(|right| right.resource != "pods/log"));
+}

@@ -1,0 +1,126 @@
+//! Which values are taken, what they do, and which are refused.
+
+use crate::helm::{self, Objects};
+
+/// A values file of chart 0.1 with every key that it knew.
+fn old_values() -> String {
+    helm::repository("tests/chart/values-0.1.yaml").to_str().expect("a path in UTF-8").to_owned()
+}
+
+#[test]
+fn lint_finds_nothing() {
+    let chart = helm::chart();
+    let report = helm::helm(&["lint", "--strict", chart.to_str().unwrap()]).expect("lint passes");
+    assert!(!report.contains("[WARNING]") && !report.contains("[ERROR]"), "{report}");
+}
+
+#[test]
+fn the_chart_names_the_version_of_the_programs() {
+    let metadata = std::fs::read_to_string(helm::chart().join("Chart.yaml")).unwrap();
+    assert!(metadata.contains(concat!("appVersion: ", env!("CARGO_PKG_VERSION"), "\n")), "{metadata}");
+}
+
+#[test]
+fn two_renders_are_equal() {
+    let arguments = ["--values", &old_values()];
+    assert_eq!(helm::render(&arguments), helm::render(&arguments));
+}
+
+#[test]
+fn a_values_file_of_chart_0_1_installs_this_chart() {
+    let objects = Objects::parse(&helm::render(&["--values", &old_values()]).expect("the chart renders"));
+    for (variable, value) in [
+        ("SERVER_HOST", "cloud.example.com"),
+        ("SERVER_PORT", "8443"),
+        ("TLS_INSECURE_SKIP_VERIFY", "true"),
+        ("HEALTH_PORT", "9090"),
+    ] {
+        assert_eq!(objects.env("kestrel-aggregator", variable), Some(value), "{variable}");
+    }
+    assert_eq!(objects.get("Deployment", "kestrel-aggregator")["spec"]["replicas"], 1);
+    let container = objects.container("kestrel-aggregator");
+    assert_eq!(container["image"], "registry.example.com/kestrel-operator:1.2.3");
+    assert_eq!(container["imagePullPolicy"], "Always");
+    assert_eq!(container["resources"]["limits"]["memory"], "2Gi");
+    assert_eq!(container["livenessProbe"]["initialDelaySeconds"], 30);
+    assert_eq!(container["securityContext"]["runAsUser"], 65534);
+    let account = objects.get("ServiceAccount", "kestrel-aggregator");
+    assert_eq!(account["metadata"]["annotations"]["example.com/role"], "kestrel");
+    for secret in ["kestrel-operator-jwt", "kestrel-operator-client-tls"] {
+        objects.get("Secret", secret);
+    }
+    for (workload, pod) in objects.pods() {
+        assert_eq!(pod["metadata"]["annotations"]["example.com/scrape"], "yes", "{workload}");
+        assert_eq!(pod["metadata"]["labels"]["team"], "platform", "{workload}");
+        if workload != "kestrel-node-agent" {
+            assert_eq!(pod["spec"]["nodeSelector"]["pool"], "system", "{workload}");
+            assert_eq!(pod["spec"]["tolerations"][0]["key"], "dedicated", "{workload}");
+            assert!(pod["spec"]["affinity"]["nodeAffinity"].is_object(), "{workload}");
+        }
+    }
+}
+
+#[test]
+fn misspelled_values_and_wrong_types_are_refused_by_name() {
+    for (setting, complaint) in [
+        ("server.hots=example.com", "'/server': additional properties 'hots' not allowed"),
+        ("serverHost=example.com", "additional properties 'serverHost' not allowed"),
+        ("operator.istio.enable=true", "'/operator/istio': additional properties 'enable' not allowed"),
+        ("server.host=", "'/server/host'"),
+        ("server.port=https", "'/server/port': got string, want integer"),
+        ("replicaCount=two", "'/replicaCount': got string, want integer"),
+        ("webhook.enabled=yes", "'/webhook/enabled': got string, want boolean"),
+        ("image.pullPolicy=Sometimes", "'/image/pullPolicy': value must be one of"),
+        ("image.digest=latest", "'/image/digest'"),
+        ("podLogs.policy=some", "'/podLogs/policy': value must be one of"),
+        ("resources.limits.memory=lots", "'/resources/limits/memory'"),
+        ("nodeAgent.tolerations=all", "'/nodeAgent/tolerations': got string, want array"),
+        ("nodeAgent.runtimeSocket=containerd.sock", "'/nodeAgent/runtimeSocket'"),
+    ] {
+        let refusal = helm::render(&["--set", setting]).expect_err(setting);
+        assert!(refusal.contains(complaint), "{setting}: {refusal}");
+    }
+}
+
+#[test]
+fn an_unquoted_off_means_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("values.yaml");
+    std::fs::write(&file, "podLogs: {policy: off}").unwrap();
+    let rendered = helm::render(&["--values", file.to_str().unwrap()]).expect("the chart renders");
+    assert_eq!(Objects::parse(&rendered).env("kestrel-aggregator", "KESTREL_LOGS_POLICY"), Some("off"));
+}
+
+#[test]
+fn large_numbers_stay_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("values.yaml");
+    std::fs::write(&file, "link: {maxConnections: 1000000}").unwrap();
+    let rendered = helm::render(&["--values", file.to_str().unwrap()]).expect("the chart renders");
+    let maximum = Objects::parse(&rendered);
+    assert_eq!(maximum.env("kestrel-aggregator", "KESTREL_LINK_MAX_CONNECTIONS"), Some("1000000"));
+}
+
+#[test]
+fn a_digest_takes_the_place_of_the_tag_everywhere() {
+    let digest = format!("sha256:{}", "0123456789abcdef".repeat(4));
+    let objects = Objects::with(&[&format!("image.digest={digest}"), "image.tag=1.2.3"]);
+    let image = format!("kestrel-operator@{digest}");
+    for (workload, pod) in objects.pods() {
+        assert_eq!(pod["spec"]["containers"][0]["image"], image, "{workload}");
+    }
+    assert_eq!(objects.env("kestrel-webhook", "KESTREL_COLLECTOR_IMAGE"), Some(image.as_str()));
+}
+
+/// A chart that sets a variable which no program reads would fail silently.
+#[test]
+fn every_variable_is_an_agreed_one() {
+    let agreed = std::fs::read_to_string(helm::repository("docs/interfaces.md")).unwrap();
+    let objects = Objects::with(&["server.tls.serverName=cloud", "nodeAgent.runtimeSocket=/run/c/c.sock"]);
+    for (workload, pod) in objects.pods() {
+        for variable in helm::list(&pod["spec"]["containers"][0]["env"]) {
+            let name = helm::text(&variable["name"]);
+            assert!(agreed.contains(&format!("`{name}`")), "{workload}: {name} is not in docs/interfaces.md");
+        }
+    }
+}

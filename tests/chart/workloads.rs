@@ -1,0 +1,172 @@
+//! The pods: hardening, probes, placement, mounts; and the webhook's configuration.
+
+use serde_json::{Value, json};
+
+use crate::helm::{Objects, list, text};
+
+const WORKLOADS: [&str; 3] = ["kestrel-aggregator", "kestrel-webhook", "kestrel-node-agent"];
+
+#[test]
+fn every_container_is_hardened_and_bounded() {
+    let objects = Objects::with(&[]);
+    let mut seen: Vec<&str> = Vec::new();
+    for (workload, pod) in objects.pods() {
+        let spec = &pod["spec"];
+        assert_eq!(spec["securityContext"]["seccompProfile"]["type"], "RuntimeDefault", "{workload}");
+        assert_eq!(spec["hostNetwork"], Value::Null, "{workload}");
+        assert_eq!(spec["hostPID"], Value::Null, "{workload}");
+        assert_eq!(spec["priorityClassName"], "kestrel-operator", "{workload}");
+        assert_eq!(spec["serviceAccountName"], workload);
+        let containers = list(&spec["containers"]);
+        assert_eq!(containers.len(), 1, "{workload}");
+        for container in containers {
+            let context = &container["securityContext"];
+            assert_eq!(context["allowPrivilegeEscalation"], false, "{workload}");
+            assert_eq!(context["readOnlyRootFilesystem"], true, "{workload}");
+            assert_eq!(context["capabilities"], json!({"drop": ["ALL"]}), "{workload}");
+            for kind in ["requests", "limits"] {
+                for resource in ["cpu", "memory"] {
+                    assert!(
+                        container["resources"][kind][resource].is_string(),
+                        "{workload} {kind}.{resource}"
+                    );
+                }
+            }
+            for (probe, path) in [("livenessProbe", "/livez"), ("readinessProbe", "/readyz")] {
+                assert_eq!(container[probe]["httpGet"], json!({"path": path, "port": "admin"}), "{workload}");
+            }
+            assert!(list(&container["ports"]).contains(&json!({"name": "admin", "containerPort": 8081})));
+            assert_eq!(container["command"], json!([format!("/{workload}")]));
+        }
+        seen.push(workload);
+    }
+    seen.sort_unstable_by_key(|name| WORKLOADS.iter().position(|workload| workload == name));
+    assert_eq!(seen, WORKLOADS);
+}
+
+#[test]
+fn the_two_deployments_are_not_root_and_spread_over_nodes() {
+    let objects = Objects::with(&[]);
+    for workload in ["kestrel-aggregator", "kestrel-webhook"] {
+        let deployment = objects.get("Deployment", workload);
+        assert_eq!(deployment["spec"]["replicas"], 2);
+        let spec = &deployment["spec"]["template"]["spec"];
+        assert_eq!(spec["securityContext"]["runAsNonRoot"], true);
+        assert_eq!(spec["securityContext"]["runAsUser"], 65532);
+        let spread = &spec["topologySpreadConstraints"][0];
+        assert_eq!(spread["topologyKey"], "kubernetes.io/hostname");
+        let selector = &deployment["spec"]["selector"];
+        assert_eq!(&spread["labelSelector"], selector);
+        let budget = &objects.get("PodDisruptionBudget", workload)["spec"];
+        assert_eq!(budget["maxUnavailable"], 1);
+        assert_eq!(&budget["selector"], selector);
+    }
+}
+
+/// With service links the Service `kestrel-webhook` would set `KESTREL_WEBHOOK_PORT=tcp://…` in every pod.
+#[test]
+fn services_set_no_variables() {
+    for (workload, pod) in Objects::with(&[]).pods() {
+        assert_eq!(pod["spec"]["enableServiceLinks"], false, "{workload}");
+    }
+}
+
+/// Selectors cannot change in an upgrade, so no value may reach them.
+#[test]
+fn pod_labels_never_change_a_selector() {
+    let objects = Objects::with(&["podLabels.app\\.kubernetes\\.io/component=mine"]);
+    for (workload, pod) in objects.pods() {
+        let component = workload.trim_start_matches("kestrel-");
+        assert_eq!(pod["metadata"]["labels"]["app.kubernetes.io/component"], component);
+    }
+}
+
+#[test]
+fn the_node_agent_runs_everywhere_and_sees_only_the_logs() {
+    let objects = Objects::with(&[]);
+    let daemon_set = objects.get("DaemonSet", "kestrel-node-agent");
+    assert_eq!(daemon_set["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"], "10%");
+    let spec = &daemon_set["spec"]["template"]["spec"];
+    assert_eq!(spec["tolerations"], json!([{"operator": "Exists"}]));
+    assert_eq!(spec["securityContext"]["runAsUser"], 0);
+    let of_the_node: Vec<_> = list(&spec["volumes"])
+        .iter()
+        .filter(|volume| volume["hostPath"].is_object())
+        .map(|volume| text(&volume["hostPath"]["path"]))
+        .collect();
+    assert_eq!(of_the_node, ["/var/log/pods", "/var/lib/kestrel"]);
+    let writable: Vec<_> = list(&spec["containers"][0]["volumeMounts"])
+        .iter()
+        .filter(|mount| mount["readOnly"] != true)
+        .map(|mount| text(&mount["mountPath"]))
+        .collect();
+    assert_eq!(writable, ["/var/lib/kestrel"]);
+    let token = list(&spec["volumes"]).iter().find(|volume| volume["projected"].is_object()).unwrap();
+    assert_eq!(token["projected"]["sources"][0]["serviceAccountToken"]["audience"], "kestrel-agent-link");
+    assert_eq!(objects.env("kestrel-node-agent", "KESTREL_RUNTIME_SOCKET"), None);
+}
+
+#[test]
+fn the_node_agent_sees_more_of_the_node_only_when_told() {
+    let objects = Objects::with(&[
+        "nodeAgent.runtimeSocket=/run/containerd/containerd.sock",
+        "nodeAgent.linkedLogsHostPath=/var/lib/docker/containers",
+        "nodeAgent.seLinuxOptions.type=spc_t",
+    ]);
+    let socket = objects.env("kestrel-node-agent", "KESTREL_RUNTIME_SOCKET");
+    assert_eq!(socket, Some("/run/containerd/containerd.sock"));
+    let container = objects.container("kestrel-node-agent");
+    assert_eq!(container["securityContext"]["seLinuxOptions"]["type"], "spc_t");
+    let mounts = list(&container["volumeMounts"]);
+    for path in ["/run/containerd", "/var/lib/docker/containers"] {
+        let mount = mounts.iter().find(|mount| mount["mountPath"] == path).expect(path);
+        assert_eq!(mount["readOnly"], true, "{path}");
+    }
+}
+
+#[test]
+fn agents_and_webhook_know_the_link_of_their_own_namespace() {
+    let objects = Objects::with(&[]);
+    for workload in ["kestrel-node-agent", "kestrel-webhook"] {
+        assert_eq!(
+            objects.env(workload, "KESTREL_LINK_ENDPOINT"),
+            Some("https://kestrel-agent-link.kestrel-ai.svc:8443"),
+            "{workload}"
+        );
+        let template = objects.pods().find(|(name, _)| *name == workload).unwrap().1;
+        let volumes = list(&template["spec"]["volumes"]);
+        let authority = volumes.iter().find(|volume| volume["configMap"].is_object()).unwrap();
+        assert_eq!(authority["configMap"], json!({"name": "kestrel-agent-link", "optional": true}));
+    }
+    let service = &objects.get("Service", "kestrel-agent-link")["spec"];
+    assert_eq!(service["selector"], Value::Null);
+    assert_eq!(service["ports"], json!([{"name": "https", "port": 8443, "targetPort": 8443}]));
+}
+
+#[test]
+fn the_webhook_can_neither_block_nor_see_other_pods() {
+    let objects = Objects::with(&["webhook.excludedNamespaces={payments,kube-system}"]);
+    let configuration = objects.get("MutatingWebhookConfiguration", "kestrel-webhook");
+    let [webhook] = list(&configuration["webhooks"]) else { panic!("one webhook") };
+    assert_eq!(webhook["name"], "inject.kestrel.ai");
+    assert_eq!(webhook["failurePolicy"], "Ignore");
+    assert_eq!(webhook["timeoutSeconds"], 3);
+    assert_eq!(webhook["sideEffects"], "None");
+    assert_eq!(webhook["reinvocationPolicy"], "IfNeeded");
+    let [rule] = list(&webhook["rules"]) else { panic!("one rule") };
+    assert_eq!((&rule["operations"], &rule["resources"]), (&json!(["CREATE"]), &json!(["pods"])));
+    let namespaces = json!(["kestrel-ai", "kube-system", "kube-public", "kube-node-lease", "payments"]);
+    assert_eq!(webhook["namespaceSelector"]["matchExpressions"][0]["values"], namespaces);
+    assert!(text(&webhook["matchConditions"][0]["expression"]).contains("kestrel.ai/inject"));
+    let policy = &objects.get("ValidatingAdmissionPolicy", "kestrel-running-pod")["spec"];
+    assert_eq!(policy["matchConstraints"]["namespaceSelector"], webhook["namespaceSelector"]);
+    let binding = &objects.get("ValidatingAdmissionPolicyBinding", "kestrel-running-pod")["spec"];
+    assert_eq!(binding["validationActions"], json!(["Warn"]));
+}
+
+/// The webhook writes its certificate authority itself; a rendered one would be taken back by every upgrade.
+#[test]
+fn helm_never_owns_the_ca_bundle() {
+    let configuration = Objects::with(&[]).get("MutatingWebhookConfiguration", "kestrel-webhook").to_string();
+    assert!(!configuration.contains("caBundle"), "{configuration}");
+}

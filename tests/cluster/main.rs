@@ -1,0 +1,15 @@
+//! The real-cluster suite: the installed operator, a development cloud and
+//! real pods. `hack/test` installs both and runs it; every step is a `kubectl`
+//! command that a person can repeat.
+//!
+//! The tests share one installation and disturb it on purpose, so they run
+//! one after another.
+
+mod connection;
+mod credentials;
+mod injection;
+mod kubectl;
+mod link;
+mod logs;
+mod namespace;
+mod webhook;
