@@ -4,9 +4,11 @@
 
 archives="$cache/images"
 
-# buildah_here ARGUMENT…: buildah with its storage inside the cache folder.
+# buildah_here ARGUMENT…: buildah with all its files inside the cache folder. Its cache of layer names
+# goes to /var/lib/containers for root, and to XDG_DATA_HOME for anyone else.
 buildah_here() {
-  buildah --root "$cache/buildah/storage" --runroot "$cache/buildah/run" --storage-driver vfs "$@"
+  XDG_DATA_HOME="$cache/buildah" _CONTAINERS_ROOTLESS_UID=1 \
+    buildah --root "$cache/buildah/storage" --runroot "$cache/buildah/run" --storage-driver vfs "$@"
 }
 
 # content_tag FOLDER CONFIG…: 12 hexadecimal digits of the hash of the files (names, modes and
@@ -38,9 +40,8 @@ build_image() {
     container=$(buildah_here from scratch)
     buildah_here copy --quiet "$container" "$folder" / >&2
     buildah_here config "$@" "$container" >&2
-    buildah_here commit --quiet --rm --omit-timestamp --format docker "$container" "$image" >&2
     rm -f "$archive.part"
-    buildah_here push --quiet "$image" "docker-archive:$archive.part:$image" >&2
+    buildah_here commit --quiet --rm --omit-timestamp --format docker "$container" "docker-archive:$archive.part:$image" >&2
     mv "$archive.part" "$archive"
   fi
   printf '%s\n' "$image"

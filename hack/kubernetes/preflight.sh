@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# What must hold before anything on the host is changed, each with a sentence that says what to do;
-# and the Debian packages that the cluster needs. Sourced.
+# What must hold before anything on the host is changed, each with a sentence that says what to do.
+# Sourced.
 
 # preflight: fails at the first thing that is missing.
 preflight() {
@@ -66,21 +66,4 @@ check_addresses() {
   ip link show "$host_link" &>/dev/null && return
   routes=$({ ip -4 route show to match "$node_network.0/24"; ip -4 route show to root "$node_network.0/24"; } | grep -v '^default' || true)
   [[ -z $routes ]] || fail "the addresses $node_network.0/24 are in use on this machine (${routes%%$'\n'*}); change node_network in hack/kubernetes/network.sh"
-}
-
-# install_packages: those whose program is missing. A package is named by the program, because
-# other distributors' packages (containerd.io) provide the same and must not be replaced.
-install_packages() {
-  local pair missing=()
-  for pair in containerd=containerd runc=runc /usr/lib/cni/ptp=containernetworking-plugins buildah=buildah iptables=iptables \
-    ip=iproute2 openssl=openssl pgrep=procps busybox=busybox-static cc=gcc /usr/lib/x86_64-linux-gnu/libc.a=libc6-dev; do
-    command -v "${pair%=*}" >/dev/null || [[ -e ${pair%=*} ]] || missing+=("${pair#*=}")
-  done
-  ((${#missing[@]})) || return 0
-  apt-get update
-  DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends --no-remove "${missing[@]}"
-  # The package starts a containerd for the whole machine. The cluster has its own.
-  if [[ " ${missing[*]} " == *' containerd '* && -d /run/systemd/system ]]; then
-    systemctl disable --now containerd
-  fi
 }
