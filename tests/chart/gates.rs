@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::Value;
+
 use crate::helm::{self, Objects, text};
 
 /// Kinds and names that only a Kubernetes with native sidecars gets.
@@ -48,6 +50,16 @@ fn the_version_can_be_given_where_the_cluster_is_not_asked() {
     assert_eq!(older.find("Deployment", "kestrel-webhook"), None);
     let newer = Objects::on("1.24.0", &["kubeVersion=v1.33"]);
     newer.get("Deployment", "kestrel-webhook");
+}
+
+/// A field that an API server does not know makes Helm refuse the whole chart.
+#[test]
+fn budgets_say_more_where_the_api_server_understands_it() {
+    for (kubernetes, policy) in [("1.26.15", Value::Null), ("1.27.0", "AlwaysAllow".into())] {
+        let objects = Objects::on(kubernetes, &[]);
+        let budget = objects.get("PodDisruptionBudget", "kestrel-aggregator");
+        assert_eq!(budget["spec"]["unhealthyPodEvictionPolicy"], policy, "Kubernetes {kubernetes}");
+    }
 }
 
 #[test]

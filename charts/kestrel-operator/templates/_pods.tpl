@@ -67,6 +67,25 @@ affinity:
 {{- end }}
 {{- end }}
 
+{{/* A pod that is not ready never holds up the drain of a node; API servers before 1.27 cannot be told so. */}}
+{{- define "kestrel.disruptionBudget" -}}
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata:
+  name: kestrel-{{ .component }}
+  namespace: {{ .root.Release.Namespace }}
+  labels:
+    {{- include "kestrel.labels" . | nindent 4 }}
+spec:
+  maxUnavailable: 1
+  {{- if semverCompare ">=1.27.0-0" (include "kestrel.kubeVersion" .root) }}
+  unhealthyPodEvictionPolicy: AlwaysAllow
+  {{- end }}
+  selector:
+    matchLabels:
+      {{- include "kestrel.selector" . | nindent 6 }}
+{{- end }}
+
 {{- define "kestrel.container" -}}
 image: {{ include "kestrel.image" .root }}
 imagePullPolicy: {{ .root.Values.image.pullPolicy }}
