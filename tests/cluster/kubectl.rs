@@ -89,7 +89,8 @@ pub(crate) fn metric(pod: &str, name: &str) -> f64 {
 /// Names of the operator's running pods of one component.
 pub(crate) fn pods_of(component: &str) -> Vec<String> {
     let selector = format!("app.kubernetes.io/component={component}");
-    let list = json(&["get", "pods", "-n", OPERATOR, "-l", &selector, "--field-selector=status.phase=Running"]);
+    let list =
+        json(&["get", "pods", "-n", OPERATOR, "-l", &selector, "--field-selector=status.phase=Running"]);
     let live = |pod: &&Value| pod["metadata"]["deletionTimestamp"].is_null();
     let name = |pod: &Value| pod["metadata"]["name"].as_str().unwrap().to_owned();
     list["items"].as_array().unwrap().iter().filter(live).map(name).collect()
@@ -97,10 +98,7 @@ pub(crate) fn pods_of(component: &str) -> Vec<String> {
 
 /// The log of all pods of one component, those that have ended excepted.
 pub(crate) fn log_of(component: &str) -> String {
-    pods_of(component)
-        .iter()
-        .map(|pod| attempt(&["logs", "-n", OPERATOR, pod]).unwrap_or_default())
-        .collect()
+    pods_of(component).iter().map(|pod| attempt(&["logs", "-n", OPERATOR, pod]).unwrap_or_default()).collect()
 }
 
 /// Waits until a workload is rolled out.
@@ -109,16 +107,14 @@ pub(crate) fn rolled_out(namespace: &str, workload: &str) {
 }
 
 /// Repeats `probe` until it gives a value; at the deadline it panics with what was last seen.
-pub(crate) fn eventually<T>(
-    what: &str,
-    seconds: u64,
-    mut probe: impl FnMut() -> Result<T, String>,
-) -> T {
+pub(crate) fn eventually<T>(what: &str, seconds: u64, mut probe: impl FnMut() -> Result<T, String>) -> T {
     let deadline = Instant::now() + Duration::from_secs(seconds);
     loop {
         match probe() {
             Ok(value) => return value,
-            Err(seen) if Instant::now() > deadline => panic!("{what}: not within {seconds} s; last seen: {seen}"),
+            Err(seen) if Instant::now() > deadline => {
+                panic!("{what}: not within {seconds} s; last seen: {seen}")
+            }
             Err(_) => thread::sleep(Duration::from_millis(250)),
         }
     }

@@ -78,11 +78,26 @@ fn lines_survive_the_deletion_of_the_agent_and_of_the_aggregator() {
     progress(1_000);
     let node = kubectl(&["get", "pod", "-n", &namespace.0, "disturbed", "-o", "jsonpath={.spec.nodeName}"]);
     kubectl(&[
-        "delete", "pod", "-n", OPERATOR, "--wait=false",
-        "-l", "app.kubernetes.io/component=node-agent", "--field-selector", &format!("spec.nodeName={node}"),
+        "delete",
+        "pod",
+        "-n",
+        OPERATOR,
+        "--wait=false",
+        "-l",
+        "app.kubernetes.io/component=node-agent",
+        "--field-selector",
+        &format!("spec.nodeName={node}"),
     ]);
     progress(6_000);
-    let leader = kubectl(&["get", "lease", "-n", OPERATOR, "kestrel-aggregator", "-o", "jsonpath={.spec.holderIdentity}"]);
+    let leader = kubectl(&[
+        "get",
+        "lease",
+        "-n",
+        OPERATOR,
+        "kestrel-aggregator",
+        "-o",
+        "jsonpath={.spec.holderIdentity}",
+    ]);
     assert!(pods_of("aggregator").contains(&leader), "the holder of the Lease is a pod: {leader}");
     kubectl(&["delete", "pod", "-n", OPERATOR, &leader, "--wait=false"]);
     let seen = all_arrived(&namespace.0, "disturbed");
@@ -101,9 +116,17 @@ fn odd_bytes_cost_only_themselves() {
     );
     let lines = eventually("all five lines", 90, || {
         let answer = cloud(&format!("/v1/logs?namespace={}&pod=odd&limit=100", namespace.0));
-        let lines: Vec<String> =
-            answer["lines"].as_array().into_iter().flatten().filter_map(|line| Some(line["message"].as_str()?.to_owned())).collect();
-        if lines.iter().any(|line| line == "after") { Ok(lines) } else { Err(format!("{} lines", lines.len())) }
+        let lines: Vec<String> = answer["lines"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|line| Some(line["message"].as_str()?.to_owned()))
+            .collect();
+        if lines.iter().any(|line| line == "after") {
+            Ok(lines)
+        } else {
+            Err(format!("{} lines", lines.len()))
+        }
     });
     assert_eq!(lines.len(), 5);
     assert_eq!(lines[..3], ["before", "bad \u{fffd}\u{fffd} utf8", "a\u{2400}b nul"]);

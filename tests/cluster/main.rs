@@ -5,6 +5,13 @@
 //! The tests share one installation and disturb it on purpose, so they run
 //! one after another.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a test ends at the first surprise"
+)]
+
 mod connection;
 mod credentials;
 mod injection;

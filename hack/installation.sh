@@ -1,0 +1,73 @@
+# shellcheck shell=bash
+# The operator and a development cloud in a cluster: what hack/demo and hack/test do alike.
+# Sourced after progress.sh; `hack` is the folder of this file.
+
+operator_namespace=kestrel-ai
+cloud_namespace=kestrel-cloud
+
+# apt_install PACKAGE…
+apt_install() {
+  apt-get update
+  DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "$@"
+}
+
+# build_tools: kubectl and helm on the PATH.
+build_tools() { PATH="$("$hack/cluster" tools):$PATH" && export PATH; }
+
+cluster_is_up() { "$hack/cluster" status &>/dev/null; }
+
+# use_cluster [KUBECONFIG]: that cluster, else ours, which is brought up.
+use_cluster() {
+  build_tools
+  if [[ -n ${1:-} ]]; then
+    export KUBECONFIG=$1
+    kubectl version >/dev/null || fail "the cluster of $1 does not answer"
+  else
+    cluster_is_up || "$hack/cluster" up
+    KUBECONFIG=$("$hack/cluster" kubeconfig) && export KUBECONFIG
+  fi
+}
+
+# provide_images [REGISTRY/PREFIX]: builds the images and brings them to the nodes, by that
+# registry or straight. Sets operator_image, cloud_image and sample_image.
+provide_images() {
+  local images
+  if [[ -n ${1:-} ]]; then
+    images=$("$hack/images" --prefix "$1" --push)
+  else
+    images=$("$hack/images")
+    # shellcheck disable=SC2086 # one word each
+    "$hack/cluster" load $images
+  fi
+  operator_image=$(grep kestrel-operator: <<<"$images")
+  cloud_image=$(grep kestrel-dev-cloud: <<<"$images")
+  sample_image=$(grep kestrel-sample: <<<"$images")
+  export operator_image cloud_image sample_image
+}
+
+# dev_cloud ARGUMENT…: the development cloud's program on this machine.
+dev_cloud() { "$hack/dev-cloud" "$@"; }
+
+# install_cloud: a development cloud in the cluster, with credentials that are kept between runs.
+install_cloud() {
+  local state="$cache/dev-cloud"
+  mkdir -p "$state"
+  dev_cloud credentials --state "$state" --name "kestrel-cloud.$cloud_namespace.svc" \
+    --helm-values "$state/values.yaml" --host "kestrel-cloud.$cloud_namespace.svc" --port 50051
+  dev_cloud manifest --state "$state" --image "$cloud_image" --namespace "$cloud_namespace" | kubectl apply --server-side -f -
+  kubectl -n "$cloud_namespace" rollout status deployment/kestrel-cloud --timeout=120s
+}
+
+# install_operator ARGUMENT…: the chart, pointed at the development cloud; arguments go to Helm.
+install_operator() {
+  helm upgrade --install kestrel-operator "$hack/../charts/kestrel-operator" \
+    --namespace "$operator_namespace" --create-namespace --values "$cache/dev-cloud/values.yaml" \
+    --set "image.repository=${operator_image%:*}" --set "image.tag=${operator_image##*:}" --set image.pullPolicy=IfNotPresent \
+    --wait --timeout 3m "$@"
+}
+
+# remove_installation: operator, development cloud and their namespaces.
+remove_installation() {
+  helm uninstall kestrel-operator --namespace "$operator_namespace" --ignore-not-found --wait
+  kubectl delete namespace "$operator_namespace" "$cloud_namespace" --ignore-not-found --timeout=120s
+}

@@ -1,0 +1,109 @@
+//! The annotation, as a user meets it: roll-outs, jobs, file logs.
+
+use serde_json::{Value, json};
+
+use crate::{
+    kubectl::{apply, cloud, eventually, json, kubectl, rolled_out, sample_image},
+    namespace::Namespace,
+};
+
+/// A pod template with a container that writes `lines to a file only` in an emptyDir.
+fn file_writer(annotations: &Value, script: &str) -> Value {
+    json!({
+        "metadata": {"labels": {"app": "shop"}, "annotations": annotations},
+        "spec": {
+            "terminationGracePeriodSeconds": 15,
+            "securityContext": {"runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 1000},
+            "containers": [{
+                "name": "shop", "image": sample_image(), "command": ["sh", "-c", script],
+                "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+            }],
+            "volumes": [{"name": "data", "emptyDir": {}}],
+        },
+    })
+}
+
+/// Messages of a container's lines at the cloud that contain `text`.
+fn messages(namespace: &str, container: &str, text: &str) -> Vec<Value> {
+    let answer = cloud(&format!("/v1/logs?namespace={namespace}&container={container}&contains={text}"));
+    answer["lines"].as_array().cloned().unwrap_or_default()
+}
+
+/// Scenario: a Deployment's template is annotated while it runs.
+/// Guarantee: the new pod has the sidecar, Ready; what the app writes only to a file arrives
+/// under the app's container, and the pod says what happened to it.
+#[test]
+fn an_annotated_rollout_carries_the_sidecar_and_its_file_lines_arrive() {
+    let namespace = Namespace::new("rollout");
+    let script =
+        "i=0; while true; do i=$((i+1)); echo \"order-$i placed\" >> /data/orders.log; sleep 1; done";
+    let deployment = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "shop"},
+        "spec": {"selector": {"matchLabels": {"app": "shop"}}, "template": file_writer(&json!({}), script)},
+    });
+    apply(&namespace.0, &deployment.to_string());
+    rolled_out(&namespace.0, "deployment/shop");
+    let patch = json!({"spec": {"template": {"metadata": {"annotations": {"kestrel.ai/inject": "true"}}}}});
+    kubectl(&["patch", "-n", &namespace.0, "deployment/shop", "--type=merge", "-p", &patch.to_string()]);
+    rolled_out(&namespace.0, "deployment/shop");
+
+    let pod = eventually("one pod with the sidecar", 60, || {
+        let list = json(&["get", "pods", "-n", &namespace.0]);
+        match list["items"].as_array().unwrap().as_slice() {
+            [pod] => Ok(pod.clone()),
+            pods => Err(format!("{} pods", pods.len())),
+        }
+    });
+    assert_eq!(pod["metadata"]["annotations"]["kestrel.ai/injected"], "true");
+    let sidecar = &pod["status"]["initContainerStatuses"][0];
+    assert_eq!(
+        (&sidecar["name"], &sidecar["ready"]),
+        (&"kestrel-collector".into(), &true.into()),
+        "{sidecar}"
+    );
+    let name = pod["metadata"]["name"].as_str().unwrap();
+    let line = eventually("a line of the file at the cloud", 90, || {
+        messages(&namespace.0, "shop", "order-").first().cloned().ok_or_else(|| "no line".to_owned())
+    });
+    assert_eq!((&line["pod"], &line["namespace"]), (&name.into(), &namespace.0.as_str().into()));
+    assert!(line["message"].as_str().unwrap().ends_with("placed"), "{line}");
+}
+
+/// Scenario: a Job's pod asks for the sidecar and ends right after its last line.
+/// Guarantee: the Job completes, and the last line arrives.
+#[test]
+fn a_job_with_the_sidecar_completes_and_its_last_line_arrives() {
+    let namespace = Namespace::new("job");
+    let mut template = file_writer(
+        &json!({"kestrel.ai/inject": "true"}),
+        "for i in 1 2 3; do echo \"step-$i done\" >> /data/job.log; sleep 1; done; echo last-step >> /data/job.log",
+    );
+    template["spec"]["restartPolicy"] = "Never".into();
+    let job = json!({
+        "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "import"},
+        "spec": {"backoffLimit": 0, "template": template},
+    });
+    apply(&namespace.0, &job.to_string());
+    kubectl(&["wait", "-n", &namespace.0, "--for=condition=Complete", "job/import", "--timeout=90s"]);
+    eventually("the last line at the cloud", 60, || {
+        let count = messages(&namespace.0, "shop", "last-step").len();
+        if count > 0 { Ok(()) } else { Err("not there".to_owned()) }
+    });
+}
+
+/// Scenario: pods that must be left alone although they ask.
+/// Guarantee: no sidecar, and the pod says why.
+#[test]
+fn a_pod_that_can_not_have_the_sidecar_says_why() {
+    let namespace = Namespace::new("skipped");
+    let mut template = file_writer(&json!({"kestrel.ai/inject": "true"}), "exec sleep 100000");
+    template["spec"]["hostNetwork"] = true.into();
+    template["apiVersion"] = "v1".into();
+    template["kind"] = "Pod".into();
+    template["metadata"]["name"] = "host".into();
+    apply(&namespace.0, &template.to_string());
+    let pod = json(&["get", "pod", "-n", &namespace.0, "host"]);
+    assert!(pod["spec"]["initContainers"].is_null(), "{pod}");
+    let status = pod["metadata"]["annotations"]["kestrel.ai/status"].as_str().unwrap_or_default();
+    assert!(status.contains("host network"), "{status:?}");
+}

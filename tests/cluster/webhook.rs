@@ -1,0 +1,117 @@
+//! The webhook under a cluster that goes on without it, and through a change of its certificate.
+
+use serde_json::{Value, json};
+
+use crate::{
+    kubectl::{
+        OPERATOR, apply, attempt, eventually, json, kubectl, metric, pods_of, rolled_out, sample_image,
+    },
+    namespace::Namespace,
+};
+
+fn requests() -> f64 {
+    pods_of("webhook").iter().map(|pod| metric(pod, "kestrel_webhook_requests_total")).sum()
+}
+
+fn pod(name: &str, annotations: &Value) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "annotations": annotations},
+        "spec": {
+            "containers": [{
+                "name": "app", "image": sample_image(), "command": ["sleep", "100000"],
+                "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+            }],
+            "volumes": [{"name": "data", "emptyDir": {}}],
+        },
+    })
+}
+
+/// Creates a pod as a dry run through all admission; what the API server would have stored.
+fn created(namespace: &str, pod: &Value) -> Result<Value, String> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), pod.to_string()).unwrap();
+    let path = file.path().to_str().unwrap();
+    attempt(&["create", "-n", namespace, "-f", path, "--dry-run=server", "-o", "json"])
+        .map(|text| serde_json::from_str(&text).unwrap())
+}
+
+fn has_sidecar(pod: &Value) -> bool {
+    pod["spec"]["initContainers"][0]["name"] == "kestrel-collector"
+}
+
+/// Scenario: pods without the annotation are created.
+/// Guarantee: the webhook is not even called.
+#[test]
+fn a_pod_that_did_not_ask_never_reaches_the_webhook() {
+    let namespace = Namespace::new("unasked");
+    let before = requests();
+    for number in 0..5 {
+        apply(&namespace.0, &pod(&format!("plain-{number}"), &json!({})).to_string());
+    }
+    assert_eq!(requests(), before);
+    assert!(has_sidecar(
+        &created(&namespace.0, &pod("asked", &json!({"kestrel.ai/inject": "true"}))).unwrap()
+    ));
+    assert_eq!(requests(), before + 1.0, "the counter does count");
+}
+
+/// Scenario: all webhook pods are deleted at once.
+/// Guarantee: pods are created all the while, annotated or not.
+#[test]
+fn pods_are_created_while_the_webhook_is_gone() {
+    let namespace = Namespace::new("without");
+    let selector = "app.kubernetes.io/component=webhook";
+    kubectl(&["delete", "pod", "-n", OPERATOR, "-l", selector, "--force", "--grace-period=0"]);
+    for number in 0..10 {
+        let annotations = if number % 2 == 0 { json!({"kestrel.ai/inject": "true"}) } else { json!({}) };
+        created(&namespace.0, &pod(&format!("pod-{number}"), &annotations)).unwrap();
+    }
+    rolled_out(OPERATOR, "deployment/kestrel-webhook");
+    eventually("the sidecar again", 30, || {
+        let stored = created(&namespace.0, &pod("after", &json!({"kestrel.ai/inject": "true"})))?;
+        if has_sidecar(&stored) { Ok(()) } else { Err("created without the sidecar".to_owned()) }
+    });
+}
+
+/// Scenario: the webhook's authority is replaced (its Secret is deleted) while pods are created.
+/// Guarantee: no creation fails and every annotated pod carries the sidecar, before, during and after.
+#[test]
+fn a_new_certificate_costs_no_pod_its_sidecar() {
+    let namespace = Namespace::new("rotation");
+    rolled_out(OPERATOR, "deployment/kestrel-webhook");
+    let bundle = || {
+        let configuration = json(&["get", "mutatingwebhookconfiguration", "kestrel-webhook"]);
+        configuration["webhooks"][0]["clientConfig"]["caBundle"].as_str().unwrap_or_default().to_owned()
+    };
+    let authority = || {
+        attempt(&["get", "secret", "-n", OPERATOR, "kestrel-webhook-ca", "-o", "jsonpath={.data.ca\\.crt}"])
+    };
+    let (old_bundle, old_authority) = (bundle(), authority().unwrap());
+    kubectl(&["delete", "secret", "-n", OPERATOR, "kestrel-webhook-ca"]);
+    let mut count = 0;
+    let mut create_one = || {
+        count += 1;
+        let annotated = pod(&format!("pod-{count}"), &json!({"kestrel.ai/inject": "true"}));
+        let stored = created(&namespace.0, &annotated).unwrap();
+        assert!(has_sidecar(&stored), "pod {count} was created without the sidecar");
+    };
+    eventually("a new authority in the bundle", 90, || {
+        create_one();
+        let changed = bundle() != old_bundle && authority().is_ok_and(|now| now != old_authority);
+        if changed { Ok(()) } else { Err("still the old one".to_owned()) }
+    });
+    // All replicas must show the new certificate while the old authority may still be trusted.
+    let shown = || {
+        pods_of("webhook").iter().map(|pod| metric(pod, "kestrel_webhook_certificates_total")).sum::<f64>()
+    };
+    let before = pods_of("webhook").len() as f64;
+    eventually("new certificates in use", 90, || {
+        create_one();
+        let now = shown();
+        if now >= 2.0 * before { Ok(()) } else { Err(format!("{now} certificates made")) }
+    });
+    for _ in 0..20 {
+        create_one();
+    }
+    println!("{count} pods were created around the rotation, all with the sidecar");
+}
