@@ -49,7 +49,8 @@ create_node_network() {
     in_network "$node" ip addr add "$(node_ip "$node")/24" dev eth0
     in_network "$node" ip link set eth0 up
     in_network "$node" ip route add "$service_network.0/16" dev eth0
-    in_network "$node" sysctl --quiet net.ipv4.ip_forward=1
+    # Pods are told at once, and every time, that an address outside the cluster has no route.
+    in_network "$node" sysctl --quiet net.ipv4.ip_forward=1 net.ipv4.icmp_ratelimit=0
     in_network "$node" iptables -t nat -A POSTROUTING -s "$pod_network.0.0/16" ! -d "$pod_network.0.0/16" -j MASQUERADE
   fi
   for other in $2; do

@@ -7,8 +7,11 @@ node_programs=(containerd kubelet kube-proxy)
 # start_node NODE: each of its programs that does not run, and what they need.
 start_node() {
   local image node=$1 configuration=/run/kestrel/cluster/$1
-  create_cgroup "$node"
-  unit_pid "$node" >/dev/null || start_unit "$node"
+  if ! unit_pid "$node" >/dev/null; then
+    forget_last_life "$node"
+    create_cgroup "$node"
+    start_unit "$node"
+  fi
   mkdir -p "$state/$node/cni"
   containerd_configuration "$node" >"$state/$node/containerd.toml"
   cni_configuration "$node" >"$state/$node/cni/pods.conflist"
@@ -24,6 +27,14 @@ start_node() {
   for image in pause coredns; do import_image "$node" "$(archive_of "$(<"$state/images/$image")")"; done
   start_program "$node" kubelet --config "$configuration/kubelet.yaml" --kubeconfig "/run/kestrel/cluster/pki/$node.conf" \
     --hostname-override "$node" --node-ip "$(node_ip "$node")"
+}
+
+# forget_last_life NODE: a node that was lost leaves groups of dead containers, for each of which the
+# kubelet would wait seconds, and it may still pass for Ready.
+forget_last_life() {
+  delete_cgroup "$cgroup_parent/$1"
+  kubectl patch node "$1" --subresource=status \
+    --patch '{"status": {"conditions": [{"type": "Ready", "status": "Unknown", "reason": "NodeStarts"}]}}' || true
 }
 
 # register_node NODE: makes the Node object before the kubelet does, because its pod addresses are

@@ -17,7 +17,10 @@ unit_pid() {
 }
 
 # unit_init UNIT: pid 1 of the unit, as the host counts.
-unit_init() { pgrep -P "$(unit_pid "$1")"; }
+unit_init() {
+  local pid
+  pid=$(unit_pid "$1") && pgrep -P "$pid"
+}
 
 # in_unit UNIT COMMAND…: runs COMMAND inside the unit.
 in_unit() {
