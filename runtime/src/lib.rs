@@ -1,10 +1,11 @@
 //! What every daemon of the operator needs, and nothing of what any of them
 //! is for: configuration, telemetry, the admin port, start and drain, TLS
-//! material and back-off.
+//! material, back-off and who the process is.
 
 pub mod admin;
 pub mod backoff;
 pub mod config;
 pub mod daemon;
+pub mod service_account;
 pub mod telemetry;
 pub mod tls;
