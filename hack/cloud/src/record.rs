@@ -1,0 +1,282 @@
+//! What arrived: bounded, pure, and the one place that tests ask.
+
+pub mod connections;
+pub mod inventory;
+pub mod logs;
+pub mod ring;
+pub mod sequence;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use kestrel_proto::cloud::v1::PodLogs;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::wire::{Facts, Message, Stream};
+use connections::Connections;
+use inventory::Inventory;
+use logs::Logs;
+use ring::Ring;
+
+/// Bytes of signals, of flows and of answers that are kept.
+const SIGNAL_BUDGET: usize = 32 << 20;
+const FLOW_BUDGET: usize = 32 << 20;
+const ANSWER_BUDGET: usize = 64 << 20;
+
+/// One message with where it came from.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// When it came.
+    pub at: Timestamp,
+    /// The stream it came on.
+    pub stream: Stream,
+    /// Which opening of the stream; counts up over all streams.
+    pub stream_id: u64,
+    /// The cluster that the stream's token names.
+    pub cluster: Arc<str>,
+    /// What it is about.
+    pub facts: Facts,
+    /// The message.
+    pub message: Message,
+}
+
+impl Arrival {
+    /// The arrival as the query API shows it.
+    pub fn json(&self) -> Value {
+        json!({
+            "at": self.at,
+            "cluster": &*self.cluster,
+            "stream": self.stream,
+            "kind": self.message.kind(),
+            "action": self.facts.action,
+            "namespace": self.facts.namespace,
+            "name": self.facts.name,
+            "message": self.message.json(),
+        })
+    }
+}
+
+/// How much of something arrived.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Tally {
+    /// Messages.
+    pub messages: u64,
+    /// Their encoded length in bytes.
+    pub bytes: u64,
+}
+
+/// A [`Tally`] with what it counts.
+#[derive(Clone, Debug, Serialize)]
+pub struct KindTally {
+    /// The stream.
+    pub stream: Stream,
+    /// The member of the envelope, such as `pod`.
+    pub kind: String,
+    /// `CREATE`, `UPDATE` or `DELETE`, where the message says so.
+    pub action: Option<String>,
+    /// How much.
+    #[serde(flatten)]
+    pub tally: Tally,
+}
+
+/// Everything that arrived since the start.
+#[derive(Debug)]
+pub struct Record {
+    started: Timestamp,
+    tallies: BTreeMap<(Stream, String, Option<String>), Tally>,
+    /// Objects.
+    pub inventory: Inventory,
+    /// Events, status changes and alerts.
+    pub signals: Ring,
+    /// L3/L4 flows and L7 access logs.
+    pub flows: Ring,
+    /// Log lines.
+    pub logs: Logs,
+    /// Answers and verdicts.
+    pub answers: Ring,
+    /// Connections, streams and refusals.
+    pub connections: Connections,
+}
+
+impl Record {
+    /// An empty record.
+    pub fn new(now: Timestamp) -> Self {
+        Self {
+            started: now,
+            tallies: BTreeMap::new(),
+            inventory: Inventory::default(),
+            signals: Ring::new(SIGNAL_BUDGET),
+            flows: Ring::new(FLOW_BUDGET),
+            logs: Logs::default(),
+            answers: Ring::new(ANSWER_BUDGET),
+            connections: Connections::default(),
+        }
+    }
+
+    /// Takes an encoded envelope in; `None` if it carried nothing.
+    pub fn insert(
+        &mut self,
+        stream: Stream,
+        stream_id: u64,
+        cluster: &Arc<str>,
+        envelope: Bytes,
+        now: Timestamp,
+    ) -> Option<Arc<Arrival>> {
+        let bytes = envelope.len() as u64;
+        let message = Message::from_envelope(stream, envelope);
+        let kind = message.as_ref().map_or("nothing", Message::kind).to_owned();
+        let facts = message.as_ref().map(Message::facts).unwrap_or_default();
+        let tally = self.tallies.entry((stream, kind, facts.action.clone())).or_default();
+        tally.messages += 1;
+        tally.bytes += bytes;
+        let cluster = Arc::clone(cluster);
+        let arrival = Arc::new(Arrival { at: now, stream, stream_id, cluster, facts, message: message? });
+        self.file(&arrival);
+        Some(arrival)
+    }
+
+    fn file(&mut self, arrival: &Arc<Arrival>) {
+        match arrival.message.kind() {
+            "namespace"
+            | "node"
+            | "pod"
+            | "workload"
+            | "service"
+            | "network_policy"
+            | "authorization_policy" => self.inventory.apply(Arc::clone(arrival)),
+            "inventory_commit" => self.inventory.commit(arrival),
+            "flow" | "l7_access_log" => self.flows.push(Arc::clone(arrival)),
+            "pod_logs" => {
+                if let Ok(batch) = arrival.message.decode::<PodLogs>() {
+                    self.logs.insert(batch, arrival.at);
+                }
+            }
+            _ if !arrival.facts.request_id.is_empty() => self.answers.push(Arc::clone(arrival)),
+            _ => self.signals.push(Arc::clone(arrival)),
+        }
+    }
+
+    /// The newest answer to a request.
+    pub fn answer(&self, request_id: &str) -> Option<&Arc<Arrival>> {
+        self.answers.iter().rev().find(|answer| answer.facts.request_id == request_id)
+    }
+
+    /// When the record began.
+    pub fn started(&self) -> Timestamp {
+        self.started
+    }
+
+    /// How much of everything arrived.
+    pub fn tallies(&self) -> Vec<KindTally> {
+        let one = |((stream, kind, action), tally): (&(Stream, String, Option<String>), &Tally)| KindTally {
+            stream: *stream,
+            kind: kind.clone(),
+            action: action.clone(),
+            tally: *tally,
+        };
+        self.tallies.iter().map(one).collect()
+    }
+
+    /// How many messages of `kind` arrived, over all streams and actions.
+    pub fn messages(&self, kind: &str) -> u64 {
+        self.tallies.iter().filter(|((_, of, _), _)| of == kind).map(|(_, tally)| tally.messages).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kestrel_proto::cloud::v1::{
+        Action, InventoryCommit, Pod, ShellCommandResponse, StreamControlRequest, StreamDataRequest,
+        stream_control_request, stream_data_request,
+    };
+    use prost::Message as _;
+
+    use super::*;
+
+    struct Cloud {
+        record: Record,
+        cluster: Arc<str>,
+    }
+
+    impl Cloud {
+        fn new() -> Self {
+            Self { record: Record::new(Timestamp::UNIX_EPOCH), cluster: "c1".into() }
+        }
+
+        fn data(&mut self, stream_id: u64, request: stream_data_request::Request) {
+            let envelope = StreamDataRequest { request: Some(request) }.encode_to_vec();
+            let now = Timestamp::UNIX_EPOCH;
+            assert!(
+                self.record.insert(Stream::Data, stream_id, &self.cluster, envelope.into(), now).is_some()
+            );
+        }
+
+        fn pods(&self) -> Vec<String> {
+            self.record.inventory.of_kind("pod").map(|pod| pod.facts.name.clone()).collect()
+        }
+    }
+
+    fn pod(name: &str, action: Action) -> stream_data_request::Request {
+        stream_data_request::Request::Pod(Pod {
+            name: name.into(),
+            uid: format!("uid-{name}"),
+            action: action.into(),
+            ..Pod::default()
+        })
+    }
+
+    fn commit() -> stream_data_request::Request {
+        stream_data_request::Request::InventoryCommit(InventoryCommit::default())
+    }
+
+    #[test]
+    fn the_latest_state_is_kept_and_every_message_counted() {
+        let mut cloud = Cloud::new();
+        cloud.data(1, pod("a", Action::Create));
+        cloud.data(1, pod("b", Action::Create));
+        cloud.data(1, pod("a", Action::Update));
+        cloud.data(1, pod("b", Action::Delete));
+        assert_eq!(cloud.pods(), ["a"]);
+        assert_eq!(cloud.record.messages("pod"), 4);
+        let actions: Vec<_> =
+            cloud.record.tallies().into_iter().map(|t| (t.action, t.tally.messages)).collect();
+        let expected = [("CREATE", 2), ("DELETE", 1), ("UPDATE", 1)].map(|(a, n)| (Some(a.to_owned()), n));
+        assert_eq!(actions, expected);
+    }
+
+    #[test]
+    fn a_commit_forgets_what_only_an_earlier_stream_named() {
+        let mut cloud = Cloud::new();
+        cloud.data(1, pod("a", Action::Create));
+        cloud.data(1, pod("gone", Action::Create));
+        cloud.data(1, commit());
+        cloud.data(2, pod("a", Action::Create));
+        assert_eq!(cloud.pods(), ["a", "gone"]);
+        cloud.data(2, commit());
+        assert_eq!(cloud.pods(), ["a"]);
+        let commits: Vec<_> =
+            cloud.record.inventory.commits().iter().map(|c| (c.objects, c.forgotten)).collect();
+        assert_eq!(commits, [(2, 0), (1, 1)]);
+    }
+
+    #[test]
+    fn answers_are_found_by_request() {
+        let mut cloud = Cloud::new();
+        let answer = ShellCommandResponse { request_id: "r1".into(), ..ShellCommandResponse::default() };
+        let request = Some(stream_control_request::Request::ShellCommandResponse(answer));
+        let envelope = StreamControlRequest { request }.encode_to_vec();
+        cloud.record.insert(Stream::Control, 3, &cloud.cluster, envelope.into(), Timestamp::UNIX_EPOCH);
+        assert_eq!(cloud.record.answer("r1").unwrap().message.kind(), "shell_command_response");
+        assert!(cloud.record.answer("r2").is_none());
+    }
+
+    #[test]
+    fn an_empty_envelope_is_counted() {
+        let mut cloud = Cloud::new();
+        let now = Timestamp::UNIX_EPOCH;
+        assert!(cloud.record.insert(Stream::Events, 1, &cloud.cluster, Bytes::new(), now).is_none());
+        assert_eq!(cloud.record.messages("nothing"), 1);
+    }
+}
