@@ -28,8 +28,8 @@ archive_of() {
   printf '%s/%s.tar\n' "$archives" "${name/:/-}"
 }
 
-# build_image NAME FOLDER CONFIG…: makes localhost/NAME:TAG from FOLDER unless its archive is there;
-# CONFIG are arguments of `buildah config`. The image's name is the last line that it prints.
+# build_image NAME FOLDER CONFIG…: makes localhost/NAME:TAG from FOLDER unless its archive is there, and
+# prints this name. CONFIG are arguments of `buildah config`. The three newest archives of a NAME stay.
 build_image() {
   local name=$1 folder=$2 image archive container
   shift 2
@@ -43,6 +43,7 @@ build_image() {
     rm -f "$archive.part"
     buildah_here commit --quiet --rm --omit-timestamp --format docker "$container" "docker-archive:$archive.part:$image" >&2
     mv "$archive.part" "$archive"
+    find "$archives" -name "$name-????????????.tar" -printf '%T@ %p\n' | sort -rn | tail -n +4 | cut -d' ' -f2- | xargs -r rm
   fi
   printf '%s\n' "$image"
 }

@@ -5,26 +5,29 @@ pki="$state/pki"
 
 # authority NAME: a CA. Nothing that is there is made again.
 authority() {
-  [[ -e $pki/$1.crt ]] || openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 -subj "/CN=$1" \
-    -addext keyUsage=critical,keyCertSign,cRLSign -keyout "$pki/$1.key" -out "$pki/$1.crt"
+  [[ ! -e $pki/$1.crt ]] || return 0
+  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 -subj "/CN=$1" \
+    -addext keyUsage=critical,keyCertSign,cRLSign -keyout "$pki/$1.key" -out "$pki/$1.part"
+  mv "$pki/$1.part" "$pki/$1.crt"
 }
 
 # certificate FILE CA SUBJECT [NAMES]: for clients, and with NAMES (DNS:…,IP:…) for servers too.
 certificate() {
   local file=$1 ca=$2 subject=$3 names=${4:-}
-  [[ -e $pki/$file.crt ]] && return
+  [[ ! -e $pki/$file.crt ]] || return 0
   openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "$subject" -keyout "$pki/$file.key" |
-    openssl x509 -req -days 3650 -CA "$pki/$ca.crt" -CAkey "$pki/$ca.key" -CAcreateserial -out "$pki/$file.crt" -extfile <(
+    openssl x509 -req -days 3650 -CA "$pki/$ca.crt" -CAkey "$pki/$ca.key" -CAcreateserial -out "$pki/$file.part" -extfile <(
       echo keyUsage=critical,digitalSignature
       echo extendedKeyUsage=clientAuth,serverAuth
       [[ -z $names ]] || echo "subjectAltName=$names"
     )
+  mv "$pki/$file.part" "$pki/$file.crt"
 }
 
 # kubeconfig FILE CERTIFICATE: with everything inside, so that the file can be copied.
 kubeconfig() {
-  [[ -e $1 ]] && return
-  cat >"$1" <<YAML
+  [[ ! -e $1 ]] || return 0
+  cat >"$1.part" <<YAML
 apiVersion: v1
 kind: Config
 current-context: kestrel
@@ -40,9 +43,10 @@ users:
     client-certificate-data: $(base64 -w0 "$pki/$2.crt")
     client-key-data: $(base64 -w0 "$pki/$2.key")
 YAML
+  mv "$1.part" "$1"
 }
 
-# create_certificates NODES: for the control plane and every node of NODES.
+# create_certificates NODE…: for the control plane and every node.
 create_certificates() {
   local node
   (
@@ -62,7 +66,7 @@ create_certificates() {
     kubeconfig "$pki/kube-controller-manager.conf" kube-controller-manager
     kubeconfig "$pki/kube-scheduler.conf" kube-scheduler
     kubeconfig "$pki/kube-proxy.conf" kube-proxy
-    for node in $1; do
+    for node in "$@"; do
       certificate "$node" ca "/O=system:nodes/CN=system:node:$node" "DNS:$node,IP:$(node_ip "$node")"
       kubeconfig "$pki/$node.conf" "$node"
     done

@@ -4,9 +4,12 @@
 
 control_plane_programs=(etcd kube-apiserver kube-controller-manager kube-scheduler)
 
-kubectl() { "$state/bin/kubectl" --kubeconfig "$state/kubeconfig" "$@"; }
+kubectl() { "$state/bin/kubectl" --kubeconfig "$state/kubeconfig" --cache-dir "$state/kubectl" "$@"; }
 
 api_is_ready() { kubectl get --raw /readyz &>/dev/null; }
+
+# api_has_settled: it is ready, or will not be any more.
+api_has_settled() { api_is_ready || [[ -n $(stopped control-plane etcd kube-apiserver) ]]; }
 
 # start_control_plane: each of its programs that does not run.
 start_control_plane() {
@@ -27,7 +30,8 @@ start_control_plane() {
     --proxy-client-cert-file=$pki/front-proxy-client.crt --proxy-client-key-file=$pki/front-proxy-client.key \
     --authorization-mode=Node,RBAC --enable-admission-plugins=NodeRestriction --allow-privileged=true \
     --default-not-ready-toleration-seconds=30 --default-unreachable-toleration-seconds=30
-  wait_for 60 api_is_ready || fail "the API server does not become ready; its log is $state/control-plane/log/kube-apiserver"
+  wait_for 60 api_has_settled
+  api_is_ready || fail "the API server is not ready$(stopped control-plane etcd kube-apiserver); the logs are $state/control-plane/log/*; a cluster whose data is damaged is made anew by: hack/cluster down, hack/cluster up"
   # More requests a second than the defaults allow, so that the controllers start in one second
   # instead of five; a lost node is found in 16 seconds instead of 50.
   start_program control-plane kube-controller-manager \

@@ -26,36 +26,37 @@ create_network() {
 
 # create_switch: the bridge, and the host's port of it.
 create_switch() {
-  local fresh=''
-  network_exists switch || fresh=yes
   create_network switch
-  [[ -z $fresh ]] || in_network switch ip link add name nodes up type bridge
+  in_network switch ip link show nodes &>/dev/null || in_network switch ip link add name nodes type bridge
+  in_network switch ip link set nodes up
   if ! ip link show "$host_link" &>/dev/null; then
     ip link add "$host_link" type veth peer name host netns "$state/net/switch"
-    in_network switch ip link set host up master nodes
   fi
+  in_network switch ip link set host up master nodes
   ip addr replace "$node_network.1/24" dev "$host_link"
   ip link set "$host_link" up
 }
 
-# create_node_network NODE NODES: the node's interface eth0, and its routes to the pods of the
-# other NODES. Services have a route because a packet is routed before it is translated.
+# create_node_network NODE NODE…: the node's interface eth0, and its routes to the pods of the
+# other nodes. Each line may be repeated, so that an interrupted `up` is no harm.
 create_node_network() {
-  local node=$1 other
+  local node=$1 other leaving=(-s "$pod_network.0.0/16" ! -d "$pod_network.0.0/16" -j MASQUERADE)
   create_network "$node"
   if ! in_network "$node" ip link show eth0 &>/dev/null; then
     in_network switch ip link add "$node" type veth peer name eth0 netns "$state/net/$node"
-    in_network switch ip link set "$node" up master nodes
-    in_network "$node" ip addr add "$(node_ip "$node")/24" dev eth0
-    in_network "$node" ip link set eth0 up
-    in_network "$node" ip route add "$service_network.0/16" dev eth0
-    # Pods are told at once, and every time, that an address outside the cluster has no route.
-    in_network "$node" sysctl --quiet net.ipv4.ip_forward=1 net.ipv4.icmp_ratelimit=0
-    in_network "$node" iptables -t nat -A POSTROUTING -s "$pod_network.0.0/16" ! -d "$pod_network.0.0/16" -j MASQUERADE
   fi
-  for other in $2; do
+  in_network switch ip link set "$node" up master nodes
+  in_network "$node" ip addr replace "$(node_ip "$node")/24" dev eth0
+  in_network "$node" ip link set eth0 up
+  # A packet is routed before kube-proxy's rules turn a Service's address into a pod's.
+  in_network "$node" ip route replace "$service_network.0/16" dev eth0
+  for other in "${@:2}"; do
     [[ $other == "$node" ]] || in_network "$node" ip route replace "$(pod_cidr "$other")" via "$(node_ip "$other")"
   done
+  # Pods are told at once, and every time, that an address outside the cluster has no route.
+  in_network "$node" sysctl --quiet net.ipv4.ip_forward=1 net.ipv4.icmp_ratelimit=0
+  in_network "$node" iptables -t nat -C POSTROUTING "${leaving[@]}" 2>/dev/null ||
+    in_network "$node" iptables -t nat -A POSTROUTING "${leaving[@]}"
 }
 
 # delete_networks: the host's interface first; left to the namespace, it would outlive it for seconds.

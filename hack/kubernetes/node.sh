@@ -23,7 +23,7 @@ start_node() {
   register_node "$node"
   start_program "$node" kube-proxy --config "$configuration/kube-proxy.yaml" --hostname-override "$node"
   start_program "$node" containerd --config "$configuration/containerd.toml"
-  wait_for 20 ctr_in "$node" version || fail "containerd of $node does not answer; its log is $state/$node/log/containerd"
+  wait_for 20 ctr_in "$node" version || fail "containerd of $node does not answer$(stopped "$node" containerd); its log is $state/$node/log/containerd"
   for image in pause coredns; do import_image "$node" "$(archive_of "$(<"$state/images/$image")")"; done
   start_program "$node" kubelet --config "$configuration/kubelet.yaml" --kubeconfig "/run/kestrel/cluster/pki/$node.conf" \
     --hostname-override "$node" --node-ip "$(node_ip "$node")"
@@ -54,23 +54,31 @@ YAML
 ctr_in() { in_unit "$1" ctr --namespace k8s.io "${@:2}"; }
 
 # import_image NODE ARCHIVE: unless this containerd has it. The name of an archive of ours names its
-# content too, so a mark is enough to know.
+# content too, so a mark is enough to know. Images whose archive the cache has dropped go.
 import_image() {
-  local mark="$state/$1/var/lib/containerd/imported/${2##*/}"
-  [[ $2 != "$archives"/* || ! -e $mark ]] || return 0
-  ctr_in "$1" images import - <"$2"
-  mkdir -p "${mark%/*}"
-  touch "$mark"
+  local node=$1 archive=$2 marks="$state/$1/var/lib/containerd/imported" mark name
+  [[ $archive != "$archives"/* || ! -e $marks/${archive##*/} ]] || return 0
+  ctr_in "$node" images import - <"$archive"
+  [[ $archive == "$archives"/* ]] || return 0
+  mkdir -p "$marks"
+  touch "$marks/${archive##*/}"
+  for mark in "$marks"/*.tar; do
+    [[ -e $archives/${mark##*/} ]] && continue
+    name=$(basename "$mark" .tar)
+    ctr_in "$node" images rm "localhost/${name%-*}:${name##*-}"
+    rm "$mark"
+  done
 }
 
-# Without CAP_SYS_RESOURCE, which containers of this kind often lack, no process may lower its OOM
-# score: restrict_oom_score_adj keeps the runtime from trying.
+# Where root has no CAP_SYS_RESOURCE (in many virtual machines and containers), no process may lower its OOM score:
+# restrict_oom_score_adj keeps the runtime from trying. An AppArmor profile would stay in the host's kernel.
 containerd_configuration() {
   cat <<TOML
 version = 2
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "$(<"$state/images/pause")"
   restrict_oom_score_adj = true
+  disable_apparmor = true
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
     runtime_type = "io.containerd.runc.v2"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]

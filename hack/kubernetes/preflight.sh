@@ -5,7 +5,6 @@
 # preflight: fails at the first thing that is missing.
 preflight() {
   [[ $(uname -s) == Linux ]] || fail 'the cluster needs Linux: its nodes are namespaces and control groups'
-  ((EUID == 0)) || fail "the cluster needs root; run: sudo env PATH=\"\$PATH\" $0 ${*:-up}"
   case "$cache/" in /run/* | /proc/* | /sys/*) fail "$cache cannot hold the cluster; set XDG_CACHE_HOME to a folder on a disk" ;; esac
   check_kernel
   check_cgroups
@@ -61,9 +60,16 @@ check_disk() {
   ((free >= needed)) || fail "$cache has $free GB free, $needed GB are needed (modules, build cache, images)"
 }
 
+# check_owner: a machine has room for one cluster, and each cluster touches itself alone.
+check_owner() {
+  ! ip link show "$host_link" &>/dev/null || network_exists switch ||
+    fail "the interface $host_link belongs to a cluster with another state folder (another XDG_CACHE_HOME than $(dirname "$cache")); take that one down first"
+}
+
 check_addresses() {
   local routes
-  ip link show "$host_link" &>/dev/null && return
+  check_owner
+  ! ip link show "$host_link" &>/dev/null || return 0
   routes=$({ ip -4 route show to match "$node_network.0/24"; ip -4 route show to root "$node_network.0/24"; } | grep -v '^default' || true)
   [[ -z $routes ]] || fail "the addresses $node_network.0/24 are in use on this machine (${routes%%$'\n'*}); change node_network in hack/kubernetes/network.sh"
 }

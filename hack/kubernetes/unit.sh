@@ -7,6 +7,14 @@
 # only a node's kube-proxy can translate.
 network_of() { if [[ $1 == control-plane ]]; then echo node1; else echo "$1"; fi; }
 
+# units: those that were ever started, one a line.
+units() {
+  local file
+  for file in "$state"/*/pid; do
+    [[ ! -e $file ]] || basename "${file%/pid}"
+  done
+}
+
 # unit_pid UNIT: the process that holds the unit together; false if it does not run.
 unit_pid() {
   local pid
@@ -41,7 +49,7 @@ start_unit() {
     "$hack/kubernetes/unit-init" "$unit" "$cache" \
     </dev/null >"$state/$unit/log/init" 2>&1 3>&- 9>&- &
   echo $! >"$state/$unit/pid"
-  wait_for 10 unit_is_ready "$unit" || fail "$unit does not start: $(tail -n 1 "$state/$unit/log/init")"
+  wait_for 10 unit_is_ready "$unit" || { end_unit "$unit" && fail "$unit does not start: $(tail -n 1 "$state/$unit/log/init")"; }
 }
 
 # end_unit UNIT: at once and with everything in it, as a power cut would.
@@ -65,7 +73,18 @@ start_program() {
   local unit=$1 program=$2
   shift 2
   program_runs "$unit" "$program" && return
-  # The inner shell ends at once, so that the program becomes a child of the unit's pid 1.
+  # The inner shell expands its arguments. It ends at once, so that the program becomes a child of
+  # the unit's pid 1.
+  # shellcheck disable=SC2016
   in_unit "$unit" env -i HOME=/root PATH=/run/kestrel/cluster/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     bash -c 'log=$1; shift; "$@" </dev/null >>"$log" 2>&1 3>&- 9>&- &' - "/run/kestrel/cluster/$unit/log/$program" "$program" "$@"
+}
+
+# stopped UNIT PROGRAM…: a sentence for each PROGRAM that does not run, with the last line of its log.
+stopped() {
+  local unit=$1 program
+  shift
+  for program in "$@"; do
+    program_runs "$unit" "$program" || printf '; %s of %s has stopped: %s' "$program" "$unit" "$(tail -n 1 "$state/$unit/log/$program")"
+  done
 }
