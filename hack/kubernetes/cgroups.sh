@@ -38,11 +38,12 @@ create_cgroup() {
   fi
 }
 
-# delegate GROUP: lets the groups below GROUP use every controller that GROUP has.
+# delegate GROUP: lets the groups below GROUP use the controllers that a kubelet needs. It insists on
+# hugetlb where the machine has it.
 delegate() {
   local controller
-  for controller in $(<"$1/cgroup.controllers"); do
-    echo "+$controller" >"$1/cgroup.subtree_control" || [[ " ${cgroup_controllers[*]} " != *" $controller "* ]]
+  for controller in "${cgroup_controllers[@]}" hugetlb io; do
+    ! grep -qw "$controller" "$1/cgroup.controllers" || echo "+$controller" >"$1/cgroup.subtree_control"
   done
 }
 
