@@ -1,0 +1,124 @@
+//! AdmissionReview (`admission.k8s.io/v1`), as text in and text out.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde::{Deserialize, Serialize};
+
+use crate::inject::{self, Add, Settings, Verdict, pod::Pod};
+
+const API_VERSION: &str = "admission.k8s.io/v1";
+const KIND: &str = "AdmissionReview";
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Question {
+    api_version: String,
+    kind: String,
+    request: Request,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Request {
+    uid: String,
+    #[serde(default)]
+    namespace: String,
+    operation: String,
+    resource: Resource,
+    #[serde(default)]
+    sub_resource: String,
+    object: Option<Pod>,
+}
+
+#[derive(Deserialize)]
+struct Resource {
+    group: String,
+    resource: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer<'a> {
+    api_version: &'static str,
+    kind: &'static str,
+    response: Response<'a>,
+}
+
+/// kube's own response type writes the patch as an array of numbers.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Response<'a> {
+    uid: &'a str,
+    allowed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch_type: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch: Option<String>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    warnings: &'a [String],
+}
+
+/// What is answered, and how it is counted.
+#[derive(Debug)]
+pub struct Admission {
+    /// The AdmissionReview that goes back. It always allows.
+    pub body: Vec<u8>,
+    /// Why the pod was left alone, as a metric's label; `None` if it was injected.
+    pub skipped: Option<&'static str>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AdmitError {
+    /// The body is not the JSON of an AdmissionReview of a pod.
+    #[error("the body is not an AdmissionReview of a pod: {0}")]
+    NotAReview(serde_json::Error),
+    /// It is of another kind or version.
+    #[error("the body is {0} of {1}, not {KIND} of {API_VERSION}")]
+    Kind(String, String),
+    /// The answer can't be written, which is our fault.
+    #[error("the answer cannot be written: {0}")]
+    Answer(serde_json::Error),
+}
+
+/// Answers the AdmissionReview in `body`.
+///
+/// # Errors
+/// See [`AdmitError`].
+pub fn admit(body: &[u8], settings: &Settings) -> Result<Admission, AdmitError> {
+    let Question { api_version, kind, request } =
+        serde_json::from_slice(body).map_err(AdmitError::NotAReview)?;
+    if (api_version.as_str(), kind.as_str()) != (API_VERSION, KIND) {
+        return Err(AdmitError::Kind(kind, api_version));
+    }
+    let Some(pod) = request.object.as_ref().filter(|_| request.creates_a_pod()) else {
+        return answer(&request.uid, &[], &[], Some("not-a-new-pod"));
+    };
+    let Verdict { skipped, patch, warnings } = inject::judge(pod, &request.namespace, settings);
+    answer(&request.uid, &patch, &warnings, skipped.map(|skip| skip.label()))
+}
+
+fn answer(
+    uid: &str,
+    patch: &[Add],
+    warnings: &[String],
+    skipped: Option<&'static str>,
+) -> Result<Admission, AdmitError> {
+    let patch = match patch {
+        [] => None,
+        patch => Some(STANDARD.encode(serde_json::to_vec(patch).map_err(AdmitError::Answer)?)),
+    };
+    let response =
+        Response { uid, allowed: true, patch_type: patch.as_ref().map(|_| "JSONPatch"), patch, warnings };
+    let answer = Answer { api_version: API_VERSION, kind: KIND, response };
+    Ok(Admission { body: serde_json::to_vec(&answer).map_err(AdmitError::Answer)?, skipped })
+}
+
+impl Request {
+    /// A configuration with other rules may ask about other things.
+    fn creates_a_pod(&self) -> bool {
+        self.operation == "CREATE"
+            && self.resource.group.is_empty()
+            && self.resource.resource == "pods"
+            && self.sub_resource.is_empty()
+    }
+}

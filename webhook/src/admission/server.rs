@@ -1,0 +1,126 @@
+//! The HTTPS server that the API server calls.
+
+use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use axum::Router;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+    service::TowerToHyperService,
+};
+use kestrel_runtime::tls::server::{self as tls, ServingCertificate};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::Metrics;
+
+/// How long requests are still taken after the drain began: kube-proxy on every
+/// node needs about a second to stop sending them.
+pub const LINGER: Duration = Duration::from_secs(5);
+/// API servers hold a handful of connections each; one takes about 40 KiB.
+const MOST_CONNECTIONS: usize = 256;
+/// A connection ends after this time, between two requests, so that silent
+/// strangers don't fill the places and replicas share the load.
+const LONGEST_CONNECTION: Duration = Duration::from_secs(600);
+/// What a connection gets to finish its request.
+const CLOSING: Duration = Duration::from_secs(5);
+
+/// A bound port that does not serve yet.
+pub struct Server {
+    listener: TcpListener,
+    certificate: Arc<ServingCertificate>,
+    router: Router,
+    metrics: Metrics,
+}
+
+impl Server {
+    /// Binds `port` on all addresses (0: any free port).
+    ///
+    /// # Errors
+    /// The port is taken or not allowed.
+    pub async fn bind(
+        port: u16,
+        certificate: Arc<ServingCertificate>,
+        router: Router,
+        metrics: Metrics,
+    ) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind(SocketAddr::from(([0, 0, 0, 0], port)))
+            .await
+            .with_context(|| format!("port {port} (KESTREL_WEBHOOK_PORT) cannot be bound"))?;
+        Ok(Self { listener, certificate, router, metrics })
+    }
+
+    /// The bound address.
+    ///
+    /// # Errors
+    /// The socket is gone.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until the drain, and `linger` longer.
+    ///
+    /// # Errors
+    /// The listener failed.
+    pub async fn serve(self, linger: Duration, drain: CancellationToken) -> anyhow::Result<()> {
+        let Self { listener, certificate, router, metrics } = self;
+        let closing = CancellationToken::new();
+        let (sender, mut accepted) = mpsc::channel(1);
+        let listening = tokio::spawn(tls::accept(
+            listener,
+            tls::config(certificate, &["h2", "http/1.1"]),
+            closing.clone(),
+            sender,
+            move |peer, problem| {
+                debug!("{peer} {problem}");
+                metrics.refused_connection();
+            },
+        ));
+        let service = TowerToHyperService::new(router);
+        let mut connections = JoinSet::new();
+        let mut end = pin!(async {
+            drain.cancelled().await;
+            sleep(linger).await;
+        });
+        loop {
+            tokio::select! {
+                () = &mut end, if !closing.is_cancelled() => closing.cancel(),
+                connection = accepted.recv(), if connections.len() < MOST_CONNECTIONS => match connection {
+                    Some((stream, _)) => {
+                        connections.spawn(converse(stream, service.clone(), closing.clone()));
+                    }
+                    // The last handshake is over.
+                    None => break,
+                },
+                Some(_ended) = connections.join_next() => {}
+            }
+        }
+        while connections.join_next().await.is_some() {}
+        listening.await.context("the HTTPS port stopped serving")
+    }
+}
+
+async fn converse(
+    stream: TlsStream<TcpStream>,
+    service: TowerToHyperService<Router>,
+    closing: CancellationToken,
+) {
+    let builder = auto::Builder::new(TokioExecutor::new());
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    tokio::select! {
+        // An error is the client's: it went away or does not speak HTTP.
+        _ended = connection.as_mut() => return,
+        () = closing.cancelled() => {}
+        () = sleep(LONGEST_CONNECTION) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    let _late = timeout(CLOSING, connection).await;
+}

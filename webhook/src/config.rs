@@ -1,0 +1,75 @@
+//! The webhook's environment variables.
+
+use std::{path::PathBuf, time::Duration};
+
+use kestrel_runtime::config::{Mistakes, Settings as Variables, Source};
+
+use crate::inject;
+
+/// Everything that can be set.
+#[derive(Debug)]
+pub struct Config {
+    /// `KESTREL_WEBHOOK_PORT` (10250): HTTPS, for the API server.
+    pub port: u16,
+    /// `HEALTH_PORT` (8081): the admin port.
+    pub health_port: u16,
+    /// `KESTREL_WEBHOOK_CONFIGURATION` (`kestrel-webhook`): the
+    /// MutatingWebhookConfiguration through which the API server finds us.
+    pub configuration: String,
+    /// `KESTREL_WEBHOOK_CA_SECRET` (`kestrel-webhook-ca`), in our namespace.
+    pub ca_secret: String,
+    /// `KESTREL_WEBHOOK_TRUST_SECONDS` (5): how long an API server may take to
+    /// notice that the configuration trusts a new authority.
+    pub trust_delay: Duration,
+    /// `KESTREL_LINK_CA_FILE` (`/etc/kestrel/link-ca/ca.crt`).
+    pub link_ca_file: PathBuf,
+    /// `POD_NAMESPACE` (`kestrel-ai`), `KESTREL_COLLECTOR_IMAGE` and
+    /// `KESTREL_LINK_ENDPOINT`; the link's authority is not known yet.
+    pub injection: inject::Settings,
+}
+
+impl Config {
+    /// Reads the configuration.
+    ///
+    /// # Errors
+    /// Every mistake in it.
+    pub fn read(source: &dyn Source) -> Result<Self, Mistakes> {
+        let mut variables = Variables::new(source);
+        let namespace = variables.text("POD_NAMESPACE", "kestrel-ai");
+        let link_endpoint = format!("https://kestrel-agent-link.{namespace}.svc:8443");
+        let config = Self {
+            port: variables.parse("KESTREL_WEBHOOK_PORT", 10250),
+            health_port: variables.parse("HEALTH_PORT", 8081),
+            configuration: variables.text("KESTREL_WEBHOOK_CONFIGURATION", "kestrel-webhook"),
+            ca_secret: variables.text("KESTREL_WEBHOOK_CA_SECRET", "kestrel-webhook-ca"),
+            trust_delay: variables.seconds("KESTREL_WEBHOOK_TRUST_SECONDS", 5),
+            link_ca_file: variables.path("KESTREL_LINK_CA_FILE", "/etc/kestrel/link-ca/ca.crt"),
+            injection: inject::Settings {
+                image: variables
+                    .required("KESTREL_COLLECTOR_IMAGE", "names the image of injected collectors"),
+                link_endpoint: variables.text("KESTREL_LINK_ENDPOINT", &link_endpoint),
+                link_ca: None,
+                namespace,
+            },
+        };
+        variables.finish()?;
+        Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn only_the_collectors_image_has_no_default() {
+        let text = Config::read(&BTreeMap::new()).unwrap_err().to_string();
+        assert_eq!(text, "KESTREL_COLLECTOR_IMAGE is not set: it names the image of injected collectors");
+        let source = BTreeMap::from([("KESTREL_COLLECTOR_IMAGE", "image"), ("POD_NAMESPACE", "ours")]);
+        let config = Config::read(&source).unwrap();
+        assert_eq!(config.port, 10250);
+        assert_eq!(config.injection.link_endpoint, "https://kestrel-agent-link.ours.svc:8443");
+    }
+}

@@ -1,0 +1,208 @@
+//! Whether a pod gets a collector, and the patch that gives it one. Pure:
+//! values in, values out.
+
+mod log_paths;
+pub mod patch;
+pub mod pod;
+mod qos;
+mod quantity;
+mod sidecar;
+mod skip;
+mod sources;
+
+pub use self::{
+    patch::Add,
+    skip::Skip,
+    sources::{Source, Sources},
+};
+use self::{pod::Pod, sidecar::User};
+
+/// The sidecar's name, by which an injected pod is recognised.
+pub const CONTAINER: &str = "kestrel-collector";
+/// Asks for a collector (`true`) or forbids one (`false`).
+pub const INJECT: &str = "kestrel.ai/inject";
+/// Narrows what the collector reads: paths or patterns inside the containers, separated by commas.
+pub const LOG_PATHS: &str = "kestrel.ai/log-paths";
+/// Set to `true` on a pod that got one.
+pub const INJECTED: &str = "kestrel.ai/injected";
+/// What was decided, for the reader of `kubectl describe pod`.
+pub const STATUS: &str = "kestrel.ai/status";
+
+/// Namespaces, besides the operator's own, whose pods are never changed: the
+/// cluster itself may depend on them.
+const SYSTEM_NAMESPACES: [&str; 3] = ["kube-system", "kube-public", "kube-node-lease"];
+
+/// What a collector is made of, the same for every pod.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The operator's own namespace.
+    pub namespace: String,
+    /// Image that holds `/kestrel-collector`.
+    pub image: String,
+    /// Address of the agent link, `https://host:port`.
+    pub link_endpoint: String,
+    /// PEM text of the agent link's authority; `None` until it is known.
+    pub link_ca: Option<String>,
+}
+
+/// What a pod is given.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    image: &'a str,
+    link_endpoint: &'a str,
+    link_ca: &'a str,
+    /// What the collector reads, and which wishes of the pod's owner can't be met.
+    pub sources: Sources,
+    user: User,
+    resources: sidecar::Resources,
+}
+
+/// What is answered about a pod.
+#[derive(Debug)]
+pub struct Verdict {
+    /// Why the pod gets no collector; `None` if it gets one.
+    pub skipped: Option<Skip>,
+    /// The change to the pod, possibly none.
+    pub patch: Vec<Add>,
+    /// Sentences for whoever creates the pod.
+    pub warnings: Vec<String>,
+}
+
+/// Decides about `pod`, which is about to be created in `namespace`.
+pub fn judge(pod: &Pod, namespace: &str, settings: &Settings) -> Verdict {
+    match plan(pod, namespace, settings) {
+        Ok(plan) => Verdict {
+            skipped: None,
+            patch: patch::inject(pod, &plan),
+            warnings: plan
+                .sources
+                .unread
+                .iter()
+                .map(|path| format!("{LOG_PATHS}: not read: {path}"))
+                .collect(),
+        },
+        Err(skip) => Verdict {
+            patch: if skip.may_be_noted() { patch::note(pod, &skip.status()) } else { Vec::new() },
+            warnings: if skip.is_news() { vec![format!("{INJECT}: {}", skip.status())] } else { Vec::new() },
+            skipped: Some(skip),
+        },
+    }
+}
+
+/// What `pod` is given, if it is given a collector.
+///
+/// # Errors
+/// Why it is not.
+pub fn plan<'a>(pod: &Pod, namespace: &str, settings: &'a Settings) -> Result<Plan<'a>, Skip> {
+    let wish = match pod.annotation(INJECT) {
+        None | Some("false") => return Err(Skip::NotAsked),
+        Some(wish) => wish,
+    };
+    if pod.annotation("kubernetes.io/config.mirror").is_some() {
+        return Err(Skip::Mirror);
+    }
+    if namespace == settings.namespace || SYSTEM_NAMESPACES.contains(&namespace) {
+        return Err(Skip::Namespace(namespace.to_owned()));
+    }
+    if wish != "true" {
+        return Err(Skip::UnclearWish(wish.to_owned()));
+    }
+    let spec = &pod.spec;
+    if spec.all_containers().any(|container| container.name == CONTAINER) {
+        return Err(Skip::AlreadyInjected);
+    }
+    if spec.host_network == Some(true) {
+        return Err(Skip::HostNetwork);
+    }
+    if let Some(name) = sidecar::VOLUMES.into_iter().find(|name| spec.volume(name).is_some()) {
+        return Err(Skip::VolumeName(name));
+    }
+    let link_ca = settings.link_ca.as_deref().ok_or(Skip::NoLinkAuthority)?;
+    let sources = sources::find(pod);
+    Ok(Plan {
+        image: &settings.image,
+        link_endpoint: &settings.link_endpoint,
+        link_ca,
+        user: User::of(spec, sources.read.first().map(|source| source.container.as_str())),
+        resources: sidecar::Resources::of(spec),
+        sources,
+    })
+}
+
+impl Plan<'_> {
+    /// The text of [`STATUS`].
+    fn status(&self) -> String {
+        let Sources { read, unread } = &self.sources;
+        let volumes: Vec<_> = read.iter().map(|source| source.volume.as_str()).collect();
+        match (volumes.join(", "), unread.join("; ")) {
+            (read, unread) if read.is_empty() && unread.is_empty() => {
+                "injected: no log files to read, as no container writes to an emptyDir volume".to_owned()
+            }
+            (read, unread) if unread.is_empty() => format!("injected: reads log files in {read}"),
+            (read, unread) if read.is_empty() => format!("injected: not read: {unread}"),
+            (read, unread) => format!("injected: reads log files in {read}; not read: {unread}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn settings() -> Settings {
+        Settings {
+            namespace: "kestrel-ai".to_owned(),
+            image: "registry/kestrel-operator@sha256:0".to_owned(),
+            link_endpoint: "https://kestrel-agent-link.kestrel-ai.svc:8443".to_owned(),
+            link_ca: Some("PEM".to_owned()),
+        }
+    }
+
+    fn pod(annotations: &Value, mut spec: Value) -> Pod {
+        spec["containers"] = json!([{"name": "app"}]);
+        serde_json::from_value(json!({"metadata": {"annotations": annotations}, "spec": spec})).unwrap()
+    }
+
+    fn wish(value: &str) -> Value {
+        json!({ INJECT: value })
+    }
+
+    #[test]
+    fn every_reason_to_leave_a_pod_alone_is_named() {
+        let no_ca = Settings { link_ca: None, ..settings() };
+        let mirror = json!({INJECT: "true", "kubernetes.io/config.mirror": "hash"});
+        let sidecar = json!({"initContainers": [{"name": CONTAINER}]});
+        let volume = json!({"volumes": [{"name": "kestrel-state", "emptyDir": {}}]});
+        let none = || json!({});
+        // Label, noted on the pod, told to its creator.
+        for (annotations, spec, namespace, settings, label, noted, told) in [
+            (none(), none(), "shop", settings(), "not-asked", false, false),
+            (wish("false"), none(), "shop", settings(), "not-asked", false, false),
+            (wish("yes"), none(), "shop", settings(), "unclear-wish", true, true),
+            (wish("true"), sidecar, "shop", settings(), "already-injected", false, false),
+            (mirror, none(), "shop", settings(), "mirror-pod", false, true),
+            (wish("true"), json!({"hostNetwork": true}), "shop", settings(), "host-network", true, true),
+            (wish("true"), none(), "kube-system", settings(), "namespace", false, true),
+            (wish("true"), none(), "kestrel-ai", settings(), "namespace", false, true),
+            (wish("true"), volume, "shop", settings(), "volume-name", true, true),
+            (wish("true"), none(), "shop", no_ca, "no-link-authority", true, true),
+        ] {
+            let verdict = judge(&pod(&annotations, spec), namespace, &settings);
+            let skip = verdict.skipped.unwrap();
+            assert_eq!(skip.label(), label);
+            assert_eq!(verdict.patch.len(), usize::from(noted), "{skip}");
+            assert_eq!(verdict.warnings.len(), usize::from(told), "{skip}");
+        }
+    }
+
+    #[test]
+    fn a_note_that_the_pod_has_already_is_not_written_again() {
+        let first = judge(&pod(&wish("yes"), json!({})), "shop", &settings());
+        let status = first.patch[0].value.as_str().unwrap();
+        assert_eq!(status, "skipped: kestrel.ai/inject is \"yes\", and only \"true\" asks for a collector");
+        let second = judge(&pod(&json!({INJECT: "yes", STATUS: status}), json!({})), "shop", &settings());
+        assert!(second.patch.is_empty());
+    }
+}

@@ -1,0 +1,130 @@
+//! The part of a pod that decides about it. Everything else stays in the JSON
+//! text and is never written back, so that fields unknown here can't get lost.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+/// A pod as the API server sends it, defaults filled in or not.
+#[derive(Debug, Default, Deserialize)]
+pub struct Pod {
+    #[serde(default)]
+    metadata: Metadata,
+    #[serde(default)]
+    pub(super) spec: Spec,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Metadata {
+    annotations: Option<BTreeMap<String, String>>,
+}
+
+/// A pod's specification. Lists are `None` where they have to be made first.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Spec {
+    pub(super) host_network: Option<bool>,
+    pub(super) volumes: Option<Vec<Volume>>,
+    pub(super) init_containers: Option<Vec<Container>>,
+    containers: Option<Vec<Container>>,
+    pub(super) security_context: Option<SecurityContext>,
+    /// Resources of the pod as a whole, which its containers share.
+    pub(super) resources: Option<Value>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Volume {
+    pub(super) name: String,
+    pub(super) empty_dir: Option<EmptyDir>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct EmptyDir {
+    #[serde(default)]
+    pub(super) medium: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Container {
+    pub(super) name: String,
+    volume_mounts: Option<Vec<Mount>>,
+    pub(super) resources: Option<Resources>,
+    pub(super) security_context: Option<SecurityContext>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Mount {
+    pub(super) name: String,
+    pub(super) mount_path: String,
+    #[serde(default)]
+    pub(super) read_only: bool,
+    #[serde(default)]
+    pub(super) sub_path: String,
+    #[serde(default)]
+    pub(super) sub_path_expr: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Resources {
+    pub(super) requests: Option<BTreeMap<String, Value>>,
+    pub(super) limits: Option<BTreeMap<String, Value>>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct SecurityContext {
+    pub(super) run_as_user: Option<i64>,
+    pub(super) run_as_group: Option<i64>,
+}
+
+/// Containers that other injectors add: what they write is not the
+/// application's, and what only they mount is their own business.
+const INJECTED_BY_OTHERS: [&str; 7] = [
+    "consul-dataplane",
+    "daprd",
+    "istio-proxy",
+    "kuma-sidecar",
+    "linkerd-proxy",
+    "otc-container",
+    "vault-agent",
+];
+
+impl Pod {
+    /// The value of an annotation.
+    pub(super) fn annotation(&self, key: &str) -> Option<&str> {
+        self.metadata.annotations.as_ref()?.get(key).map(String::as_str)
+    }
+}
+
+impl Spec {
+    pub(super) fn volume(&self, name: &str) -> Option<&Volume> {
+        self.volumes().iter().find(|volume| volume.name == name)
+    }
+
+    pub(super) fn volumes(&self) -> &[Volume] {
+        self.volumes.as_deref().unwrap_or_default()
+    }
+
+    /// Init containers, then containers.
+    pub(super) fn all_containers(&self) -> impl Iterator<Item = &Container> {
+        self.init_containers.iter().flatten().chain(self.containers.iter().flatten())
+    }
+
+    /// The application's own containers, in spec order.
+    pub(super) fn app_containers(&self) -> impl Iterator<Item = &Container> {
+        self.containers
+            .iter()
+            .flatten()
+            .filter(|container| !INJECTED_BY_OTHERS.contains(&container.name.as_str()))
+    }
+}
+
+impl Container {
+    pub(super) fn mounts(&self) -> &[Mount] {
+        self.volume_mounts.as_deref().unwrap_or_default()
+    }
+}

@@ -1,0 +1,49 @@
+//! The quality-of-service class that a pod would get.
+
+use super::{
+    pod::{Resources, Spec},
+    quantity::billionths,
+};
+
+/// Whether the pod is Guaranteed: every container has limits of CPU and memory
+/// and requests exactly these. A request that is not given is its limit.
+pub(super) fn is_guaranteed(spec: &Spec) -> bool {
+    spec.all_containers().all(|container| container.resources.as_ref().is_some_and(requests_its_limits))
+}
+
+fn requests_its_limits(resources: &Resources) -> bool {
+    ["cpu", "memory"].iter().all(|&name| {
+        let limit = resources.limits.as_ref().and_then(|limits| limits.get(name)).and_then(billionths);
+        let request = resources.requests.as_ref().and_then(|requests| requests.get(name));
+        limit.is_some_and(|limit| limit > 0) && request.is_none_or(|request| billionths(request) == limit)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn guaranteed(containers: &Value, init_containers: &Value) -> bool {
+        let spec = json!({"containers": containers, "initContainers": init_containers});
+        is_guaranteed(&serde_json::from_value(spec).unwrap())
+    }
+
+    #[test]
+    fn guaranteed_is_every_container_with_requests_equal_to_limits() {
+        let full = json!({"name": "a", "resources": {
+            "limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1000m", "memory": "1024Mi"}}});
+        let implied = json!({"name": "b", "resources": {"limits": {"cpu": 1, "memory": "1Gi"}}});
+        let burstable = json!({"name": "c", "resources": {
+            "limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m", "memory": "1Gi"}}});
+        let no_memory = json!({"name": "d", "resources": {"limits": {"cpu": "1"}}});
+        let nothing = json!({"name": "e"});
+        assert!(guaranteed(&json!([full, implied]), &Value::Null));
+        assert!(guaranteed(&json!([full]), &json!([implied])));
+        for other in [&burstable, &no_memory, &nothing] {
+            assert!(!guaranteed(&json!([full, other]), &Value::Null), "{other}");
+            assert!(!guaranteed(&json!([full]), &json!([other])), "{other}");
+        }
+    }
+}

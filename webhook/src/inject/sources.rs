@@ -1,0 +1,194 @@
+//! Which log files the collector reads.
+
+use super::{
+    LOG_PATHS,
+    log_paths::{self, Location},
+    pod::{Container, Pod, Spec, Volume},
+};
+
+/// What is read of a volume where the pod's owner does not say.
+pub(super) const EVERY_LOG: [&str; 2] = ["**", "*.log"];
+/// More paths than this are no list that a person wrote.
+const MOST_PATHS: usize = 64;
+/// Reasons that are spelled out; the rest is counted.
+const MOST_REASONS: usize = 4;
+
+/// What the collector reads of a pod.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Sources {
+    /// In the order of the pod's volumes; a volume occurs once.
+    pub read: Vec<Source>,
+    /// Paths that were asked for and can't be read, each with the reason.
+    pub unread: Vec<String>,
+}
+
+/// The files of one volume.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The volume's name.
+    pub volume: String,
+    /// The container that the lines are said to come from: the first that may
+    /// write to the volume.
+    pub container: String,
+    /// Which files, relative to the volume's root; at least one pattern.
+    pub patterns: Vec<String>,
+}
+
+/// Why a volume's files are not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unreadable {
+    NotEmptyDir,
+    InMemory,
+    NoWriter,
+}
+
+/// What the collector reads of `pod`: every log file of every readable volume,
+/// or what its annotation names.
+pub(super) fn find(pod: &Pod) -> Sources {
+    let spec = &pod.spec;
+    let mut sources = Sources::default();
+    let wanted = pod.annotation(LOG_PATHS).map(|paths| resolve(paths, spec, &mut sources.unread));
+    for volume in spec.volumes() {
+        let Ok(writer) = writer(spec, volume) else { continue };
+        let patterns = match &wanted {
+            None => vec![EVERY_LOG.join("/")],
+            Some(wanted) => {
+                let mut patterns: Vec<String> = Vec::new();
+                for location in wanted.iter().filter(|location| location.volume == volume.name) {
+                    if !patterns.contains(&location.pattern) {
+                        patterns.push(location.pattern.clone());
+                    }
+                }
+                patterns
+            }
+        };
+        if !patterns.is_empty() {
+            sources.read.push(Source {
+                volume: volume.name.clone(),
+                container: writer.name.clone(),
+                patterns,
+            });
+        }
+    }
+    sources
+}
+
+/// The container that writes to `volume`, if the collector may read it: an
+/// emptyDir on disk (one in memory holds secrets or shared memory rather than logs).
+pub(super) fn writer<'a>(spec: &'a Spec, volume: &Volume) -> Result<&'a Container, Unreadable> {
+    let empty_dir = volume.empty_dir.as_ref().ok_or(Unreadable::NotEmptyDir)?;
+    if !empty_dir.medium.is_empty() {
+        return Err(Unreadable::InMemory);
+    }
+    spec.app_containers()
+        .find(|container| {
+            container.mounts().iter().any(|mount| mount.name == volume.name && !mount.read_only)
+        })
+        .ok_or(Unreadable::NoWriter)
+}
+
+/// Where the listed paths lie. What can't be read goes to `unread`.
+fn resolve(paths: &str, spec: &Spec, unread: &mut Vec<String>) -> Vec<Location> {
+    let mut found = Vec::new();
+    let mut more = 0;
+    for (index, path) in paths.split(',').map(str::trim).filter(|path| !path.is_empty()).enumerate() {
+        let located = if index < MOST_PATHS {
+            log_paths::locate(path, spec)
+        } else {
+            Err(format!("only the first {MOST_PATHS} paths are looked at"))
+        };
+        match located {
+            Ok(locations) => found.extend(locations),
+            Err(reason) if unread.len() < MOST_REASONS => {
+                let path: String = path.chars().take(128).collect();
+                unread.push(format!("{path} ({reason})"));
+            }
+            Err(_) => more += 1,
+        }
+    }
+    if more > 0 {
+        unread.push(format!("{more} more"));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn sources(log_paths: Option<&str>, spec: &Value) -> Sources {
+        let annotations = log_paths.map(|paths| json!({ LOG_PATHS: paths }));
+        let pod = json!({"metadata": {"annotations": annotations}, "spec": spec});
+        find(&serde_json::from_value(pod).unwrap())
+    }
+
+    fn source(volume: &str, container: &str, patterns: &[&str]) -> Source {
+        Source {
+            volume: volume.to_owned(),
+            container: container.to_owned(),
+            patterns: patterns.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    fn shop() -> Value {
+        json!({
+            "volumes": [
+                {"name": "cache", "emptyDir": {"medium": "Memory"}},
+                {"name": "config", "configMap": {"name": "x"}},
+                {"name": "data", "emptyDir": {}},
+                {"name": "mesh", "emptyDir": {}},
+                {"name": "seed", "emptyDir": {}},
+                {"name": "spool", "emptyDir": {"sizeLimit": "1Gi"}},
+            ],
+            "initContainers": [{"name": "fill", "volumeMounts": [{"name": "seed", "mountPath": "/seed"}]}],
+            "containers": [
+                {"name": "istio-proxy", "volumeMounts": [{"name": "mesh", "mountPath": "/mesh"}]},
+                {"name": "web", "volumeMounts": [
+                    {"name": "data", "mountPath": "/data", "readOnly": true},
+                    {"name": "seed", "mountPath": "/seed", "readOnly": true},
+                    {"name": "cache", "mountPath": "/cache"},
+                    {"name": "config", "mountPath": "/etc/app"},
+                    {"name": "spool", "mountPath": "/var/spool"},
+                ]},
+                {"name": "worker", "volumeMounts": [
+                    {"name": "data", "mountPath": "/data"},
+                    {"name": "spool", "mountPath": "/spool", "subPath": "worker"},
+                ]},
+            ],
+        })
+    }
+
+    #[test]
+    fn volumes_on_disk_that_the_application_writes_are_read_under_the_first_writers_name() {
+        let found = sources(None, &shop());
+        let everything = ["**/*.log"];
+        assert_eq!(found.read, [source("data", "worker", &everything), source("spool", "web", &everything)]);
+        assert!(found.unread.is_empty());
+    }
+
+    #[test]
+    fn listed_paths_narrow_what_is_read_and_those_that_cannot_be_are_named() {
+        let paths = "/data/app.log, /data/app.log,/spool/out/,/nowhere/x,/cache/a.log,/seed/s,,/etc/app/c";
+        let found = sources(Some(paths), &shop());
+        let spool = source("spool", "web", &["worker/out/**/*.log"]);
+        assert_eq!(found.read, [source("data", "worker", &["app.log"]), spool]);
+        assert_eq!(
+            found.unread,
+            [
+                "/nowhere/x (no container mounts a volume there)",
+                "/cache/a.log (volume cache is kept in memory)",
+                "/seed/s (no container of the application writes to volume seed)",
+                "/etc/app/c (volume config is not an emptyDir)",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_endless_list_of_paths_costs_a_sentence() {
+        let found = sources(Some(&"/x/y,".repeat(100)), &shop());
+        assert_eq!(found.unread.len(), MOST_REASONS + 1);
+        assert_eq!(found.unread[MOST_REASONS], "96 more");
+    }
+}

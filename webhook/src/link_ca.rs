@@ -1,0 +1,114 @@
+//! The agent link's authority, which the aggregator publishes and every
+//! injected collector is given: a file that may appear later and may change.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use kestrel_runtime::{admin::Ready, tls};
+use tokio::{fs::File, io::AsyncReadExt as _, time::sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::inject::Settings;
+
+/// The kubelet itself needs up to a minute to bring a change to the file.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// A bundle is a few certificates of about 1 KiB.
+const MOST_BYTES: u64 = 256 * 1024;
+
+/// Keeps the settings' authority as the file has it. A file that is gone or
+/// damaged changes nothing: the last good authority stays.
+pub struct LinkCa {
+    path: PathBuf,
+    settings: Arc<ArcSwap<Settings>>,
+    ready: Ready,
+    problem: String,
+}
+
+impl LinkCa {
+    /// Follows the file at `path`; `ready` is met once it held an authority.
+    pub fn new(path: PathBuf, settings: Arc<ArcSwap<Settings>>, ready: Ready) -> Self {
+        Self { path, settings, ready, problem: String::new() }
+    }
+
+    /// Follows until the drain.
+    pub async fn follow(mut self, drain: CancellationToken) {
+        loop {
+            self.look().await;
+            tokio::select! {
+                () = drain.cancelled() => return,
+                () = sleep(LOOK_EVERY) => {}
+            }
+        }
+    }
+
+    async fn look(&mut self) {
+        let path = self.path.display();
+        let (sentence, found) = match self.read().await {
+            Ok(found) => (String::new(), Some(found)),
+            Err(problem) => (format!("the agent link's CA cannot be read from {path}: {problem}"), None),
+        };
+        if self.problem != sentence {
+            if !sentence.is_empty() {
+                warn!("{sentence}; the aggregator publishes it (KESTREL_LINK_CA_FILE names the file)");
+            }
+            self.problem = sentence;
+        }
+        if let Some(found) = found
+            && self.settings.load().link_ca.as_ref() != Some(&found)
+        {
+            info!("collectors injected from now on trust the agent link's CA in {}", self.path.display());
+            self.settings
+                .rcu(|settings| Settings { link_ca: Some(found.clone()), ..Settings::clone(settings) });
+            self.ready.set(true);
+        }
+    }
+
+    async fn read(&self) -> anyhow::Result<String> {
+        let mut text = String::new();
+        File::open(&self.path).await?.take(MOST_BYTES).read_to_string(&mut text).await?;
+        tls::roots(text.as_bytes())?;
+        Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use kestrel_runtime::{admin::Readiness, tls::authority::Authority};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_authority_appears_changes_and_survives_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ca.crt");
+        let settings = Arc::new(ArcSwap::from_pointee(Settings {
+            namespace: String::new(),
+            image: String::new(),
+            link_endpoint: String::new(),
+            link_ca: None,
+        }));
+        let readiness = Readiness::default();
+        let mut link_ca = LinkCa::new(path.clone(), Arc::clone(&settings), readiness.require("link CA"));
+        let known = || settings.load().link_ca.clone();
+
+        link_ca.look().await;
+        assert_eq!((known(), readiness.missing()), (None, vec!["link CA"]));
+        assert!(link_ca.problem.contains("No such file"), "{}", link_ca.problem);
+
+        let (one, two) = (Authority::generate("one").unwrap(), Authority::generate("two").unwrap());
+        for authority in [&one, &two] {
+            fs::write(&path, authority.certificate_pem()).unwrap();
+            link_ca.look().await;
+            assert_eq!(known().as_deref(), Some(authority.certificate_pem()));
+            assert!(readiness.missing().is_empty() && link_ca.problem.is_empty());
+        }
+
+        fs::write(&path, "-----BEGIN CERTIFICATE-----").unwrap();
+        link_ca.look().await;
+        assert_eq!(known().as_deref(), Some(two.certificate_pem()));
+        assert!(link_ca.problem.contains("no usable certificate"), "{}", link_ca.problem);
+    }
+}

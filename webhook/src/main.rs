@@ -1,0 +1,83 @@
+//! The webhook's process: configuration in, parts built, run, drained.
+
+use std::{process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use kestrel_runtime::{
+    admin::{AdminPort, Readiness},
+    config::Environment,
+    daemon::Daemon,
+    telemetry::{self, Format},
+    tls::{self, server::ServingCertificate},
+};
+use kestrel_webhook::{
+    admission::{
+        Metrics, router,
+        server::{LINGER, Server},
+    },
+    certificate::{Keeper, Names},
+    config::Config,
+    link_ca::LinkCa,
+};
+use prometheus_client::registry::Registry;
+use tracing::{error, info};
+
+/// Within the 30 s that Kubernetes gives: 5 s for requests that still come,
+/// the rest for those under way.
+const GRACE: Duration = Duration::from_secs(25);
+
+/// One thread: a request is 30 µs of work.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<ExitCode> {
+    tls::install_provider();
+    telemetry::init(Format::Text)?;
+    let daemon = match start().await {
+        Ok(daemon) => daemon,
+        Err(problem) => {
+            error!("the webhook cannot start: {problem:#}");
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    Ok(daemon.run(GRACE).await)
+}
+
+async fn start() -> anyhow::Result<Daemon> {
+    let config = Config::read(&Environment)?;
+    let cluster =
+        kube::Config::infer().await.context("no API server to talk to (in a cluster, or KUBECONFIG)")?;
+    let client = kube::Client::try_from(cluster)?;
+    let names = Names {
+        namespace: config.injection.namespace.clone(),
+        secret: config.ca_secret,
+        configuration: config.configuration,
+    };
+
+    let mut daemon = Daemon::new();
+    let drain = daemon.drain();
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry);
+    let readiness = Readiness::default();
+    let certificate = Arc::new(ServingCertificate::default());
+    let settings = Arc::new(ArcSwap::from_pointee(config.injection));
+
+    let ready = readiness.require("a certificate that the API server trusts");
+    let keeper = Keeper::new(client, names, config.trust_delay, Arc::clone(&certificate), ready);
+    let ready = readiness.require("the agent link's CA, which the aggregator publishes");
+    let link_ca = LinkCa::new(config.link_ca_file, Arc::clone(&settings), ready);
+    let router = router(settings, metrics.clone(), drain.clone());
+    let server = Server::bind(config.port, certificate, router, metrics).await?;
+    let admin = AdminPort::bind(config.health_port, readiness, registry, drain.clone()).await?;
+    info!("serves admission on port {}", config.port);
+
+    daemon.spawn("certificate", done(keeper.keep(drain.clone())));
+    daemon.spawn("link CA", done(link_ca.follow(drain.clone())));
+    daemon.spawn("admission", server.serve(LINGER, drain));
+    daemon.spawn("admin port", admin.serve());
+    Ok(daemon)
+}
+
+async fn done(task: impl Future<Output = ()>) -> anyhow::Result<()> {
+    task.await;
+    Ok(())
+}
