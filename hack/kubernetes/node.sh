@@ -54,20 +54,27 @@ YAML
 ctr_in() { in_unit "$1" ctr --namespace k8s.io "${@:2}"; }
 
 # import_image NODE ARCHIVE: unless this containerd has it. The name of an archive of ours names its
-# content too, so a mark is enough to know. Images whose archive the cache has dropped go.
+# content too, so a mark is enough to know.
 import_image() {
-  local node=$1 archive=$2 marks="$state/$1/var/lib/containerd/imported" mark name
+  local node=$1 archive=$2 marks="$state/$1/var/lib/containerd/imported" mark names
   [[ $archive != "$archives"/* || ! -e $marks/${archive##*/} ]] || return 0
   ctr_in "$node" images import - <"$archive"
   [[ $archive == "$archives"/* ]] || return 0
   mkdir -p "$marks"
-  touch "$marks/${archive##*/}"
-  for mark in "$marks"/*.tar; do
+  names_in "$archive" >"$marks/${archive##*/}"
+  # Images whose archive the cache has dropped go.
+  for mark in "$marks"/*; do
     [[ -e $archives/${mark##*/} ]] && continue
-    name=$(basename "$mark" .tar)
-    ctr_in "$node" images rm "localhost/${name%-*}:${name##*-}"
+    mapfile -t names <"$mark"
+    ctr_in "$node" images rm "${names[@]}"
     rm "$mark"
   done
+}
+
+# names_in ARCHIVE: containerd's names of the image, one a line: its own and that of its configuration.
+names_in() {
+  tar --extract --to-stdout --file "$1" manifest.json |
+    sed -E 's/.*"Config":"([0-9a-f]{64})\.json","RepoTags":\["([^"]+)"\].*/\2\nsha256:\1/'
 }
 
 # Where root has no CAP_SYS_RESOURCE (in many virtual machines and containers), no process may lower its OOM score:
