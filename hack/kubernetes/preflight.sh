@@ -8,7 +8,7 @@ preflight() {
   case "$cache/" in /run/* | /proc/* | /sys/*) fail "$cache cannot hold the cluster; set XDG_CACHE_HOME to a folder on a disk" ;; esac
   check_kernel
   check_cgroups
-  check_go
+  check_go kubernetes coredns
   check_disk
   check_addresses
 }
@@ -37,24 +37,21 @@ check_cgroups() {
     fail "$cgroup_root is a container's own control group and holds processes, so nothing can be delegated below it; move them into a child group first"
 }
 
-programs_are_built() { [[ -x $(program_file kubernetes) && -x $(program_file coredns) ]]; }
-
-# check_go: only where something is still to be built.
+# check_go PROGRAM…: a toolchain, unless every PROGRAM is built.
 check_go() {
-  local wanted found
-  programs_are_built && return
-  command -v go >/dev/null || fail "no Go toolchain in PATH ($(go_wanted) or newer is needed; with sudo: sudo env PATH=\"\$PATH\" …)"
-  wanted=$(go_wanted)
+  local wanted found folders=("${@/#/$hack/}")
+  ! are_built "$@" || return 0
+  wanted=$(awk '$1 == "go" { print $2 }' "${folders[@]/%//go.mod}" | sort -V | tail -n 1)
+  command -v go >/dev/null || fail "no Go toolchain in PATH; Go $wanted or newer is needed (with sudo: sudo env PATH=\"\$PATH\" $0 …)"
   found=$(go env GOVERSION)
   [[ $(printf '%s\n' "$wanted" "${found#go}" | sort -V | head -n 1) == "$wanted" || $(go env GOTOOLCHAIN) != local ]] ||
     fail "Go ${found#go} is too old, $wanted or newer is needed"
+  say "Go modules are built for the first time, which takes some minutes; watch it with: tail -f $log"
 }
-
-go_wanted() { awk '$1 == "go" { print $2 }' "$hack"/{kubernetes,coredns}/go.mod | sort -V | tail -n 1; }
 
 check_disk() {
   local needed=3 free
-  programs_are_built || needed=12
+  are_built kubernetes coredns || needed=12
   mkdir -p "$cache"
   free=$(df --output=avail --block-size=1G "$cache" | tail -n 1)
   ((free >= needed)) || fail "$cache has $free GB free, $needed GB are needed (modules, build cache, images)"

@@ -35,12 +35,19 @@ program_file() {
   echo "$cache/$1-$key"
 }
 
+are_built() {
+  local program
+  for program in "$@"; do
+    [[ -x $(program_file "$program") ]] || return 1
+  done
+}
+
 # build_program PROGRAM: unless the cache has it.
 build_program() {
   local file
+  ! are_built "$1" || return 0
   file=$(program_file "$1")
-  [[ ! -x $file ]] || return 0
-  (cd "$hack/$1" && CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "$(linker_flags "$1")" -o "$file.part" "$(main_package "$1")")
+  (cd "$hack/$1" && CGO_ENABLED=0 go build -v -trimpath -buildvcs=false -ldflags "$(linker_flags "$1")" -o "$file.part" "$(main_package "$1")")
   mv "$file.part" "$file"
 }
 
