@@ -20,7 +20,7 @@ unit_pid() {
   local pid
   pid=$(cat "$state/$1/pid" 2>/dev/null) || return 1
   # After a restart of the machine the number may belong to another program.
-  [[ $(tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline") == "unshare "*" $hack/kubernetes/unit-init $1 "* ]] || return 1
+  [[ $(tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline") == "unshare "*"/unit-init $1 $cache " ]] || return 1
   echo "$pid"
 }
 
