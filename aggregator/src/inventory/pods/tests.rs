@@ -1,0 +1,124 @@
+use futures::FutureExt as _;
+use serde_json::json;
+
+use super::*;
+
+fn pod(uid: &str, node: &str, annotations: serde_json::Value) -> Pod {
+    let meta = json!({
+        "name": format!("pod-{uid}"), "namespace": "shop", "uid": uid, "labels": {"app": "web"}, "annotations": annotations,
+        "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "rs", "controller": true}],
+    });
+    serde_json::from_value(json!({"metadata": meta, "spec": {"nodeName": node, "containers": []}})).unwrap()
+}
+
+fn pods() -> Pods {
+    Pods::new(LogPolicy::Errors)
+}
+
+fn uids(update: &PodUpdate) -> Vec<&str> {
+    update.pods.iter().map(|pod| pod.uid.as_str()).collect()
+}
+
+#[test]
+fn the_policy_is_the_annotation_then_the_injection_then_the_default() {
+    let policy = |annotations| pod_info(&pod("1", "n", annotations), LogPolicy::Errors).log_policy();
+    for (annotations, expected) in [
+        (json!({}), LogPolicy::Errors),
+        (json!({"kestrel.ai/logs": "all"}), LogPolicy::All),
+        (json!({"kestrel.ai/logs": "off", "kestrel.ai/inject": "true"}), LogPolicy::Off),
+        (json!({"kestrel.ai/logs": "errors", "kestrel.ai/inject": "true"}), LogPolicy::Errors),
+        (json!({"kestrel.ai/logs": "much", "kestrel.ai/inject": "true"}), LogPolicy::All),
+        (json!({"kestrel.ai/inject": "false"}), LogPolicy::Errors),
+    ] {
+        assert_eq!(policy(annotations.clone()), expected, "{annotations}");
+    }
+}
+
+#[test]
+fn an_agent_is_told_of_its_node_alone_and_of_our_annotations_alone() {
+    let pods = pods();
+    pods.apply(&pod("1", "a", json!({"kestrel.ai/logs": "all", "other.example/key": "value"})));
+    pods.apply(&pod("2", "b", json!({})));
+    pods.apply(&serde_json::from_value(json!({"metadata": {"uid": "3"}, "spec": {"containers": []}})).unwrap());
+    let update = pods.follow("a", None).update().unwrap();
+    assert!(update.snapshot);
+    let [info] = &update.pods[..] else { panic!("{update:?}") };
+    assert_eq!((info.uid.as_str(), info.namespace.as_str(), info.name.as_str()), ("1", "shop", "pod-1"));
+    assert_eq!(info.annotations, [("kestrel.ai/logs".to_owned(), "all".to_owned())].into());
+    assert_eq!((info.labels["app"].as_str(), info.owner_references[0].uid.as_str()), ("web", "rs"));
+    assert_eq!(pods.node_of("2").as_deref(), Some("b"));
+    assert!(pods.get("3").is_none(), "a pod without a node has no logs");
+}
+
+#[tokio::test]
+async fn a_follower_hears_of_changes_on_its_node_and_of_nothing_else() {
+    let pods = pods();
+    let mut follower = pods.follow("a", None);
+    assert_eq!(follower.update(), Some(PodUpdate { snapshot: true, ..Default::default() }));
+    pods.apply(&pod("9", "b", json!({})));
+    assert!(follower.changed().now_or_never().is_none());
+    pods.apply(&pod("1", "a", json!({})));
+    pods.apply(&pod("2", "a", json!({})));
+    follower.changed().await;
+    let update = follower.update().unwrap();
+    assert!(!update.snapshot);
+    assert_eq!(update.pods.len(), 2);
+    pods.apply(&pod("1", "a", json!({})));
+    assert!(follower.changed().now_or_never().is_none(), "nothing changed");
+    pods.apply(&pod("1", "a", json!({"kestrel.ai/logs": "off"})));
+    follower.changed().await;
+    assert_eq!(uids(&follower.update().unwrap()), ["1"]);
+    let mut one = pods.follow("a", Some("2"));
+    assert_eq!(uids(&one.update().unwrap()), ["2"]);
+}
+
+#[test]
+fn deleted_pods_are_forgotten_late() {
+    let pods = pods();
+    let start = Instant::now();
+    pods.apply(&pod("1", "a", json!({})));
+    let mut follower = pods.follow("a", None);
+    follower.update();
+    let mut state = pods.state();
+    state.remove("1", start);
+    state.forget(start + KEPT_AFTER_DELETION - Duration::from_secs(1));
+    drop(state);
+    assert!(pods.get("1").is_some());
+    assert_eq!(follower.update(), None);
+    pods.state().forget(start + KEPT_AFTER_DELETION);
+    assert!(pods.get("1").is_none());
+    assert_eq!(follower.update().unwrap().removed_uids, ["1"]);
+    assert!(pods.state().nodes.contains_key("a"), "it is followed");
+    drop(follower);
+    pods.apply(&pod("1", "a", json!({})));
+    let mut state = pods.state();
+    state.remove("1", start);
+    state.forget(start + KEPT_AFTER_DELETION);
+    assert!(state.nodes.is_empty());
+}
+
+#[test]
+fn what_a_list_does_not_mention_is_gone() {
+    let pods = pods();
+    for uid in ["1", "2"] {
+        pods.apply(&pod(uid, "a", json!({})));
+    }
+    pods.begin();
+    pods.apply(&pod("2", "a", json!({})));
+    pods.finish();
+    assert!(pods.listed().now_or_never().is_some());
+    pods.state().forget(Instant::now() + KEPT_AFTER_DELETION);
+    assert!(pods.get("1").is_none() && pods.get("2").is_some());
+}
+
+#[test]
+fn a_static_pod_is_known_by_the_uid_that_its_node_uses() {
+    let pods = pods();
+    let mirror = pod("api-uid", "a", json!({"kubernetes.io/config.mirror": "hash"}));
+    pods.apply(&mirror);
+    let known = pods.get("hash").unwrap();
+    assert_eq!((&*known.api_uid, known.info.uid.as_str()), ("api-uid", "hash"));
+    pods.remove(&mirror);
+    pods.state().forget(Instant::now() + KEPT_AFTER_DELETION);
+    assert!(pods.get("hash").is_none());
+}
