@@ -1,1 +1,5 @@
 //! The one connection between a cluster and Kestrel Cloud.
+
+pub mod inventory;
+pub mod signals;
+pub mod uplink;

@@ -1,0 +1,106 @@
+//! What the uplink counts.
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeLabelValue},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+use super::lanes::Kept;
+
+/// Counters and gauges of the uplink; clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    /// 1 while there is a connection.
+    pub connected: Gauge,
+    /// Connections made since the start.
+    pub connections: Counter,
+    /// 1 while the server answers on a stream.
+    pub stream_up: Family<StreamLabel, Gauge>,
+    /// Times a stream was opened.
+    pub stream_opens: Family<StreamLabel, Counter>,
+    /// Messages handed to the connection.
+    pub sent: Family<KindLabel, Counter>,
+    /// Messages that will never arrive, or may not have.
+    pub dropped: Family<DropLabel, Counter>,
+    /// Messages in the resend window.
+    pub window: Family<StreamLabel, Gauge>,
+    /// Bytes kept in a lane.
+    pub lane_bytes: Family<LaneLabel, Gauge>,
+}
+
+/// A lane that keeps its messages.
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct LaneLabel {
+    /// The lane.
+    pub lane: Kept,
+}
+
+/// One of the five streams.
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct StreamLabel {
+    /// Its name.
+    pub stream: &'static str,
+}
+
+/// What a message carries.
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct KindLabel {
+    /// The kind.
+    pub kind: Kind,
+}
+
+/// What a message carries.
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelValue)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Kind {
+    Answer,
+    Signal,
+    Inventory,
+    Logs,
+}
+
+/// A drop and its reason.
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct DropLabel {
+    /// What was dropped.
+    pub kind: Kind,
+    /// Why.
+    pub reason: DropReason,
+}
+
+/// Why a message was dropped.
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelValue)]
+pub enum DropReason {
+    /// Its lane was full, and it was the oldest.
+    LaneFull,
+    /// It was sent, but its lane was too full to keep it for sending it again.
+    NotKept,
+    /// It is larger than the wire allows.
+    TooLarge,
+}
+
+impl Metrics {
+    /// Registers everything.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register("connected", "1 while there is a connection", self.connected.clone());
+        registry.register("connections", "Connections made since the start", self.connections.clone());
+        registry.register("stream_up", "1 while the server answers on a stream", self.stream_up.clone());
+        registry.register("stream_opens", "Times a stream was opened", self.stream_opens.clone());
+        registry.register("messages_sent", "Messages handed to the connection", self.sent.clone());
+        registry.register(
+            "messages_dropped",
+            "Messages that will never arrive, or may not have",
+            self.dropped.clone(),
+        );
+        registry.register("window_messages", "Messages in the resend window", self.window.clone());
+        registry.register("lane_bytes", "Bytes kept in a lane", self.lane_bytes.clone());
+    }
+
+    /// Counts `count` drops.
+    pub(crate) fn drop(&self, kind: Kind, reason: DropReason, count: u64) {
+        if count > 0 {
+            self.dropped.get_or_create(&DropLabel { kind, reason }).inc_by(count);
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! The resend window of one stream: what was sent and may still be lost.
+//!
+//! The protocol has no acknowledgements upward. What a dying connection takes
+//! with it is bounded nevertheless: a message has left the window when
+//! [`Window::leave`]'s `hold` has passed since its last byte went from HTTP/2
+//! into the socket, and the connection has shown life since. With a hold of
+//! keepalive interval + timeout, a peer that took nothing of it would have cost
+//! the connection before that: either it did not answer a PING, or the kernel
+//! gave up on unacknowledged bytes (`TCP_USER_TIMEOUT`, see `connection`).
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+/// Messages that were sent, oldest first, each with what must be done for it
+/// when it leaves or is lost.
+#[derive(Debug)]
+pub(crate) struct Window<C> {
+    entries: VecDeque<Entry<C>>,
+    /// Place of the first entry in the order of everything that was ever added.
+    first: u64,
+}
+
+#[derive(Debug)]
+struct Entry<C> {
+    cargo: C,
+    departed: Option<Instant>,
+}
+
+impl<C> Default for Window<C> {
+    fn default() -> Self {
+        Self { entries: VecDeque::new(), first: 0 }
+    }
+}
+
+impl<C> Window<C> {
+    /// Adds a message that is about to be sent; the answer is its place, for
+    /// [`Window::departed`].
+    pub(crate) fn enter(&mut self, cargo: C) -> u64 {
+        self.entries.push_back(Entry { cargo, departed: None });
+        self.first + self.entries.len() as u64 - 1
+    }
+
+    /// The last byte of the message at `place` has left HTTP/2's send buffer.
+    pub(crate) fn departed(&mut self, place: u64, now: Instant) {
+        let entry = place.checked_sub(self.first).and_then(|index| self.entries.get_mut(index as usize));
+        if let Some(entry) = entry {
+            entry.departed = Some(now);
+        }
+    }
+
+    /// Takes out what has left the window: messages that departed at least
+    /// `hold` ago, with bytes from the peer since.
+    pub(crate) fn leave(&mut self, now: Instant, hold: Duration, last_life: Instant) -> Vec<C> {
+        let mut left = Vec::new();
+        while let Some(Entry { departed: Some(departed), .. }) = self.entries.front()
+            && *departed + hold <= now
+            && *departed < last_life
+            && let Some(entry) = self.entries.pop_front()
+        {
+            self.first += 1;
+            left.push(entry.cargo);
+        }
+        left
+    }
+
+    /// Takes out everything: the stream is gone.
+    pub(crate) fn lose(&mut self) -> Vec<C> {
+        self.first += self.entries.len() as u64;
+        self.entries.drain(..).map(|entry| entry.cargo).collect()
+    }
+
+    /// How many messages are in the window.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const HOLD: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn a_message_leaves_after_the_hold_and_a_sign_of_life_since() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut window = Window::default();
+        let place = window.enter("first");
+        window.enter("never departed");
+        assert!(window.leave(at(100), HOLD, at(100)).is_empty(), "it is still in the send buffer");
+        window.departed(place, at(100));
+        assert!(window.leave(at(129), HOLD, at(129)).is_empty(), "too early");
+        assert!(window.leave(at(200), HOLD, at(100)).is_empty(), "no sign of life since");
+        assert_eq!(window.leave(at(200), HOLD, at(101)), ["first"]);
+        assert_eq!(window.lose(), ["never departed"]);
+    }
+
+    proptest! {
+        /// Everything leaves or is lost exactly once, in order, and nothing leaves early.
+        #[test]
+        fn all_cargo_comes_out_once_and_in_order(steps in prop::collection::vec((0_u8..4, 0_u64..40), 0..200)) {
+            let start = Instant::now();
+            let (mut now, mut window, mut added, mut departed_at, mut out) =
+                (start, Window::default(), 0_u64, Vec::new(), Vec::new());
+            for (step, amount) in steps {
+                match step {
+                    0 => {
+                        prop_assert_eq!(window.enter(added), added);
+                        departed_at.push(None);
+                        added += 1;
+                    }
+                    1 if added > 0 => {
+                        let place = amount % added;
+                        window.departed(place, now);
+                        departed_at[place as usize] = Some(now);
+                    }
+                    2 => now += Duration::from_secs(amount),
+                    _ => for cargo in window.leave(now, HOLD, now) {
+                        let departed = departed_at[cargo as usize];
+                        prop_assert!(departed.is_some_and(|departed| departed + HOLD <= now));
+                        out.push(cargo);
+                    }
+                }
+            }
+            out.extend(window.lose());
+            prop_assert_eq!(out, (0..added).collect::<Vec<_>>());
+            prop_assert_eq!(window.len(), 0);
+        }
+    }
+}
