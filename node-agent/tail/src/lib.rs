@@ -1,1 +1,21 @@
 //! The log engine: files in, records out.
+//!
+//! [`engine`] drives the rooms: [`discover`] finds files, [`identity`] knows them
+//! again after a rename, [`read`] reads windows of their bytes, [`split`] makes
+//! records of a window ([`cri`], [`time`]), [`text`] and [`severity`] make them fit
+//! to send, [`position`] remembers how far each file was delivered.
+//!
+//! Nothing here knows of Kubernetes, of a network or of an async runtime, and
+//! memory does not grow with the size of files: what was not delivered is not
+//! kept, the file is the buffer.
+
+pub mod cri;
+pub mod discover;
+pub mod engine;
+pub mod identity;
+pub mod position;
+pub mod read;
+pub mod severity;
+pub mod split;
+pub mod text;
+pub mod time;

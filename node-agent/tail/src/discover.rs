@@ -1,0 +1,290 @@
+//! Which files there are, found by looking: a scan is the truth, and costs one
+//! `stat` per directory in which nothing was created, renamed or removed.
+
+pub mod glob;
+pub mod pods;
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fs, io,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use glob::Pattern;
+
+use crate::split::Format;
+
+/// Whose lines a file holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Origin {
+    /// Namespace of the pod.
+    pub namespace: String,
+    /// Name of the pod.
+    pub pod: String,
+    /// UID of the pod; of a static pod, until the API server's is known, the
+    /// hash of its manifest.
+    pub uid: String,
+    /// Name of the container.
+    pub container: String,
+}
+
+/// Where a file stands among those that continue each other: older ones first.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Order {
+    /// The container's restart count.
+    pub instance: u32,
+    /// What rotation appended to the name; the one being written has nothing.
+    pub age: Age,
+}
+
+/// Whether a file is being written to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Age {
+    /// Rotated away; suffixes of container logs are times and sort as such.
+    Rotated(String),
+    /// The current file.
+    Live,
+}
+
+/// A file of a listed directory that may hold lines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// The name of the current file of its row, in its directory.
+    pub series: String,
+    /// Its place in that row.
+    pub order: Order,
+    /// Compressed by gzip.
+    pub packed: bool,
+    /// Only to be read on, not to be begun: nothing asks for it by its name.
+    pub known_only: bool,
+    /// Its own name.
+    pub name: String,
+}
+
+/// A directory and what to follow below it.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The directory.
+    pub directory: PathBuf,
+    /// What its files are.
+    pub layout: Layout,
+}
+
+/// What the names below a directory mean.
+#[derive(Clone, Debug)]
+pub enum Layout {
+    /// The kubelet's `/var/log/pods`.
+    Pods {
+        /// Namespace and name of a pod to leave out.
+        except: Option<(String, String)>,
+    },
+    /// Files by pattern, all of one container.
+    Files {
+        /// Whose lines they hold.
+        origin: Origin,
+        /// Patterns relative to the directory.
+        patterns: Vec<Pattern>,
+    },
+}
+
+impl Layout {
+    /// What the bytes of its files mean.
+    pub fn format(&self) -> Format {
+        match self {
+            Self::Pods { .. } => Format::Cri,
+            Self::Files { .. } => Format::Plain,
+        }
+    }
+
+    /// Whose files lie in the directory at `relative`; `None` if nobody's.
+    pub fn origin(&self, relative: &Path) -> Option<Origin> {
+        match self {
+            Self::Pods { .. } => pods::origin(relative),
+            Self::Files { origin, .. } => Some(origin.clone()),
+        }
+    }
+
+    /// What the file `name` in the directory at `relative` is, if it is to be followed.
+    pub fn candidate(&self, relative: &Path, name: &str) -> Option<Candidate> {
+        match self {
+            Self::Pods { .. } => pods::candidate(name),
+            Self::Files { patterns, .. } => glob::candidate(patterns, relative, name),
+        }
+    }
+
+    /// Whether files to follow may lie in or below the directory at `relative`.
+    fn enters(&self, relative: &Path) -> bool {
+        match self {
+            Self::Pods { except } => pods::enters(except.as_ref(), relative),
+            Self::Files { patterns, .. } => patterns.iter().any(|pattern| pattern.enters(relative)),
+        }
+    }
+}
+
+/// What a scan found different from the one before.
+#[derive(Debug)]
+pub enum Change {
+    /// A directory's files, by name; subdirectories are reported by themselves.
+    Listed(PathBuf, Vec<String>),
+    /// A directory is gone with everything below it.
+    Gone(PathBuf),
+    /// A directory can't be listed.
+    Unreadable(PathBuf, io::Error),
+}
+
+/// The most directories of one source.
+const MOST_DIRECTORIES: usize = 20_000;
+
+/// The deepest directory below a source.
+const DEEPEST: usize = 10;
+
+/// A listing is only kept if the directory had not changed for this long when
+/// it was made: file times advance in steps, so that a second change within
+/// one step would not show.
+const SETTLED: Duration = Duration::from_millis(100);
+
+/// The directories of one source as they were last seen.
+#[derive(Debug, Default)]
+pub struct Tree {
+    root: Node,
+    directories: usize,
+}
+
+#[derive(Debug, Default)]
+struct Node {
+    /// The modification time for which the listing is known to be complete.
+    listed_at: Option<SystemTime>,
+    children: BTreeMap<OsString, Node>,
+}
+
+impl Tree {
+    /// Looks for what changed below `source`; changes are appended to `changes`.
+    pub fn scan(&mut self, source: &Source, changes: &mut Vec<Change>) {
+        self.directories = 0;
+        let mut root = std::mem::take(&mut self.root);
+        self.visit(source, Path::new(""), &mut root, changes);
+        self.root = root;
+    }
+
+    /// Has the directory at `relative` listed again by the next scan.
+    pub fn unsettle(&mut self, relative: &Path) {
+        let mut node = &mut self.root;
+        for part in relative {
+            match node.children.get_mut(part) {
+                Some(child) => node = child,
+                None => return,
+            }
+        }
+        node.listed_at = None;
+    }
+
+    fn visit(&mut self, source: &Source, relative: &Path, node: &mut Node, changes: &mut Vec<Change>) {
+        self.directories += 1;
+        if let Err(error) = self.list(source, relative, node, changes) {
+            node.listed_at = None;
+            if error.kind() == io::ErrorKind::NotFound {
+                node.children.clear();
+                changes.push(Change::Gone(relative.to_owned()));
+            }
+            // That a directory below is gone is nothing to mend.
+            if error.kind() != io::ErrorKind::NotFound || relative.as_os_str().is_empty() {
+                changes.push(Change::Unreadable(relative.to_owned(), error));
+            }
+            return;
+        }
+        for (name, child) in &mut node.children {
+            if self.directories < MOST_DIRECTORIES {
+                self.visit(source, &relative.join(name), child, changes);
+            }
+        }
+    }
+
+    fn list(
+        &mut self,
+        source: &Source,
+        relative: &Path,
+        node: &mut Node,
+        changes: &mut Vec<Change>,
+    ) -> io::Result<()> {
+        let path = source.directory.join(relative);
+        let modified = fs::metadata(&path)?.modified()?;
+        if node.listed_at == Some(modified) {
+            return Ok(());
+        }
+        let now = SystemTime::now();
+        let mut files = Vec::new();
+        let mut children = BTreeMap::new();
+        for entry in fs::read_dir(&path)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            // Links to directories are not entered: they may lead in circles.
+            if entry.file_type()?.is_dir() {
+                let below = relative.join(&name);
+                if below.components().count() <= DEEPEST && source.layout.enters(&below) {
+                    let known = node.children.remove(&name).unwrap_or_default();
+                    children.insert(name, known);
+                }
+            } else if let Ok(name) = name.into_string() {
+                files.push(name);
+            }
+        }
+        let gone = std::mem::replace(&mut node.children, children);
+        changes.extend(gone.into_keys().map(|name| Change::Gone(relative.join(name))));
+        changes.push(Change::Listed(relative.to_owned(), files));
+        let settled = now.duration_since(modified).is_ok_and(|age| age > SETTLED);
+        node.listed_at = settled.then_some(modified);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scan(tree: &mut Tree, source: &Source) -> Vec<String> {
+        let mut changes = Vec::new();
+        tree.scan(source, &mut changes);
+        changes
+            .into_iter()
+            .filter_map(|change| match change {
+                Change::Listed(_, files) if files.is_empty() => None,
+                Change::Listed(path, mut files) => {
+                    files.sort();
+                    Some(format!("{}: {}", path.display(), files.join(" ")))
+                }
+                Change::Gone(path) => Some(format!("{} gone", path.display())),
+                Change::Unreadable(path, error) => Some(format!("{} {}", path.display(), error.kind())),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_scan_reports_only_what_changed() {
+        let root = tempfile::tempdir().unwrap();
+        let source =
+            Source { directory: root.path().join("pods"), layout: Layout::Pods { except: None } };
+        let mut tree = Tree::default();
+        assert_eq!(scan(&mut tree, &source), [" gone", " entity not found"]);
+        let container = source.directory.join("ns_pod_uid/app");
+        fs::create_dir_all(&container).unwrap();
+        fs::write(container.join("0.log"), "").unwrap();
+        fs::create_dir_all(source.directory.join("not-a-pod/app")).unwrap();
+        assert_eq!(scan(&mut tree, &source), ["ns_pod_uid/app: 0.log"]);
+
+        let long_ago = SystemTime::now() - Duration::from_secs(60);
+        for directory in [&source.directory, container.parent().unwrap(), &container] {
+            fs::File::open(directory).unwrap().set_modified(long_ago).unwrap();
+        }
+        assert_eq!(scan(&mut tree, &source), ["ns_pod_uid/app: 0.log"]);
+        assert!(scan(&mut tree, &source).is_empty());
+        tree.unsettle(Path::new("ns_pod_uid/app"));
+        assert_eq!(scan(&mut tree, &source), ["ns_pod_uid/app: 0.log"]);
+
+        fs::write(container.join("1.log"), "").unwrap();
+        assert_eq!(scan(&mut tree, &source), ["ns_pod_uid/app: 0.log 1.log"]);
+        fs::remove_dir_all(container.parent().unwrap()).unwrap();
+        assert_eq!(scan(&mut tree, &source), ["ns_pod_uid gone"]);
+    }
+}

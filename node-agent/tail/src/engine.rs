@@ -1,0 +1,332 @@
+//! Follows files: what there is, what was read, what was delivered.
+
+mod file;
+mod listing;
+mod turn;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::Bound,
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    time::{Duration, Instant, SystemTime},
+};
+
+use crate::{
+    discover::{Change, Origin, Source, Tree},
+    identity::FileId,
+    position::store::{Store, StoreError},
+    read::Reader,
+    severity::Level,
+    split::{Format, Splitter},
+    time::Timestamp,
+};
+use file::Tracked;
+
+/// How long the end of a begun record is waited for. Until then what follows
+/// it in the file waits too.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Unread bytes of removed files that open descriptors may keep on the disk.
+pub const PINNED_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Ranges of files that may wait for an answer, in all.
+const MOST_IN_FLIGHT: usize = 50_000;
+
+/// The most files followed at once.
+const MOST_FILES: usize = 20_000;
+
+/// The most problems kept for the report.
+const MOST_PROBLEMS: usize = 100;
+
+/// Which lines of a container are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// Those that name a severity of at least [`Level::Warn`].
+    Errors,
+    /// Every line.
+    All,
+    /// None: the files are not read.
+    Off,
+}
+
+/// A line, or all that a program wrote as one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// When it was written; `None` if the file does not say so.
+    pub timestamp: Option<Timestamp>,
+    /// What was written, fit for every store.
+    pub text: &'a str,
+    /// The severity that it names.
+    pub level: Option<Level>,
+    /// Where it ends in its file, as bytes after the chunk's start.
+    pub end: u32,
+}
+
+/// The records of one turn: consecutive bytes of one file.
+#[derive(Clone, Copy, Debug)]
+pub struct Chunk<'a> {
+    /// Whose lines they are.
+    pub origin: &'a Origin,
+    /// The file.
+    pub file: FileId,
+    /// Where the bytes begin.
+    pub start: u64,
+    /// Where they end.
+    pub end: u64,
+    /// A newer instance of the container exists.
+    pub previous_instance: bool,
+    /// Records of the file since its last chunk that were not wanted.
+    pub left_out: u64,
+    /// Records that were given out; a chunk without any needs no answer.
+    pub entries: usize,
+}
+
+/// What happened since the start, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Bytes of files that became records.
+    pub bytes_read: u64,
+    /// Records, wanted or not.
+    pub lines: u64,
+    /// Records that the policy left out.
+    pub left_out: u64,
+    /// Lines that were not of their file's format, sent as they are.
+    pub malformed: u64,
+    /// Additional records that lines over the limit became.
+    pub continued: u64,
+    /// Records in which bytes were replaced to make them text.
+    pub cleaned: u64,
+    /// Bytes that were gone before they could be read.
+    pub bytes_lost: u64,
+}
+
+/// Why a file or directory is not followed, and what would help.
+pub type Problems = BTreeMap<PathBuf, String>;
+
+/// Files that continue each other: of one container, or of one name.
+#[derive(Debug)]
+struct Series {
+    origin: Origin,
+    directory: PathBuf,
+    format: Format,
+    policy: Option<Policy>,
+    /// The oldest first.
+    files: Vec<Tracked>,
+}
+
+impl Series {
+    fn is_wanted(&self) -> bool {
+        matches!(self.policy, Some(Policy::All | Policy::Errors))
+    }
+}
+
+/// Where a series lies: number of the source, directory below it, name.
+type Place = (usize, PathBuf, String);
+
+/// The engine. All times are given to it.
+#[derive(Debug)]
+pub struct Engine {
+    sources: Vec<Source>,
+    trees: Vec<Tree>,
+    places: BTreeMap<Place, u64>,
+    series: BTreeMap<u64, Series>,
+    next_series: u64,
+    /// Series with unread bytes, in the order of their turns.
+    ready: VecDeque<u64>,
+    store: Store,
+    reader: Reader,
+    splitter: Splitter,
+    stats: Stats,
+    problems: Problems,
+    in_flight: usize,
+    ending: bool,
+}
+
+impl Engine {
+    /// An engine that follows `sources` from the positions in `store`.
+    pub fn new(sources: Vec<Source>, store: Store) -> Self {
+        Self {
+            trees: sources.iter().map(|_| Tree::default()).collect(),
+            sources,
+            places: BTreeMap::new(),
+            series: BTreeMap::new(),
+            next_series: 0,
+            ready: VecDeque::new(),
+            store,
+            reader: Reader::default(),
+            splitter: Splitter::default(),
+            stats: Stats::default(),
+            problems: Problems::new(),
+            in_flight: 0,
+            ending: false,
+        }
+    }
+
+    /// Looks for files that came, went or were renamed.
+    pub fn scan(&mut self, now: Instant) {
+        for number in 0..self.sources.len() {
+            let mut changes = Vec::new();
+            self.trees[number].scan(&self.sources[number], &mut changes);
+            for change in changes {
+                match change {
+                    Change::Listed(directory, names) => self.listed(number, &directory, &names, now),
+                    Change::Gone(directory) => self.gone(number, &directory),
+                    Change::Unreadable(directory, error) => {
+                        let path = self.sources[number].directory.join(directory);
+                        self.problem(path, format!("the directory cannot be listed: {error}"));
+                    }
+                }
+            }
+        }
+        self.release(now);
+    }
+
+    /// Looks for bytes that were appended; true if there are any to read.
+    pub fn poll(&mut self, now: Instant) -> bool {
+        let mut unidentified = Vec::new();
+        for (id, series) in &mut self.series {
+            for file in &mut series.files {
+                self.stats.bytes_lost += file.measure(now);
+                if file.id.is_none() && file.size() > 0 && unidentified.last() != Some(id) {
+                    unidentified.push(*id);
+                }
+            }
+        }
+        for id in unidentified {
+            self.identify(id, now);
+        }
+        let unread = |series: &Series| series.is_wanted() && series.files.iter().any(Tracked::is_unread);
+        self.ready.clear();
+        self.ready.extend(self.series.iter().filter(|(_, series)| unread(series)).map(|(id, _)| *id));
+        !self.ready.is_empty()
+    }
+
+    /// Decides what is wanted of each container. `decide` may put the API
+    /// server's UID into the origin; `None` leaves the files alone for now.
+    pub fn assign(&mut self, mut decide: impl FnMut(&mut Origin) -> Option<Policy>) {
+        for series in self.series.values_mut() {
+            series.policy = decide(&mut series.origin);
+        }
+    }
+
+    /// Gives the records of one turn of one file to `emit`, for the batch with
+    /// the given id; `None` if nothing is left to read now. After `emit` breaks the
+    /// turn ends soon.
+    pub fn read(
+        &mut self,
+        batch: u64,
+        now: Instant,
+        emit: impl FnMut(Record<'_>) -> ControlFlow<()>,
+    ) -> Option<Chunk<'_>> {
+        let (id, index, turn) = self.take_turn(batch, now, emit)?;
+        let series = self.series.get(&id)?;
+        let newest = series.files.last()?.order.instance;
+        Some(Chunk {
+            origin: &series.origin,
+            file: turn.file,
+            start: turn.start,
+            end: turn.end,
+            previous_instance: series.files.get(index)?.order.instance < newest,
+            left_out: turn.left_out,
+            entries: turn.entries,
+        })
+    }
+
+    /// Batches up to `up_to` arrived.
+    pub fn ack(&mut self, up_to: u64) {
+        self.settle(|file| file.ledger.ack(up_to));
+    }
+
+    /// A batch did not arrive: what was in it is read again.
+    pub fn nack(&mut self, batch: u64) {
+        self.settle(|file| file.reread(|ledger| ledger.nack(batch)));
+    }
+
+    /// The connection is gone: what is not delivered is read again.
+    pub fn rewind(&mut self) {
+        self.settle(|file| {
+            file.reread(|ledger| {
+                ledger.rewind();
+                true
+            });
+        });
+    }
+
+    /// From now on no end of a record is waited for.
+    pub fn end(&mut self) {
+        self.ending = true;
+    }
+
+    /// Writes positions that changed.
+    ///
+    /// # Errors
+    /// They cannot be written; the next call tries again.
+    pub fn save(&mut self, now: SystemTime) -> Result<(), StoreError> {
+        for file in self.series.values().flat_map(|series| &series.files) {
+            if let Some(id) = file.id
+                && (file.ledger.acked() > 0 || id.generation > 0)
+            {
+                self.store.set(id, file.ledger.acked(), now);
+            }
+        }
+        self.store.save(now)
+    }
+
+    /// Every container with files, and what is wanted of it.
+    pub fn origins(&self) -> impl Iterator<Item = (&Origin, Option<Policy>)> {
+        self.series.values().map(|series| (&series.origin, series.policy))
+    }
+
+    /// Number of files that are open.
+    pub fn files(&self) -> usize {
+        self.series.values().map(|series| series.files.len()).sum()
+    }
+
+    /// Bytes that are on the disk, wanted and not read yet.
+    pub fn unread_bytes(&self) -> u64 {
+        let wanted = self.series.values().filter(|series| series.is_wanted());
+        wanted.flat_map(|series| &series.files).map(Tracked::unread).sum()
+    }
+
+    /// Ranges that wait for an answer.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Counters since the start.
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// What cannot be followed at present.
+    pub fn problems(&self) -> &Problems {
+        &self.problems
+    }
+
+    fn settle(&mut self, mut each: impl FnMut(&mut Tracked)) {
+        self.in_flight = 0;
+        for file in self.series.values_mut().flat_map(|series| &mut series.files) {
+            each(file);
+            self.in_flight += file.ledger.in_flight();
+        }
+    }
+
+    fn problem(&mut self, path: PathBuf, sentence: String) {
+        if self.problems.len() < MOST_PROBLEMS || self.problems.contains_key(&path) {
+            self.problems.insert(path, sentence);
+        }
+    }
+
+    /// Ids of the series in a directory and, with `below`, under it.
+    fn series_in(&self, source: usize, directory: &Path, below: bool) -> Vec<u64> {
+        let from = (source, directory.to_owned(), String::new());
+        self.places
+            .range((Bound::Included(&from), Bound::Unbounded))
+            .take_while(|((number, path, _), _)| {
+                *number == source && if below { path.starts_with(directory) } else { path == directory }
+            })
+            .map(|(_, id)| *id)
+            .collect()
+    }
+}

@@ -1,0 +1,214 @@
+//! From listings to followed files.
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+    time::Instant,
+};
+
+use super::{Engine, MOST_FILES, PATIENCE, PINNED_BYTES, Place, Policy, Series, file::Tracked};
+use crate::{
+    discover::{Candidate, Layout},
+    identity::FileId,
+    position::Ledger,
+    read::open_below,
+    split::Format,
+};
+
+impl Engine {
+    /// A directory now has the files `names`.
+    pub(super) fn listed(&mut self, source: usize, directory: &Path, names: &[String], now: Instant) {
+        let path = self.sources[source].directory.join(directory);
+        self.problems.retain(|place, _| *place != path && place.parent() != Some(&path));
+        let layout = &self.sources[source].layout;
+        let format = layout.format();
+        let Some(origin) = layout.origin(directory) else { return };
+        let plain: BTreeSet<_> = names.iter().map(String::as_str).collect();
+        let candidates: Vec<_> = names
+            .iter()
+            .filter_map(|name| layout.candidate(directory, name))
+            // While it is being packed a file is there twice.
+            .filter(|c| !c.packed || c.name.strip_suffix(".gz").is_none_or(|twin| !plain.contains(twin)))
+            .collect();
+        for id in self.series_in(source, directory, false) {
+            for file in self.series.get_mut(&id).into_iter().flat_map(|series| &mut series.files) {
+                file.listed = false;
+            }
+        }
+        let mut touched = BTreeSet::new();
+        for candidate in candidates {
+            let file_path = path.join(&candidate.name);
+            let place = (source, directory.to_owned(), candidate.series.clone());
+            match self.recognize_or_open(&place, candidate, &file_path, now) {
+                Ok(None) => {}
+                Ok(Some(file)) => {
+                    let id = *self.places.entry(place).or_insert_with(|| {
+                        self.next_series += 1;
+                        self.next_series
+                    });
+                    let series = self.series.entry(id).or_insert_with(|| Series {
+                        origin: origin.clone(),
+                        directory: path.clone(),
+                        format,
+                        policy: None,
+                        files: Vec::new(),
+                    });
+                    series.files.push(file);
+                    touched.insert(id);
+                }
+                // Gone since the listing, which has changed again by that.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    self.problem(file_path, unreadable(&error));
+                    self.trees[source].unsettle(directory);
+                }
+            }
+        }
+        for id in touched {
+            if let Some(series) = self.series.get_mut(&id) {
+                series.files.sort_by(|a, b| a.order.cmp(&b.order));
+            }
+            self.identify(id, now);
+        }
+    }
+
+    /// The followed file that has the candidate's name now, taken out of its
+    /// series; else the candidate opened; `None` if it can't be followed.
+    fn recognize_or_open(
+        &mut self,
+        place: &Place,
+        candidate: Candidate,
+        path: &Path,
+        now: Instant,
+    ) -> io::Result<Option<Tracked>> {
+        let inode = fs::metadata(path)?.ino();
+        // Containers' files stay in their directory, others may be moved anywhere.
+        let ids = match self.sources[place.0].layout {
+            Layout::Pods { .. } => self.series_in(place.0, &place.1, false),
+            Layout::Files { .. } => self.series.keys().copied().collect(),
+        };
+        for id in ids {
+            let Some(series) = self.series.get_mut(&id) else { continue };
+            if let Some(at) = series.files.iter().position(|file| file.inode == inode && !file.listed) {
+                let mut file = series.files.remove(at);
+                file.name = candidate.name;
+                file.order = candidate.order;
+                file.listed = true;
+                return Ok(Some(file));
+            }
+        }
+        if self.files() >= MOST_FILES {
+            self.problem(path.to_owned(), format!("not followed: {MOST_FILES} files are open already"));
+            return Ok(None);
+        }
+        let known_only = candidate.known_only;
+        let file = open_below(&self.sources[place.0].directory, path)?;
+        let file = Tracked::open(candidate, file, now)?;
+        if known_only {
+            let head = file.head(&mut self.reader, true)?;
+            let known = head.and_then(|head| self.store.find(head, file.inode, false));
+            return Ok(known.is_some_and(|(_, offset)| offset < file.size()).then_some(file));
+        }
+        Ok(Some(file))
+    }
+
+    /// Gives the files of a series whose first line is complete their identity,
+    /// and with it the position from which to read.
+    pub(super) fn identify(&mut self, series: u64, now: Instant) {
+        let Some(series) = self.series.get_mut(&series) else { return };
+        for at in 0..series.files.len() {
+            let Some(file) = series.files.get(at) else { return };
+            if file.id.is_some() || file.size() == 0 {
+                continue;
+            }
+            let over = self.ending || (!file.listed && file.quiet(now) > PATIENCE);
+            let (inode, size, packed) = (file.inode, file.size(), file.packed);
+            let head = match file.head(&mut self.reader, over) {
+                Ok(Some(head)) => head,
+                Ok(None) => continue,
+                Err(error) => {
+                    let path = series.directory.join(&file.name);
+                    self.problems.insert(path, unreadable(&error));
+                    continue;
+                }
+            };
+            if series.files[at].is_new_generation(head) {
+                continue;
+            }
+            // A packed file goes on where the plain one that it was made of was:
+            // that one is not needed any more.
+            let twin = series.files.iter().position(|other| {
+                packed && !other.packed && !other.listed && other.id.is_some_and(|id| id.head == head)
+            });
+            let file = match twin {
+                Some(twin) => {
+                    let known = series.files.remove(twin);
+                    let file = &mut series.files[if twin < at { at - 1 } else { at }];
+                    (file.ledger, file.left_out) = (known.ledger, known.left_out);
+                    file.id = known.id;
+                    continue;
+                }
+                None => &mut series.files[at],
+            };
+            let new = FileId { head, inode, generation: 0 };
+            let (id, offset) = match self.store.find(head, inode, series.format == Format::Cri) {
+                None => (new, 0),
+                Some((id, offset)) if offset <= size => (id, offset),
+                // Emptied while nobody looked.
+                Some((id, _)) => (FileId { generation: id.generation + 1, ..new }, 0),
+            };
+            (file.id, file.ledger) = (Some(id), Ledger::starting_at(offset));
+        }
+    }
+
+    /// A directory is gone with all below it. What is open is still read.
+    pub(super) fn gone(&mut self, source: usize, directory: &Path) {
+        let path = self.sources[source].directory.join(directory);
+        self.problems.retain(|place, _| !place.starts_with(&path));
+        for id in self.series_in(source, directory, true) {
+            for file in self.series.get_mut(&id).into_iter().flat_map(|series| &mut series.files) {
+                file.listed = false;
+            }
+        }
+    }
+
+    /// Closes files that are gone and need not be read any more.
+    pub(super) fn release(&mut self, now: Instant) {
+        for series in self.series.values_mut() {
+            series.files.retain(|file| {
+                let finished = file.is_done() && (file.packed || file.quiet(now) > PATIENCE);
+                file.listed || !(finished || series.policy == Some(Policy::Off))
+            });
+        }
+        while self.pinned_bytes() > PINNED_BYTES {
+            let files = self.series.values_mut().flat_map(|series| &mut series.files);
+            let Some(oldest) = files.filter(|file| file.is_pinned()).min_by_key(|file| file.changed) else {
+                break;
+            };
+            self.stats.bytes_lost += oldest.unread();
+            let inode = oldest.inode;
+            for series in self.series.values_mut() {
+                series.files.retain(|file| file.inode != inode);
+            }
+        }
+        self.series.retain(|_, series| !series.files.is_empty());
+        self.places.retain(|_, id| self.series.contains_key(id));
+    }
+
+    fn pinned_bytes(&self) -> u64 {
+        let files = self.series.values().flat_map(|series| &series.files);
+        files.filter(|file| file.is_pinned()).map(Tracked::size).sum()
+    }
+}
+
+/// Why a file is not followed and what would help, to follow its name.
+fn unreadable(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            format!("not allowed to read it as user {}: {error}", rustix::process::geteuid().as_raw())
+        }
+        _ => format!("cannot be read: {error}"),
+    }
+}

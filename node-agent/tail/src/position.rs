@@ -1,0 +1,202 @@
+//! How far each file was read, and how far that reached the other end.
+
+pub mod store;
+
+use std::collections::VecDeque;
+
+/// One file's reading: `acked ≤ in flight ≤ read`.
+///
+/// Batches have increasing ids; a file's ranges in flight are in the order of
+/// both ids and offsets.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    acked: u64,
+    read: u64,
+    in_flight: VecDeque<Range>,
+}
+
+/// Bytes up to `end`, from where the range before ends, travel in `batch`.
+#[derive(Clone, Copy, Debug)]
+struct Range {
+    batch: u64,
+    start: u64,
+    end: u64,
+}
+
+impl Ledger {
+    /// A file whose first `acked` bytes need not be read again.
+    pub fn starting_at(acked: u64) -> Self {
+        Self { acked, read: acked, in_flight: VecDeque::new() }
+    }
+
+    /// The offset at which a new start would begin to read.
+    pub fn acked(&self) -> u64 {
+        self.acked
+    }
+
+    /// The offset at which to read on.
+    pub fn read(&self) -> u64 {
+        self.read
+    }
+
+    /// How many ranges wait for an answer.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// Bytes up to `end` were read into `batch`.
+    pub fn claim(&mut self, batch: u64, end: u64) {
+        match self.in_flight.back_mut() {
+            Some(last) if last.batch == batch => last.end = end,
+            _ => self.in_flight.push_back(Range { batch, start: self.read, end }),
+        }
+        self.read = end;
+    }
+
+    /// Bytes up to `end` were read and hold nothing to send. They are done when
+    /// what was read before them is.
+    pub fn skip(&mut self, end: u64) {
+        match self.in_flight.back_mut() {
+            Some(last) => last.end = end,
+            None => self.acked = end,
+        }
+        self.read = end;
+    }
+
+    /// Every batch up to and including `up_to` arrived.
+    pub fn ack(&mut self, up_to: u64) {
+        while let Some(range) = self.in_flight.pop_front_if(|range| range.batch <= up_to) {
+            self.acked = range.end;
+        }
+    }
+
+    /// `batch` did not arrive: its bytes and, to keep the order, all later ones
+    /// are read again. Later answers for those find nothing. True if the file
+    /// had bytes in it.
+    pub fn nack(&mut self, batch: u64) -> bool {
+        let Some(at) = self.in_flight.iter().position(|range| range.batch == batch) else { return false };
+        self.read = self.in_flight[at].start;
+        self.in_flight.truncate(at);
+        true
+    }
+
+    /// The connection is gone and with it every answer.
+    pub fn rewind(&mut self) {
+        self.in_flight.clear();
+        self.read = self.acked;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Read(u64),
+        Skip(u64),
+        NewBatch,
+        Ack,
+        Nack(u8),
+        Reconnect,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (1_u64..50).prop_map(Step::Read),
+            2 => (1_u64..50).prop_map(Step::Skip),
+            4 => Just(Step::NewBatch),
+            2 => Just(Step::Ack),
+            1 => any::<u8>().prop_map(Step::Nack),
+            1 => Just(Step::Reconnect),
+        ]
+    }
+
+    /// What the far end does with a batch, in the order in which it decides.
+    #[derive(Clone, Copy, PartialEq)]
+    enum Fate {
+        Open,
+        Arrived,
+        Refused,
+    }
+
+    proptest! {
+        #[test]
+        fn no_byte_is_passed_that_did_not_arrive(steps in prop::collection::vec(step(), 0..120)) {
+            let mut ledger = Ledger::default();
+            // Bytes that arrived or hold nothing to send, by offset.
+            let mut settled = vec![false; 120 * 50];
+            let mut batches: Vec<(Fate, Vec<(u64, u64)>)> = vec![(Fate::Open, vec![])];
+            let mut acked_to = 0;
+            for step in steps {
+                let from = ledger.read();
+                match step {
+                    Step::Read(length) => {
+                        let batch = batches.len() - 1;
+                        ledger.claim(batch as u64, from + length);
+                        batches[batch].1.push((from, from + length));
+                    }
+                    Step::Skip(length) => {
+                        ledger.skip(from + length);
+                        settled[from as usize..(from + length) as usize].fill(true);
+                    }
+                    Step::NewBatch => batches.push((Fate::Open, vec![])),
+                    Step::Ack => {
+                        // All that were sent, and every one of them arrived unless refused.
+                        let up_to = batches.len() - 1;
+                        for (fate, ranges) in &mut batches[..up_to] {
+                            if *fate == Fate::Open {
+                                *fate = Fate::Arrived;
+                                for (start, end) in ranges {
+                                    settled[*start as usize..*end as usize].fill(true);
+                                }
+                            }
+                        }
+                        if up_to > 0 {
+                            ledger.ack(up_to as u64 - 1);
+                        }
+                    }
+                    Step::Nack(which) => {
+                        let sent = batches.len() - 1;
+                        if sent > 0 && batches[which as usize % sent].0 == Fate::Open {
+                            batches[which as usize % sent].0 = Fate::Refused;
+                            ledger.nack((which as usize % sent) as u64);
+                        }
+                    }
+                    Step::Reconnect => {
+                        ledger.rewind();
+                        batches = vec![(Fate::Open, vec![])];
+                    }
+                }
+                prop_assert!(ledger.acked() >= acked_to && ledger.acked() <= ledger.read());
+                acked_to = ledger.acked();
+                prop_assert!(settled[..acked_to as usize].iter().all(|settled| *settled));
+            }
+            // Whatever happened, what is read again and acknowledged completes the file.
+            let batch = batches.len() as u64;
+            ledger.claim(batch, ledger.read() + 1);
+            ledger.ack(batch);
+            prop_assert_eq!(ledger.acked(), ledger.read());
+            prop_assert_eq!(ledger.in_flight(), 0);
+        }
+    }
+
+    #[test]
+    fn a_refused_batch_takes_later_ranges_of_the_file_with_it() {
+        let mut ledger = Ledger::default();
+        ledger.claim(1, 10);
+        ledger.claim(2, 20);
+        ledger.skip(25);
+        ledger.claim(3, 30);
+        assert!(ledger.nack(2));
+        assert_eq!((ledger.read(), ledger.in_flight()), (10, 1));
+        ledger.ack(3);
+        assert_eq!(ledger.acked(), 10);
+        assert!(!ledger.nack(3));
+        ledger.claim(4, 30);
+        ledger.ack(4);
+        assert_eq!(ledger.acked(), 30);
+    }
+}

@@ -1,0 +1,194 @@
+//! Positions on disk: one line per file, replaced as a whole.
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    io::Write as _,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use crate::identity::FileId;
+
+/// The first line: name and version of the format.
+const HEADER: &str = "kestrel-positions 1";
+
+/// The most files that are remembered; those seen longest ago go first.
+const MOST: usize = 20_000;
+
+/// A file that was not seen for this long is forgotten.
+const FORGET_AFTER: Duration = Duration::from_secs(24 * 3600);
+
+/// What is remembered of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Entry {
+    generation: u32,
+    offset: u64,
+    /// Seconds since 1970.
+    seen: u64,
+}
+
+/// The positions of a state directory.
+#[derive(Debug)]
+pub struct Store {
+    path: PathBuf,
+    /// By head and inode.
+    entries: HashMap<(u64, u64), Entry>,
+    changed: bool,
+}
+
+/// Positions could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("{} {problem}", path.display())]
+pub struct StoreError {
+    path: PathBuf,
+    problem: Problem,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Problem {
+    #[error("cannot be read: {0}")]
+    Read(io::Error),
+    #[error("cannot be written: {0}")]
+    Write(io::Error),
+    #[error("is not a positions file of this version (line {0})")]
+    Format(usize),
+}
+
+impl Store {
+    /// Positions in `directory`, none yet.
+    pub fn empty(directory: &Path) -> Self {
+        Self { path: directory.join("positions"), entries: HashMap::new(), changed: false }
+    }
+
+    /// Reads the positions of `directory`; none if nothing was written there yet.
+    ///
+    /// # Errors
+    /// The file is there but not readable, or of another format.
+    pub fn load(directory: &Path) -> Result<Self, StoreError> {
+        let mut store = Self::empty(directory);
+        let fail = |problem| StoreError { path: directory.join("positions"), problem };
+        let text = match fs::read_to_string(&store.path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(store),
+            Err(error) => return Err(fail(Problem::Read(error))),
+        };
+        let mut lines = text.lines().enumerate();
+        if lines.next().is_none_or(|(_, line)| line != HEADER) {
+            return Err(fail(Problem::Format(1)));
+        }
+        for (number, line) in lines {
+            let (id, entry) = parse(line).ok_or_else(|| fail(Problem::Format(number + 1)))?;
+            store.entries.insert((id.head, id.inode), entry);
+        }
+        Ok(store)
+    }
+
+    /// Where to go on in the file with this head and inode; `head_alone` when the
+    /// inode may differ, as that of a compressed copy does. The identity is the
+    /// one that the file had first.
+    pub fn find(&self, head: u64, inode: u64, head_alone: bool) -> Option<(FileId, u64)> {
+        self.entries
+            .get_key_value(&(head, inode))
+            .or_else(|| self.entries.iter().find(|((known, _), _)| head_alone && *known == head))
+            .map(|((head, inode), entry)| {
+                (FileId { head: *head, inode: *inode, generation: entry.generation }, entry.offset)
+            })
+    }
+
+    /// Remembers that `id` is there and was delivered up to `offset`.
+    pub fn set(&mut self, id: FileId, offset: u64, now: SystemTime) {
+        let seen = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let entry = Entry { generation: id.generation, offset, seen };
+        let before = self.entries.insert((id.head, id.inode), entry);
+        // Being seen is written along with the next real change.
+        self.changed |= before.is_none_or(|before| Entry { seen, ..before } != entry);
+    }
+
+    /// Writes what changed since the last time, so that after a crash the file
+    /// is either the old or the new one.
+    ///
+    /// # Errors
+    /// The file cannot be written; the next call tries again.
+    pub fn save(&mut self, now: SystemTime) -> Result<(), StoreError> {
+        if !self.changed {
+            return Ok(());
+        }
+        self.forget(now);
+        let mut text = format!("{HEADER}\n");
+        for ((head, inode), Entry { generation, offset, seen }) in &self.entries {
+            let id = FileId { head: *head, inode: *inode, generation: *generation };
+            text += &format!("{id} {offset} {seen}\n");
+        }
+        replace(&self.path, text.as_bytes())
+            .map_err(|error| StoreError { path: self.path.clone(), problem: Problem::Write(error) })?;
+        self.changed = false;
+        Ok(())
+    }
+
+    fn forget(&mut self, now: SystemTime) {
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        self.entries.retain(|_, entry| now.saturating_sub(entry.seen) < FORGET_AFTER.as_secs());
+        if self.entries.len() > MOST {
+            let mut seen: Vec<_> = self.entries.values().map(|entry| entry.seen).collect();
+            seen.sort_unstable();
+            let oldest_kept = seen[seen.len() - MOST];
+            self.entries.retain(|_, entry| entry.seen >= oldest_kept);
+        }
+    }
+}
+
+fn parse(line: &str) -> Option<(FileId, Entry)> {
+    let mut words = line.split(' ');
+    let id: FileId = words.next()?.parse().ok()?;
+    let (offset, seen) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    let entry = Entry { generation: id.generation, offset, seen };
+    words.next().is_none().then_some((id, entry))
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let mut file = fs::File::create(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&new, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: FileId = FileId { head: 1, inode: 2, generation: 3 };
+
+    #[test]
+    fn what_was_saved_is_loaded() {
+        let directory = tempfile::tempdir().unwrap();
+        let now = SystemTime::now();
+        let mut store = Store::load(directory.path()).unwrap();
+        store.set(ID, 42, now);
+        store.save(now).unwrap();
+        let store = Store::load(directory.path()).unwrap();
+        assert_eq!(store.find(1, 2, false), Some((ID, 42)));
+        assert_eq!(store.find(1, 9, false), None);
+        assert_eq!(store.find(1, 9, true), Some((ID, 42)));
+    }
+
+    #[test]
+    fn old_entries_go_with_the_next_write() {
+        let directory = tempfile::tempdir().unwrap();
+        let now = SystemTime::now();
+        let mut store = Store::empty(directory.path());
+        store.set(ID, 42, now - FORGET_AFTER);
+        store.set(FileId { head: 2, ..ID }, 1, now);
+        store.save(now).unwrap();
+        assert_eq!(Store::load(directory.path()).unwrap().find(1, 2, true), None);
+    }
+
+    #[test]
+    fn a_file_of_another_format_is_refused_with_its_line() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("positions"), format!("{HEADER}\n{ID} 1 2\n{ID} one two\n")).unwrap();
+        let error = Store::load(directory.path()).unwrap_err().to_string();
+        assert!(error.ends_with("is not a positions file of this version (line 3)"), "{error}");
+    }
+}

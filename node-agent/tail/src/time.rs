@@ -1,0 +1,104 @@
+//! Times of log lines.
+
+/// A moment as the wire carries it: seconds since 1970 and nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timestamp {
+    /// Whole seconds since 1970-01-01T00:00:00Z.
+    pub seconds: i64,
+    /// Nanoseconds after that second.
+    pub nanos: u32,
+}
+
+/// Reads an RFC 3339 time with up to nine digits of a second's fraction, `Z`
+/// or an offset, at the very beginning of `text`; returns it and its length.
+/// Container runtimes leave out trailing zeros, so the length varies.
+pub fn rfc3339(text: &[u8]) -> Option<(Timestamp, usize)> {
+    let fixed: &[u8; 19] = text.first_chunk()?;
+    let [_, _, _, _, b'-', _, _, b'-', _, _, b'T', _, _, b':', _, _, b':', _, _] = fixed else { return None };
+    let year = digits(&fixed[0..4])?;
+    let month = digits(&fixed[5..7])?;
+    let day = digits(&fixed[8..10])?;
+    let (hour, minute, second) = (digits(&fixed[11..13])?, digits(&fixed[14..16])?, digits(&fixed[17..19])?);
+    if !(1..=12).contains(&month) || !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    let mut at = fixed.len();
+    let mut nanos = 0;
+    if text.get(at) == Some(&b'.') {
+        let fraction = text[at + 1..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+        if !(1..=9).contains(&fraction) {
+            return None;
+        }
+        nanos = digits(&text[at + 1..=at + fraction])? * 10_u32.pow(9 - u32::try_from(fraction).ok()?);
+        at += 1 + fraction;
+    }
+    let mut seconds = days_since_1970(year, month, day) * 86_400
+        + i64::from(hour) * 3_600
+        + i64::from(minute) * 60
+        + i64::from(second);
+    match text.get(at)? {
+        b'Z' => at += 1,
+        sign @ (b'+' | b'-') => {
+            let [h1, h2, b':', m1, m2] = text.get(at + 1..at + 6)? else { return None };
+            let offset = i64::from(digits(&[*h1, *h2])?) * 3_600 + i64::from(digits(&[*m1, *m2])?) * 60;
+            seconds += if *sign == b'-' { offset } else { -offset };
+            at += 6;
+        }
+        _ => return None,
+    }
+    Some((Timestamp { seconds, nanos }, at))
+}
+
+/// At most nine decimal digits as a number.
+fn digits(text: &[u8]) -> Option<u32> {
+    text.iter().try_fold(0, |number, byte| byte.is_ascii_digit().then(|| number * 10 + u32::from(byte - b'0')))
+}
+
+/// Days of the proleptic Gregorian calendar, counted in eras of 400 years that
+/// begin on a 1st of March, so that the leap day is the last of its year.
+fn days_since_1970(year: u32, month: u32, day: u32) -> i64 {
+    let year = i64::from(year) - i64::from(month <= 2);
+    let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
+    let day_of_year = (153 * ((i64::from(month) + 9) % 12) + 2) / 5 + i64::from(day) - 1;
+    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn runtimes_forms_are_read_and_others_are_not() {
+        let read = |text: &str| rfc3339(text.as_bytes()).map(|(t, length)| (t.seconds, t.nanos, length));
+        assert_eq!(read("1970-01-01T00:00:00Z x"), Some((0, 0, 20)));
+        assert_eq!(read("2026-11-21T13:50:00.5Z"), Some((1_795_269_000, 500_000_000, 22)));
+        assert_eq!(read("2026-11-21T15:50:00.000000001+02:00 "), Some((1_795_269_000, 1, 35)));
+        for wrong in ["", "2026-11-21", "2026-11-21 13:50:00Z", "2026-13-21T13:50:00Z", "2026-11-21T13:50:00.Z"] {
+            assert_eq!(read(wrong), None, "{wrong}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_time_is_read_as_a_calendar_library_reads_it(
+            seconds in -62_000_000_000_i64..253_000_000_000, nanos in 0_i32..1_000_000_000,
+        ) {
+            let time = jiff::Timestamp::new(seconds, nanos).unwrap();
+            let text = time.to_string();
+            if text.starts_with('-') {
+                return Ok(());
+            }
+            let (read, length) = rfc3339(text.as_bytes()).unwrap();
+            prop_assert_eq!(length, text.len());
+            let expected = jiff::Timestamp::new(read.seconds, read.nanos.try_into().unwrap()).unwrap();
+            prop_assert_eq!(expected, time);
+        }
+
+        #[test]
+        fn any_bytes_are_survived(text in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let _ = rfc3339(&text);
+        }
+    }
+}

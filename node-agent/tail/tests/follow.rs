@@ -1,0 +1,493 @@
+//! The engine on real files: rotation in every form, restarts, refusals.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, OpenOptions},
+    io::Write as _,
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    time::{Duration, Instant, SystemTime},
+};
+
+use flate2::{Compression, write::GzEncoder};
+use kestrel_tail::{
+    discover::{Layout, Origin, Source},
+    engine::{Engine, PATIENCE, PINNED_BYTES, Policy},
+    position::store::Store,
+};
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+/// A directory of logs, an engine that follows it, and what it gave.
+struct Bench {
+    root: TempDir,
+    layout: Layout,
+    engine: Engine,
+    batch: u64,
+    now: Instant,
+    lines: Vec<String>,
+    /// Ranges by file, to see that the names of files stay.
+    ranges: BTreeMap<String, Vec<(u64, u64)>>,
+}
+
+impl Bench {
+    fn new(layout: Layout) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("logs")).unwrap();
+        let engine = Self::engine(root.path(), &layout);
+        let now = Instant::now();
+        Self { root, layout, engine, batch: 0, now, lines: Vec::new(), ranges: BTreeMap::new() }
+    }
+
+    fn pods() -> Self {
+        Self::new(Layout::Pods { except: Some(("kestrel-ai".into(), "agent".into())) })
+    }
+
+    fn files(pattern: &str) -> Self {
+        let origin = Origin { container: "app".into(), ..Origin::default() };
+        Self::new(Layout::Files { origin, patterns: vec![pattern.parse().unwrap()] })
+    }
+
+    fn engine(root: &Path, layout: &Layout) -> Engine {
+        let source = Source { directory: root.join("logs"), layout: layout.clone() };
+        Engine::new(vec![source], Store::load(root).unwrap())
+    }
+
+    /// As a new process would: only what was saved is known.
+    fn restart(&mut self) {
+        self.engine = Self::engine(self.root.path(), &self.layout);
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        let path = self.root.path().join("logs").join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        path
+    }
+
+    fn append(&self, name: &str, text: &str) {
+        let mut file = OpenOptions::new().create(true).append(true).open(self.path(name)).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+    }
+
+    fn rename(&self, from: &str, to: &str) {
+        fs::rename(self.path(from), self.path(to)).unwrap();
+    }
+
+    /// What the kubelet does to rotated files: pack, then remove the plain one.
+    fn pack(&self, name: &str) {
+        let plain = fs::read(self.path(name)).unwrap();
+        let mut encoder = GzEncoder::new(File::create(self.path(&format!("{name}.tmp"))).unwrap(), Compression::fast());
+        encoder.write_all(&plain).unwrap();
+        encoder.finish().unwrap();
+        self.rename(&format!("{name}.tmp"), &format!("{name}.gz"));
+        fs::remove_file(self.path(name)).unwrap();
+    }
+
+    fn scan(&mut self) {
+        self.engine.scan(self.now);
+        self.engine.assign(|_| Some(Policy::All));
+    }
+
+    /// Scans and reads all there is, a batch each turn, and returns the new lines.
+    fn read(&mut self) -> Vec<String> {
+        self.scan();
+        self.read_without_scan()
+    }
+
+    fn read_without_scan(&mut self) -> Vec<String> {
+        let before = self.lines.len();
+        while self.engine.poll(self.now) {
+            let mut progress = false;
+            loop {
+                self.batch += 1;
+                let lines = &mut self.lines;
+                let emit = |record: kestrel_tail::engine::Record<'_>| {
+                    lines.push(record.text.to_owned());
+                    ControlFlow::Continue(())
+                };
+                let Some(chunk) = self.engine.read(self.batch, self.now, emit) else { break };
+                progress = true;
+                self.ranges.entry(chunk.file.to_string()).or_default().push((chunk.start, chunk.end));
+            }
+            if !progress {
+                break;
+            }
+        }
+        self.lines[before..].to_vec()
+    }
+
+    fn ack_and_save(&mut self) {
+        self.engine.ack(self.batch);
+        self.engine.save(SystemTime::now()).unwrap();
+    }
+
+    fn later(&mut self, time: Duration) {
+        self.now += time;
+    }
+}
+
+fn cri(range: std::ops::Range<u32>) -> String {
+    range.map(|n| format!("2026-11-21T13:50:00.{n:09}Z stdout F line {n}\n")).collect()
+}
+
+fn numbered(range: std::ops::Range<u32>) -> Vec<String> {
+    range.map(|n| format!("line {n}")).collect()
+}
+
+const LIVE: &str = "ns_pod_uid/app/0.log";
+const ROTATED: &str = "ns_pod_uid/app/0.log.20261121-135000";
+const ROTATED_LATER: &str = "ns_pod_uid/app/0.log.20261121-135010";
+
+#[test]
+fn lines_arrive_once_over_rotation_by_rename() {
+    let mut bench = Bench::pods();
+    bench.append(LIVE, &cri(0..10));
+    assert_eq!(bench.read(), numbered(0..10));
+    bench.append(LIVE, &cri(10..20));
+    bench.rename(LIVE, ROTATED);
+    bench.append(LIVE, &cri(20..30));
+    // The runtime writes to the old file until it is told of the new one.
+    bench.append(ROTATED, &cri(30..31));
+    let expected: Vec<_> = numbered(10..20).into_iter().chain(numbered(30..31)).chain(numbered(20..30)).collect();
+    assert_eq!(bench.read(), expected);
+    bench.append(ROTATED, &cri(31..32));
+    assert_eq!(bench.read(), numbered(31..32));
+    bench.pack(ROTATED);
+    assert!(bench.read().is_empty());
+    assert_eq!(bench.ranges.len(), 2, "{:?}", bench.ranges);
+}
+
+#[test]
+fn two_rotations_between_scans_lose_nothing() {
+    let mut bench = Bench::pods();
+    bench.append(LIVE, &cri(0..10));
+    assert_eq!(bench.read(), numbered(0..10));
+    bench.append(LIVE, &cri(10..20));
+    bench.rename(LIVE, ROTATED);
+    bench.append(LIVE, &cri(20..30));
+    bench.pack(ROTATED);
+    bench.rename(LIVE, ROTATED_LATER);
+    bench.append(LIVE, &cri(30..40));
+    assert_eq!(bench.read(), numbered(10..40));
+}
+
+#[test]
+fn a_restart_goes_on_where_the_acks_ended_even_in_packed_files() {
+    let mut bench = Bench::pods();
+    bench.append(LIVE, &cri(0..10));
+    assert_eq!(bench.read(), numbered(0..10));
+    bench.ack_and_save();
+    bench.append(LIVE, &cri(10..20));
+    assert_eq!(bench.read(), numbered(10..20));
+    bench.engine.save(SystemTime::now()).unwrap();
+
+    // While nobody runs, the file is rotated away and packed, and so is the next.
+    bench.append(LIVE, &cri(20..30));
+    bench.rename(LIVE, ROTATED);
+    bench.pack(ROTATED);
+    bench.append(LIVE, &cri(30..40));
+    bench.rename(LIVE, ROTATED_LATER);
+    bench.append(LIVE, &cri(40..50));
+    bench.restart();
+    assert_eq!(bench.read(), numbered(10..50));
+    bench.ack_and_save();
+    bench.restart();
+    assert!(bench.read().is_empty());
+    // The packed file kept the name it had when it was plain.
+    assert_eq!(bench.ranges.len(), 3, "{:?}", bench.ranges);
+}
+
+#[test]
+fn a_packed_file_takes_over_what_is_in_flight_in_the_plain_one() {
+    let mut bench = Bench::pods();
+    bench.append(LIVE, &cri(0..10));
+    bench.read();
+    bench.rename(LIVE, ROTATED);
+    bench.append(LIVE, &cri(10..20));
+    bench.pack(ROTATED);
+    bench.read();
+    bench.engine.nack(1);
+    assert_eq!(bench.read(), numbered(0..10));
+    assert_eq!(bench.engine.files(), 2);
+    bench.ack_and_save();
+    assert_eq!(bench.engine.in_flight(), 0);
+}
+
+#[test]
+fn a_reused_inode_is_another_file() {
+    let mut bench = Bench::files("*.log");
+    bench.append("a.log", "line 0\n");
+    assert_eq!(bench.read(), numbered(0..1));
+    bench.ack_and_save();
+    drop(std::mem::replace(&mut bench.engine, Bench::engine(bench.root.path(), &bench.layout)));
+    fs::remove_file(bench.path("a.log")).unwrap();
+    // Most file systems give the freed number to the next file.
+    bench.append("a.log", "line 1\nline 2\n");
+    assert_eq!(bench.read(), numbered(1..3));
+}
+
+#[test]
+fn deleted_pods_are_read_to_their_end_and_let_go() {
+    let mut bench = Bench::pods();
+    bench.append(LIVE, &cri(0..10));
+    bench.scan();
+    bench.append(LIVE, &cri(10..20));
+    fs::remove_dir_all(bench.path("ns_pod_uid")).unwrap();
+    assert_eq!(bench.read(), numbered(0..20));
+    bench.later(2 * PATIENCE);
+    bench.scan();
+    assert_eq!(bench.engine.files(), 1, "not delivered yet");
+    bench.ack_and_save();
+    bench.scan();
+    assert_eq!(bench.engine.files(), 0);
+}
+
+#[test]
+fn what_is_removed_unread_is_held_only_up_to_a_bound_and_counted() {
+    let mut bench = Bench::pods();
+    let sizes = [PINNED_BYTES - 1000, 500, 700];
+    for (number, size) in sizes.iter().enumerate() {
+        bench.append(&format!("ns_pod{number}_uid/app/0.log"), &cri(0..1));
+        let file = OpenOptions::new().write(true).open(bench.path(&format!("ns_pod{number}_uid/app/0.log"))).unwrap();
+        file.set_len(*size).unwrap();
+        bench.engine.scan(bench.now);
+        bench.engine.poll(bench.now);
+        bench.later(Duration::from_secs(1));
+    }
+    fs::remove_dir_all(bench.path("")).unwrap();
+    bench.engine.scan(bench.now);
+    bench.engine.poll(bench.now);
+    bench.engine.scan(bench.now);
+    assert_eq!(bench.engine.files(), 2);
+    assert_eq!(bench.engine.stats().bytes_lost, sizes[0]);
+}
+
+#[test]
+fn copytruncate_begins_anew_and_counts_what_it_lost() {
+    let mut bench = Bench::files("**/*.log");
+    bench.append("x/app.log", "banner\nline 0\nline 1\n");
+    assert_eq!(bench.read(), ["banner", "line 0", "line 1"]);
+    bench.ack_and_save();
+    fs::copy(bench.path("x/app.log"), bench.path("x/app.log.1")).unwrap();
+    fs::write(bench.path("x/app.log"), "banner\n").unwrap();
+    assert_eq!(bench.read(), ["banner"]);
+    bench.append("x/app.log", "line 2\n");
+    assert_eq!(bench.read(), numbered(2..3));
+    assert_eq!(bench.engine.stats().bytes_lost, 0);
+    // Both lives have names of their own, though head and inode are equal.
+    assert_eq!(bench.ranges.len(), 2, "{:?}", bench.ranges);
+    bench.ack_and_save();
+    bench.restart();
+    assert!(bench.read().is_empty());
+
+    // Emptied and longer than before at once, which only its head shows.
+    fs::write(bench.path("x/app.log"), "other banner\nline 3\nline 4\nline 5\n").unwrap();
+    assert!(bench.read().is_empty());
+    assert_eq!(bench.read(), ["other banner", "line 3", "line 4", "line 5"]);
+}
+
+#[test]
+fn renamed_files_are_read_on_under_any_name() {
+    let mut bench = Bench::files("**/*.log");
+    bench.append("app.log", "line 0\n");
+    assert_eq!(bench.read(), numbered(0..1));
+    bench.append("app.log", "line 1\n");
+    bench.rename("app.log", "old/app-2.log");
+    bench.append("app.log", "line 2\n");
+    let mut found = bench.read();
+    found.sort();
+    assert_eq!(found, numbered(1..3));
+    bench.ack_and_save();
+
+    // A name that no pattern has is read on from its position, after a restart too.
+    bench.append("app.log", "line 3\n");
+    bench.rename("app.log", "app.log.1");
+    bench.append("app.log.2", "never begun\n");
+    bench.restart();
+    assert_eq!(bench.read(), numbered(3..4));
+    bench.ack_and_save();
+    assert!(bench.read().is_empty());
+}
+
+#[test]
+fn a_new_instance_marks_the_lines_of_the_one_before() {
+    let mut bench = Bench::pods();
+    bench.append("ns_pod_uid/app/0.log", &cri(0..1));
+    bench.append("ns_pod_uid/app/1.log", &cri(1..2));
+    bench.append("kestrel-ai_agent_uid/app/0.log", &cri(7..8));
+    bench.scan();
+    bench.engine.poll(bench.now);
+    let mut seen = Vec::new();
+    while let Some(chunk) = bench.engine.read(1, bench.now, |_| ControlFlow::Continue(())) {
+        seen.push((chunk.origin.pod.clone(), chunk.origin.container.clone(), chunk.previous_instance));
+    }
+    assert_eq!(seen, [("pod".into(), "app".into(), true), ("pod".into(), "app".into(), false)]);
+}
+
+#[test]
+fn the_policy_decides_and_what_it_leaves_out_needs_no_answer() {
+    let mut bench = Bench::pods();
+    bench.append(LIVE, "2026-11-21T13:50:00Z stderr F all is well\n2026-11-21T13:50:00Z stdout F ERROR bad\n2026-11-21T13:50:00Z stdout F INFO fine\n");
+    bench.engine.scan(bench.now);
+    assert!(!bench.engine.poll(bench.now), "undecided pods are not read");
+    bench.engine.assign(|_| Some(Policy::Off));
+    assert!(!bench.engine.poll(bench.now));
+    bench.engine.assign(|origin| {
+        origin.uid = "from the API server".into();
+        Some(Policy::Errors)
+    });
+    assert!(bench.engine.poll(bench.now));
+    let mut texts = Vec::new();
+    let emit = |record: kestrel_tail::engine::Record<'_>| {
+        texts.push(record.text.to_owned());
+        ControlFlow::Continue(())
+    };
+    let chunk = bench.engine.read(1, bench.now, emit).unwrap();
+    assert_eq!((chunk.left_out, chunk.entries, chunk.origin.uid.as_str()), (2, 1, "from the API server"));
+    assert_eq!(texts, ["ERROR bad"]);
+    bench.engine.ack(1);
+
+    bench.append(LIVE, &cri(0..5));
+    bench.engine.poll(bench.now);
+    let chunk = bench.engine.read(2, bench.now, |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!(chunk.entries, 0);
+    assert_eq!(bench.engine.in_flight(), 0);
+}
+
+#[test]
+fn an_unfinished_record_is_waited_for_and_then_sent_as_it_is() {
+    let mut bench = Bench::pods();
+    bench.append(LIVE, "2026-11-21T13:50:00Z stdout P half \n2026-11-21T13:50:00Z stderr F beside\n");
+    assert!(bench.read().is_empty());
+    bench.append(LIVE, "2026-11-21T13:50:00Z stdout F done\n");
+    assert_eq!(bench.read(), ["half done", "beside"]);
+    bench.append(LIVE, "2026-11-21T13:50:00Z stdout P alone\n2026-11-21T13:50:00Z stderr F beside\n");
+    assert!(bench.read().is_empty());
+    bench.later(PATIENCE);
+    assert_eq!(bench.read(), ["alone", "beside"]);
+
+    bench.append(LIVE, "2026-11-21T13:50:00Z stdout P last");
+    assert!(bench.read().is_empty());
+    bench.engine.end();
+    assert_eq!(bench.read(), ["last"]);
+}
+
+#[test]
+fn bytes_that_are_no_text_are_replaced_and_long_lines_kept() {
+    let mut bench = Bench::pods();
+    let mut bytes = b"2026-11-21T13:50:00Z stdout F a\0b\xFFc\n".to_vec();
+    let long = "x".repeat(1024 * 1024);
+    for piece in long.as_bytes().chunks(16 * 1024) {
+        bytes.extend_from_slice(b"2026-11-21T13:50:00.123456789Z stdout P ");
+        bytes.extend_from_slice(piece);
+        bytes.push(b'\n');
+    }
+    bytes.extend_from_slice(b"2026-11-21T13:50:00.123456789Z stdout F \n");
+    bytes.extend_from_slice(cri(0..3).as_bytes());
+    fs::write(bench.path(LIVE), &bytes).unwrap();
+    let lines = bench.read();
+    assert_eq!(lines[0], "a\u{2400}b\u{FFFD}c");
+    assert!(lines[1] == long, "{} bytes", lines[1].len());
+    assert_eq!(lines[2..], numbered(0..3));
+    let stats = bench.engine.stats();
+    assert_eq!((stats.cleaned, stats.malformed, stats.continued), (1, 0, 0));
+}
+
+#[test]
+fn files_that_cannot_be_followed_are_named() {
+    let mut bench = Bench::files("*.log");
+    bench.append("good.log", "line 0\n");
+    fs::write(bench.root.path().join("secret"), "x\n").unwrap();
+    std::os::unix::fs::symlink("../secret", bench.path("bad.log")).unwrap();
+    assert_eq!(bench.read(), numbered(0..1));
+    let problems: Vec<_> = bench.engine.problems().values().cloned().collect();
+    assert!(problems.len() == 1 && problems[0].contains("outside of"), "{problems:?}");
+    fs::remove_file(bench.path("bad.log")).unwrap();
+    bench.scan();
+    assert!(bench.engine.problems().is_empty());
+}
+
+/// What may happen to a container's log, and to those who read it.
+#[derive(Clone, Debug)]
+enum Event {
+    Write(u32),
+    Rotate,
+    Pack,
+    Read,
+    Ack,
+    Nack(u64),
+    Reconnect,
+    Restart,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        6 => (1_u32..40).prop_map(Event::Write),
+        2 => Just(Event::Rotate),
+        2 => Just(Event::Pack),
+        6 => Just(Event::Read),
+        3 => Just(Event::Ack),
+        1 => (0_u64..8).prop_map(Event::Nack),
+        1 => Just(Event::Reconnect),
+        1 => Just(Event::Restart),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    /// Whatever happens, every line is delivered in a batch that was
+    /// acknowledged, and without refusals and restarts exactly once.
+    #[test]
+    fn no_line_is_lost(events in prop::collection::vec(event(), 1..60)) {
+        let mut bench = Bench::pods();
+        let mut written = 0;
+        let mut rotations = 0;
+        let mut repeats = false;
+        bench.append(LIVE, "");
+        for event in events {
+            match event {
+                Event::Write(lines) => {
+                    bench.append(LIVE, &cri(written..written + lines));
+                    written += lines;
+                }
+                Event::Rotate => {
+                    bench.rename(LIVE, &format!("{LIVE}.20261121-{rotations:06}"));
+                    bench.append(LIVE, "");
+                    rotations += 1;
+                }
+                Event::Pack => {
+                    for number in 0..rotations {
+                        let name = format!("{LIVE}.20261121-{number:06}");
+                        if bench.path(&name).exists() {
+                            bench.pack(&name);
+                        }
+                    }
+                }
+                Event::Read => {
+                    bench.read();
+                }
+                Event::Ack => bench.ack_and_save(),
+                Event::Nack(back) => {
+                    bench.engine.nack(bench.batch.saturating_sub(back));
+                    repeats = true;
+                }
+                Event::Reconnect => {
+                    bench.engine.rewind();
+                    repeats = true;
+                }
+                Event::Restart => {
+                    bench.restart();
+                    repeats = true;
+                }
+            }
+        }
+        bench.read();
+        let mut lines = bench.lines.clone();
+        lines.sort_by_key(|line| line["line ".len()..].parse::<u32>().unwrap());
+        if repeats {
+            lines.dedup();
+        }
+        prop_assert_eq!(lines, numbered(0..written));
+    }
+}
