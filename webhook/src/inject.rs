@@ -83,7 +83,11 @@ pub fn judge(pod: &Pod, namespace: &str, settings: &Settings) -> Verdict {
         },
         Err(skip) => Verdict {
             patch: if skip.may_be_noted() { patch::note(pod, &skip.status()) } else { Vec::new() },
-            warnings: if skip.is_news() { vec![format!("{INJECT}: {}", skip.status())] } else { Vec::new() },
+            warnings: if skip.is_news() {
+                vec![format!("no collector is injected: {skip}")]
+            } else {
+                Vec::new()
+            },
             skipped: Some(skip),
         },
     }

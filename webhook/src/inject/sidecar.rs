@@ -15,6 +15,9 @@ pub(super) const STATE_VOLUME: &str = "kestrel-state";
 /// The volumes that are added.
 pub(super) const VOLUMES: [&str; 2] = [TOKEN_VOLUME, STATE_VOLUME];
 
+/// Where the API server gives every container a token for itself, unless something is mounted there.
+const API_TOKEN_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
 /// User and group where the application's are unknown or root: those of our images.
 const NOBODY: i64 = 65532;
 
@@ -134,6 +137,8 @@ fn environment(plan: &Plan<'_>) -> Vec<Value> {
 fn mounts(plan: &Plan<'_>) -> Vec<Value> {
     let mut mounts = vec![
         json!({"name": TOKEN_VOLUME, "mountPath": "/kestrel/token", "readOnly": true}),
+        // Else the API server mounts the application's own token there, which is none of our business.
+        json!({"name": TOKEN_VOLUME, "mountPath": API_TOKEN_PATH, "readOnly": true}),
         json!({"name": STATE_VOLUME, "mountPath": "/kestrel/state"}),
     ];
     mounts.extend(plan.sources.read.iter().map(

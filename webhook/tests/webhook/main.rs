@@ -1,0 +1,10 @@
+//! The webhook from outside: injection by its text, admission by its socket,
+//! certificates by an API server.
+
+mod api_server;
+mod caller;
+mod golden;
+mod properties;
+mod review;
+mod rotation;
+mod serving;

@@ -1,0 +1,193 @@
+//! What holds for every pod, whatever is in it.
+
+use kestrel_webhook::{admission, inject::CONTAINER};
+use proptest::{
+    collection::{btree_map, vec},
+    option,
+    prelude::*,
+    sample::{select, subsequence},
+};
+use serde_json::{Map, Value, json};
+
+use crate::review;
+
+const OURS: [&str; 3] = [
+    "kestrel.ai/injected",
+    "kestrel.ai/status",
+    "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes",
+];
+const VOLUMES: [&str; 5] = ["a", "data", "log", "kestrel-state", "tmp"];
+
+/// Any JSON, for fields that nobody knows.
+fn json_value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        "[ -~]{0,8}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 16, 4, |inner| {
+        prop_oneof![
+            vec(inner.clone(), 0..4).prop_map(Value::from),
+            btree_map("[a-z~/]{1,6}", inner, 0..4).prop_map(|map| Value::from(Map::from_iter(map))),
+        ]
+    })
+}
+
+/// `object` with a few fields that nobody knows.
+fn with_unknown(object: impl Strategy<Value = Value>) -> impl Strategy<Value = Value> {
+    (object, btree_map("x[a-z~/]{1,6}", json_value(), 0..3)).prop_map(|(mut object, unknown)| {
+        object.as_object_mut().unwrap().extend(unknown);
+        object
+    })
+}
+
+/// A list that is there, empty, `null` or absent (which `null` stands for here).
+fn list(item: impl Strategy<Value = Value>) -> impl Strategy<Value = Value> {
+    option::of(vec(item, 0..4)).prop_map(|list| list.map_or(Value::Null, Value::from))
+}
+
+fn volumes() -> impl Strategy<Value = Value> {
+    let kind = select(vec![
+        json!({"emptyDir": {}}),
+        json!({"emptyDir": {"medium": "Memory"}}),
+        json!({"configMap": {"name": "c"}}),
+    ]);
+    let volume = move |name| {
+        kind.clone().prop_map(move |mut volume| {
+            volume["name"] = Value::from(name);
+            volume
+        })
+    };
+    let some = subsequence(VOLUMES.to_vec(), 0..=VOLUMES.len())
+        .prop_flat_map(move |names| {
+            names.into_iter().map(|name| with_unknown(volume(name))).collect::<Vec<_>>()
+        })
+        .prop_map(Value::from);
+    prop_oneof![4 => some, 1 => Just(Value::Null)]
+}
+
+fn container() -> impl Strategy<Value = Value> {
+    let path = select(vec!["/", "/data", "/data/deep", "/var/log/", "relative"]);
+    let mount = (select(VOLUMES.to_vec()), path, any::<bool>(), select(vec!["", "sub/path", "./x/"]));
+    let mount = mount.prop_map(|(name, path, read_only, sub_path)| {
+        json!({"name": name, "mountPath": path, "readOnly": read_only, "subPath": sub_path})
+    });
+    let name =
+        prop_oneof![8 => "[a-z]{1,3}", 1 => Just("istio-proxy".to_owned()), 1 => Just(CONTAINER.to_owned())];
+    let quantity = select(vec!["1", "1000m", "1Gi", "junk", ""]);
+    with_unknown((name, list(mount), option::of(quantity), option::of(0_i64..3)).prop_map(
+        |(name, mounts, quantity, uid)| {
+            json!({
+                "name": name,
+                "volumeMounts": mounts,
+                "resources": {"limits": {"cpu": quantity.unwrap_or("2"), "memory": "1Gi"}},
+                "securityContext": {"runAsUser": uid},
+            })
+        },
+    ))
+}
+
+fn annotations() -> impl Strategy<Value = Value> {
+    let log_paths =
+        prop_oneof!["[ -~]{0,20}", "(/(data|deep|var|log|\\*|\\.\\.|x\\.log)){0,5}(,/[a-z*/]{0,9})?"];
+    let wish = prop_oneof![6 => Just("true"), 1 => Just("yes"), 1 => Just("false")];
+    (wish, option::of(log_paths), option::of("[a-z,]{0,6}"), btree_map("[a-z~/.]{1,8}", "[ -~]{0,8}", 0..3))
+        .prop_map(|(wish, log_paths, evictable, others)| {
+            let mut annotations = json!(others);
+            annotations["kestrel.ai/inject"] = json!(wish);
+            if let Some(log_paths) = log_paths {
+                annotations["kestrel.ai/log-paths"] = json!(log_paths);
+            }
+            if let Some(evictable) = evictable {
+                annotations[OURS[2]] = json!(evictable);
+            }
+            annotations
+        })
+}
+
+fn pod() -> impl Strategy<Value = Value> {
+    let spec = (volumes(), list(container()), list(container()), any::<bool>()).prop_map(
+        |(volumes, init_containers, containers, absent)| {
+            let mut spec =
+                json!({"volumes": volumes, "initContainers": init_containers, "containers": containers});
+            if absent {
+                spec.as_object_mut().unwrap().retain(|_, list| !list.is_null());
+            }
+            spec
+        },
+    );
+    let metadata =
+        annotations().prop_map(|annotations| json!({"generateName": "p-", "annotations": annotations}));
+    with_unknown((with_unknown(metadata), with_unknown(spec)).prop_map(
+        |(metadata, spec)| json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}),
+    ))
+}
+
+fn apply(pod: &Value, patch: Value) -> Value {
+    let patch: json_patch::Patch = serde_json::from_value(patch).unwrap();
+    let mut patched = pod.clone();
+    json_patch::patch(&mut patched, &patch).unwrap();
+    patched
+}
+
+/// The patched pod without what a patch may add, so that it must equal the original.
+fn without_additions(mut patched: Value, original: &Value) -> Value {
+    let annotations = patched["metadata"]["annotations"].as_object_mut().unwrap();
+    for key in OURS {
+        let before = original["metadata"]["annotations"].get(key);
+        if let (Some(before), Some(after)) = (before.and_then(Value::as_str), annotations.get(key)) {
+            assert!(after.as_str().unwrap().starts_with(before), "{key}: {after}");
+            annotations.insert(key.to_owned(), Value::from(before));
+        } else {
+            annotations.remove(key);
+        }
+    }
+    for list in ["volumes", "initContainers"] {
+        match original["spec"].get(list) {
+            Some(Value::Array(before)) => {
+                patched["spec"][list].as_array_mut().unwrap().truncate(before.len())
+            }
+            Some(Value::Null) => patched["spec"][list] = Value::Null,
+            _ => {
+                patched["spec"].as_object_mut().unwrap().remove(list);
+            }
+        }
+    }
+    patched
+}
+
+proptest! {
+    #[test]
+    fn a_patch_only_adds_fits_the_pod_and_is_made_once(original in pod()) {
+        let patch = review::admit(&original, "shop").patch;
+        for operation in patch.as_array().unwrap() {
+            prop_assert_eq!(&operation["op"], "add");
+        }
+        let patched = apply(&original, patch);
+        prop_assert_eq!(&without_additions(patched.clone(), &original), &original);
+
+        prop_assert_eq!(review::admit(&patched, "shop").patch, json!([]), "a second pass changes nothing");
+
+        if patched["metadata"]["annotations"].get("kestrel.ai/injected").is_some() {
+            let collector = patched["spec"]["initContainers"].as_array().unwrap().last().unwrap();
+            prop_assert_eq!(&collector["name"], CONTAINER);
+            for mount in collector["volumeMounts"].as_array().unwrap() {
+                let volumes = patched["spec"]["volumes"].as_array().unwrap();
+                let named = volumes.iter().filter(|volume| volume["name"] == mount["name"]);
+                prop_assert_eq!(named.count(), 1, "{}", mount);
+            }
+        }
+    }
+
+    #[test]
+    fn no_text_makes_admission_panic(text in prop_oneof![any::<String>(), json_value().prop_map(|v| v.to_string())]) {
+        prop_assert!(admission::admit(text.as_bytes(), &review::settings()).is_err());
+    }
+
+    #[test]
+    fn no_object_makes_admission_panic(object in json_value()) {
+        let body = review::question(&object, "shop").to_string();
+        let _either = admission::admit(body.as_bytes(), &review::settings());
+    }
+}
