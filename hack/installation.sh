@@ -52,7 +52,7 @@ dev_cloud() { "$hack/dev-cloud" "$@"; }
 install_cloud() {
   local state="$cache/dev-cloud"
   mkdir -p "$state"
-  dev_cloud credentials --state "$state" --name "kestrel-cloud.$cloud_namespace.svc" \
+  dev_cloud credentials --state "$state" \
     --helm-values "$state/values.yaml" --host "kestrel-cloud.$cloud_namespace.svc" --port 50051
   dev_cloud manifest --state "$state" --image "$cloud_image" --namespace "$cloud_namespace" | kubectl apply --server-side -f -
   kubectl -n "$cloud_namespace" rollout status deployment/kestrel-cloud --timeout=120s

@@ -13,7 +13,7 @@
 //! | `GET /v1/watch` | server-sent events, one for each thing that arrives |
 //! | `GET`, `POST /v1/faults` | what is broken on purpose |
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use axum::{
@@ -27,7 +27,7 @@ use axum::{
     routing::{get, post},
 };
 use futures::{Stream as Items, StreamExt as _, future};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
@@ -203,14 +203,14 @@ async fn sequence(
     report.map(|report| Json(json!(report))).map_err(|sentence| Problem(StatusCode::NOT_FOUND, sentence))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 struct Track {
     prefix: String,
 }
 
-async fn track(State(hub): State<Arc<Hub>>, Json(track): Json<Track>) -> Result<StatusCode, Problem> {
+async fn track(State(hub): State<Arc<Hub>>, Json(track): Json<Track>) -> Result<Json<Track>, Problem> {
     hub.change(|record| record.logs.track(&track.prefix))
-        .map(|()| StatusCode::NO_CONTENT)
+        .map(|()| Json(track))
         .map_err(|sentence| Problem(StatusCode::CONFLICT, sentence))
 }
 
@@ -219,6 +219,7 @@ async fn connections(State(hub): State<Arc<Hub>>) -> Json<Value> {
         let connections = &record.connections;
         json!({
             "counts": connections.counts(),
+            "streams": Stream::ALL.map(|stream| (stream, connections.stream(stream))).into_iter().collect::<BTreeMap<_, _>>(),
             "open": connections.open_now().collect::<Vec<_>>(),
             "past": connections.past(),
             "refusals": connections.refusals(),

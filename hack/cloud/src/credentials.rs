@@ -92,7 +92,7 @@ impl Authority {
         if present == 0 {
             let authority = Self::generate()?;
             fs::create_dir_all(folder).map_err(|source| Error::File { path: folder.to_owned(), source })?;
-            for (name, text) in authority.state() {
+            for (name, text) in STATE_FILES.iter().zip(authority.state()) {
                 write_private(&folder.join(name), text)?;
             }
             return Ok(authority);
@@ -110,10 +110,9 @@ impl Authority {
         Ok(Self { certificate, key, token_key, issuer, tokens })
     }
 
-    /// The files of the state folder, by name.
-    pub fn state(&self) -> [(&'static str, &str); 3] {
-        let [certificate, key, token_key] = STATE_FILES;
-        [(certificate, &self.certificate), (key, &self.key), (token_key, &self.token_key)]
+    /// The texts of [`STATE_FILES`].
+    pub fn state(&self) -> [&str; 3] {
+        [&self.certificate, &self.key, &self.token_key]
     }
 
     /// The authority's certificate, PEM.

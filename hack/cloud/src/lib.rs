@@ -33,6 +33,7 @@
 //! `arrival.message.decode::<Pod>()`.
 
 mod api;
+pub mod cli;
 pub mod credentials;
 mod hub;
 pub mod record;

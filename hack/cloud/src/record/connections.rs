@@ -152,7 +152,7 @@ impl Connections {
             opened: self.opened,
             reconnects: self.reconnects,
             refused: self.refused,
-            streams: Stream::ALL.into_iter().map(|stream| (stream, self.stream(stream))).collect(),
+            streams: self.streams.values().map(|count| count.open).sum(),
         }
     }
 }
@@ -168,8 +168,8 @@ pub struct ConnectionCounts {
     pub reconnects: u64,
     /// Handshakes and RPCs that were refused.
     pub refused: u64,
-    /// The five streams.
-    pub streams: BTreeMap<Stream, StreamCount>,
+    /// Streams that are open now.
+    pub streams: u32,
 }
 
 fn push_bounded<T>(queue: &mut VecDeque<T>, item: T) {
