@@ -4,6 +4,7 @@
 
 operator_namespace=kestrel-ai
 cloud_namespace=kestrel-cloud
+export KESTREL_CLOUD_STATE="$cache/dev-cloud"
 
 # apt_install PACKAGE…
 apt_install() {
@@ -50,8 +51,7 @@ dev_cloud() { "$hack/dev-cloud" "$@"; }
 
 # install_cloud: a development cloud in the cluster, with credentials that are kept between runs.
 install_cloud() {
-  local state="$cache/dev-cloud"
-  mkdir -p "$state"
+  local state=$KESTREL_CLOUD_STATE
   dev_cloud credentials --state "$state" \
     --helm-values "$state/values.yaml" --host "kestrel-cloud.$cloud_namespace.svc" --port 50051
   dev_cloud manifest --state "$state" --image "$cloud_image" --namespace "$cloud_namespace" | kubectl apply --server-side -f -
@@ -61,7 +61,7 @@ install_cloud() {
 # install_operator ARGUMENT…: the chart, pointed at the development cloud; arguments go to Helm.
 install_operator() {
   helm upgrade --install kestrel-operator "$hack/../charts/kestrel-operator" \
-    --namespace "$operator_namespace" --create-namespace --values "$cache/dev-cloud/values.yaml" \
+    --namespace "$operator_namespace" --create-namespace --values "$KESTREL_CLOUD_STATE/values.yaml" \
     --set "image.repository=${operator_image%:*}" --set "image.tag=${operator_image##*:}" --set image.pullPolicy=IfNotPresent \
     --wait --timeout 3m "$@"
 }

@@ -4,6 +4,7 @@
 # output of the programs that a step runs goes to a log, whose end is shown when the step fails.
 
 cache="${XDG_CACHE_HOME:-$HOME/.cache}/kestrel"
+export CARGO_TARGET_DIR="$cache/target"
 log="$cache/log/$(basename "$0").log"
 log_open=''
 step_text=''
