@@ -176,7 +176,9 @@ impl Keeper {
             (Step::Generate { previous, until }, _) => {
                 let authority = Authority::generate(FIELD_MANAGER)?;
                 let mut secret = objects::new_secret(secret_name, &authority, self.owner.as_ref());
-                objects::remember(&mut secret, &previous, until);
+                if !previous.is_empty() {
+                    objects::remember(&mut secret, &previous, until);
+                }
                 let created = self.secrets().create(&PostParams::default(), &secret).await;
                 if unless_overtaken(created)
                     .with_context(|| format!("Secret {secret_name} cannot be created"))?
@@ -186,14 +188,14 @@ impl Keeper {
             }
             (Step::Remember { previous, until }, Some((mut secret, _))) => {
                 objects::remember(&mut secret, &previous, until);
-                let replaced = self.secrets().replace(secret_name, &PostParams::default(), &secret).await;
-                if unless_overtaken(replaced)
-                    .with_context(|| format!("Secret {secret_name} cannot be updated"))?
-                {
-                    match previous.len() {
-                        0 => info!("certificates of previous authorities are no longer in use"),
-                        _ => info!("previous authorities stay trusted until {until}"),
-                    }
+                if self.replace(&secret).await? {
+                    info!("previous authorities stay trusted until {until}");
+                }
+            }
+            (Step::Retire, Some((mut secret, _))) => {
+                objects::retire(&mut secret);
+                if self.replace(&secret).await? {
+                    info!("certificates of previous authorities are no longer in use");
                 }
             }
             (Step::Trust { bundle }, _) => {
@@ -218,9 +220,17 @@ impl Keeper {
                 let authority = read.world.stored.map(|stored| stored.current).unwrap_or_default();
                 self.rotation.show(Shown { authority, names, renew_at: now + RENEW_AFTER });
             }
-            (Step::Remember { .. } | Step::Show { .. } | Step::Wait { .. }, _) => {}
+            // These follow from a Secret that was read, so there is one; and Wait is no step.
+            (Step::Remember { .. } | Step::Retire | Step::Show { .. }, None) | (Step::Wait { .. }, _) => {}
         }
         Ok(())
+    }
+
+    /// Writes the Secret, unless it has changed since it was read.
+    async fn replace(&self, secret: &Secret) -> anyhow::Result<bool> {
+        let name = &self.names.secret;
+        let replaced = self.secrets().replace(name, &PostParams::default(), secret).await;
+        unless_overtaken(replaced).with_context(|| format!("Secret {name} cannot be updated"))
     }
 
     fn secrets(&self) -> Api<Secret> {

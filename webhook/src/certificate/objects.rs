@@ -36,11 +36,8 @@ pub(super) fn read_secret(secret: &Secret) -> Result<(Authority, Stored), Author
     };
     let current = pem::split(&text(CERTIFICATE)).into_iter().next().unwrap_or_default();
     let authority = Authority::from_pem(&current, &text(KEY))?;
-    let stored = Stored {
-        current,
-        previous: pem::split(&text(PREVIOUS)),
-        until: text(PREVIOUS_UNTIL).parse().unwrap_or(Timestamp::MIN),
-    };
+    let stored =
+        Stored { current, previous: pem::split(&text(PREVIOUS)), until: text(PREVIOUS_UNTIL).parse().ok() };
     Ok((authority, stored))
 }
 
@@ -64,16 +61,16 @@ pub(super) fn new_secret(name: &str, authority: &Authority, owner: Option<&Servi
     secret
 }
 
-/// Says in the Secret which other authorities are in use.
+/// Says in the Secret which other authorities may be in use until then.
 pub(super) fn remember(secret: &mut Secret, previous: &[String], until: Timestamp) {
-    if previous.is_empty() {
-        let data = secret.data.get_or_insert_default();
-        data.remove(PREVIOUS);
-        data.remove(PREVIOUS_UNTIL);
-    } else {
-        set(secret, PREVIOUS, &pem::join(previous));
-        set(secret, PREVIOUS_UNTIL, &until.to_string());
-    }
+    set(secret, PREVIOUS, &pem::join(previous));
+    set(secret, PREVIOUS_UNTIL, &until.to_string());
+}
+
+/// Says in the Secret that the previous authorities are not in use. They stay
+/// in it, so that a bundle that still has them is known to be out of date.
+pub(super) fn retire(secret: &mut Secret) {
+    secret.data.get_or_insert_default().remove(PREVIOUS_UNTIL);
 }
 
 fn set(secret: &mut Secret, key: &str, text: &str) {

@@ -2,18 +2,21 @@
 //! the world and the time in, one step out.
 //!
 //! The bundle in the webhook configuration follows from the Secret alone, so
-//! that replicas never disagree about it; the clock only decides when the
-//! Secret's previous authorities are forgotten.
+//! that replicas never disagree about it; the clock only decides when one of
+//! them retires the previous authorities in the Secret. An authority that is
+//! trusted and was not retired may be in use by another replica, and is
+//! remembered rather than dropped.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-/// Authorities are forgotten after this many trust delays: all replicas show
+/// Authorities are retired after this many trust delays: all replicas show
 /// certificates of the new one after about one.
-const FORGET_AFTER: u32 = 12;
-/// Authorities that are kept when one rotation follows another.
-const MOST_AUTHORITIES: usize = 4;
+const RETIRE_AFTER: u32 = 12;
+/// Authorities that are remembered when one rotation follows another: far more
+/// than a person makes in a minute, far less than an object can hold.
+const MOST_PREVIOUS: usize = 32;
 
 /// The world as it was just read.
 #[derive(Clone, Debug, Default)]
@@ -31,8 +34,8 @@ pub(super) struct Stored {
     pub(super) current: String,
     /// Signed certificates that replicas may still show.
     pub(super) previous: Vec<String>,
-    /// When [`Self::previous`] is forgotten.
-    pub(super) until: Timestamp,
+    /// How long [`Self::previous`] is trusted; `None` once it is retired.
+    pub(super) until: Option<Timestamp>,
 }
 
 /// What the webhook configuration says.
@@ -57,8 +60,10 @@ pub(super) struct Shown {
 pub(super) enum Step {
     /// Make the Secret with a new authority.
     Generate { previous: Vec<String>, until: Timestamp },
-    /// Have the Secret say that these authorities are still in use.
+    /// Have the Secret say that these authorities may be in use until then.
     Remember { previous: Vec<String>, until: Timestamp },
+    /// Have the Secret say that its previous authorities are not in use.
+    Retire,
     /// Have the configuration trust exactly these.
     Trust { bundle: Vec<String> },
     /// Sign and show a certificate of the current authority for these names.
@@ -95,28 +100,32 @@ impl Rotation {
             self.trusted = None;
             return Step::Wait { until: None };
         };
-        let until = now + self.trust_delay * FORGET_AFTER;
+        let until = now + self.trust_delay * RETIRE_AFTER;
+        let shown = self.shown.as_ref().map(|shown| &shown.authority);
         let Some(stored) = &world.stored else {
-            let in_use = self.shown.iter().map(|shown| &shown.authority).chain(&configured.bundle);
-            return Step::Generate { previous: distinct(in_use), until };
+            return Step::Generate { previous: first(shown.into_iter().chain(&configured.bundle)), until };
         };
 
-        if let Some(Shown { authority, .. }) = &self.shown {
-            if *authority == stored.current {
-                if !stored.previous.is_empty() && stored.until <= now {
-                    return Step::Remember { previous: Vec::new(), until };
-                }
-            } else if !stored.previous.contains(authority) {
-                // Someone has replaced the Secret, or we slept through a rotation.
-                let previous = distinct([authority].into_iter().chain(&stored.previous));
-                return Step::Remember { previous, until };
-            }
+        let remembered: &[String] = if stored.until.is_some() { &stored.previous } else { &[] };
+        // Ours is of another authority if someone has replaced the Secret, or
+        // if we slept through a rotation.
+        let ours = shown.filter(|&authority| *authority != stored.current);
+        let unknown = configured
+            .bundle
+            .iter()
+            .filter(|&authority| *authority != stored.current && !stored.previous.contains(authority));
+        let previous = first(ours.into_iter().chain(remembered).chain(unknown));
+        if previous.iter().any(|authority| !remembered.contains(authority)) {
+            return Step::Remember { previous, until };
+        }
+        if ours.is_none() && shown.is_some() && stored.until.is_some_and(|until| until <= now) {
+            return Step::Retire;
         }
 
         if !configured.bundle.contains(&stored.current) {
             self.trusted = None;
         }
-        let bundle = distinct([&stored.current].into_iter().chain(&stored.previous));
+        let bundle: Vec<_> = [&stored.current].into_iter().chain(remembered).cloned().collect();
         if configured.bundle != bundle {
             return Step::Trust { bundle };
         }
@@ -136,18 +145,199 @@ impl Rotation {
             None if since + self.trust_delay <= now => return Step::Show { names: configured.names.clone() },
             None => since + self.trust_delay,
         };
-        let forget = (!stored.previous.is_empty()).then_some(stored.until).filter(|until| *until > now);
-        Step::Wait { until: Some(forget.map_or(due, |forget| forget.min(due))) }
+        let retire = stored.until.filter(|until| *until > now).unwrap_or(due);
+        Step::Wait { until: Some(due.min(retire)) }
     }
 }
 
 /// The first few, each once.
-fn distinct<'a>(authorities: impl Iterator<Item = &'a String>) -> Vec<String> {
+fn first<'a>(authorities: impl Iterator<Item = &'a String>) -> Vec<String> {
     let mut result: Vec<String> = Vec::new();
     for authority in authorities {
-        if result.len() < MOST_AUTHORITIES && !result.contains(authority) {
+        if result.len() < MOST_PREVIOUS && !result.contains(authority) {
             result.push(authority.clone());
         }
     }
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+
+    const DELAY: Duration = Duration::from_secs(5);
+    const LEAF: Duration = Duration::from_secs(16 * 3600);
+
+    /// A Secret and a configuration, the API servers that believe any bundle
+    /// of the last `DELAY`, and two replicas.
+    struct Model {
+        now: Timestamp,
+        world: World,
+        /// Bundles, and when they were replaced.
+        believed: Vec<(Vec<String>, Option<Timestamp>)>,
+        authorities: u32,
+        replicas: [Rotation; 2],
+    }
+
+    impl Model {
+        fn new() -> Self {
+            let configured = Configured { bundle: Vec::new(), names: vec!["webhook".to_owned()] };
+            let mut model = Self {
+                now: Timestamp::UNIX_EPOCH,
+                world: World { stored: None, configured: Some(configured) },
+                believed: Vec::new(),
+                authorities: 0,
+                replicas: [Rotation::new(DELAY), Rotation::new(DELAY)],
+            };
+            model.settle(0);
+            model.pass(DELAY);
+            model.settle(0);
+            model.settle(1);
+            model.pass(DELAY);
+            model.settle(1);
+            model
+        }
+
+        fn bundle(&mut self) -> &mut Vec<String> {
+            &mut self.world.configured.as_mut().unwrap().bundle
+        }
+
+        fn new_authority(&mut self) -> String {
+            self.authorities += 1;
+            format!("authority {}", self.authorities)
+        }
+
+        fn pass(&mut self, time: Duration) {
+            self.now += time;
+        }
+
+        /// Takes a replica's steps until it waits.
+        fn settle(&mut self, replica: usize) {
+            for _ in 0..16 {
+                match self.replicas[replica].next(&self.world, self.now) {
+                    Step::Wait { until } => {
+                        assert!(until.unwrap() > self.now, "a replica that waits does not spin");
+                        return;
+                    }
+                    Step::Generate { previous, until } => {
+                        let current = self.new_authority();
+                        self.world.stored = Some(Stored { current, previous, until: Some(until) });
+                    }
+                    Step::Remember { previous, until } => {
+                        let stored = self.world.stored.as_mut().unwrap();
+                        (stored.previous, stored.until) = (previous, Some(until));
+                    }
+                    Step::Retire => self.world.stored.as_mut().unwrap().until = None,
+                    Step::Trust { bundle } => {
+                        let (old, now) = (self.bundle().clone(), self.now);
+                        self.believed.push((old, Some(now)));
+                        *self.bundle() = bundle;
+                    }
+                    Step::Show { names } => {
+                        let authority = self.world.stored.as_ref().unwrap().current.clone();
+                        self.replicas[replica].show(Shown { authority, names, renew_at: self.now + LEAF });
+                    }
+                }
+            }
+            panic!("a replica does not come to rest: {:?}", self.replicas[replica]);
+        }
+
+        /// Whether every API server accepts what the replica shows, if it is
+        /// called at all (it is ready once it shows something).
+        fn accepted(&self, replica: usize) -> bool {
+            let now = self.world.configured.iter().map(|configured| &configured.bundle);
+            let before = self.believed.iter().filter(|(_, until)| until.unwrap() + DELAY > self.now);
+            let mut believed = now.chain(before.map(|(bundle, _)| bundle));
+            self.replicas[replica]
+                .shown
+                .as_ref()
+                .is_none_or(|shown| believed.all(|b| b.contains(&shown.authority)))
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Event {
+        /// The Secret is deleted.
+        Delete,
+        /// Someone puts a Secret of their own in its place.
+        Replace,
+        /// A replica starts anew.
+        Restart(usize),
+        /// Less than `DELAY` passes.
+        Pass(u64),
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        prop_oneof![
+            1 => Just(Event::Delete),
+            1 => Just(Event::Replace),
+            1 => (0..2_usize).prop_map(Event::Restart),
+            9 => (1..DELAY.as_secs()).prop_map(Event::Pass),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn no_call_fails_whatever_happens_to_the_secret(events in vec((event(), 0..2_usize), 0..60)) {
+            let mut model = Model::new();
+            for (event, first) in events {
+                match event {
+                    Event::Delete => model.world.stored = None,
+                    Event::Replace => {
+                        let current = model.new_authority();
+                        model.world.stored = Some(Stored { current, previous: Vec::new(), until: None });
+                    }
+                    Event::Restart(replica) => model.replicas[replica] = Rotation::new(DELAY),
+                    Event::Pass(seconds) => model.pass(Duration::from_secs(seconds)),
+                }
+                // Watches wake both, in any order.
+                for replica in [first, 1 - first] {
+                    model.settle(replica);
+                    prop_assert!(model.accepted(0) && model.accepted(1), "{:?}", event);
+                }
+            }
+
+            // Left alone, all agree on one authority.
+            for _ in 0..=RETIRE_AFTER * 2 {
+                model.pass(DELAY);
+                model.settle(0);
+                model.settle(1);
+            }
+            let current = model.world.stored.clone().unwrap().current;
+            prop_assert_eq!(&*model.bundle(), std::slice::from_ref(&current));
+            for replica in &model.replicas {
+                prop_assert_eq!(&replica.shown.as_ref().unwrap().authority, &current);
+            }
+        }
+    }
+
+    #[test]
+    fn a_bundle_that_someone_removes_comes_back_at_once() {
+        let mut model = Model::new();
+        let bundle = model.bundle().clone();
+        model.bundle().clear();
+        model.settle(1);
+        assert_eq!(*model.bundle(), bundle);
+    }
+
+    #[test]
+    fn a_certificate_is_renewed_in_time_and_follows_the_names() {
+        let mut model = Model::new();
+        let renew_at = |model: &Model| model.replicas[0].shown.as_ref().unwrap().renew_at;
+        let first = renew_at(&model);
+        model.pass(LEAF);
+        model.settle(0);
+        assert!(renew_at(&model) > first);
+        model.world.configured.as_mut().unwrap().names = vec!["elsewhere".to_owned()];
+        model.settle(0);
+        assert_eq!(model.replicas[0].shown.as_ref().unwrap().names, ["elsewhere"]);
+    }
+
+    #[test]
+    fn without_a_configuration_there_is_nothing_to_do() {
+        let mut rotation = Rotation::new(DELAY);
+        assert_eq!(rotation.next(&World::default(), Timestamp::UNIX_EPOCH), Step::Wait { until: None });
+    }
 }

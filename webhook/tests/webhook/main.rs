@@ -1,6 +1,8 @@
 //! The webhook from outside: injection by its text, admission by its socket,
 //! certificates by an API server.
 
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
 mod api_server;
 mod caller;
 mod golden;
