@@ -18,7 +18,7 @@ use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration}
 use anyhow::Context as _;
 use axum::{
     Json, Router,
-    extract::{Path, Query, State},
+    extract::{DefaultBodyLimit, Path, Query, State},
     http::StatusCode,
     response::{
         IntoResponse, Response,
@@ -35,6 +35,7 @@ use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
 use crate::{
     hub::{Event, Faults, Hub, SendError},
     record::{Arrival, logs::Selector},
+    server::MAX_MESSAGE_BYTES,
     wire::Stream,
 };
 
@@ -60,6 +61,7 @@ pub(crate) async fn serve(listener: TcpListener, hub: Arc<Hub>) -> anyhow::Resul
         .route("/v1/send", post(send))
         .route("/v1/watch", get(watch))
         .route("/v1/faults", get(faults).post(set_faults))
+        .layer(DefaultBodyLimit::max(MAX_MESSAGE_BYTES))
         .with_state(hub);
     axum::serve(listener, router)
         .with_graceful_shutdown(stop.cancelled_owned())

@@ -8,22 +8,17 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
-};
+use kestrel_runtime::tls::authority::{self, AuthorityError, LIFETIME};
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose};
+use rustls::sign::CertifiedKey;
 
 pub use tokens::{Claims, Tokens};
 
 /// The authority's own files in the state folder.
 pub const STATE_FILES: [&str; 3] = ["ca.crt", "ca.key", "token.key"];
-
-/// How long certificates are valid; they begin an hour early, for clocks that differ.
-const VALIDITY: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-const EARLY: Duration = Duration::from_secs(3600);
 
 /// Why credentials could not be made or read.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +34,9 @@ pub enum Error {
     /// Some of the three files are missing.
     #[error("{0} holds only a part of ca.crt, ca.key and token.key: delete the rest or give another --state")]
     Incomplete(PathBuf),
+    /// The authority is not usable, or can't sign.
+    #[error("ca.crt, ca.key: {0}")]
+    Authority(#[from] AuthorityError),
     /// A certificate or key can't be made or is not usable.
     #[error("certificate or key: {0}")]
     Certificate(#[from] rcgen::Error),
@@ -58,10 +56,8 @@ pub struct Identity {
 
 /// Signs certificates and tokens.
 pub struct Authority {
-    certificate: String,
-    key: String,
+    certificates: authority::Authority,
     token_key: String,
-    issuer: Issuer<'static, KeyPair>,
     tokens: Tokens,
 }
 
@@ -71,15 +67,10 @@ impl Authority {
     /// # Errors
     /// No key can be made.
     pub fn generate() -> Result<Self, Error> {
-        let key = KeyPair::generate()?;
-        // Two authorities of one name would confuse whoever reads "bad signature".
-        let id: String =
-            key.public_key_raw().iter().skip(1).take(4).map(|byte| format!("{byte:02x}")).collect();
-        let mut params = params(&format!("Kestrel development cloud {id}"), Vec::new())?;
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let certificate = params.self_signed(&key)?.pem();
-        Self::from_pem(certificate, key.serialize_pem(), KeyPair::generate()?.serialize_pem())
+        // Two authorities of one name would make "unknown issuer" read "bad signature".
+        let name = format!("Kestrel development cloud {:x}", jiff::Timestamp::now().as_nanosecond());
+        let certificates = authority::Authority::generate(&name)?;
+        Self::new(certificates, KeyPair::generate()?.serialize_pem())
     }
 
     /// The authority in `folder`, which is made if the folder holds none. A
@@ -101,23 +92,22 @@ impl Authority {
             return Err(Error::Incomplete(folder.to_owned()));
         }
         let [certificate, key, token_key] = STATE_FILES.map(|name| read(&folder.join(name)));
-        Self::from_pem(certificate?, key?, token_key?)
+        Self::new(authority::Authority::from_pem(&certificate?, &key?)?, token_key?)
     }
 
-    fn from_pem(certificate: String, key: String, token_key: String) -> Result<Self, Error> {
-        let issuer = Issuer::from_ca_cert_pem(&certificate, KeyPair::from_pem(&key)?)?;
+    fn new(certificates: authority::Authority, token_key: String) -> Result<Self, Error> {
         let tokens = Tokens::new(&KeyPair::from_pem(&token_key)?)?;
-        Ok(Self { certificate, key, token_key, issuer, tokens })
+        Ok(Self { certificates, token_key, tokens })
     }
 
     /// The texts of [`STATE_FILES`].
     pub fn state(&self) -> [&str; 3] {
-        [&self.certificate, &self.key, &self.token_key]
+        [self.certificate(), self.certificates.key_pem(), &self.token_key]
     }
 
     /// The authority's certificate, PEM.
     pub fn certificate(&self) -> &str {
-        &self.certificate
+        self.certificates.certificate_pem()
     }
 
     /// Mints and checks tokens.
@@ -129,10 +119,8 @@ impl Authority {
     ///
     /// # Errors
     /// A name that can't be in a certificate.
-    pub fn server(&self, names: &[String]) -> Result<Identity, Error> {
-        let mut params = params("Kestrel development cloud", names.to_vec())?;
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        self.sign(params)
+    pub fn server(&self, names: &[String]) -> Result<CertifiedKey, Error> {
+        Ok(self.certificates.server_certificate(names, LIFETIME)?)
     }
 
     /// A certificate for an operator called `name`.
@@ -140,16 +128,15 @@ impl Authority {
     /// # Errors
     /// A name that can't be in a certificate.
     pub fn client(&self, name: &str) -> Result<Identity, Error> {
-        let mut params = params(name, Vec::new())?;
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        self.sign(params)
-    }
-
-    fn sign(&self, mut params: CertificateParams) -> Result<Identity, Error> {
+        let issuer_key = KeyPair::from_pem(self.certificates.key_pem())?;
+        let issuer = Issuer::from_ca_cert_pem(self.certificate(), issuer_key)?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.use_authority_key_identifier_extension = true;
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.not_after = (SystemTime::now() + LIFETIME).into();
         let key = KeyPair::generate()?;
-        let certificate = params.signed_by(&key, &self.issuer)?.pem();
+        let certificate = params.signed_by(&key, &issuer)?.pem();
         Ok(Identity { certificate, key: key.serialize_pem() })
     }
 
@@ -160,20 +147,10 @@ impl Authority {
     /// The folder can't be written.
     pub fn write_client(&self, folder: &Path, client: &Identity) -> Result<(), Error> {
         fs::create_dir_all(folder).map_err(|source| Error::File { path: folder.to_owned(), source })?;
-        write_private(&folder.join("ca.crt"), &self.certificate)?;
+        write_private(&folder.join("ca.crt"), self.certificate())?;
         write_private(&folder.join("client.crt"), &client.certificate)?;
         write_private(&folder.join("client.key"), &client.key)
     }
-}
-
-fn params(common_name: &str, names: Vec<String>) -> Result<CertificateParams, Error> {
-    let mut params = CertificateParams::new(names)?;
-    params.distinguished_name = rcgen::DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, common_name);
-    let now = SystemTime::now();
-    params.not_before = (now - EARLY).into();
-    params.not_after = (now + VALIDITY).into();
-    Ok(params)
 }
 
 /// Reads a text file.

@@ -31,7 +31,7 @@ use crate::{
 /// Messages for one stream that the operator has not read yet.
 const DOWN_QUEUE: usize = 64;
 /// Events that a slow watcher may be behind before it loses some.
-const WATCH_QUEUE: usize = 512;
+const WATCH_QUEUE: usize = 2048;
 
 /// What a watcher is told.
 #[derive(Clone, Debug)]

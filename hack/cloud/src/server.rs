@@ -7,12 +7,15 @@ mod tokens;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
+use futures::{FutureExt as _, StreamExt as _};
 use kestrel_proto::{
     cloud::v1::stream_service_server::StreamServiceServer,
     server::v1::autonp_server_service_server::AutonpServerServiceServer,
 };
+use kestrel_runtime::tls;
 use serde_json::Value;
-use tokio::{net::TcpListener, task::JoinSet, time::timeout};
+use tokio::{net::TcpListener, sync::mpsc, task::JoinSet, time::timeout};
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tracing::info;
@@ -70,7 +73,7 @@ impl Config {
 /// A port that can't be bound, or a name that can't be in a certificate.
 pub async fn serve(config: Config) -> anyhow::Result<Cloud> {
     let Config { listen, api, names, authority, tenant, token_lifetime, heartbeat } = config;
-    let tls = accept::tls(&authority, &names)?;
+    let config = accept::config(&authority, &names)?;
     let bind = async |address| {
         TcpListener::bind(address).await.with_context(|| format!("{address} cannot be bound"))
     };
@@ -78,7 +81,11 @@ pub async fn serve(config: Config) -> anyhow::Result<Cloud> {
     let (address, api_address) = (listener.local_addr()?, api_listener.local_addr()?);
     let hub = Arc::new(Hub::new(authority, tenant, token_lifetime, heartbeat));
 
-    let (connections, incoming) = accept::channel();
+    let (accepted, connections) = mpsc::channel(1);
+    let incoming = ReceiverStream::new(connections).map({
+        let hub = Arc::clone(&hub);
+        move |(io, peer)| io::Result::Ok(accept::Connection::new(io, peer, Arc::clone(&hub)))
+    });
     let server = Server::builder()
         .add_service(
             StreamServiceServer::new(streams::Streams(Arc::clone(&hub)))
@@ -88,8 +95,9 @@ pub async fn serve(config: Config) -> anyhow::Result<Cloud> {
         .add_service(AutonpServerServiceServer::new(tokens::TokenService(Arc::clone(&hub))));
 
     let mut tasks = JoinSet::new();
-    tasks.spawn(accept::run(listener, tls, Arc::clone(&hub), connections));
-    let stop = hub.stop.clone();
+    let (stop, refusals) = (hub.stop.clone(), Arc::clone(&hub));
+    let refused = move |peer, reason| refusals.refuse(peer, "handshake", reason);
+    tasks.spawn(tls::server::accept(listener, config, stop.clone(), accepted, refused).map(Ok));
     tasks.spawn(async move {
         server.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await.context("gRPC server")
     });

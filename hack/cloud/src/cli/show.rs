@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use clap::ValueEnum;
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{
@@ -134,7 +135,10 @@ fn cell(item: &Value, pointer: &str) -> String {
         return printable(&fact(item["kind"].as_str().unwrap_or_default(), &item["message"]), 120);
     }
     match item.pointer(pointer) {
-        Some(Value::String(text)) => printable(text, 200),
+        Some(Value::String(text)) => match text.parse::<Timestamp>() {
+            Ok(time) => format!("{time:.3}"),
+            Err(_) => printable(text, 200),
+        },
         None | Some(Value::Null) => String::new(),
         // Sets and maps, such as the open streams of a connection.
         Some(Value::Object(map)) => map.keys().cloned().collect::<Vec<_>>().join(","),

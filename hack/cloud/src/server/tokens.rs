@@ -49,6 +49,7 @@ impl AutonpServerService for TokenService {
         Ok(Response::new(RenewClusterTokenResponse { access_token, expires_in, token_type }))
     }
 
+    /// Needs no token, as it is how a person with a client certificate gets the first one.
     async fn onboard_cluster(
         &self,
         request: Request<OnboardClusterRequest>,
