@@ -1,1 +1,12 @@
 //! The agent of one node: pod logs and host conditions.
+//!
+//! It knows no API server: whose log a file is says its path, and what is
+//! wanted of a pod says the aggregator, over the agent link.
+
+pub mod agent;
+pub mod config;
+pub mod host;
+pub mod limits;
+pub mod metrics;
+pub mod pods;
+pub mod story;

@@ -1,1 +1,49 @@
 //! The agent's end of the agent link.
+//!
+//! [`connection`] keeps one stream to the leading aggregator alive and turns
+//! what arrives into [`Event`]s; a [`Session`] is the sending half of one stream,
+//! with its credit; [`batch`] writes log records in their wire form; [`ship`]
+//! joins the log engine to all of that.
+
+pub mod batch;
+pub mod connection;
+pub mod session;
+pub mod ship;
+
+use std::time::Duration;
+
+use kestrel_proto::node::v1::PodUpdate;
+
+pub use session::Session;
+
+/// What happens on the link, in the order in which it happens.
+#[derive(Debug)]
+pub enum Event {
+    /// A stream is open; everything is sent through its session.
+    Connected {
+        /// The sending half.
+        session: Session,
+        /// Version of the aggregator's program, for people.
+        software_version: String,
+    },
+    /// Batches up to and including this id need not be kept any longer.
+    Ack(u64),
+    /// A batch did not reach the cloud.
+    Nack {
+        /// Its id.
+        id: u64,
+        /// Why, for people.
+        reason: String,
+    },
+    /// The aggregator let go of this many payload bytes.
+    Credit(u64),
+    /// Pods came, changed or went.
+    Pods(PodUpdate),
+    /// The stream ended, or could not be opened.
+    Disconnected {
+        /// Why, and what would help.
+        reason: String,
+        /// When the next attempt is made.
+        retry_in: Duration,
+    },
+}

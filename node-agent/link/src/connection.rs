@@ -1,0 +1,287 @@
+//! One stream to the aggregator, opened again whenever it ends.
+
+use std::{
+    error::Error as _,
+    fs, io,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use http::Uri;
+use kestrel_proto::node::v1::{
+    AgentMessage, AggregatorMessage, Hello, Welcome, agent_link_client::AgentLinkClient, agent_message,
+    aggregator_message::Message,
+};
+use kestrel_runtime::{
+    backoff::Backoff,
+    tls::{self, client::ConnectError, client::Connector, client::Target},
+};
+use rustls::ClientConfig;
+use tokio::{sync::mpsc, time::timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Request, Status, Streaming, metadata::MetadataMap, transport::Endpoint};
+
+use crate::{
+    Event,
+    session::{QUEUED_MESSAGES, Session},
+};
+
+/// First and longest wait between two attempts.
+pub const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// A refusal may ask for a longer wait than our own, but not for any.
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
+
+/// How long the aggregator may take for its first message.
+const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A silent connection is probed after the first and given up after both.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
+
+/// Events that nobody took yet.
+const QUEUED_EVENTS: usize = 64;
+
+/// Metadata key of a refusal: milliseconds to wait.
+const RETRY_AFTER: &str = "retry-after-ms";
+
+/// Where the certificate authority of the link is.
+#[derive(Clone, Debug)]
+pub enum Authority {
+    /// In a file, which may come later and may change.
+    File(PathBuf),
+    /// Given as PEM text.
+    Pem(String),
+}
+
+/// What the link needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `https://host:port`.
+    pub endpoint: Uri,
+    /// Who signs the aggregator's certificate.
+    pub authority: Authority,
+    /// The projected token; it is replaced while we run.
+    pub token_file: PathBuf,
+    /// What we say of ourselves.
+    pub hello: Hello,
+    /// First and longest wait between two attempts, [`RETRY`] but in tests.
+    pub retry: (Duration, Duration),
+}
+
+/// Why there is no stream.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("{0}")]
+    Endpoint(String),
+    #[error("the token {} {problem} (KESTREL_LINK_TOKEN_FILE)", file.display())]
+    Token { file: PathBuf, problem: String },
+    #[error("the certificate authority of the agent link {problem} ({setting})")]
+    Authority { problem: String, setting: &'static str },
+    #[error("{0}")]
+    Connect(String),
+    #[error("the aggregator does not accept our token: {0}")]
+    Unauthenticated(String),
+    #[error("the aggregator does not let us speak: {0}")]
+    Denied(String),
+    #[error("the aggregator cannot take us now: {message}")]
+    Later { message: String, wait: Option<Duration> },
+    #[error("the stream failed: {0}")]
+    Stream(String),
+    #[error("the aggregator ended the stream")]
+    Ended,
+    #[error("the aggregator said nothing for {} s after the stream was opened", WELCOME_TIMEOUT.as_secs())]
+    Silent,
+    #[error(transparent)]
+    Unwelcome(#[from] crate::session::Unwelcome),
+}
+
+/// The keeper of the stream.
+#[derive(Debug)]
+pub struct Link {
+    config: Config,
+    events: mpsc::Sender<Event>,
+}
+
+impl Link {
+    /// A link and what will happen on it.
+    pub fn new(config: Config) -> (Self, mpsc::Receiver<Event>) {
+        let (events, received) = mpsc::channel(QUEUED_EVENTS);
+        (Self { config, events }, received)
+    }
+
+    /// Keeps a stream open until nobody takes the events any more.
+    pub async fn run(self) {
+        tokio::select! {
+            () = self.keep_open() => {}
+            () = self.events.closed() => {}
+        }
+    }
+
+    async fn keep_open(&self) {
+        let mut backoff = Backoff::new(self.config.retry.0, self.config.retry.1);
+        loop {
+            let (failure, lived) = self.attempt().await;
+            let own = backoff.next(lived);
+            let retry_in = match &failure {
+                Failure::Later { wait: Some(wait), .. } => (*wait).min(LONGEST_WAIT),
+                _ => own,
+            };
+            let reason = failure.to_string();
+            if self.events.send(Event::Disconnected { reason, retry_in }).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(retry_in).await;
+        }
+    }
+
+    /// Opens a stream and follows it; why it ended and how long it lived.
+    async fn attempt(&self) -> (Failure, Duration) {
+        let (welcome, session, mut incoming) = match self.open().await {
+            Ok(open) => open,
+            Err(failure) => return (failure, Duration::ZERO),
+        };
+        let since = Instant::now();
+        let connected = Event::Connected { session, software_version: welcome.software_version };
+        let failure = match self.events.send(connected).await {
+            Ok(()) => self.follow(&mut incoming).await,
+            Err(_) => Failure::Ended,
+        };
+        (failure, since.elapsed())
+    }
+
+    async fn follow(&self, incoming: &mut Streaming<AggregatorMessage>) -> Failure {
+        loop {
+            let event = match incoming.message().await {
+                Ok(Some(message)) => match message.message {
+                    Some(Message::Ack(ack)) => Event::Ack(ack.up_to_id),
+                    Some(Message::Nack(nack)) => Event::Nack { id: nack.id, reason: nack.reason },
+                    Some(Message::Credit(credit)) => Event::Credit(credit.bytes),
+                    Some(Message::PodUpdate(update)) => Event::Pods(update),
+                    // A second Welcome changes nothing; what a newer aggregator
+                    // says beyond this is not for us.
+                    Some(Message::Welcome(_)) | None => continue,
+                },
+                Ok(None) => return Failure::Ended,
+                Err(status) => return refusal(&status),
+            };
+            if self.events.send(event).await.is_err() {
+                return Failure::Ended;
+            }
+        }
+    }
+
+    async fn open(&self) -> Result<(Welcome, Session, Streaming<AggregatorMessage>), Failure> {
+        let connector = Connector(self.target()?);
+        let authorization = format!("Bearer {}", self.token()?)
+            .parse()
+            .map_err(|_| self.token_failure("does not hold a token".into()))?;
+        // TLS is the connector's work, so the transport is told of plain HTTP.
+        let authority = self.config.endpoint.authority().map_or("", http::uri::Authority::as_str);
+        let channel = Endpoint::from_shared(format!("http://{authority}"))
+            .map_err(|error| Failure::Endpoint(error.to_string()))?
+            .origin(self.config.endpoint.clone())
+            .http2_keep_alive_interval(KEEPALIVE.0)
+            .keep_alive_timeout(KEEPALIVE.1)
+            .keep_alive_while_idle(true)
+            .connect_with_connector(connector)
+            .await
+            .map_err(|error| self.unreachable(&error))?;
+        let (messages, queue) = mpsc::channel(QUEUED_MESSAGES);
+        let hello = agent_message::Message::Hello(self.config.hello.clone());
+        // The queue is empty, so this can't fail.
+        let _sent = messages.try_send(AgentMessage { message: Some(hello) });
+        let mut request = Request::new(ReceiverStream::new(queue));
+        request.metadata_mut().insert("authorization", authorization);
+        let mut client = AgentLinkClient::new(channel);
+        let begin = async {
+            let mut incoming = client.attach(request).await.map_err(|status| refusal(&status))?.into_inner();
+            let first = incoming.message().await.map_err(|status| refusal(&status))?;
+            Ok::<_, Failure>((first, incoming))
+        };
+        let (first, incoming) = timeout(WELCOME_TIMEOUT, begin).await.map_err(|_| Failure::Silent)??;
+        match first.map(|message| message.message) {
+            Some(Some(Message::Welcome(welcome))) => {
+                let session = Session::open(&welcome, messages)?;
+                Ok((welcome, session, incoming))
+            }
+            Some(_) => Err(Failure::Stream("its first message is not a welcome".into())),
+            None => Err(Failure::Ended),
+        }
+    }
+
+    /// Address, name and trust as they are now.
+    fn target(&self) -> Result<Target, Failure> {
+        let endpoint = &self.config.endpoint;
+        let host = endpoint.host().filter(|_| endpoint.scheme_str() == Some("https")).ok_or_else(|| {
+            Failure::Endpoint(format!("{endpoint} is not usable: it has to be https://host:port (KESTREL_LINK_ENDPOINT)"))
+        })?;
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let (pem, setting) = match &self.config.authority {
+            Authority::Pem(pem) => (pem.clone().into_bytes(), "KESTREL_LINK_CA"),
+            Authority::File(path) => {
+                let pem = fs::read(path).map_err(|error| {
+                    let text = match error.kind() {
+                        io::ErrorKind::NotFound => format!(
+                            "is not there yet: {} is filled by the aggregator when it starts to lead",
+                            path.display()
+                        ),
+                        _ => format!("cannot be read from {}: {error}", path.display()),
+                    };
+                    Failure::Authority { problem: text, setting: "KESTREL_LINK_CA_FILE" }
+                })?;
+                (pem, "KESTREL_LINK_CA_FILE")
+            }
+        };
+        let roots = tls::roots(&pem).map_err(|error| Failure::Authority { problem: error.to_string(), setting })?;
+        let mut config = ClientConfig::builder_with_provider(tls::provider())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| Failure::Endpoint(error.to_string()))?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let port = endpoint.port_u16().unwrap_or(443);
+        Ok(Target { server_name: host.clone(), host, port, config: Arc::new(config) })
+    }
+
+    fn token(&self) -> Result<String, Failure> {
+        let token = fs::read_to_string(&self.config.token_file)
+            .map_err(|error| self.token_failure(format!("cannot be read: {error}")))?;
+        match token.trim() {
+            "" => Err(self.token_failure("is empty".into())),
+            token => Ok(token.to_owned()),
+        }
+    }
+
+    fn token_failure(&self, problem: String) -> Failure {
+        Failure::Token { file: self.config.token_file.clone(), problem }
+    }
+
+    fn unreachable(&self, error: &tonic::transport::Error) -> Failure {
+        let mut cause = error.source();
+        while let Some(inner) = cause {
+            if let Some(error) = inner.downcast_ref::<ConnectError>() {
+                return Failure::Connect(format!("{}: {error}", self.config.endpoint));
+            }
+            cause = inner.source();
+        }
+        Failure::Connect(format!("{}: {error}", self.config.endpoint))
+    }
+}
+
+/// What a status means for us.
+fn refusal(status: &Status) -> Failure {
+    let message = status.message().to_owned();
+    match status.code() {
+        Code::Unauthenticated => Failure::Unauthenticated(message),
+        Code::PermissionDenied => Failure::Denied(message),
+        Code::Unavailable | Code::ResourceExhausted => {
+            Failure::Later { message, wait: retry_after(status.metadata()) }
+        }
+        code => Failure::Stream(format!("{message} ({code:?})")),
+    }
+}
+
+fn retry_after(metadata: &MetadataMap) -> Option<Duration> {
+    metadata.get(RETRY_AFTER)?.to_str().ok()?.parse().ok().map(Duration::from_millis)
+}

@@ -1,0 +1,261 @@
+//! Files to the aggregator: batches are filled from the log engine as far as
+//! credit goes, and answers move the engine's positions.
+
+use std::{
+    ops::ControlFlow,
+    time::{Duration, Instant, SystemTime},
+};
+
+use bytes::Bytes;
+use kestrel_proto::node::v1::{HostReport, PodUpdate};
+use kestrel_tail::{
+    engine::{Engine, Record},
+    position::store::StoreError,
+    time::Timestamp,
+};
+
+use crate::{Event, Session, batch::Builder};
+
+/// A batch of this size is sent at once.
+pub const FLUSH_BYTES: usize = 256 * 1024;
+
+/// A batch this old is sent whatever its size.
+pub const FLUSH_AGE: Duration = Duration::from_millis(200);
+
+/// zstd's fast level: several times the speed of its default for about the
+/// same size of log text.
+const ZSTD_LEVEL: i32 = 1;
+
+/// Turns of reading before others get theirs.
+const TURNS: usize = 32;
+
+/// Looking for new bytes starts with this pause and doubles while there are none.
+const POLL: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
+
+/// How often positions are written at most.
+const SAVE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What was shipped since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shipped {
+    /// Batches handed to the link.
+    pub batches: u64,
+    /// Their records.
+    pub lines: u64,
+    /// Their bytes before compression.
+    pub content_bytes: u64,
+    /// Their bytes after compression.
+    pub payload_bytes: u64,
+    /// Batches that the aggregator gave back.
+    pub refused: u64,
+}
+
+/// What happened on the link besides batches and their answers.
+#[derive(Debug)]
+pub enum Notice {
+    /// A stream is open.
+    Connected,
+    /// Pods came, changed or went.
+    Pods(PodUpdate),
+    /// The stream ended, or could not be opened.
+    Disconnected {
+        /// Why, and what would help.
+        reason: String,
+        /// When the next attempt is made.
+        retry_in: Duration,
+    },
+}
+
+/// A batch that waits for credit.
+#[derive(Debug)]
+struct Held {
+    payload: Bytes,
+    content_bytes: usize,
+    lines: u64,
+}
+
+/// The engine and the open stream, if there is one.
+#[derive(Debug)]
+pub struct Shipper {
+    /// The log engine; its owner has it scan and decides policies.
+    pub engine: Engine,
+    session: Option<Session>,
+    builder: Builder,
+    /// When the oldest record of the builder was read.
+    opened: Option<Instant>,
+    held: Option<Held>,
+    pause: Duration,
+    saved: Instant,
+    save_error: Option<StoreError>,
+    shipped: Shipped,
+}
+
+impl Shipper {
+    /// Ships what `engine` reads once a stream is open.
+    pub fn new(engine: Engine, now: Instant) -> Self {
+        Self {
+            engine,
+            session: None,
+            builder: Builder::default(),
+            opened: None,
+            held: None,
+            pause: POLL.0,
+            saved: now,
+            save_error: None,
+            shipped: Shipped::default(),
+        }
+    }
+
+    /// Takes what the link reports, and passes on what its owner has to know.
+    pub fn take(&mut self, event: Event) -> Option<Notice> {
+        match event {
+            Event::Connected { session, software_version } => {
+                tracing::debug!("the aggregator's version is {software_version}");
+                self.session = Some(session);
+                self.pause = POLL.0;
+                return Some(Notice::Connected);
+            }
+            Event::Ack(up_to) => self.engine.ack(up_to),
+            Event::Nack { id, reason } => {
+                tracing::debug!("batch {id} is read again: {reason}");
+                self.shipped.refused += 1;
+                self.engine.nack(id);
+            }
+            Event::Credit(bytes) => {
+                if let Some(session) = &mut self.session {
+                    session.grant(bytes);
+                }
+            }
+            Event::Pods(update) => return Some(Notice::Pods(update)),
+            Event::Disconnected { reason, retry_in } => {
+                self.session = None;
+                self.held = None;
+                self.opened = None;
+                self.builder.clear();
+                self.engine.rewind();
+                return Some(Notice::Disconnected { reason, retry_in });
+            }
+        }
+        None
+    }
+
+    /// Does all that can be done now without waiting, and says after which
+    /// time there is more to do if nothing happens on the link until then.
+    pub fn pump(&mut self, now: Instant, wall: Timestamp) -> Duration {
+        if now.saturating_duration_since(self.saved) >= SAVE_INTERVAL {
+            self.save();
+            self.saved = now;
+        }
+        if self.session.is_none() || !self.send_held() {
+            return POLL.1;
+        }
+        self.engine.poll(now);
+        for _ in 0..TURNS {
+            let read = self.fill(now, wall);
+            if read {
+                self.pause = POLL.0;
+            }
+            let full = self.builder.bytes() >= FLUSH_BYTES;
+            let due = self.opened.is_some_and(|opened| now.saturating_duration_since(opened) >= FLUSH_AGE);
+            if (full || due) && !self.flush() {
+                return POLL.1;
+            }
+            if !read {
+                let pause = self.pause;
+                self.pause = (pause * 2).min(POLL.1);
+                let flush_in = self.opened.map(|opened| FLUSH_AGE.saturating_sub(now.saturating_duration_since(opened)));
+                return flush_in.map_or(pause, |flush_in| flush_in.min(pause));
+            }
+        }
+        Duration::ZERO
+    }
+
+    /// Sends what was read, whatever its age; false if the link does not take it.
+    pub fn flush(&mut self) -> bool {
+        if !self.send_held() {
+            return false;
+        }
+        self.opened = None;
+        if self.builder.content().is_empty() {
+            return true;
+        }
+        let content = self.builder.content();
+        let payload = match zstd::bulk::compress(content, ZSTD_LEVEL) {
+            Ok(payload) => payload.into(),
+            Err(error) => {
+                // Only memory can be short here: read it again later.
+                tracing::warn!("a batch could not be compressed and is read again: {error}");
+                self.builder.clear();
+                self.engine.rewind();
+                return false;
+            }
+        };
+        self.held = Some(Held { payload, content_bytes: content.len(), lines: self.builder.lines() });
+        self.builder.clear();
+        self.send_held()
+    }
+
+    /// Writes positions that changed.
+    pub fn save(&mut self) {
+        self.save_error = self.engine.save(SystemTime::now()).err();
+    }
+
+    /// Why positions could not be written, if that was so the last time.
+    pub fn save_error(&self) -> Option<&StoreError> {
+        self.save_error.as_ref()
+    }
+
+    /// Sends the node's conditions; false if the link does not take them now.
+    pub fn report(&self, report: HostReport) -> bool {
+        self.session.as_ref().is_some_and(|session| session.report(report))
+    }
+
+    /// Whether a stream is open.
+    pub fn is_connected(&self) -> bool {
+        self.session.is_some()
+    }
+
+    /// Payload bytes that the aggregator has not let go of.
+    pub fn under_way(&self) -> u64 {
+        self.session.as_ref().map_or(0, Session::under_way)
+    }
+
+    /// Whether everything that was read was taken off our hands.
+    pub fn is_delivered(&self) -> bool {
+        self.session.is_some() && self.under_way() == 0 && self.held.is_none() && self.opened.is_none()
+    }
+
+    /// Counters since the start.
+    pub fn shipped(&self) -> Shipped {
+        self.shipped
+    }
+
+    /// One turn of reading into the batch; false if there was nothing to read.
+    fn fill(&mut self, now: Instant, wall: Timestamp) -> bool {
+        let Some(session) = &self.session else { return false };
+        let builder = &mut self.builder;
+        let emit = |record: Record<'_>| {
+            builder.record(&Record { timestamp: record.timestamp.or(Some(wall)), ..record });
+            if builder.bytes() < FLUSH_BYTES { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        };
+        let Some(chunk) = self.engine.read(session.next_id(), now, emit) else { return false };
+        builder.close(&chunk);
+        if chunk.entries > 0 {
+            self.opened.get_or_insert(now);
+        }
+        true
+    }
+
+    fn send_held(&mut self) -> bool {
+        let (Some(held), Some(session)) = (&self.held, &mut self.session) else { return true };
+        if !session.send(&held.payload, held.content_bytes) {
+            return false;
+        }
+        self.shipped.batches += 1;
+        self.shipped.lines += held.lines;
+        self.shipped.content_bytes += held.content_bytes as u64;
+        self.shipped.payload_bytes += held.payload.len() as u64;
+        self.held = None;
+        true
+    }
+}

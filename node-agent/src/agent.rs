@@ -1,0 +1,209 @@
+//! The agent's one loop: files, link, host and story.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant, SystemTime},
+};
+
+use anyhow::bail;
+use http::Uri;
+use kestrel_link::{
+    Event,
+    ship::{Notice, Shipper},
+};
+use kestrel_proto::node::v1::HostReport;
+use kestrel_runtime::admin::Ready;
+use kestrel_tail::{
+    discover::{Layout, Source},
+    engine::Engine,
+    position::store::Store,
+    time::Timestamp,
+};
+use tokio::{
+    sync::mpsc,
+    task::yield_now,
+    time::{MissedTickBehavior, interval, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::Config,
+    host::{condition::Conditions, sample::Sample},
+    metrics::Metrics,
+    pods::Pods,
+    story::{Sentence, Story},
+};
+
+/// How often directories are looked at.
+const SCAN: Duration = Duration::from_secs(1);
+
+/// At the end the aggregator gets this long to take what was sent.
+const LAST_WAIT: Duration = Duration::from_secs(5);
+
+/// Everything the agent knows.
+pub struct Agent {
+    node: String,
+    endpoint: Uri,
+    pod_logs: PathBuf,
+    shipper: Shipper,
+    pods: Pods,
+    conditions: Conditions,
+    /// The aggregator has not been told of the conditions as they are.
+    report_due: bool,
+    story: Story,
+    metrics: Metrics,
+    linked: Ready,
+}
+
+impl Agent {
+    /// An agent that goes on where the stored positions say.
+    pub fn new(config: &Config, metrics: Metrics, linked: Ready) -> Self {
+        let mut beginning = vec![Sentence::Note(format!(
+            "the agent of node {} reads the logs in {} and keeps positions in {}",
+            config.node,
+            config.pod_logs.display(),
+            config.state.display()
+        ))];
+        if let Some((namespace, name)) = &config.own_pod {
+            beginning.push(Sentence::Note(format!("not following {namespace}/{name}: that is this log")));
+        }
+        if config.runtime_socket.is_none() {
+            let text = "the container runtime's health is not watched: KESTREL_RUNTIME_SOCKET is not set";
+            beginning.push(Sentence::Note(text.to_owned()));
+        }
+        let store = Store::load(&config.state).unwrap_or_else(|problem| {
+            beginning.push(Sentence::Warning(format!("{problem}; all retained logs are read again")));
+            Store::empty(&config.state)
+        });
+        beginning.iter().for_each(Sentence::tell);
+        let layout = Layout::Pods { except: config.own_pod.clone() };
+        let source = Source { directory: config.pod_logs.clone(), layout };
+        Self {
+            node: config.node.clone(),
+            endpoint: config.endpoint.clone(),
+            pod_logs: config.pod_logs.clone(),
+            shipper: Shipper::new(Engine::new(vec![source], store), Instant::now()),
+            pods: Pods::default(),
+            conditions: Conditions::default(),
+            report_due: false,
+            story: Story::default(),
+            metrics,
+            linked,
+        }
+    }
+
+    /// Works until the drain, then hands over what was read and writes positions.
+    ///
+    /// # Errors
+    /// The link ended by itself, which it never does.
+    pub async fn run(
+        mut self,
+        mut events: mpsc::Receiver<Event>,
+        mut samples: mpsc::Receiver<Sample>,
+        drain: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let mut scan = interval(SCAN);
+        scan.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pause = Duration::ZERO;
+        while !drain.is_cancelled() {
+            if pause.is_zero() {
+                yield_now().await;
+            }
+            tokio::select! {
+                () = drain.cancelled() => {}
+                event = events.recv() => match event {
+                    Some(event) => self.on_event(event),
+                    None => bail!("the agent link ended"),
+                },
+                Some(sample) = samples.recv() => self.on_sample(&sample),
+                _ = scan.tick() => self.scan(),
+                () = sleep(pause) => {}
+            }
+            self.report();
+            pause = self.shipper.pump(Instant::now(), now());
+        }
+        self.end(&mut events).await;
+        Ok(())
+    }
+
+    fn on_event(&mut self, event: Event) {
+        match self.shipper.take(event) {
+            Some(Notice::Connected) => {
+                self.pods.connected(Instant::now());
+                self.report_due = true;
+                self.linked.set(true);
+                self.story.connected(&self.endpoint).tell();
+            }
+            Some(Notice::Disconnected { reason, retry_in }) => {
+                self.pods.disconnected();
+                tell(self.story.disconnected(&reason, retry_in, Instant::now()));
+            }
+            Some(Notice::Pods(update)) => {
+                self.pods.update(update);
+                self.pods.assign(&mut self.shipper.engine, Instant::now());
+            }
+            None => {}
+        }
+    }
+
+    fn on_sample(&mut self, sample: &Sample) {
+        self.report_due |= self.conditions.update(sample, SystemTime::now());
+        self.story.conditions(self.conditions.current()).iter().for_each(Sentence::tell);
+    }
+
+    fn scan(&mut self) {
+        let now = Instant::now();
+        let engine = &mut self.shipper.engine;
+        engine.scan(now);
+        self.pods.assign(engine, now);
+        tell(self.story.pods(engine.origins(), &self.pod_logs, now));
+        self.story.problems(engine.problems()).iter().for_each(Sentence::tell);
+        tell(self.story.lost(engine.stats().bytes_lost, now));
+        tell(self.story.positions(self.shipper.save_error().map(ToString::to_string)));
+        self.metrics.update(&self.shipper);
+    }
+
+    fn report(&mut self) {
+        if self.report_due && !self.conditions.current().is_empty() && self.shipper.is_connected() {
+            let now = SystemTime::now();
+            let conditions = self.conditions.current().iter().map(|condition| condition.to_wire(now)).collect();
+            self.report_due = !self.shipper.report(HostReport { conditions });
+        }
+    }
+
+    /// Nothing more is read; what was read is handed over if the aggregator
+    /// takes it. What it does not take is read again after the restart.
+    async fn end(&mut self, events: &mut mpsc::Receiver<Event>) {
+        let hand_over = async {
+            while self.shipper.is_connected() {
+                if self.shipper.flush() && self.shipper.is_delivered() {
+                    break;
+                }
+                match timeout(Duration::from_millis(100), events.recv()).await {
+                    Ok(Some(event)) => drop(self.shipper.take(event)),
+                    Ok(None) => break,
+                    Err(_) => {}
+                }
+            }
+        };
+        let _handed_over = timeout(LAST_WAIT, hand_over).await;
+        self.shipper.save();
+        tell(self.story.positions(self.shipper.save_error().map(ToString::to_string)));
+        let waiting = self.shipper.engine.in_flight();
+        let text = format!(
+            "the agent of node {} ends; {} lines were sent, {waiting} ranges of files were not acknowledged yet and will be read again",
+            self.node,
+            self.shipper.shipped().lines
+        );
+        Sentence::Note(text).tell();
+    }
+}
+
+fn tell(sentence: Option<Sentence>) {
+    sentence.iter().for_each(Sentence::tell);
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timestamp { seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX), nanos: since.subsec_nanos() }
+}

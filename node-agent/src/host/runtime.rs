@@ -1,0 +1,65 @@
+//! Asks the container runtime for its version, as the kubelet does, to see
+//! that it answers.
+
+use std::{path::Path, time::Duration};
+
+use http::uri::PathAndQuery;
+use hyper_util::rt::TokioIo;
+use tokio::{net::UnixStream, time::timeout};
+use tonic::{Request, client::Grpc, transport::Endpoint};
+use tonic_prost::ProstCodec;
+use tower::service_fn;
+
+/// The kubelet's own limit is two minutes; a version takes a runtime that is
+/// well some milliseconds.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// `runtime.v1.VersionRequest` of the Container Runtime Interface.
+#[derive(Clone, PartialEq, prost::Message)]
+struct VersionRequest {
+    #[prost(string, tag = "1")]
+    version: String,
+}
+
+/// `runtime.v1.VersionResponse`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct VersionResponse {
+    #[prost(string, tag = "2")]
+    runtime_name: String,
+    #[prost(string, tag = "3")]
+    runtime_version: String,
+}
+
+/// The runtime's name and version.
+///
+/// # Errors
+/// Why it did not answer.
+pub async fn version(socket: &Path) -> Result<String, String> {
+    timeout(TIMEOUT, ask(socket)).await.map_err(|_| format!("no answer in {} s", TIMEOUT.as_secs()))?
+}
+
+async fn ask(socket: &Path) -> Result<String, String> {
+    // Connected by hand first: the transport's own error hides the reason.
+    let stream = UnixStream::connect(socket)
+        .await
+        .map_err(|error| format!("{} (KESTREL_RUNTIME_SOCKET): {error}", socket.display()))?;
+    let mut stream = Some(TokioIo::new(stream));
+    let connect = service_fn(move |_| {
+        let stream = stream.take().ok_or_else(|| std::io::Error::other("the connection was lost"));
+        async move { stream }
+    });
+    let channel = Endpoint::from_static("http://localhost")
+        .connect_with_connector(connect)
+        .await
+        .map_err(|error| error.to_string())?;
+    let mut client = Grpc::new(channel);
+    client.ready().await.map_err(|error| error.to_string())?;
+    let path = PathAndQuery::from_static("/runtime.v1.RuntimeService/Version");
+    let codec = ProstCodec::<VersionRequest, VersionResponse>::default();
+    let answer = client
+        .unary(Request::new(VersionRequest::default()), path, codec)
+        .await
+        .map_err(|status| format!("{} ({:?})", status.message(), status.code()))?
+        .into_inner();
+    Ok(format!("{} {}", answer.runtime_name, answer.runtime_version))
+}

@@ -1,0 +1,96 @@
+//! What `/metrics` shows.
+
+use std::sync::atomic::Ordering;
+
+use kestrel_link::ship::Shipper;
+use prometheus_client::{
+    metrics::{counter::Counter, gauge::Gauge},
+    registry::Registry,
+};
+
+/// The agent's metrics.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    lines_read: Counter,
+    bytes_read: Counter,
+    lines_left_out: Counter,
+    lines_malformed: Counter,
+    lines_continued: Counter,
+    lines_cleaned: Counter,
+    bytes_lost: Counter,
+    lines_sent: Counter,
+    batches_sent: Counter,
+    batches_refused: Counter,
+    content_bytes: Counter,
+    payload_bytes: Counter,
+    link_up: Gauge,
+    link_bytes_under_way: Gauge,
+    ranges_in_flight: Gauge,
+    files_followed: Gauge,
+    bytes_unread: Gauge,
+    problems: Gauge,
+}
+
+impl Metrics {
+    /// Registers all of them.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        let registry = registry.sub_registry_with_prefix("kestrel_agent");
+        for (name, help, counter) in [
+            ("lines_read", "Lines read from container logs", &metrics.lines_read),
+            ("bytes_read", "Bytes of log files that became lines", &metrics.bytes_read),
+            ("lines_left_out", "Lines that the policy of their pod leaves out", &metrics.lines_left_out),
+            ("lines_malformed", "Lines not in the runtime's format, sent as they are", &metrics.lines_malformed),
+            ("lines_continued", "Additional lines that lines over the limit became", &metrics.lines_continued),
+            ("lines_cleaned", "Lines with invalid UTF-8 or NUL that were made text", &metrics.lines_cleaned),
+            ("bytes_lost", "Bytes of log files removed before they could be read", &metrics.bytes_lost),
+            ("lines_sent", "Lines sent to the aggregator", &metrics.lines_sent),
+            ("batches_sent", "Batches sent to the aggregator", &metrics.batches_sent),
+            ("batches_refused", "Batches that the aggregator gave back", &metrics.batches_refused),
+            ("batch_content_bytes", "Bytes of sent batches before compression", &metrics.content_bytes),
+            ("batch_payload_bytes", "Bytes of sent batches", &metrics.payload_bytes),
+        ] {
+            registry.register(name, help, counter.clone());
+        }
+        for (name, help, gauge) in [
+            ("link_up", "Whether the link to the aggregator is open", &metrics.link_up),
+            ("link_bytes_under_way", "Bytes of sent batches that the aggregator holds", &metrics.link_bytes_under_way),
+            ("ranges_in_flight", "Ranges of files that wait for the aggregator's answer", &metrics.ranges_in_flight),
+            ("files_followed", "Log files that are open", &metrics.files_followed),
+            ("bytes_unread", "Bytes of log files that wait to be read", &metrics.bytes_unread),
+            ("problems", "Files and directories that cannot be followed", &metrics.problems),
+        ] {
+            registry.register(name, help, gauge.clone());
+        }
+        metrics
+    }
+
+    /// Takes the numbers of the shipper, which counts by itself.
+    pub fn update(&self, shipper: &Shipper) {
+        let stats = shipper.engine.stats();
+        let shipped = shipper.shipped();
+        for (counter, value) in [
+            (&self.lines_read, stats.lines),
+            (&self.bytes_read, stats.bytes_read),
+            (&self.lines_left_out, stats.left_out),
+            (&self.lines_malformed, stats.malformed),
+            (&self.lines_continued, stats.continued),
+            (&self.lines_cleaned, stats.cleaned),
+            (&self.bytes_lost, stats.bytes_lost),
+            (&self.lines_sent, shipped.lines),
+            (&self.batches_sent, shipped.batches),
+            (&self.batches_refused, shipped.refused),
+            (&self.content_bytes, shipped.content_bytes),
+            (&self.payload_bytes, shipped.payload_bytes),
+        ] {
+            counter.inner().store(value, Ordering::Relaxed);
+        }
+        let gauge = |gauge: &Gauge, value: u64| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        gauge(&self.link_up, shipper.is_connected().into());
+        gauge(&self.link_bytes_under_way, shipper.under_way());
+        gauge(&self.ranges_in_flight, shipper.engine.in_flight() as u64);
+        gauge(&self.files_followed, shipper.engine.files() as u64);
+        gauge(&self.bytes_unread, shipper.engine.unread_bytes());
+        gauge(&self.problems, shipper.engine.problems().len() as u64);
+    }
+}

@@ -1,0 +1,273 @@
+//! The node's story: what a person reads in this agent's log. One sentence per
+//! change, never one per record; what stays as it is, is not said again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use kestrel_tail::{
+    discover::Origin,
+    engine::{Policy, Problems},
+};
+
+use crate::host::condition::Condition;
+
+/// Pods come and go in waves: they are told together, this often at most.
+const WAVE: Duration = Duration::from_secs(5);
+
+/// A state that needs somebody is repeated this rarely.
+const REMINDER: Duration = Duration::from_secs(600);
+
+/// Names told one by one; of more only the number is told.
+const NAMES: usize = 5;
+
+/// A sentence of the story.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sentence {
+    /// Something changed.
+    Note(String),
+    /// Something changed that may need somebody; nothing is lost so far.
+    Warning(String),
+}
+
+impl Sentence {
+    /// Writes it to the log.
+    pub fn tell(&self) {
+        match self {
+            Self::Note(text) => tracing::info!("{text}"),
+            Self::Warning(text) => tracing::warn!("{text}"),
+        }
+    }
+}
+
+/// What was told last.
+#[derive(Debug, Default)]
+pub struct Story {
+    pods: BTreeMap<String, bool>,
+    containers: usize,
+    pods_told: Option<Instant>,
+    problems: BTreeMap<PathBuf, String>,
+    link: Link,
+    conditions: BTreeMap<&'static str, Condition>,
+    positions: Option<String>,
+    bytes_lost: u64,
+    lost_told: Option<Instant>,
+}
+
+#[derive(Debug, Default)]
+enum Link {
+    #[default]
+    New,
+    Up,
+    Down {
+        reason: String,
+        told: Instant,
+    },
+}
+
+impl Story {
+    /// The containers whose files there are, and what is wanted of them.
+    pub fn pods<'a>(
+        &mut self,
+        origins: impl Iterator<Item = (&'a Origin, Option<Policy>)>,
+        directory: &std::path::Path,
+        now: Instant,
+    ) -> Option<Sentence> {
+        if self.pods_told.is_some_and(|told| now.saturating_duration_since(told) < WAVE) {
+            return None;
+        }
+        let mut pods = BTreeMap::new();
+        let mut containers = 0;
+        for (origin, policy) in origins.filter(|(_, policy)| *policy != Some(Policy::Off)) {
+            let pod = format!("{}/{}", origin.namespace, origin.pod);
+            *pods.entry(pod).or_insert(false) |= policy.is_some();
+            containers += 1;
+        }
+        if self.pods == pods && self.containers == containers && self.pods_told.is_some() {
+            return None;
+        }
+        let came: Vec<_> = pods.keys().filter(|pod| !self.pods.contains_key(*pod)).collect();
+        let went: Vec<_> = self.pods.keys().filter(|pod| !pods.contains_key(*pod)).collect();
+        let undecided = pods.values().filter(|decided| !**decided).count();
+        let mut text = format!(
+            "following {} of {} in {}",
+            count(containers, "container"),
+            count(pods.len(), "pod"),
+            directory.display()
+        );
+        if undecided > 0 {
+            text += &format!(", {undecided} of them until the aggregator says what is wanted of them");
+        }
+        if self.pods_told.is_some() {
+            text += &named("; new", &came);
+            text += &named("; gone", &went);
+        }
+        self.pods = pods;
+        self.containers = containers;
+        self.pods_told = Some(now);
+        Some(Sentence::Note(text))
+    }
+
+    /// What cannot be followed.
+    pub fn problems(&mut self, problems: &Problems) -> Vec<Sentence> {
+        let mut told = Vec::new();
+        for (path, problem) in problems {
+            if self.problems.get(path) != Some(problem) {
+                told.push(Sentence::Warning(format!("{}: {problem}", path.display())));
+            }
+        }
+        let mended: BTreeSet<_> = self.problems.keys().filter(|path| !problems.contains_key(*path)).collect();
+        told.extend(mended.iter().map(|path| Sentence::Note(format!("{}: no problem any more", path.display()))));
+        self.problems.clone_from(problems);
+        told
+    }
+
+    /// The link is up.
+    pub fn connected(&mut self, endpoint: &http::Uri) -> Sentence {
+        self.link = Link::Up;
+        Sentence::Note(format!("connected to the aggregator at {endpoint}"))
+    }
+
+    /// The link is down, or still is.
+    pub fn disconnected(&mut self, reason: &str, retry_in: Duration, now: Instant) -> Option<Sentence> {
+        if let Link::Down { reason: before, told } = &self.link
+            && before == reason
+            && now.saturating_duration_since(*told) < REMINDER
+        {
+            return None;
+        }
+        self.link = Link::Down { reason: reason.to_owned(), told: now };
+        Some(Sentence::Warning(format!(
+            "no connection to the aggregator: {reason}; the next attempt is in {:.1} s, until then the log files are the buffer",
+            retry_in.as_secs_f32()
+        )))
+    }
+
+    /// The node's conditions.
+    pub fn conditions(&mut self, conditions: &[Condition]) -> Vec<Sentence> {
+        let mut told = Vec::new();
+        for condition in conditions {
+            let before = self.conditions.insert(condition.kind, condition.clone());
+            if before.is_some_and(|before| before.state() == condition.state()) {
+                continue;
+            }
+            let text = format!("{} is {}: {}", condition.kind, condition.status.as_str(), condition.message);
+            told.push(if condition.is_good() { Sentence::Note(text) } else { Sentence::Warning(text) });
+        }
+        told
+    }
+
+    /// Whether positions can be written.
+    pub fn positions(&mut self, problem: Option<String>) -> Option<Sentence> {
+        if self.positions == problem {
+            return None;
+        }
+        let sentence = match &problem {
+            Some(problem) => Sentence::Warning(format!(
+                "positions cannot be kept: {problem}; lines will be read again after a restart (KESTREL_STATE_DIR)"
+            )),
+            None => Sentence::Note("positions are kept again".to_owned()),
+        };
+        self.positions = problem;
+        Some(sentence)
+    }
+
+    /// Bytes that were removed before they could be read.
+    pub fn lost(&mut self, bytes_lost: u64, now: Instant) -> Option<Sentence> {
+        let since = bytes_lost.saturating_sub(self.bytes_lost);
+        if since == 0 || self.lost_told.is_some_and(|told| now.saturating_duration_since(told) < WAVE) {
+            return None;
+        }
+        self.bytes_lost = bytes_lost;
+        self.lost_told = Some(now);
+        Some(Sentence::Warning(format!(
+            "{since} bytes of logs were removed before they could be read: rotation was faster than the link (a larger containerLogMaxSize or containerLogMaxFiles of the kubelet gives more time)"
+        )))
+    }
+}
+
+fn count(number: usize, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}
+
+fn named(what: &str, names: &[&String]) -> String {
+    match names {
+        [] => String::new(),
+        few if few.len() <= NAMES => {
+            format!("{what}: {}", few.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", "))
+        }
+        many => format!("{what}: {} pods", many.len()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn text(sentence: Option<Sentence>) -> String {
+        match sentence {
+            Some(Sentence::Note(text) | Sentence::Warning(text)) => text,
+            None => String::new(),
+        }
+    }
+
+    #[test]
+    fn pods_are_told_in_waves() {
+        let origin = |pod: &str, container: &str| Origin {
+            namespace: "ns".into(),
+            pod: pod.into(),
+            uid: "1".into(),
+            container: container.into(),
+        };
+        let mut story = Story::default();
+        let start = Instant::now();
+        let tell = |story: &mut Story, origins: &[(Origin, Option<Policy>)], after: u64| {
+            let origins = origins.iter().map(|(origin, policy)| (origin, *policy));
+            text(story.pods(origins, Path::new("/var/log/pods"), start + Duration::from_secs(after)))
+        };
+        assert_eq!(tell(&mut story, &[], 0), "following 0 containers of 0 pods in /var/log/pods");
+        let two = [(origin("a", "x"), Some(Policy::All)), (origin("a", "y"), Some(Policy::All))];
+        assert_eq!(tell(&mut story, &two, 1), "");
+        assert_eq!(tell(&mut story, &two, 6), "following 2 containers of 1 pod in /var/log/pods; new: ns/a");
+        assert_eq!(tell(&mut story, &two, 60), "");
+        let other = [(origin("b", "x"), None), (origin("off", "x"), Some(Policy::Off))];
+        assert_eq!(
+            tell(&mut story, &other, 70),
+            "following 1 container of 1 pod in /var/log/pods, 1 of them until the aggregator says what is wanted of them; new: ns/b; gone: ns/a"
+        );
+    }
+
+    #[test]
+    fn a_state_is_told_once() {
+        let mut story = Story::default();
+        let start = Instant::now();
+        let down = |story: &mut Story, reason: &str, at: Instant| {
+            story.disconnected(reason, Duration::from_secs(1), at).is_some()
+        };
+        assert!(down(&mut story, "refused", start));
+        assert!(!down(&mut story, "refused", start + Duration::from_secs(60)));
+        assert!(down(&mut story, "no route", start + Duration::from_secs(61)));
+        assert!(down(&mut story, "no route", start + Duration::from_secs(61) + REMINDER));
+        story.connected(&http::Uri::from_static("https://x:1"));
+        assert!(down(&mut story, "no route", start + Duration::from_secs(700)));
+
+        let mut problems = Problems::from([("/x".into(), "no".into())]);
+        assert_eq!(story.problems(&problems), [Sentence::Warning("/x: no".into())]);
+        assert!(story.problems(&problems).is_empty());
+        problems.clear();
+        assert_eq!(story.problems(&problems), [Sentence::Note("/x: no problem any more".into())]);
+
+        assert!(story.positions(None).is_none());
+        assert!(story.positions(Some("disk full".into())).is_some());
+        assert!(story.positions(Some("disk full".into())).is_none());
+        assert_eq!(story.positions(None), Some(Sentence::Note("positions are kept again".into())));
+
+        assert!(story.lost(10, start).is_some());
+        assert!(story.lost(20, start).is_none(), "waves");
+        assert!(text(story.lost(20, start + WAVE)).starts_with("10 bytes"));
+    }
+}

@@ -1,0 +1,195 @@
+//! The agent against a real stream: what a pod writes arrives, what the host
+//! shows arrives, and nothing is lost over the agent's end.
+
+#[path = "../link/tests/support/aggregator.rs"]
+mod aggregator;
+
+use std::{
+    fs::{self, OpenOptions},
+    io::Write as _,
+    path::PathBuf,
+    time::Duration,
+};
+
+use aggregator::{Aggregator, DEADLINE, Stream, messages};
+use kestrel_link::connection::{self, Link};
+use kestrel_node_agent::{agent::Agent, config::Config, host, metrics::Metrics};
+use kestrel_proto::node::v1::LogPolicy;
+use kestrel_runtime::admin::Readiness;
+use prometheus_client::{encoding::text::encode, registry::Registry};
+use tempfile::TempDir;
+use tokio::{sync::mpsc, task::JoinSet, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+const CREDIT: u64 = 4 << 20;
+
+/// A node: its directories and the agent's tasks.
+struct Node {
+    directory: TempDir,
+    config: Config,
+    tasks: JoinSet<()>,
+    drain: CancellationToken,
+    readiness: Readiness,
+    registry: Registry,
+}
+
+impl Node {
+    fn new(aggregator: &Aggregator) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        fs::create_dir(path("pods")).unwrap();
+        fs::create_dir(path("state")).unwrap();
+        fs::write(path("token"), "secret").unwrap();
+        fs::write(path("ca.crt"), &aggregator.authority_pem).unwrap();
+        let config = Config {
+            node: "n1".into(),
+            own_pod: Some(("kestrel-ai".into(), "agent".into())),
+            health_port: 0,
+            endpoint: aggregator.endpoint.clone(),
+            token_file: path("token"),
+            ca_file: path("ca.crt"),
+            pod_logs: path("pods"),
+            state: path("state"),
+            runtime_socket: Some(path("runtime.sock")),
+        };
+        Self {
+            directory,
+            config,
+            tasks: JoinSet::new(),
+            drain: CancellationToken::new(),
+            readiness: Readiness::default(),
+            registry: Registry::default(),
+        }
+    }
+
+    fn start(&mut self) {
+        self.drain = CancellationToken::new();
+        self.readiness = Readiness::default();
+        self.registry = Registry::default();
+        let retry = (Duration::from_millis(5), Duration::from_millis(50));
+        let (link, events) = Link::new(connection::Config { retry, ..self.config.link() });
+        let (samples, sampled) = mpsc::channel(1);
+        let metrics = Metrics::register(&mut self.registry);
+        let agent = Agent::new(&self.config, metrics, self.readiness.require("link"));
+        let watch = host::watch(self.config.pod_logs.clone(), self.config.runtime_socket.clone(), samples);
+        let drain = self.drain.clone();
+        self.tasks.spawn(link.run());
+        self.tasks.spawn(async { watch.await.unwrap() });
+        self.tasks.spawn(async { agent.run(events, sampled, drain).await.unwrap() });
+    }
+
+    /// Ends the agent; every task has to come home.
+    async fn stop(&mut self) {
+        self.drain.cancel();
+        let all = async { while let Some(ended) = self.tasks.join_next().await { ended.unwrap() } };
+        timeout(DEADLINE, all).await.expect("a task did not end");
+    }
+
+    fn log(&self, pod: &str, uid: &str) -> PathBuf {
+        let directory = self.directory.path().join("pods").join(format!("ns_{pod}_{uid}")).join("app");
+        fs::create_dir_all(&directory).unwrap();
+        directory.join("0.log")
+    }
+
+    fn write(&self, pod: &str, uid: &str, lines: &[&str]) {
+        let mut file = OpenOptions::new().create(true).append(true).open(self.log(pod, uid)).unwrap();
+        for line in lines {
+            writeln!(file, "2026-11-21T13:50:00.5Z stdout F {line}").unwrap();
+        }
+    }
+
+    fn metrics(&self) -> String {
+        let mut text = String::new();
+        encode(&mut text, &self.registry).unwrap();
+        text
+    }
+}
+
+async fn accept(aggregator: &mut Aggregator) -> Stream {
+    let stream = aggregator.accept(CREDIT).await;
+    assert_eq!(stream.hello.node_name, "n1");
+    stream
+}
+
+#[tokio::test]
+async fn a_pods_lines_arrive_as_its_policy_says() {
+    let mut aggregator = Aggregator::start().await;
+    let mut node = Node::new(&aggregator);
+    node.write("web", "1-1", &["ERROR bad", "fine"]);
+    node.write("own", "2-2", &["never named"]);
+    fs::create_dir_all(node.directory.path().join("pods/kestrel-ai_agent_3-3/agent")).unwrap();
+    node.start();
+    let mut stream = accept(&mut aggregator).await;
+    stream.pod("ns", "web", "1-1", LogPolicy::Errors).await;
+    let (_, content) = stream.batch().await;
+    let chunk = &content.logs[0];
+    assert_eq!((chunk.pod_namespace.as_str(), chunk.pod_name.as_str(), chunk.pod_uid.as_str()), ("ns", "web", "1-1"));
+    assert_eq!((chunk.container_name.as_str(), chunk.previous_container, chunk.lines_left_out), ("app", false, 1));
+    assert_eq!(messages(&content), ["ERROR bad"]);
+    assert_eq!(chunk.entries[0].level, "ERROR");
+    assert_eq!(chunk.entries[0].timestamp.unwrap().nanos, 500_000_000);
+    assert!(node.readiness.missing().is_empty());
+
+    stream.pod("ns", "web", "1-1", LogPolicy::All).await;
+    node.write("web", "1-1", &["also fine"]);
+    let (_, content) = stream.batch().await;
+    assert_eq!(messages(&content), ["also fine"]);
+    drop(stream);
+    node.stop().await;
+    let metrics = node.metrics();
+    for line in ["kestrel_agent_lines_sent_total 2", "kestrel_agent_lines_left_out_total 1"] {
+        assert!(metrics.contains(line), "{metrics}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_not_acknowledged_is_sent_again_after_a_restart() {
+    let mut aggregator = Aggregator::start().await;
+    let mut node = Node::new(&aggregator);
+    node.write("web", "1-1", &["one"]);
+    node.start();
+    let mut stream = accept(&mut aggregator).await;
+    stream.pod("ns", "web", "1-1", LogPolicy::All).await;
+    assert_eq!(stream.lines(1).await, ["one"]);
+    node.write("web", "1-1", &["two"]);
+    let (batch, content) = stream.batch().await;
+    assert_eq!(messages(&content), ["two"]);
+    let before = content.logs[0].clone();
+    // Taken off its hands, but not yet in the cloud: the agent need not wait for that.
+    stream.credit(batch.payload.len() as u64).await;
+    node.stop().await;
+    drop(stream);
+
+    node.write("web", "1-1", &["three"]);
+    node.start();
+    let mut stream = accept(&mut aggregator).await;
+    stream.pod("ns", "web", "1-1", LogPolicy::All).await;
+    let (_, content) = stream.batch().await;
+    assert_eq!(messages(&content), ["two", "three"]);
+    let chunk = &content.logs[0];
+    assert_eq!((&chunk.file_id, chunk.start_offset), (&before.file_id, before.start_offset));
+    // What the aggregator holds already is known by where it ends.
+    assert_eq!(chunk.start_offset + u64::from(chunk.entry_ends[0]), before.end_offset);
+    drop(stream);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn the_hosts_conditions_are_reported_in_full_on_every_connection() {
+    let mut aggregator = Aggregator::start().await;
+    let mut node = Node::new(&aggregator);
+    node.start();
+    for _ in 0..2 {
+        let mut stream = accept(&mut aggregator).await;
+        let report = stream.report().await;
+        let kinds: Vec<_> = report.conditions.iter().map(|condition| condition.r#type.as_str()).collect();
+        assert_eq!(
+            kinds,
+            ["kestrel.ai/MemoryPressure", "kestrel.ai/DiskPressure", "kestrel.ai/PIDPressure", "kestrel.ai/RuntimeReady"]
+        );
+        assert_eq!(report.conditions[3].status, "Unknown");
+        assert!(report.conditions[3].message.contains("runtime.sock"), "{report:?}");
+        stream.fail(tonic::Status::unavailable("a new leader")).await;
+    }
+    node.stop().await;
+}
