@@ -85,11 +85,6 @@ impl<M: Sized + Clone> Queue<M> {
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
-
-    /// Nothing is due and nothing was taken that may still come back.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.due.is_empty() && self.taken.is_empty()
-    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,8 @@ use std::{
 
 use tracing::{info, warn};
 
+use super::problem::Problem;
+
 /// A sentence is said again after this long, then after twice as long …
 const FIRST_INTERVAL: Duration = Duration::from_secs(60);
 /// … up to this.
@@ -69,23 +71,31 @@ struct State {
 
 impl Report {
     /// Something does not work; the sentence names what must be changed.
-    pub(crate) fn problem(&self, sentence: &str) {
-        let mut state = self.state();
-        state.problem = Some(sentence.to_owned());
-        match state.repeats.came(sentence, Instant::now()) {
-            Some(0) => warn!("{sentence}"),
-            Some(times) => warn!("{sentence} ({times} times more)"),
-            None => {}
-        }
+    pub(crate) fn problem(&self, problem: &Problem) {
+        let sentence = problem.to_string();
+        self.caution(&sentence);
+        self.state().problem = Some(sentence);
     }
 
-    /// Something works, or works again.
-    pub(crate) fn good(&self, sentence: &str) {
-        let mut state = self.state();
-        state.problem = None;
-        match state.repeats.came(sentence, Instant::now()) {
-            Some(0) => info!("{sentence}"),
-            Some(times) => info!("{sentence} ({times} times more)"),
+    /// Something works, but not as it should.
+    pub(crate) fn caution(&self, sentence: &str) {
+        self.say(sentence, |sentence| warn!("{sentence}"));
+    }
+
+    /// Something changed.
+    pub(crate) fn news(&self, sentence: &str) {
+        self.say(sentence, |sentence| info!("{sentence}"));
+    }
+
+    /// The last problem is over.
+    pub(crate) fn solved(&self) {
+        self.state().problem = None;
+    }
+
+    fn say(&self, sentence: &str, log: impl FnOnce(&str)) {
+        match self.state().repeats.came(sentence, Instant::now()) {
+            Some(0) => log(sentence),
+            Some(times) => log(&format!("{sentence} ({times} times since this was said last)")),
             None => {}
         }
     }

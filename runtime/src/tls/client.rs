@@ -9,7 +9,7 @@ use std::{
 };
 
 use hyper_util::rt::TokioIo;
-use rustls::{CertificateError, ClientConfig};
+use rustls::{AlertDescription, CertificateError, ClientConfig};
 use rustls_pki_types::ServerName;
 use tokio::{
     net::{TcpStream, lookup_host},
@@ -54,10 +54,19 @@ pub enum ConnectError {
         /// The last address's failure.
         source: io::Error,
     },
-    /// The server's certificate is not one to trust.
-    #[error("the server's certificate is not accepted: {0}")]
-    Untrusted(String),
-    /// The handshake failed for another reason, or the server refused us.
+    /// The server's certificate is signed by nobody whom we trust.
+    #[error("the server's certificate is signed by an authority that we do not trust")]
+    Untrusted,
+    /// The server's certificate is good for nobody, such as one that has expired.
+    #[error("the server's certificate is not good: {0}")]
+    BadCertificate(String),
+    /// The server's certificate is for other names.
+    #[error("the server's certificate is for another name: {0}")]
+    WrongName(String),
+    /// The server broke the handshake off, saying why.
+    #[error("the server refused the TLS handshake: {0:?}")]
+    Refused(AlertDescription),
+    /// The handshake failed for another reason.
     #[error("the TLS handshake failed: {0}")]
     Handshake(String),
     /// The expected name is no DNS name or address.
@@ -106,12 +115,14 @@ impl Target {
 
 fn handshake_error(error: &io::Error) -> ConnectError {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        Some(rustls::Error::InvalidCertificate(problem)) => ConnectError::Untrusted(match problem {
-            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-                "it is signed by an authority that we do not trust".to_owned()
+        Some(rustls::Error::InvalidCertificate(problem)) => match problem {
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => ConnectError::Untrusted,
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                ConnectError::WrongName(problem.to_string())
             }
-            other => other.to_string(),
-        }),
+            other => ConnectError::BadCertificate(other.to_string()),
+        },
+        Some(rustls::Error::AlertReceived(alert)) => ConnectError::Refused(*alert),
         Some(other) => ConnectError::Handshake(other.to_string()),
         None => ConnectError::Handshake(error.to_string()),
     }
@@ -224,7 +235,7 @@ mod tests {
         let authority = Authority::generate("test").unwrap();
         let mut server = server(&authority).await;
         let wrong_name = greeting(&target(server.port, trusting(&authority), "cloud.example")).await;
-        assert!(matches!(wrong_name, Err(ConnectError::Untrusted(_))), "{wrong_name:?}");
+        assert!(matches!(wrong_name, Err(ConnectError::WrongName(_))), "{wrong_name:?}");
         let mut plain = TcpStream::connect(("127.0.0.1", server.port)).await.unwrap();
         plain.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
         let refusal = loop {

@@ -1,0 +1,217 @@
+//! What a stream sends, in the order of the lanes.
+
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::Instant,
+};
+
+use bytes::Bytes;
+use futures::stream;
+use http_body_util::{BodyExt as _, StreamBody, combinators::UnsyncBoxBody};
+use hyper::body::Frame;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    chunk::Chunk,
+    lanes::{Kept, Lanes},
+    message::grpc_head,
+    metrics::{Kind, KindLabel, Metrics, StreamLabel},
+    queue::Number,
+    receipt::Receipt,
+    stream::Stream,
+    window::Window,
+};
+use crate::inventory::Mirror;
+
+type Departed = Box<dyn FnOnce() + Send>;
+/// The body of every request.
+pub(crate) type RequestBody = UnsyncBoxBody<Chunk<Departed>, Infallible>;
+
+/// What a message in the resend window stands for.
+#[derive(Debug)]
+pub(crate) enum Cargo {
+    /// A message that its lane keeps.
+    Kept(Kept, Number),
+    /// Logs, of which only the receipt is kept.
+    Logs(Receipt),
+    /// A record of the mirror, which tells everything anew to the next stream.
+    Inventory,
+}
+
+/// Where messages wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Kept(Kept),
+    Inventory,
+    Logs,
+}
+
+/// From the most to the least urgent.
+const ORDER: [Source; 5] = [
+    Source::Kept(Kept::ControlAnswers),
+    Source::Kept(Kept::DataAnswers),
+    Source::Kept(Kept::Signals),
+    Source::Inventory,
+    Source::Logs,
+];
+
+impl Source {
+    fn home(self) -> Stream {
+        match self {
+            Self::Kept(Kept::ControlAnswers) => Stream::Control,
+            Self::Kept(Kept::DataAnswers) | Self::Inventory => Stream::Data,
+            Self::Kept(Kept::Signals) => Stream::Events,
+            Self::Logs => Stream::Logs,
+        }
+    }
+
+    /// The stream that carries it; the data stream carries what has no other.
+    fn carrier(self, absent: &Absent) -> Stream {
+        let home = self.home();
+        if absent.contains(home) { Stream::Data } else { home }
+    }
+}
+
+/// The streams that the server does not offer.
+#[derive(Debug, Default)]
+pub(crate) struct Absent(AtomicU8);
+
+impl Absent {
+    pub(crate) fn contains(&self, stream: Stream) -> bool {
+        self.0.load(Ordering::Acquire) & (1 << stream as u8) != 0
+    }
+
+    /// Says whether that is news.
+    pub(crate) fn add(&self, stream: Stream) -> bool {
+        let bit = 1 << stream as u8;
+        self.0.fetch_or(bit, Ordering::AcqRel) & bit == 0
+    }
+
+    /// Says whether that is news.
+    pub(crate) fn remove(&self, stream: Stream) -> bool {
+        let bit = 1 << stream as u8;
+        self.0.fetch_and(!bit, Ordering::AcqRel) & bit != 0
+    }
+}
+
+/// The sending side of one stream.
+pub(crate) struct Outbound {
+    pub stream: Stream,
+    pub lanes: Lanes,
+    pub mirror: Mirror,
+    pub absent: Arc<Absent>,
+    pub window: Arc<Mutex<Window<Cargo>>>,
+    pub metrics: Metrics,
+    /// Cancelled when the stream is over.
+    pub over: CancellationToken,
+    /// Cancelled when the process ends: what the lanes keep is still sent.
+    pub drain: CancellationToken,
+}
+
+/// A window is whole after every one of its operations, so a panic elsewhere
+/// while it was locked has not harmed it.
+pub(crate) fn lock(window: &Mutex<Window<Cargo>>) -> MutexGuard<'_, Window<Cargo>> {
+    window.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Outbound {
+    /// The request body; it ends when the stream is over.
+    pub(crate) fn into_body(self) -> RequestBody {
+        let chunks = stream::unfold(self, async |outbound| {
+            let chunk = outbound.next().await?;
+            Some((Ok(Frame::data(chunk)), outbound))
+        });
+        StreamBody::new(chunks).boxed_unsync()
+    }
+
+    async fn next(&self) -> Option<Chunk<Departed>> {
+        loop {
+            let changed = self.lanes.changed();
+            if self.over.is_cancelled() {
+                return None;
+            }
+            let draining = self.drain.is_cancelled();
+            if let Some((kind, (head, body), cargo)) = self.pick(draining) {
+                self.metrics.sent.get_or_create(&KindLabel { kind }).inc();
+                return Some(self.enter(head, body, cargo));
+            }
+            if draining {
+                return None;
+            }
+            tokio::select! {
+                () = changed => {}
+                () = self.inventory_due() => {}
+                () = self.over.cancelled() => {}
+                () = self.drain.cancelled() => {}
+            }
+        }
+    }
+
+    /// The most urgent message that is due and that this stream carries.
+    fn pick(&self, draining: bool) -> Option<(Kind, (Bytes, Bytes), Cargo)> {
+        ORDER.into_iter().filter(|source| source.carrier(&self.absent) == self.stream).find_map(|source| {
+            match source {
+                Source::Kept(lane) => {
+                    let (number, message) = self.lanes.take(lane)?;
+                    Some((lane.kind(), self.envelope(message), Cargo::Kept(lane, number)))
+                }
+                Source::Inventory | Source::Logs if draining => None,
+                Source::Inventory => {
+                    let record = self.mirror.next()?;
+                    let head = grpc_head(record.len(), 0).freeze();
+                    Some((Kind::Inventory, (head, record), Cargo::Inventory))
+                }
+                Source::Logs => {
+                    let (message, receipt) = self.lanes.take_logs()?;
+                    Some((Kind::Logs, self.envelope(message), Cargo::Logs(receipt)))
+                }
+            }
+        })
+    }
+
+    fn envelope(&self, message: super::message::Message) -> (Bytes, Bytes) {
+        match self.stream {
+            Stream::Data => message.on_data_stream(),
+            _ => message.on_own_stream(),
+        }
+    }
+
+    fn enter(&self, head: Bytes, body: Bytes, cargo: Cargo) -> Chunk<Departed> {
+        let mut window = lock(&self.window);
+        let place = window.enter(cargo);
+        let label = StreamLabel { stream: self.stream.name() };
+        self.metrics.window.get_or_create(&label).set(i64::try_from(window.len()).unwrap_or(i64::MAX));
+        drop(window);
+        let window = Arc::clone(&self.window);
+        Chunk::new(head, body, Box::new(move || lock(&window).departed(place, Instant::now())))
+    }
+
+    async fn inventory_due(&self) {
+        match self.stream {
+            Stream::Data => self.mirror.due().await,
+            _ => std::future::pending().await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_no_stream_goes_over_the_data_stream_in_the_order_of_urgency() {
+        let absent = Absent::default();
+        let carried = |stream| ORDER.into_iter().filter(|source| source.carrier(&absent) == stream).count();
+        assert_eq!(Stream::ALL.map(carried), [2, 1, 0, 1, 1]);
+        for stream in [Stream::Control, Stream::Events, Stream::Logs] {
+            assert!(absent.add(stream) && !absent.add(stream));
+        }
+        assert_eq!(Stream::ALL.map(carried), [5, 0, 0, 0, 0]);
+        assert!(absent.remove(Stream::Logs) && !absent.remove(Stream::Logs));
+        assert_eq!(Stream::ALL.map(carried), [4, 0, 0, 0, 1]);
+    }
+}

@@ -1,0 +1,225 @@
+//! What can be wrong with the uplink, as sentences that name what to change.
+
+use std::{io, path::PathBuf};
+
+use kestrel_runtime::tls::{Invalid, client::ConnectError};
+use rustls::AlertDescription;
+use tonic::{Code, Status};
+
+/// A setting, by its environment variable and its value in the Helm chart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "named like the variables")]
+pub enum Setting {
+    AuthToken,
+    AuthTokenFile,
+    ClientCertFile,
+    ClientKeyFile,
+    CaCertFile,
+}
+
+impl Setting {
+    fn name(self) -> &'static str {
+        match self {
+            Self::AuthToken => "AUTH_TOKEN",
+            Self::AuthTokenFile => "AUTH_TOKEN_FILE",
+            Self::ClientCertFile => "CLIENT_CERT_FILE",
+            Self::ClientKeyFile => "CLIENT_KEY_FILE",
+            Self::CaCertFile => "CA_CERT_FILE",
+        }
+    }
+
+    fn helm(self) -> &'static str {
+        match self {
+            Self::AuthToken | Self::AuthTokenFile => "auth.token or auth.existingSecret",
+            Self::ClientCertFile => "certificates.client.cert or certificates.existingSecret",
+            Self::ClientKeyFile => "certificates.client.key or certificates.existingSecret",
+            Self::CaCertFile => "certificates.ca.cert or certificates.existingSecret",
+        }
+    }
+}
+
+impl std::fmt::Display for Setting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} (Helm: {})", self.name(), self.helm())
+    }
+}
+
+/// Why there is no connection, or no stream. No variant can hold a token or a key.
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    /// A file that can't be read.
+    #[error("{} can't be read: {source}; it is named by {setting}", path.display())]
+    Unreadable {
+        /// The setting that names it.
+        setting: Setting,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file that holds something else.
+    #[error("{} {invalid}; it is named by {setting}", path.display())]
+    Unusable {
+        /// The setting that names it.
+        setting: Setting,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        invalid: Invalid,
+    },
+    /// A token of another form.
+    #[error("the token of {0} is not a JWT: {1}")]
+    Malformed(Setting, &'static str),
+    /// A token for nobody.
+    #[error("the token of {0} has no tenant claim, so no stream can be opened: use one made for a cluster")]
+    NoTenant(Setting),
+    /// An old token.
+    #[error("the token of {setting} expired at {at}: put a new one there (or set this machine's clock)")]
+    Expired {
+        /// Where it is from.
+        setting: Setting,
+        /// When.
+        at: jiff::Timestamp,
+    },
+    /// A token that the server does not take.
+    #[error("the server refuses the token of {setting}: {reason}")]
+    TokenRefused {
+        /// Where it is from.
+        setting: Setting,
+        /// The server's words.
+        reason: String,
+    },
+    /// The connection could not be made.
+    #[error("{}", connect_sentence(.server, .error))]
+    Connect {
+        /// Host and port.
+        server: String,
+        /// Why.
+        error: ConnectError,
+    },
+    /// The server does not take the client certificate.
+    #[error("{server} refuses the client certificate ({alert:?}): {} must hold one of this server", Setting::ClientCertFile)]
+    CertificateRefused {
+        /// Host and port.
+        server: String,
+        /// The server's word.
+        alert: AlertDescription,
+    },
+    /// TLS works, but nothing that speaks HTTP/2 is behind it.
+    #[error("{0} does not speak HTTP/2 (gRPC): check SERVER_HOST and SERVER_PORT (Helm: server.host, server.port)")]
+    NotHttp2(String),
+    /// The server has never heard of a stream without which nothing works.
+    #[error(
+        "{0} does not offer cloud.v1.StreamService: check SERVER_HOST and SERVER_PORT (Helm: server.host, server.port)"
+    )]
+    NotKestrel(String),
+    /// The connection ended.
+    #[error("the connection to {server} ended: {reason}")]
+    ConnectionLost {
+        /// Host and port.
+        server: String,
+        /// Why.
+        reason: String,
+    },
+    /// The server takes the keepalive for an attack.
+    #[error(
+        "{0} finds our PINGs too many: raise KESTREL_KEEPALIVE_SECONDS (Helm: server.keepaliveSeconds)"
+    )]
+    TooManyPings(String),
+    /// One stream ended.
+    #[error("the {stream} stream ended and is opened again: {reason}")]
+    StreamEnded {
+        /// Its name.
+        stream: &'static str,
+        /// Why.
+        reason: String,
+    },
+}
+
+fn connect_sentence(server: &str, error: &ConnectError) -> String {
+    let mend = match error {
+        ConnectError::Resolve { .. } => "check SERVER_HOST (Helm: server.host) and the cluster's DNS",
+        ConnectError::Reach { .. } => {
+            "check SERVER_HOST and SERVER_PORT (Helm: server.host, server.port) and the way out of the cluster"
+        }
+        ConnectError::BadCertificate(_) => "the server needs another one, or this machine's clock is wrong",
+        ConnectError::Untrusted => {
+            return format!("{server}: {error}; it belongs into {}", Setting::CaCertFile);
+        }
+        ConnectError::WrongName(_) | ConnectError::ServerName(_) => {
+            "set SERVER_NAME (Helm: server.tls.serverName) to the name in the server's certificate"
+        }
+        ConnectError::Refused(alert) if is_about_the_certificate(*alert) => {
+            return Problem::CertificateRefused { server: server.to_owned(), alert: *alert }.to_string();
+        }
+        ConnectError::Refused(_) | ConnectError::Handshake(_) => {
+            "check that SERVER_HOST and SERVER_PORT (Helm: server.host, server.port) are those of a TLS port"
+        }
+    };
+    format!("{server}: {error}; {mend}")
+}
+
+/// Whether an alert of the server speaks of the certificate that we showed.
+pub(crate) fn is_about_the_certificate(alert: AlertDescription) -> bool {
+    use AlertDescription as Alert;
+    matches!(
+        alert,
+        Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRevoked
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::UnknownCA
+            | Alert::AccessDenied
+            | Alert::DecryptError
+            | Alert::CertificateRequired
+    )
+}
+
+/// The server's words, cut to a length that a log line can bear and without the token.
+pub(crate) fn reason(status: &Status, token: &str) -> String {
+    const LONGEST: usize = 300;
+    let mut words = status.message().replace(token, "…");
+    words.truncate(words.floor_char_boundary(LONGEST));
+    match (status.code(), words.is_empty()) {
+        (Code::Unknown, false) => words,
+        (code, true) => format!("{code:?}"),
+        (code, false) => format!("{code:?}: {words}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_connect_error_names_the_setting_to_mend() {
+        let reach = io::Error::from(io::ErrorKind::ConnectionRefused);
+        let resolve = io::Error::from(io::ErrorKind::NotFound);
+        let host = || "cloud".to_owned();
+        for (error, setting) in [
+            (ConnectError::Resolve { host: host(), source: resolve }, "server.host"),
+            (ConnectError::Reach { host: host(), port: 443, source: reach }, "SERVER_PORT"),
+            (ConnectError::Untrusted, "CA_CERT_FILE"),
+            (ConnectError::BadCertificate("expired".to_owned()), "clock"),
+            (ConnectError::WrongName("no".to_owned()), "SERVER_NAME"),
+            (ConnectError::ServerName("a b".to_owned()), "SERVER_NAME"),
+            (ConnectError::Refused(AlertDescription::UnknownCA), "CLIENT_CERT_FILE"),
+            (ConnectError::Refused(AlertDescription::ProtocolVersion), "SERVER_PORT"),
+            (ConnectError::Handshake("no".to_owned()), "SERVER_PORT"),
+        ] {
+            let sentence = Problem::Connect { server: "cloud:443".to_owned(), error }.to_string();
+            assert!(sentence.starts_with("cloud:443"), "{sentence}");
+            assert!(sentence.contains(setting), "{setting} in: {sentence}");
+        }
+    }
+
+    #[test]
+    fn what_the_server_says_is_cut_and_holds_no_token() {
+        let status = Status::internal(format!("{}token s3cret {}", "ä".repeat(10), "ü".repeat(400)));
+        let words = reason(&status, "s3cret");
+        assert!(words.starts_with("Internal: ää") && words.len() < 320, "{words}");
+        assert!(!words.contains("s3cret"));
+        assert_eq!(reason(&Status::unavailable(""), "x"), "Unavailable");
+    }
+}

@@ -1,0 +1,77 @@
+//! What the server asks for.
+
+use kestrel_proto::cloud::v1::{
+    CertificateRenewalRequest, DatadogQueryRequest, KubernetesApiRequest, MetricsQueryRequest,
+    NetworkPolicyWithError, OperatorRestartRequest, ShellCommandRequest, StreamControlResponse,
+    StreamDataResponse, StreamEventsResponse, StreamFlowsResponse, StreamLogsResponse, YamlApplyRequest,
+    YamlDryRunRequest, stream_control_response as control, stream_data_response as data,
+};
+
+/// A request of the server, whichever stream it came on.
+#[derive(Debug, PartialEq)]
+#[expect(missing_docs, reason = "named like the contract's messages")]
+pub enum Request {
+    KubernetesApi(KubernetesApiRequest),
+    ShellCommand(ShellCommandRequest),
+    YamlDryRun(YamlDryRunRequest),
+    YamlApply(YamlApplyRequest),
+    CertificateRenewal(CertificateRenewalRequest),
+    OperatorRestart(OperatorRestartRequest),
+    MetricsQuery(MetricsQueryRequest),
+    DatadogQuery(DatadogQueryRequest),
+    NetworkPolicy(NetworkPolicyWithError),
+}
+
+/// What comes on a stream.
+pub(crate) trait Response: prost::Message + Default + 'static {
+    /// The request in it; acks and heartbeats are none.
+    fn request(self) -> Option<Request>;
+}
+
+impl Response for StreamDataResponse {
+    fn request(self) -> Option<Request> {
+        use data::Response as Data;
+        Some(match self.response? {
+            Data::Ack(_) | Data::Heartbeat(_) => return None,
+            Data::NetworkPolicy(policy) => Request::NetworkPolicy(policy),
+            Data::KubernetesApiRequest(request) => Request::KubernetesApi(request),
+            Data::ShellCommandRequest(request) => Request::ShellCommand(request),
+            Data::YamlDryRunRequest(request) => Request::YamlDryRun(request),
+            Data::YamlApplyRequest(request) => Request::YamlApply(request),
+            Data::CertificateRenewalRequest(request) => Request::CertificateRenewal(request),
+            Data::OperatorRestartRequest(request) => Request::OperatorRestart(request),
+            Data::MetricsQueryRequest(request) => Request::MetricsQuery(request),
+            Data::DatadogQueryRequest(request) => Request::DatadogQuery(request),
+        })
+    }
+}
+
+impl Response for StreamControlResponse {
+    fn request(self) -> Option<Request> {
+        use control::Response as Control;
+        Some(match self.response? {
+            Control::Heartbeat(_) => return None,
+            Control::NetworkPolicy(policy) => Request::NetworkPolicy(policy),
+            Control::KubernetesApiRequest(request) => Request::KubernetesApi(request),
+            Control::ShellCommandRequest(request) => Request::ShellCommand(request),
+            Control::YamlDryRunRequest(request) => Request::YamlDryRun(request),
+            Control::YamlApplyRequest(request) => Request::YamlApply(request),
+            Control::CertificateRenewalRequest(request) => Request::CertificateRenewal(request),
+            Control::OperatorRestartRequest(request) => Request::OperatorRestart(request),
+            Control::MetricsQueryRequest(request) => Request::MetricsQuery(request),
+            Control::DatadogQueryRequest(request) => Request::DatadogQuery(request),
+        })
+    }
+}
+
+macro_rules! only_heartbeats {
+    ($($message:ty),*) => {$(
+        impl Response for $message {
+            fn request(self) -> Option<Request> {
+                None
+            }
+        }
+    )*};
+}
+
+only_heartbeats!(StreamFlowsResponse, StreamEventsResponse, StreamLogsResponse);
