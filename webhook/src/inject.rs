@@ -2,7 +2,7 @@
 //! values in, values out.
 
 mod log_paths;
-pub mod patch;
+mod patch;
 pub mod pod;
 mod qos;
 mod quantity;
@@ -10,12 +10,12 @@ mod sidecar;
 mod skip;
 mod sources;
 
-pub use self::{
-    patch::Add,
-    skip::Skip,
-    sources::{Source, Sources},
+pub use self::{patch::Add, skip::Skip};
+use self::{
+    pod::Pod,
+    sidecar::{Resources, User},
+    sources::Sources,
 };
-use self::{pod::Pod, sidecar::User};
 
 /// The sidecar's name, by which an injected pod is recognised.
 pub const CONTAINER: &str = "kestrel-collector";
@@ -45,18 +45,6 @@ pub struct Settings {
     pub link_ca: Option<String>,
 }
 
-/// What a pod is given.
-#[derive(Debug)]
-pub struct Plan<'a> {
-    image: &'a str,
-    link_endpoint: &'a str,
-    link_ca: &'a str,
-    /// What the collector reads, and which wishes of the pod's owner can't be met.
-    pub sources: Sources,
-    user: User,
-    resources: sidecar::Resources,
-}
-
 /// What is answered about a pod.
 #[derive(Debug)]
 pub struct Verdict {
@@ -66,6 +54,16 @@ pub struct Verdict {
     pub patch: Vec<Add>,
     /// Sentences for whoever creates the pod.
     pub warnings: Vec<String>,
+}
+
+/// What a pod is given.
+struct Plan<'a> {
+    image: &'a str,
+    link_endpoint: &'a str,
+    link_ca: &'a str,
+    sources: Sources,
+    user: User,
+    resources: Resources,
 }
 
 /// Decides about `pod`, which is about to be created in `namespace`.
@@ -93,11 +91,8 @@ pub fn judge(pod: &Pod, namespace: &str, settings: &Settings) -> Verdict {
     }
 }
 
-/// What `pod` is given, if it is given a collector.
-///
-/// # Errors
-/// Why it is not.
-pub fn plan<'a>(pod: &Pod, namespace: &str, settings: &'a Settings) -> Result<Plan<'a>, Skip> {
+/// What `pod` is given, or why it is given nothing.
+fn plan<'a>(pod: &Pod, namespace: &str, settings: &'a Settings) -> Result<Plan<'a>, Skip> {
     let wish = match pod.annotation(INJECT) {
         None | Some("false") => return Err(Skip::NotAsked),
         Some(wish) => wish,
@@ -128,7 +123,7 @@ pub fn plan<'a>(pod: &Pod, namespace: &str, settings: &'a Settings) -> Result<Pl
         link_endpoint: &settings.link_endpoint,
         link_ca,
         user: User::of(spec, sources.read.first().map(|source| source.container.as_str())),
-        resources: sidecar::Resources::of(spec),
+        resources: Resources::of(spec),
         sources,
     })
 }

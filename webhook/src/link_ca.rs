@@ -1,12 +1,11 @@
 //! The agent link's authority, which the aggregator publishes and every
 //! injected collector is given: a file that may appear later and may change.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{fs::File, io::Read as _, path::PathBuf, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use kestrel_runtime::{admin::Ready, tls};
-use tokio::{fs::File, io::AsyncReadExt as _, time::sleep};
-use tokio_util::sync::CancellationToken;
+use tokio::time::sleep;
 use tracing::{info, warn};
 
 use crate::inject::Settings;
@@ -31,20 +30,17 @@ impl LinkCa {
         Self { path, settings, ready, problem: String::new() }
     }
 
-    /// Follows until the drain.
-    pub async fn follow(mut self, drain: CancellationToken) {
+    /// Follows for ever.
+    pub async fn follow(mut self) {
         loop {
-            self.look().await;
-            tokio::select! {
-                () = drain.cancelled() => return,
-                () = sleep(LOOK_EVERY) => {}
-            }
+            self.look();
+            sleep(LOOK_EVERY).await;
         }
     }
 
-    async fn look(&mut self) {
+    fn look(&mut self) {
         let path = self.path.display();
-        let (sentence, found) = match self.read().await {
+        let (sentence, found) = match self.read() {
             Ok(found) => (String::new(), Some(found)),
             Err(problem) => (format!("the agent link's CA cannot be read from {path}: {problem}"), None),
         };
@@ -64,9 +60,10 @@ impl LinkCa {
         }
     }
 
-    async fn read(&self) -> anyhow::Result<String> {
+    /// The file of a ConfigMap lies in memory, so that reading it blocks nobody.
+    fn read(&self) -> anyhow::Result<String> {
         let mut text = String::new();
-        File::open(&self.path).await?.take(MOST_BYTES).read_to_string(&mut text).await?;
+        File::open(&self.path)?.take(MOST_BYTES).read_to_string(&mut text)?;
         tls::roots(text.as_bytes())?;
         Ok(text)
     }
@@ -80,8 +77,8 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test]
-    async fn the_authority_appears_changes_and_survives_its_file() {
+    #[test]
+    fn the_authority_appears_changes_and_survives_its_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ca.crt");
         let settings = Arc::new(ArcSwap::from_pointee(Settings {
@@ -94,20 +91,20 @@ mod tests {
         let mut link_ca = LinkCa::new(path.clone(), Arc::clone(&settings), readiness.require("link CA"));
         let known = || settings.load().link_ca.clone();
 
-        link_ca.look().await;
+        link_ca.look();
         assert_eq!((known(), readiness.missing()), (None, vec!["link CA"]));
         assert!(link_ca.problem.contains("No such file"), "{}", link_ca.problem);
 
         let (one, two) = (Authority::generate("one").unwrap(), Authority::generate("two").unwrap());
         for authority in [&one, &two] {
             fs::write(&path, authority.certificate_pem()).unwrap();
-            link_ca.look().await;
+            link_ca.look();
             assert_eq!(known().as_deref(), Some(authority.certificate_pem()));
             assert!(readiness.missing().is_empty() && link_ca.problem.is_empty());
         }
 
         fs::write(&path, "-----BEGIN CERTIFICATE-----").unwrap();
-        link_ca.look().await;
+        link_ca.look();
         assert_eq!(known().as_deref(), Some(two.certificate_pem()));
         assert!(link_ca.problem.contains("no usable certificate"), "{}", link_ca.problem);
     }

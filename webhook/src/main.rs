@@ -21,6 +21,7 @@ use kestrel_webhook::{
     link_ca::LinkCa,
 };
 use prometheus_client::registry::Registry;
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 /// Within the 30 s that Kubernetes gives: 5 s for requests that still come,
@@ -70,14 +71,14 @@ async fn start() -> anyhow::Result<Daemon> {
     let admin = AdminPort::bind(config.health_port, readiness, registry, drain.clone()).await?;
     info!("serves admission on port {}", config.port);
 
-    daemon.spawn("certificate", done(keeper.keep(drain.clone())));
-    daemon.spawn("link CA", done(link_ca.follow(drain.clone())));
+    daemon.spawn("certificate", until(drain.clone(), keeper.keep()));
+    daemon.spawn("link CA", until(drain.clone(), link_ca.follow()));
     daemon.spawn("admission", server.serve(LINGER, drain));
     daemon.spawn("admin port", admin.serve());
     Ok(daemon)
 }
 
-async fn done(task: impl Future<Output = ()>) -> anyhow::Result<()> {
-    task.await;
+async fn until(drain: CancellationToken, task: impl Future<Output = ()>) -> anyhow::Result<()> {
+    drain.run_until_cancelled(task).await;
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
 use k8s_openapi::api::{admissionregistration::v1::MutatingWebhookConfiguration, core::v1::Secret};
@@ -18,8 +18,7 @@ use kube::{
     core::PartialObjectMeta,
     runtime::{WatchStreamExt as _, watcher},
 };
-use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
+use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::{
@@ -34,6 +33,8 @@ const LIFETIME: Duration = Duration::from_secs(24 * 3600);
 const RENEW_AFTER: Duration = Duration::from_secs(16 * 3600);
 /// The world is read this often even where no watch reports a change.
 const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(60);
+/// All of a look's steps together.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
 /// One look leads to a few steps; more means that somebody undoes them.
 const MOST_STEPS: usize = 16;
 
@@ -82,12 +83,13 @@ impl Keeper {
         Self { client, names, owner, certificate, ready, rotation, problem: String::new() }
     }
 
-    /// Works until the drain.
-    pub async fn keep(mut self, drain: CancellationToken) {
+    /// Works for ever.
+    pub async fn keep(mut self) {
         let mut changes = pin!(self.changes());
         let mut backoff = new_backoff();
         loop {
-            let pause = match self.settle().await {
+            let settled = timeout(ANSWERS_WITHIN, self.settle()).await;
+            let pause = match settled.unwrap_or_else(|_| Err(anyhow!("the API server does not answer"))) {
                 Ok(pause) => {
                     backoff = new_backoff();
                     self.problem.clear();
@@ -99,7 +101,6 @@ impl Keeper {
                 }
             };
             tokio::select! {
-                () = drain.cancelled() => return,
                 () = sleep(pause) => {}
                 Some(change) = changes.next() => if let Err(problem) = change {
                     self.complain(format!("changes of the certificate's objects are seen late: {problem}"));
@@ -171,25 +172,12 @@ impl Keeper {
     }
 
     async fn take(&mut self, step: Step, read: Read) -> anyhow::Result<()> {
-        let Names { secret: secret_name, configuration, .. } = &self.names;
         match (step, read.secret) {
-            (Step::Generate { previous, until }, _) => {
-                let authority = Authority::generate(FIELD_MANAGER)?;
-                let mut secret = objects::new_secret(secret_name, &authority, self.owner.as_ref());
-                if !previous.is_empty() {
-                    objects::remember(&mut secret, &previous, until);
-                }
-                let created = self.secrets().create(&PostParams::default(), &secret).await;
-                if unless_overtaken(created)
-                    .with_context(|| format!("Secret {secret_name} cannot be created"))?
-                {
-                    info!("made a new authority and stored it in Secret {secret_name}");
-                }
-            }
+            (Step::Generate { previous, until }, _) => self.generate(&previous, until).await?,
             (Step::Remember { previous, until }, Some((mut secret, _))) => {
                 objects::remember(&mut secret, &previous, until);
                 if self.replace(&secret).await? {
-                    info!("previous authorities stay trusted until {until}");
+                    info!("previous authorities stay trusted until {until:.0}");
                 }
             }
             (Step::Retire, Some((mut secret, _))) => {
@@ -198,31 +186,46 @@ impl Keeper {
                     info!("certificates of previous authorities are no longer in use");
                 }
             }
-            (Step::Trust { bundle }, _) => {
-                let patch = Patch::Apply(objects::trust(configuration, read.version.as_deref(), &bundle));
-                let params = PatchParams::apply(FIELD_MANAGER).force();
-                let patched = self.configurations().patch(configuration, &params, &patch).await;
-                let context =
-                    || format!("caBundle of MutatingWebhookConfiguration {configuration} cannot be set");
-                if unless_overtaken(patched).with_context(context)? {
-                    info!(
-                        "MutatingWebhookConfiguration {configuration} trusts {} of our authorities",
-                        bundle.len()
-                    );
-                }
-            }
-            (Step::Show { names }, Some((_, authority))) => {
-                let now = Timestamp::now();
-                let certificate = authority.server_certificate(&names, LIFETIME)?;
-                self.certificate.replace(certificate);
-                self.ready.set(true);
-                info!("shows a certificate for {} that is valid until {}", names.join(", "), now + LIFETIME);
-                let authority = read.world.stored.map(|stored| stored.current).unwrap_or_default();
-                self.rotation.show(Shown { authority, names, renew_at: now + RENEW_AFTER });
-            }
-            // These follow from a Secret that was read, so there is one; and Wait is no step.
+            (Step::Trust { bundle }, _) => self.trust(&bundle, read.version.as_deref()).await?,
+            (Step::Show { names }, Some((_, authority))) => self.show(&authority, names)?,
+            // Only a Secret that was read leads to the first three; the last is none.
             (Step::Remember { .. } | Step::Retire | Step::Show { .. }, None) | (Step::Wait { .. }, _) => {}
         }
+        Ok(())
+    }
+
+    async fn generate(&self, previous: &[String], until: Timestamp) -> anyhow::Result<()> {
+        let name = &self.names.secret;
+        let mut secret = objects::new_secret(name, &Authority::generate(FIELD_MANAGER)?, self.owner.as_ref());
+        if !previous.is_empty() {
+            objects::remember(&mut secret, previous, until);
+        }
+        let created = self.secrets().create(&PostParams::default(), &secret).await;
+        if unless_overtaken(created).with_context(|| format!("Secret {name} cannot be created"))? {
+            info!("made a new authority and stored it in Secret {name}");
+        }
+        Ok(())
+    }
+
+    async fn trust(&self, bundle: &[String], version: Option<&str>) -> anyhow::Result<()> {
+        let name = &self.names.configuration;
+        let patch = Patch::Apply(objects::trust(name, version, bundle));
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        let patched = self.configurations().patch(name, &params, &patch).await;
+        let context = || format!("caBundle of MutatingWebhookConfiguration {name} cannot be set");
+        if unless_overtaken(patched).with_context(context)? {
+            info!("MutatingWebhookConfiguration {name} trusts {} of our authorities", bundle.len());
+        }
+        Ok(())
+    }
+
+    fn show(&mut self, authority: &Authority, names: Vec<String>) -> anyhow::Result<()> {
+        let now = Timestamp::now();
+        self.certificate.replace(authority.server_certificate(&names, LIFETIME)?);
+        self.ready.set(true);
+        info!("shows a certificate for {} that is valid until {:.0}", names.join(", "), now + LIFETIME);
+        let authority = authority.certificate_pem().to_owned();
+        self.rotation.show(Shown { authority, names, renew_at: now + RENEW_AFTER });
         Ok(())
     }
 

@@ -15,23 +15,23 @@ const MOST_REASONS: usize = 4;
 
 /// What the collector reads of a pod.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Sources {
+pub(super) struct Sources {
     /// In the order of the pod's volumes; a volume occurs once.
-    pub read: Vec<Source>,
+    pub(super) read: Vec<Source>,
     /// Paths that were asked for and can't be read, each with the reason.
-    pub unread: Vec<String>,
+    pub(super) unread: Vec<String>,
 }
 
 /// The files of one volume.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Source {
+pub(super) struct Source {
     /// The volume's name.
-    pub volume: String,
+    pub(super) volume: String,
     /// The container that the lines are said to come from: the first that may
     /// write to the volume.
-    pub container: String,
+    pub(super) container: String,
     /// Which files, relative to the volume's root; at least one pattern.
-    pub patterns: Vec<String>,
+    pub(super) patterns: Vec<String>,
 }
 
 /// Why a volume's files are not read.
