@@ -114,7 +114,7 @@ impl Pods {
     }
 
     /// The pod is as `object` says.
-    pub(super) fn apply(&self, object: &Pod) {
+    pub(crate) fn apply(&self, object: &Pod) {
         let Some(node) = object.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) else { return };
         let api_uid = object.metadata.uid.as_deref().unwrap_or_default().into();
         let info = pod_info(object, self.0.default_policy);
@@ -135,8 +135,12 @@ impl Pods {
     pub(super) fn finish(&self) {
         let (now, mut state) = (Instant::now(), self.state());
         let list = state.list;
-        let vanished: Vec<_> =
-            state.pods.iter().filter(|(_, entry)| entry.list != list).map(|(uid, _)| Arc::clone(uid)).collect();
+        let vanished: Vec<_> = state
+            .pods
+            .iter()
+            .filter(|(_, entry)| entry.list != list)
+            .map(|(uid, _)| Arc::clone(uid))
+            .collect();
         for uid in vanished {
             state.remove(&uid, now);
         }
@@ -228,7 +232,11 @@ impl Follower {
         let update = PodUpdate {
             snapshot: before.is_none(),
             // What was encoded here can be decoded.
-            pods: now.iter().filter(is_new).filter_map(|(_, info)| PodInfo::decode(info.clone()).ok()).collect(),
+            pods: now
+                .iter()
+                .filter(is_new)
+                .filter_map(|(_, info)| PodInfo::decode(info.clone()).ok())
+                .collect(),
             removed_uids: before
                 .into_iter()
                 .flat_map(HashMap::keys)

@@ -39,8 +39,12 @@ enum Trouble {
 
 /// Lists in pages and watches until the drain; begins again by itself whatever
 /// happens, with a growing pause. Trouble is told once, with the remedy.
-pub(super) async fn follow<K>(api: Api<K>, resource: ApiResource, sink: impl Sink<K>, drain: CancellationToken)
-where
+pub(super) async fn follow<K>(
+    api: Api<K>,
+    resource: ApiResource,
+    sink: impl Sink<K>,
+    drain: CancellationToken,
+) where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
     let mut trouble = None;
@@ -108,7 +112,9 @@ fn report(
         Some(Trouble::NotServed) => warn!(
             "{resource} are missing in the inventory, because the API server does not know them in group {group:?}"
         ),
-        _ => warn!("{resource} can't be watched at present, and what changes is not seen until they can: {error}"),
+        _ => warn!(
+            "{resource} can't be watched at present, and what changes is not seen until they can: {error}"
+        ),
     }
 }
 

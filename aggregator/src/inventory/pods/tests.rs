@@ -39,7 +39,9 @@ fn an_agent_is_told_of_its_node_alone_and_of_our_annotations_alone() {
     let pods = pods();
     pods.apply(&pod("1", "a", json!({"kestrel.ai/logs": "all", "other.example/key": "value"})));
     pods.apply(&pod("2", "b", json!({})));
-    pods.apply(&serde_json::from_value(json!({"metadata": {"uid": "3"}, "spec": {"containers": []}})).unwrap());
+    pods.apply(
+        &serde_json::from_value(json!({"metadata": {"uid": "3"}, "spec": {"containers": []}})).unwrap(),
+    );
     let update = pods.follow("a", None).update().unwrap();
     assert!(update.snapshot);
     let [info] = &update.pods[..] else { panic!("{update:?}") };

@@ -45,7 +45,11 @@ fn api_server(events: mpsc::UnboundedReceiver<Value>) -> Client {
                 let events = if resource == "namespaces" { events.take() } else { None };
                 let line = |event| Ok(Frame::data(Bytes::from(format!("{event}\n"))));
                 let lines = events.map(|events| UnboundedReceiverStream::new(events).map(line).boxed());
-                (200, StreamBody::new(lines.unwrap_or_else(|| futures::stream::pending().boxed())).boxed_unsync())
+                (
+                    200,
+                    StreamBody::new(lines.unwrap_or_else(|| futures::stream::pending().boxed()))
+                        .boxed_unsync(),
+                )
             }
             ("namespaces", query) if query.contains("continue=") => (200, list(&[object("b")], "")),
             ("namespaces", _) => (200, list(&[object("a")], "more")),
@@ -77,7 +81,8 @@ async fn a_kind_that_cannot_be_watched_costs_only_itself() {
     let drain = CancellationToken::new();
     let nodes = Nodes::new(Lanes::new(Metrics::default()).signals());
     let pods = Pods::new(kestrel_proto::node::v1::LogPolicy::Errors);
-    let task = tokio::spawn(watch(api_server(events_received), mirror.clone(), pods.clone(), nodes, drain.clone()));
+    let task =
+        tokio::spawn(watch(api_server(events_received), mirror.clone(), pods.clone(), nodes, drain.clone()));
     mirror.restart();
     let record = |name: &str, action| Some((name.to_owned(), action));
     assert_eq!(next(&mirror).await, record("a", Action::Create));

@@ -1,0 +1,182 @@
+//! The aggregator's end of the agent link: who attaches, what they may say,
+//! and how it reaches the cloud.
+
+mod admission;
+mod authority;
+mod batch;
+mod body;
+mod identity;
+mod ledger;
+mod lines;
+pub mod metrics;
+mod publish;
+mod refusals;
+mod review;
+mod server;
+mod session;
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use kestrel_runtime::tls::server::ServingCertificate;
+use kube::Client;
+use tokio::{
+    net::TcpListener,
+    sync::{Mutex, Semaphore},
+    time::timeout,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{Status, metadata::MetadataValue};
+
+use crate::{inventory::Pods, signals::Nodes, uplink::lanes::LogLane};
+use admission::Admission;
+use body::Room;
+use identity::Rules;
+use metrics::{Metrics, Refused, RefusedLabel};
+use refusals::Refusals;
+use review::Identities;
+
+/// Bytes of large messages that may be on their way into memory.
+const RECEIVED_BYTES: u32 = 16 * 1024 * 1024;
+/// Bytes that decoded batches may take while they wait for the lane.
+const DECODED_BYTES: u32 = 16 * 1024 * 1024;
+/// Batches of all streams that may wait for their answer; each costs about 200
+/// bytes here and in the resend window.
+const MOST_UNANSWERED: usize = 256 * 1024;
+/// Sessions get this long to say farewell.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Where and for whom the link is served.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Port to listen on; 0: any.
+    pub port: u16,
+    /// Streams that may be attached at once.
+    pub max_connections: usize,
+    /// The operator's namespace.
+    pub namespace: String,
+    /// ServiceAccount of the node agents in that namespace.
+    pub agent_service_account: String,
+    /// Address of this pod, which the Service leads to; `None` outside a cluster.
+    pub pod_ip: Option<IpAddr>,
+    /// Name of this pod.
+    pub pod_name: Option<String>,
+    /// Name of the node this pod runs on.
+    pub node_name: Option<String>,
+}
+
+/// What all sessions share.
+struct Shared {
+    pods: Pods,
+    nodes: Nodes,
+    logs: LogLane,
+    metrics: Metrics,
+    refusals: Refusals,
+    admission: Admission,
+    received: Room,
+    decoded: Room,
+    turn: Mutex<()>,
+    unanswered: Arc<Semaphore>,
+    sessions: TaskTracker,
+    drain: CancellationToken,
+}
+
+/// Serves the link until the drain; for the leader alone. It begins when the
+/// pods are known, because before that nobody could tell whose line is whose.
+///
+/// # Errors
+/// The port can't be bound.
+pub async fn serve(
+    config: Config,
+    client: Client,
+    pods: Pods,
+    nodes: Nodes,
+    logs: LogLane,
+    metrics: Metrics,
+    drain: CancellationToken,
+) -> anyhow::Result<()> {
+    let prepared = async {
+        pods.listed().await;
+        authority::obtain(&client, &config.namespace).await
+    };
+    let Some(authority) = drain.run_until_cancelled(prepared).await else { return Ok(()) };
+    let certificate = Arc::new(ServingCertificate::default());
+    authority::certify(&authority, &config.namespace, &certificate)?;
+
+    let all = if config.pod_ip.is_some_and(|address| address.is_ipv6()) {
+        IpAddr::from(Ipv6Addr::UNSPECIFIED)
+    } else {
+        IpAddr::from(Ipv4Addr::UNSPECIFIED)
+    };
+    let listener = TcpListener::bind((all, config.port)).await.with_context(|| {
+        format!("the agent link's port {} (KESTREL_LINK_PORT) can't be bound", config.port)
+    })?;
+    let port = listener.local_addr()?.port();
+
+    let rules =
+        Rules { namespace: config.namespace.clone(), agent_account: config.agent_service_account.clone() };
+    let identities = Identities::new(client.clone(), rules, pods.clone());
+    let shared = Shared::new(config.max_connections, pods, nodes, logs, metrics, drain.clone());
+    tokio::select! {
+        () = server::run(listener, Arc::clone(&certificate), shared, identities) => {}
+        () = publish::keep_published(&client, &config, port, authority.certificate_pem()) => {}
+        () = authority::keep_certified(&authority, &config.namespace, certificate) => {}
+    }
+    Ok(())
+}
+
+impl Shared {
+    fn new(
+        max_connections: usize,
+        pods: Pods,
+        nodes: Nodes,
+        logs: LogLane,
+        metrics: Metrics,
+        drain: CancellationToken,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            pods,
+            nodes,
+            logs,
+            metrics,
+            refusals: Refusals::default(),
+            admission: Admission::new(max_connections),
+            received: Room::new(RECEIVED_BYTES),
+            decoded: Room::new(DECODED_BYTES),
+            turn: Mutex::new(()),
+            unanswered: Arc::new(Semaphore::new(MOST_UNANSWERED)),
+            sessions: TaskTracker::new(),
+            drain,
+        })
+    }
+
+    /// Counts a refusal and says it in the log; `why` follows the address.
+    fn refuse(&self, address: IpAddr, reason: Refused, why: &str) {
+        self.metrics.refused.get_or_create(&RefusedLabel { reason }).inc();
+        self.refusals.tell(address, why);
+    }
+
+    async fn end_sessions(&self) {
+        self.sessions.close();
+        let _late = timeout(DRAIN, self.sessions.wait()).await;
+    }
+}
+
+/// The status that ends every stream when this process stops leading.
+fn leader_changes() -> Status {
+    retry_after(Status::unavailable("the leader is changing: attach again"), Duration::ZERO)
+}
+
+/// `status` with the time after which it makes sense to come back.
+fn retry_after(mut status: Status, time: Duration) -> Status {
+    let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    status.metadata_mut().insert("retry-after-ms", MetadataValue::from(milliseconds));
+    status
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,221 @@
+//! From a batch on the wire to the log chunks in it. Everything in a batch is
+//! a claim of somebody who may be hostile: sizes are checked before memory is
+//! spent on them.
+
+use std::mem::size_of;
+
+use bytes::{Buf, Bytes};
+use kestrel_proto::{
+    cloud::v1::LogEntry,
+    node::v1::{Batch, BatchContent, Compression, LogChunk},
+};
+use prost::{
+    DecodeError, Message as _,
+    encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field},
+};
+
+/// No batch is larger, before or after decompression.
+pub(super) const MAX_BYTES: usize = 4 * 1024 * 1024;
+
+/// No batch needs more memory when it is decoded: one that is full of empty
+/// lines with their times needs less.
+pub(super) const MAX_DECODED_BYTES: usize = 96 * 1024 * 1024;
+
+/// Why a batch is no batch.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Invalid {
+    /// It is, or says that it will be, larger than allowed.
+    #[error("has {0} bytes of the {MAX_BYTES} that are allowed")]
+    TooLarge(usize),
+    /// It is not compressed in a way we know, or damaged.
+    #[error("can't be decompressed: {0}")]
+    Compression(String),
+    /// It is not as long as it says.
+    #[error("should have {expected} bytes of content and has {found}")]
+    Length {
+        /// what it says
+        expected: usize,
+        /// what was found
+        found: usize,
+    },
+    /// It is no `BatchContent`.
+    #[error("can't be decoded: {0}")]
+    Content(#[from] DecodeError),
+    /// A field of it is longer than the whole.
+    #[error("can't be decoded: it ends within a field")]
+    Truncated,
+    /// It holds so many empty things that it would fill the memory.
+    #[error("would need {0} bytes of memory of the {MAX_DECODED_BYTES} that are allowed")]
+    TooMany(usize),
+}
+
+/// Decompressed content whose cost in memory is known.
+pub(super) struct Content {
+    bytes: Bytes,
+    /// Bytes of memory that [`Content::decode`] takes, at most.
+    pub(super) decoded_bytes: usize,
+}
+
+impl Content {
+    /// Decompresses and measures the content of a batch.
+    ///
+    /// # Errors
+    /// The batch is damaged, or larger than allowed.
+    pub(super) fn of(batch: Batch) -> Result<Self, Invalid> {
+        let expected = usize::try_from(batch.content_bytes).unwrap_or(usize::MAX);
+        let largest = expected.max(batch.payload.len());
+        if largest > MAX_BYTES {
+            return Err(Invalid::TooLarge(largest));
+        }
+        let bytes = match Compression::try_from(batch.compression) {
+            Ok(Compression::None) => batch.payload,
+            Ok(Compression::Zstd) => zstd::bulk::decompress(&batch.payload, expected)
+                .map_err(|error| Invalid::Compression(error.to_string()))?
+                .into(),
+            Err(unknown) => return Err(Invalid::Compression(unknown.to_string())),
+        };
+        if bytes.len() != expected {
+            return Err(Invalid::Length { expected, found: bytes.len() });
+        }
+        let decoded_bytes = decoded_bytes(&bytes)?;
+        if decoded_bytes > MAX_DECODED_BYTES {
+            return Err(Invalid::TooMany(decoded_bytes));
+        }
+        Ok(Self { bytes, decoded_bytes })
+    }
+
+    /// The chunks.
+    ///
+    /// # Errors
+    /// The content is damaged.
+    pub(super) fn decode(self) -> Result<Vec<LogChunk>, Invalid> {
+        Ok(BatchContent::decode(self.bytes)?.logs)
+    }
+}
+
+/// What the decoded content takes at most: its strings, and twice the elements
+/// of its lists, as lists grow by doubling.
+fn decoded_bytes(content: &[u8]) -> Result<usize, Invalid> {
+    const LOGS: u32 = 1;
+    const ENTRIES: u32 = 10;
+    const ENTRY_ENDS: u32 = 11;
+    let (mut chunks, mut entries, mut ends) = (0, 0, 0);
+    fields(content, |field, chunk| {
+        if field != LOGS {
+            return Ok(());
+        }
+        chunks += 1;
+        fields(chunk, |field, value| {
+            entries += usize::from(field == ENTRIES);
+            ends += if field == ENTRY_ENDS { value.len() } else { 0 };
+            Ok(())
+        })
+    })?;
+    let elements = chunks * size_of::<LogChunk>() + entries * size_of::<LogEntry>() + ends * size_of::<u32>();
+    Ok(content.len() + 2 * elements)
+}
+
+/// Calls `found` with the number and the value of every field.
+fn fields(
+    mut message: &[u8],
+    mut found: impl FnMut(u32, &[u8]) -> Result<(), Invalid>,
+) -> Result<(), Invalid> {
+    while message.has_remaining() {
+        let (field, wire_type) = decode_key(&mut message)?;
+        let length = if wire_type == WireType::LengthDelimited {
+            usize::try_from(decode_varint(&mut message)?).unwrap_or(usize::MAX)
+        } else {
+            let mut rest = message;
+            skip_field(wire_type, field, &mut rest, DecodeContext::default())?;
+            message.len() - rest.len()
+        };
+        let (value, rest) = message.split_at_checked(length).ok_or(Invalid::Truncated)?;
+        found(field, value)?;
+        message = rest;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn content(entries: usize) -> BatchContent {
+        let entries = vec![LogEntry { message: "hello".to_owned(), ..Default::default() }; entries];
+        let ends = (0..entries.len() as u32).collect();
+        let chunk = LogChunk { entries, entry_ends: ends, end_offset: 7, ..Default::default() };
+        BatchContent { logs: vec![chunk.clone(), chunk] }
+    }
+
+    fn zstd(content: &[u8], says: usize) -> Batch {
+        let payload = zstd::bulk::compress(content, 1).unwrap().into();
+        Batch { id: 1, compression: Compression::Zstd.into(), payload, content_bytes: says as u64 }
+    }
+
+    fn plain(content: Vec<u8>) -> Batch {
+        let content_bytes = content.len() as u64;
+        Batch { id: 1, compression: Compression::None.into(), payload: content.into(), content_bytes }
+    }
+
+    #[test]
+    fn what_was_packed_comes_out() {
+        let expected = content(1000);
+        let bytes = expected.encode_to_vec();
+        for batch in [zstd(&bytes, bytes.len()), plain(bytes.clone())] {
+            let content = Content::of(batch).unwrap();
+            assert!(content.decoded_bytes >= 2000 * size_of::<LogEntry>());
+            assert_eq!(content.decode().unwrap(), expected.logs);
+        }
+        assert!(Content::of(plain(vec![])).unwrap().decode().unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_is_too_large_or_not_what_it_says_is_refused() {
+        let bytes = content(10).encode_to_vec();
+        let bomb = vec![0; MAX_BYTES + 1];
+        let empty_entries = LogChunk { entries: vec![LogEntry::default(); 330_000], ..Default::default() };
+        let mut damaged = zstd(&bytes, bytes.len());
+        damaged.payload = damaged.payload.slice(1..);
+        let other = Batch { compression: 9, ..plain(bytes.clone()) };
+        for (batch, words) in [
+            (zstd(&bomb, MAX_BYTES + 1), "has 4194305 bytes"),
+            (zstd(&bomb, 1000), "can't be decompressed"),
+            (zstd(&bomb, usize::MAX), "has 18446744073709551615 bytes"),
+            (plain(bomb), "has 4194305 bytes"),
+            (zstd(&bytes, bytes.len() + 1), "bytes of content and has"),
+            (damaged, "can't be decompressed"),
+            (other, "can't be decompressed"),
+            (plain(vec![0x0a, 0x7f]), "ends within a field"),
+            (plain(b"no protobuf at all".to_vec()), "can't be decoded"),
+            (plain(BatchContent { logs: vec![empty_entries] }.encode_to_vec()), "bytes of memory"),
+        ] {
+            let refusal = Content::of(batch).and_then(Content::decode).unwrap_err();
+            assert!(refusal.to_string().contains(words), "{refusal}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_an_answer_and_never_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _any = Content::of(plain(bytes.clone())).and_then(Content::decode);
+            let _any = Content::of(Batch { compression: 1, ..plain(bytes) });
+        }
+
+        /// What is measured is what the decoder finds.
+        #[test]
+        fn all_elements_are_counted(chunks in prop::collection::vec((0..20_usize, prop::collection::vec(any::<u32>(), 0..20)), 0..5)) {
+            let logs = chunks.iter().map(|(entries, ends)| LogChunk {
+                entries: vec![LogEntry::default(); *entries],
+                entry_ends: ends.clone(),
+                ..Default::default()
+            }).collect();
+            let least: usize = chunks.iter().map(|(entries, ends)| {
+                size_of::<LogChunk>() + entries * size_of::<LogEntry>() + ends.len() * size_of::<u32>()
+            }).sum();
+            let content = BatchContent { logs };
+            prop_assert!(Content::of(plain(content.encode_to_vec())).unwrap().decoded_bytes >= 2 * least);
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! The body of a request, received only as far as there is room for it.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use hyper::body::{Body, Frame, SizeHint};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Sleep, sleep},
+};
+use tokio_util::sync::PollSemaphore;
+use tonic::Status;
+
+/// Messages up to this size need no room: the connection's window holds as much.
+const SMALL: usize = 16 * 1024;
+/// A message that has room must be complete within this time.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// Compression flag and length before every gRPC message.
+const PREFIX: usize = 5;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Bytes of messages that may be in memory at once, for all connections.
+#[derive(Clone)]
+pub(super) struct Room {
+    bytes: Arc<Semaphore>,
+    most: u32,
+}
+
+impl Room {
+    /// Room for `most` bytes.
+    pub(super) fn new(most: u32) -> Self {
+        Self { bytes: Arc::new(Semaphore::new(most as usize)), most }
+    }
+
+    /// Waits for room for `bytes`; what needs more than there is gets all.
+    /// The room is free again when the permit is dropped.
+    pub(super) async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.bytes).acquire_many_owned(self.part(bytes)).await.ok()
+    }
+
+    fn part(&self, bytes: usize) -> u32 {
+        u32::try_from(bytes).unwrap_or(u32::MAX).min(self.most)
+    }
+}
+
+/// A body of gRPC messages. Before the rest of a large message is received, it
+/// takes room for all of it, and keeps that until the reader, who reads on when
+/// it is done with a message, asks for what follows.
+pub(super) struct Metered<B> {
+    inner: B,
+    room: Room,
+    semaphore: PollSemaphore,
+    prefix: Vec<u8>,
+    /// bytes of the present message that have not been received
+    missing: usize,
+    /// room that must be taken before more is received
+    wanted: usize,
+    taken: Option<OwnedSemaphorePermit>,
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl<B> Metered<B> {
+    /// `inner`, as far as there is `room`.
+    pub(super) fn new(inner: B, room: Room) -> Self {
+        let semaphore = PollSemaphore::new(Arc::clone(&room.bytes));
+        Self {
+            inner,
+            room,
+            semaphore,
+            prefix: Vec::with_capacity(PREFIX),
+            missing: 0,
+            wanted: 0,
+            taken: None,
+            deadline: None,
+        }
+    }
+
+    /// Follows the messages' borders through `data`.
+    fn follow(&mut self, mut data: &[u8]) {
+        while !data.is_empty() {
+            if self.missing > 0 {
+                let received = self.missing.min(data.len());
+                self.missing -= received;
+                data = &data[received..];
+                continue;
+            }
+            let (prefix, rest) = data.split_at(data.len().min(PREFIX - self.prefix.len()));
+            self.prefix.extend_from_slice(prefix);
+            data = rest;
+            if let &[_flag, a, b, c, d] = &self.prefix[..] {
+                self.missing = u32::from_be_bytes([a, b, c, d]) as usize;
+                self.wanted = if self.missing > SMALL { self.missing } else { 0 };
+                self.prefix.clear();
+            }
+        }
+        if self.missing == 0 {
+            self.wanted = 0;
+            self.deadline = None;
+        }
+    }
+}
+
+impl<B> Body for Metered<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        if this.wanted > 0 {
+            this.taken = None;
+            let bytes = this.room.part(this.wanted);
+            this.taken = ready!(this.semaphore.poll_acquire_many(context, bytes));
+            this.wanted = 0;
+            this.deadline = Some(Box::pin(sleep(TIMEOUT)));
+        } else if this.missing == 0 {
+            this.taken = None;
+        }
+        if this.deadline.as_mut().is_some_and(|deadline| deadline.poll_unpin(context).is_ready()) {
+            let late = Status::deadline_exceeded("a message did not arrive whole within 30 s");
+            return Poll::Ready(Some(Err(late.into())));
+        }
+        let frame = ready!(Pin::new(&mut this.inner).poll_frame(context));
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+        {
+            this.follow(data);
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http_body_util::{BodyExt as _, StreamBody};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn message(length: usize) -> Vec<u8> {
+        let mut bytes = vec![0];
+        bytes.extend((length as u32).to_be_bytes());
+        bytes.resize(PREFIX + length, 7);
+        bytes
+    }
+
+    /// A body of `messages` in frames of `size`, followed by silence.
+    fn body(
+        messages: &[usize],
+        size: usize,
+        room: &Room,
+    ) -> Metered<impl Body<Data = Bytes, Error = Infallible> + Unpin> {
+        let bytes = messages.iter().flat_map(|length| message(*length)).collect::<Vec<_>>();
+        let frames: Vec<_> =
+            bytes.chunks(size).map(|chunk| Ok(Frame::data(Bytes::copy_from_slice(chunk)))).collect();
+        let frames = futures::StreamExt::chain(futures::stream::iter(frames), futures::stream::pending());
+        Metered::new(StreamBody::new(frames), room.clone())
+    }
+
+    /// Bytes that can be received now.
+    fn receive(body: &mut (impl Body<Data = Bytes, Error = BoxError> + Unpin)) -> usize {
+        let mut received = 0;
+        while let Some(Some(frame)) = body.frame().now_or_never() {
+            received += frame.unwrap().data_ref().unwrap().len();
+        }
+        received
+    }
+
+    const LARGE: usize = 40_000;
+
+    #[tokio::test]
+    async fn a_large_message_waits_for_room_and_keeps_it_until_the_reader_reads_on() {
+        let room = Room::new(50_000);
+        let (mut first, mut second) = (body(&[LARGE, 100], 1000, &room), body(&[LARGE], 1000, &room));
+        let mut received = 0;
+        while received < PREFIX + LARGE {
+            received += first.frame().await.unwrap().unwrap().data_ref().unwrap().len();
+        }
+        assert_eq!(receive(&mut second), 1000, "the frame with the length, and no more");
+        assert_eq!(receive(&mut first), LARGE + 100 + 2 * PREFIX - received, "reads on");
+        assert_eq!(receive(&mut second), LARGE + PREFIX - 1000);
+        drop(second);
+        assert_eq!(room.bytes.available_permits(), 50_000);
+    }
+
+    #[tokio::test]
+    async fn small_messages_need_no_room_and_huge_ones_all_of_it() {
+        let room = Room::new(50_000);
+        let all = room.take(usize::MAX).await;
+        assert_eq!(receive(&mut body(&[SMALL, 10, SMALL], 700, &room)), 2 * SMALL + 10 + 3 * PREFIX);
+        let mut huge = body(&[1_000_000], 1000, &room);
+        assert_eq!(receive(&mut huge), 1000);
+        drop(all);
+        assert_eq!(receive(&mut huge), 1_000_005 - 1000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_that_does_not_become_complete_ends_the_stream() {
+        let room = Room::new(50_000);
+        let bytes = Bytes::from(message(LARGE)).slice(..20_000);
+        let frames = futures::stream::iter([Ok::<_, Infallible>(Frame::data(bytes))]);
+        let frames = futures::StreamExt::chain(frames, futures::stream::pending());
+        let mut body = Metered::new(StreamBody::new(frames), room);
+        body.frame().await.unwrap().unwrap();
+        let error = body.frame().await.unwrap().unwrap_err();
+        assert!(error.to_string().contains("did not arrive whole"), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn borders_are_found_however_the_frames_are_cut(messages in prop::collection::vec(0..50_000_usize, 0..6), size in 1..20_000_usize) {
+            let room = Room::new(60_000);
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            let _in_runtime = runtime.enter();
+            let mut body = body(&messages, size, &room);
+            prop_assert_eq!(receive(&mut body), messages.iter().map(|length| length + PREFIX).sum::<usize>());
+            prop_assert_eq!((body.missing, body.wanted, body.prefix.len()), (0, 0, 0));
+            prop_assert!(body.taken.is_none());
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! What the cluster has to know to reach the link: the authority's certificate
+//! and the leader's address.
+
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::{
+        core::v1::{ConfigMap, ObjectReference},
+        discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice},
+    },
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+};
+use kestrel_runtime::service_account::ServiceAccount;
+use kube::{
+    Api, Client, Resource,
+    api::{Patch, PatchParams},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use super::Config;
+
+/// Name of the Service, and of every object that belongs to the link.
+pub(super) const LINK: &str = "kestrel-agent-link";
+/// Who writes these objects.
+const FIELD_MANAGER: &str = "kestrel-aggregator";
+/// They are written again after this time, in case somebody removed them.
+/// Writing what is there already changes nothing.
+const AGAIN: Duration = Duration::from_secs(15);
+
+/// Metadata of an object of the link, owned by this process's ServiceAccount,
+/// so that it goes when the operator is uninstalled.
+pub(super) fn metadata(namespace: &str) -> ObjectMeta {
+    let owner = |account: ServiceAccount| OwnerReference {
+        api_version: "v1".to_owned(),
+        kind: "ServiceAccount".to_owned(),
+        name: account.name,
+        uid: account.uid,
+        ..Default::default()
+    };
+    ObjectMeta {
+        name: Some(LINK.to_owned()),
+        namespace: Some(namespace.to_owned()),
+        owner_references: ServiceAccount::own().map(|account| vec![owner(account)]),
+        ..Default::default()
+    }
+}
+
+/// Writes the objects, again and again, for ever.
+pub(super) async fn keep_published(client: &Client, config: &Config, port: u16, certificate_pem: &str) {
+    let mut trouble = None;
+    loop {
+        let published = publish(client, config, port, certificate_pem).await;
+        match (&trouble, published) {
+            (None, Ok(())) | (Some(Some(_)), Ok(())) => {
+                info!("agents can reach the link: {LINK} is published in {}", config.namespace);
+                trouble = Some(None);
+            }
+            (_, Ok(())) => {}
+            (said, Err(error)) => {
+                let error = error.to_string();
+                if said.as_ref().and_then(Option::as_ref) != Some(&error) {
+                    warn!("agents may not reach the link, as {LINK} can't be published: {error}");
+                    trouble = Some(Some(error));
+                }
+            }
+        }
+        sleep(AGAIN).await;
+    }
+}
+
+async fn publish(
+    client: &Client,
+    config: &Config,
+    port: u16,
+    certificate_pem: &str,
+) -> Result<(), kube::Error> {
+    let data = BTreeMap::from([("ca.crt".to_owned(), certificate_pem.to_owned())]);
+    let authority =
+        ConfigMap { metadata: metadata(&config.namespace), data: Some(data), ..Default::default() };
+    apply(client, &config.namespace, &authority).await?;
+    if let Some(address) = config.pod_ip {
+        apply(client, &config.namespace, &endpoint_slice(config, address, port)).await?;
+    }
+    Ok(())
+}
+
+fn endpoint_slice(config: &Config, address: IpAddr, port: u16) -> EndpointSlice {
+    let mut metadata = metadata(&config.namespace);
+    metadata.labels = Some(BTreeMap::from([
+        ("kubernetes.io/service-name".to_owned(), LINK.to_owned()),
+        // Not the controllers' own, which they would tidy up.
+        ("endpointslice.kubernetes.io/managed-by".to_owned(), FIELD_MANAGER.to_owned()),
+    ]));
+    let pod = |name: &String| ObjectReference {
+        kind: Some("Pod".to_owned()),
+        namespace: Some(config.namespace.clone()),
+        name: Some(name.clone()),
+        ..Default::default()
+    };
+    EndpointSlice {
+        metadata,
+        address_type: if address.is_ipv6() { "IPv6" } else { "IPv4" }.to_owned(),
+        endpoints: vec![Endpoint {
+            addresses: vec![address.to_string()],
+            conditions: Some(EndpointConditions { ready: Some(true), ..Default::default() }),
+            node_name: config.node_name.clone(),
+            target_ref: config.pod_name.as_ref().map(pod),
+            ..Default::default()
+        }],
+        ports: Some(vec![EndpointPort {
+            // The Service's name for it.
+            name: Some("https".to_owned()),
+            port: Some(port.into()),
+            protocol: Some("TCP".to_owned()),
+            ..Default::default()
+        }]),
+    }
+}
+
+async fn apply<K>(client: &Client, namespace: &str, object: &K) -> Result<(), kube::Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    K: k8s_openapi::Resource + Serialize + DeserializeOwned + Clone + std::fmt::Debug,
+{
+    let parameters = PatchParams::apply(FIELD_MANAGER).force();
+    Api::<K>::namespaced(client.clone(), namespace).patch(LINK, &parameters, &Patch::Apply(object)).await?;
+    Ok(())
+}

@@ -1,0 +1,304 @@
+//! One attached stream: batches go up, answers, credit and pods come down.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use kestrel_proto::node::v1::{
+    AgentMessage, AggregatorMessage, Batch, Credit, Hello, HostReport, LogChunk, Welcome,
+    agent_message::Message as Up, aggregator_message::Message as Down,
+};
+use prost::Message as _;
+use tokio::{
+    sync::{
+        AcquireError, OwnedSemaphorePermit, Semaphore,
+        mpsc::{Sender, UnboundedReceiver, UnboundedSender, unbounded_channel},
+    },
+    time::timeout,
+};
+use tonic::{Status, Streaming};
+use tracing::{info, warn};
+
+use super::{
+    Shared,
+    admission::Seat,
+    batch::{self, Content},
+    identity::{Identity, Peer},
+    ledger::Ledger,
+    lines::pod_logs,
+    metrics::{Answered, OutcomeLabel, Refused, Role, RoleLabel},
+};
+use crate::{
+    inventory::pods::Follower,
+    uplink::receipt::{Outcome, Receipt},
+};
+
+/// The version of the protocol that this code speaks.
+const PROTOCOL_VERSION: u32 = 1;
+/// The first message must come within this time.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// A peer that does not read gets this long to take the reason of the end.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
+/// Batches of one stream that may wait for their answer. Beyond it the peer is
+/// not read, and so makes larger batches.
+const MOST_UNANSWERED: usize = 8192;
+/// A host's report is a few conditions.
+const MAX_REPORT_BYTES: usize = 64 * 1024;
+/// Pods that a peer may not speak of are named up to this number.
+const MOST_NAMED: usize = 32;
+/// Containers whose lines are counted, before those of forgotten pods are dropped.
+const MOST_COUNTED: usize = 1024;
+
+/// What goes to the peer.
+pub(super) type Answers = Sender<Result<AggregatorMessage, Status>>;
+
+/// A stream whose token was accepted.
+pub(super) struct Session {
+    pub(super) shared: Arc<Shared>,
+    pub(super) identity: Identity,
+    pub(super) seat: Seat,
+    pub(super) address: IpAddr,
+    pub(super) answers: Answers,
+}
+
+impl Session {
+    /// Runs until the peer leaves, breaks the protocol or is replaced, or the
+    /// drain begins. The peer is told the reason.
+    pub(super) async fn run(self, inbound: Streaming<AgentMessage>) {
+        let label = RoleLabel {
+            role: match self.identity.peer {
+                Peer::Agent { .. } => Role::Agent,
+                Peer::Sidecar { .. } => Role::Sidecar,
+            },
+        };
+        let attached = self.shared.metrics.attached.get_or_create(&label).clone();
+        attached.inc();
+        let end = tokio::select! {
+            end = self.converse(inbound) => end,
+            () = self.answers.closed() => Ok(()),
+            () = self.seat.replaced() => Err(Status::aborted("a newer stream of the same peer took the place of this one")),
+            () = self.shared.drain.cancelled() => Err(super::leader_changes()),
+        };
+        attached.dec();
+        let peer = &self.identity.peer;
+        match end {
+            Ok(()) => info!("{peer} has left"),
+            Err(status) => {
+                info!("the stream of {peer} ended: {}", status.message());
+                let _peer_may_be_gone = timeout(FAREWELL_TIMEOUT, self.answers.send(Err(status))).await;
+            }
+        }
+    }
+
+    async fn converse(&self, mut inbound: Streaming<AgentMessage>) -> Result<(), Status> {
+        let first = timeout(HELLO_TIMEOUT, inbound.message()).await;
+        let first = first.map_err(|_| Status::deadline_exceeded("no Hello within 10 s"))??;
+        let Some(AgentMessage { message: Some(Up::Hello(hello)) }) = first else {
+            return Err(Status::invalid_argument("the first message must be Hello"));
+        };
+        self.greet(&hello).await?;
+        let only = match &self.identity.peer {
+            Peer::Agent { .. } => None,
+            Peer::Sidecar { uid, .. } => Some(uid.as_str()),
+        };
+        let follower = self.shared.pods.follow(&self.identity.node, only);
+        let (receipts, outcomes) = unbounded_channel();
+        let open = Open { batches: Mutex::default(), places: Semaphore::new(MOST_UNANSWERED) };
+        let reader =
+            Reader { session: self, open: &open, receipts, lines: HashMap::new(), named: HashSet::new() };
+        tokio::select! {
+            end = reader.run(inbound) => end,
+            end = self.write(&open, outcomes, follower) => end,
+        }
+    }
+
+    async fn greet(&self, hello: &Hello) -> Result<(), Status> {
+        let peer = &self.identity.peer;
+        if let Err(why) = peer.check(hello) {
+            self.shared.refuse(self.address, Refused::Claim, &format!("is not let in: {why}"));
+            return Err(Status::permission_denied(why));
+        }
+        if hello.protocol_version == 0 {
+            return Err(Status::invalid_argument("Hello names no protocol version"));
+        }
+        info!("{peer} is attached from {}, version {:?}", self.address, hello.software_version);
+        self.send(Down::Welcome(Welcome {
+            protocol_version: hello.protocol_version.min(PROTOCOL_VERSION),
+            features: vec![],
+            software_version: env!("CARGO_PKG_VERSION").to_owned(),
+            credit_bytes: batch::MAX_BYTES as u64,
+            max_batch_bytes: batch::MAX_BYTES as u64,
+        }))
+        .await
+    }
+
+    /// Tells what the batches became and which pods there are.
+    async fn write(
+        &self,
+        open: &Open,
+        mut outcomes: UnboundedReceiver<(u64, Outcome)>,
+        mut follower: Follower,
+    ) -> Result<(), Status> {
+        loop {
+            if let Some(update) = follower.update() {
+                self.send(Down::PodUpdate(update)).await?;
+            }
+            tokio::select! {
+                () = follower.changed() => {}
+                Some((id, outcome)) = outcomes.recv() => {
+                    let outcome_label = match outcome {
+                        Outcome::Left => Answered::Acked,
+                        Outcome::Lost(_) => Answered::Nacked,
+                    };
+                    self.shared.metrics.batches.get_or_create(&OutcomeLabel { outcome: outcome_label }).inc();
+                    for answer in open.settle(id, outcome) {
+                        self.answers.send(Ok(answer)).await.map_err(gone)?;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn send(&self, message: Down) -> Result<(), Status> {
+        self.answers.send(Ok(AggregatorMessage { message: Some(message) })).await.map_err(gone)
+    }
+}
+
+fn gone<T>(_: T) -> Status {
+    Status::cancelled("the peer is gone")
+}
+
+/// Batches without an answer.
+struct Open {
+    batches: Mutex<Batches>,
+    /// places of this stream
+    places: Semaphore,
+}
+
+#[derive(Default)]
+struct Batches {
+    ledger: Ledger,
+    /// the batches' share of the places of all streams
+    share: Option<OwnedSemaphorePermit>,
+}
+
+impl Open {
+    /// Takes up batch `id` when there is a place for it.
+    async fn begin(&self, id: u64, of_all: &Arc<Semaphore>) -> Result<(), Status> {
+        let closed = |error: AcquireError| Status::internal(error.to_string());
+        let place = self.places.acquire().await.map_err(closed)?;
+        let share = Arc::clone(of_all).acquire_owned().await.map_err(closed)?;
+        let mut batches = self.batches();
+        batches.ledger.begin(id).map_err(Status::invalid_argument)?;
+        place.forget();
+        match &mut batches.share {
+            Some(all) => all.merge(share),
+            none => *none = Some(share),
+        }
+        Ok(())
+    }
+
+    fn settle(&self, id: u64, outcome: Outcome) -> Vec<AggregatorMessage> {
+        let mut batches = self.batches();
+        let (answers, settled) = batches.ledger.settle(id, outcome);
+        self.places.add_permits(settled);
+        drop(batches.share.as_mut().and_then(|all| all.split(settled)));
+        answers
+    }
+
+    fn batches(&self) -> MutexGuard<'_, Batches> {
+        self.batches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes what the peer sends. It reads on only when the lane has taken what
+/// was read, so that a peer that ignores its credit is held by the transport.
+struct Reader<'a> {
+    session: &'a Session,
+    open: &'a Open,
+    receipts: UnboundedSender<(u64, Outcome)>,
+    /// lines so far, by pod UID and container
+    lines: HashMap<(String, String), i64>,
+    /// pods that the peer may not speak of, and was told so
+    named: HashSet<String>,
+}
+
+impl Reader<'_> {
+    async fn run(mut self, mut inbound: Streaming<AgentMessage>) -> Result<(), Status> {
+        while let Some(AgentMessage { message }) = inbound.message().await? {
+            match message {
+                Some(Up::Batch(batch)) => self.take(batch).await?,
+                Some(Up::HostReport(report)) => self.report(report)?,
+                Some(Up::Hello(_)) => return Err(Status::invalid_argument("a second Hello")),
+                // Of a newer protocol than we said we speak; it can be nothing that matters.
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn report(&self, report: HostReport) -> Result<(), Status> {
+        let Peer::Agent { node } = &self.session.identity.peer else {
+            return Err(Status::permission_denied("a sidecar has no host to report of"));
+        };
+        let bytes = report.encoded_len();
+        if bytes > MAX_REPORT_BYTES {
+            let why = format!("a host report of {bytes} bytes; {MAX_REPORT_BYTES} are allowed");
+            return Err(Status::invalid_argument(why));
+        }
+        self.session.shared.nodes.reported(node, report.conditions);
+        Ok(())
+    }
+
+    async fn take(&mut self, batch: Batch) -> Result<(), Status> {
+        let shared = &self.session.shared;
+        let (id, bytes) = (batch.id, batch.payload.len() as u64);
+        let invalid = |why: batch::Invalid| Status::invalid_argument(format!("batch {id} {why}"));
+        shared.metrics.payload_bytes.inc_by(bytes);
+        self.open.begin(id, &shared.unanswered).await?;
+
+        // One batch at a time is decompressed and waits for room, so that those
+        // who wait behind it hold nothing but what they received.
+        let turn = shared.turn.lock().await;
+        let content = Content::of(batch).map_err(invalid)?;
+        let room = shared.decoded.take(content.decoded_bytes).await;
+        drop(turn);
+
+        let receipt = Receipt::new(id, self.receipts.clone());
+        for chunk in content.decode().map_err(invalid)? {
+            self.pass_on(chunk, &receipt).await;
+        }
+        receipt.left();
+        drop(room);
+        self.session.send(Down::Credit(Credit { bytes })).await
+    }
+
+    async fn pass_on(&mut self, chunk: LogChunk, receipt: &Receipt) {
+        let Session { shared, identity, .. } = self.session;
+        let known = shared.pods.get(&chunk.pod_uid);
+        shared.metrics.lines_left_out.inc_by(chunk.lines_left_out);
+        if !identity.may_send(&chunk, known.as_ref()) {
+            shared.metrics.foreign_lines.inc_by(chunk.entries.len() as u64);
+            if self.named.len() < MOST_NAMED && self.named.insert(chunk.pod_uid.clone()) {
+                let LogChunk { pod_namespace, pod_name, pod_uid, .. } = chunk;
+                let peer = &identity.peer;
+                warn!(
+                    "lines of the pod {pod_namespace}/{pod_name} ({pod_uid}) dropped: {peer} may not speak of it"
+                );
+            }
+            return;
+        }
+        shared.metrics.lines.inc_by(chunk.entries.len() as u64);
+        if self.lines.len() >= MOST_COUNTED {
+            self.lines.retain(|(uid, _), _| shared.pods.node_of(uid).is_some());
+        }
+        let lines = self.lines.entry((chunk.pod_uid.clone(), chunk.container_name.clone())).or_default();
+        for message in pod_logs(chunk, known.as_ref(), &identity.node, lines, Timestamp::now()) {
+            shared.logs.send(message, receipt.clone()).await;
+        }
+    }
+}

@@ -1,0 +1,417 @@
+//! The link over real sockets and real TLS. Only the API server's review of
+//! tokens is played: a token says itself what its review gives.
+
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use k8s_openapi::api::{authentication::v1::TokenReviewStatus, core::v1::Pod};
+use kestrel_proto::{
+    cloud::v1::{LogEntry, NodeCondition, PodLogs, StreamLogsRequest, stream_logs_request},
+    node::v1::{
+        AgentMessage, AggregatorMessage, Batch, BatchContent, Compression, Hello, HostReport, LogChunk,
+        LogPolicy, Role, agent_link_client::AgentLinkClient, agent_message::Message as Up,
+        aggregator_message::Message as Down,
+    },
+};
+use kestrel_runtime::tls::{
+    self,
+    authority::Authority,
+    client::{Connector, Target},
+};
+use prost::Message as _;
+use serde_json::json;
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, sync::mpsc, task::JoinHandle, time::timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Streaming, transport::Endpoint};
+
+use super::{review::Review, *};
+use crate::uplink::{
+    lanes::{Kept, Lanes},
+    metrics::Metrics as UplinkMetrics,
+    receipt::Receipt,
+};
+
+/// Nothing here takes longer unless it is broken.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A token is `account pod uid node`.
+struct Played;
+
+impl Review for Played {
+    async fn review(&self, token: &str) -> anyhow::Result<TokenReviewStatus> {
+        let [account, pod, uid, node] = token.split(' ').collect::<Vec<_>>()[..] else {
+            return Ok(TokenReviewStatus { error: Some("not genuine".to_owned()), ..Default::default() });
+        };
+        Ok(serde_json::from_value(json!({
+            "authenticated": true,
+            "audiences": ["kestrel-agent-link"],
+            "user": {"username": format!("system:serviceaccount:{account}"), "extra": {
+                "authentication.kubernetes.io/pod-name": [pod],
+                "authentication.kubernetes.io/pod-uid": [uid],
+                "authentication.kubernetes.io/node-name": [node],
+            }},
+        }))?)
+    }
+}
+
+const AGENT: &str = "kestrel-ai:kestrel-node-agent agent-n1 agent-uid n1";
+const SIDECAR: &str = "shop:default web-1 u1 n1";
+
+struct Server {
+    address: SocketAddr,
+    lanes: Lanes,
+    pods: Pods,
+    metrics: Metrics,
+    roots: rustls::RootCertStore,
+    drain: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+fn pod(name: &str, uid: &str, node: &str) -> Pod {
+    let owner = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "rs"});
+    let meta = json!({"namespace": "shop", "name": name, "uid": uid, "ownerReferences": [owner]});
+    serde_json::from_value(json!({"metadata": meta, "spec": {"nodeName": node, "containers": []}})).unwrap()
+}
+
+async fn server(most: usize) -> Server {
+    tls::install_provider();
+    let authority = Authority::generate("link").unwrap();
+    let certificate = Arc::new(ServingCertificate::default());
+    authority::certify(&authority, "kestrel-ai", &certificate).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (lanes, metrics, drain) =
+        (Lanes::new(UplinkMetrics::default()), Metrics::default(), CancellationToken::new());
+    let pods = Pods::new(LogPolicy::Errors);
+    for (name, uid, node) in [("web-1", "u1", "n1"), ("web-2", "u2", "n2")] {
+        pods.apply(&pod(name, uid, node));
+    }
+    let nodes = Nodes::new(lanes.signals());
+    let node = json!({"metadata": {"name": "n1", "uid": "un1"}});
+    nodes.seen(&serde_json::from_value(node).unwrap());
+    let shared = Shared::new(most, pods.clone(), nodes, lanes.logs(), metrics.clone(), drain.clone());
+    let rules = Rules { namespace: "kestrel-ai".to_owned(), agent_account: "kestrel-node-agent".to_owned() };
+    let identities = Identities::new(Played, rules, pods.clone());
+    let task = tokio::spawn(server::run(listener, certificate, shared, identities));
+    let roots = tls::roots(authority.certificate_pem().as_bytes()).unwrap();
+    Server { address, lanes, pods, metrics, roots, drain, task }
+}
+
+/// The two halves of an open stream.
+struct Stream {
+    up: mpsc::Sender<AgentMessage>,
+    down: Streaming<AggregatorMessage>,
+}
+
+impl Server {
+    async fn open(&self, token: Option<&str>) -> Result<Stream, Status> {
+        let mut config =
+            rustls::ClientConfig::builder().with_root_certificates(self.roots.clone()).with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let target = Target {
+            host: "127.0.0.1".to_owned(),
+            port: self.address.port(),
+            server_name: "kestrel-agent-link.kestrel-ai.svc".to_owned(),
+            config: Arc::new(config),
+        };
+        let endpoint = Endpoint::from_static("http://link");
+        let channel = endpoint.connect_with_connector(Connector(target)).await.unwrap();
+        let (up, queue) = mpsc::channel(4);
+        let mut request = tonic::Request::new(ReceiverStream::new(queue));
+        if let Some(token) = token {
+            request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+        }
+        let mut client = AgentLinkClient::new(channel);
+        let down = timeout(DEADLINE, client.attach(request)).await.unwrap()?.into_inner();
+        Ok(Stream { up, down })
+    }
+
+    /// An attached stream that has read Welcome and the first pods.
+    async fn attached(&self, token: &str) -> Stream {
+        let mut stream = self.open(Some(token)).await.unwrap();
+        stream.send(Up::Hello(hello(token))).await;
+        assert!(matches!(stream.next().await.unwrap(), Down::Welcome(_)));
+        assert!(matches!(stream.next().await.unwrap(), Down::PodUpdate(_)));
+        stream
+    }
+
+    /// The next logs that wait for the cloud.
+    async fn logs(&self) -> (PodLogs, Receipt) {
+        let next = async {
+            loop {
+                let changed = self.lanes.changed();
+                if let Some(found) = self.lanes.take_logs() {
+                    return found;
+                }
+                changed.await;
+            }
+        };
+        let (message, receipt) = timeout(DEADLINE, next).await.unwrap();
+        let (head, body) = message.on_own_stream();
+        let envelope = StreamLogsRequest::decode(&[&head[5..], &body].concat()[..]).unwrap();
+        let Some(stream_logs_request::Request::PodLogs(logs)) = envelope.request else {
+            panic!("{envelope:?}")
+        };
+        (logs, receipt)
+    }
+
+    fn refused(&self, reason: Refused) -> u64 {
+        self.metrics.refused.get_or_create(&RefusedLabel { reason }).get()
+    }
+}
+
+impl Stream {
+    async fn send(&self, message: Up) {
+        timeout(DEADLINE, self.up.send(AgentMessage { message: Some(message) })).await.unwrap().unwrap();
+    }
+
+    async fn next(&mut self) -> Result<Down, Status> {
+        let message = timeout(DEADLINE, self.down.message()).await.unwrap()?;
+        Ok(message.expect("the stream ended without a status").message.unwrap())
+    }
+
+    /// Sends a batch and returns how many bytes its payload has.
+    async fn batch(&self, id: u64, chunks: Vec<LogChunk>) -> u64 {
+        let content = BatchContent { logs: chunks }.encode_to_vec();
+        let payload: Bytes = zstd::bulk::compress(&content, 1).unwrap().into();
+        let (bytes, content_bytes) = (payload.len() as u64, content.len() as u64);
+        self.send(Up::Batch(Batch { id, compression: Compression::Zstd.into(), payload, content_bytes }))
+            .await;
+        bytes
+    }
+}
+
+fn hello(token: &str) -> Hello {
+    let [account, pod, uid, node] = token.split(' ').collect::<Vec<_>>()[..] else { panic!("{token}") };
+    let role = if account == "kestrel-ai:kestrel-node-agent" { Role::NodeAgent } else { Role::Sidecar };
+    Hello {
+        protocol_version: 7,
+        features: vec!["of-the-future".to_owned()],
+        software_version: "test".to_owned(),
+        role: role.into(),
+        node_name: node.to_owned(),
+        pod_namespace: account.split(':').next().unwrap().to_owned(),
+        pod_name: pod.to_owned(),
+        pod_uid: uid.to_owned(),
+    }
+}
+
+fn chunk(pod: &str, uid: &str, lines: &[&str]) -> LogChunk {
+    let entry = |line: &&str| LogEntry { message: (*line).to_owned(), ..Default::default() };
+    LogChunk {
+        pod_namespace: "shop".to_owned(),
+        pod_name: pod.to_owned(),
+        pod_uid: uid.to_owned(),
+        container_name: "app".to_owned(),
+        entries: lines.iter().map(entry).collect(),
+        ..Default::default()
+    }
+}
+
+fn texts(logs: &PodLogs) -> Vec<&str> {
+    logs.log_entries.iter().map(|entry| entry.message.as_str()).collect()
+}
+
+#[tokio::test]
+async fn an_agent_is_welcomed_told_its_pods_and_their_changes() {
+    let server = server(10).await;
+    let mut stream = server.open(Some(AGENT)).await.unwrap();
+    stream.send(Up::Hello(hello(AGENT))).await;
+    let Down::Welcome(welcome) = stream.next().await.unwrap() else { panic!() };
+    assert_eq!(welcome.protocol_version, 1, "the greatest that both speak");
+    assert!(welcome.credit_bytes >= welcome.max_batch_bytes && welcome.max_batch_bytes >= 4 * 1024 * 1024);
+    let Down::PodUpdate(pods) = stream.next().await.unwrap() else { panic!() };
+    assert!(pods.snapshot);
+    assert_eq!(pods.pods.iter().map(|pod| pod.uid.as_str()).collect::<Vec<_>>(), ["u1"]);
+    server.pods.apply(&pod("web-3", "u3", "n1"));
+    let Down::PodUpdate(pods) = stream.next().await.unwrap() else { panic!() };
+    assert_eq!((pods.snapshot, pods.pods[0].name.as_str()), (false, "web-3"));
+    let attached = |role| server.metrics.attached.get_or_create(&metrics::RoleLabel { role }).get();
+    assert_eq!((attached(metrics::Role::Agent), attached(metrics::Role::Sidecar)), (1, 0));
+}
+
+#[tokio::test]
+async fn logs_pass_with_their_owner_and_are_answered_in_order_when_they_left() {
+    let server = server(10).await;
+    let mut stream = server.attached(AGENT).await;
+    let first = stream.batch(1, vec![chunk("web-1", "u1", &["one", "two"])]).await;
+    assert!(matches!(stream.next().await.unwrap(), Down::Credit(credit) if credit.bytes == first));
+    for (id, line) in [(2, "three"), (3, "four")] {
+        stream.batch(id, vec![chunk("web-1", "u1", &[line])]).await;
+        assert!(matches!(stream.next().await.unwrap(), Down::Credit(_)));
+    }
+    let (logs, receipt_1) = server.logs().await;
+    assert_eq!((texts(&logs), logs.node_name.as_str()), (vec!["one", "two"], "n1"));
+    assert_eq!(logs.owner_references[0].uid, "rs");
+    let (_, receipt_2) = server.logs().await;
+    let (logs, receipt_3) = server.logs().await;
+    assert_eq!((logs.log_entries[0].line_number, logs.stream_offset), (4, 4));
+    receipt_3.left();
+    receipt_2.lost("the connection died");
+    receipt_1.left();
+    assert!(matches!(stream.next().await.unwrap(), Down::Ack(ack) if ack.up_to_id == 1));
+    let Down::Nack(nack) = stream.next().await.unwrap() else { panic!() };
+    assert_eq!((nack.id, nack.reason.as_str()), (2, "the connection died"));
+    assert!(matches!(stream.next().await.unwrap(), Down::Ack(ack) if ack.up_to_id == 3));
+}
+
+#[tokio::test]
+async fn what_a_peer_may_not_speak_of_is_dropped_and_the_rest_of_its_batch_is_not() {
+    let server = server(10).await;
+    let (mut agent, mut sidecar) = (server.attached(AGENT).await, server.attached(SIDECAR).await);
+    let (own, other) = (chunk("web-1", "u1", &["own"]), chunk("web-2", "u2", &["another node's"]));
+    agent.batch(1, vec![other.clone(), own.clone()]).await;
+    assert!(matches!(agent.next().await.unwrap(), Down::Credit(_)));
+    let (logs, receipt) = server.logs().await;
+    assert_eq!(texts(&logs), ["own"]);
+    receipt.left();
+    assert!(matches!(agent.next().await.unwrap(), Down::Ack(ack) if ack.up_to_id == 1));
+    sidecar.batch(1, vec![chunk("web-1", "other-uid", &["x", "y"]), other]).await;
+    let mut answers = [sidecar.next().await.unwrap(), sidecar.next().await.unwrap()];
+    answers.sort_by_key(|answer| matches!(answer, Down::Ack(_)));
+    assert!(matches!(answers, [Down::Credit(_), Down::Ack(_)]), "{answers:?}");
+    assert_eq!((server.metrics.foreign_lines.get(), server.metrics.lines.get()), (4, 1));
+    sidecar.send(Up::HostReport(HostReport::default())).await;
+    assert_eq!(sidecar.next().await.unwrap_err().code(), Code::PermissionDenied);
+}
+
+#[tokio::test]
+async fn a_host_report_becomes_a_signal_of_its_node() {
+    let server = server(10).await;
+    let stream = server.attached(AGENT).await;
+    let kind = "kestrel.ai/DiskPressure".to_owned();
+    let condition = NodeCondition { r#type: kind, status: "True".to_owned(), ..Default::default() };
+    stream.send(Up::HostReport(HostReport { conditions: vec![condition] })).await;
+    let told = async {
+        loop {
+            let changed = server.lanes.changed();
+            if server.lanes.take(Kept::Signals).is_some() {
+                return;
+            }
+            changed.await;
+        }
+    };
+    timeout(DEADLINE, told).await.unwrap();
+}
+
+#[tokio::test]
+async fn whoever_cannot_say_who_it_is_is_refused() {
+    let server = server(10).await;
+    let refused = async |token| server.open(token).await.err().unwrap();
+    let none = refused(None).await;
+    assert_eq!(
+        (none.code(), none.message()),
+        (Code::Unauthenticated, "it sends no token (metadata authorization, Bearer)")
+    );
+    let wrong = refused(Some("stolen")).await;
+    assert_eq!(wrong.code(), Code::Unauthenticated);
+    assert_eq!(wrong.message(), "its token is not accepted by the API server: not genuine");
+    assert_eq!(server.refused(Refused::Token), 2);
+
+    let mut plain = TcpStream::connect(server.address).await.unwrap();
+    plain.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    let said = async {
+        while server.refused(Refused::Tls) == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(DEADLINE, said).await.unwrap();
+
+    for (claim, code) in [
+        (hello("kestrel-ai:kestrel-node-agent p u n2"), Code::PermissionDenied),
+        (hello(SIDECAR), Code::PermissionDenied),
+        (Hello { protocol_version: 0, ..hello(AGENT) }, Code::InvalidArgument),
+    ] {
+        let mut stream = server.open(Some(AGENT)).await.unwrap();
+        stream.send(Up::Hello(claim)).await;
+        assert_eq!(stream.next().await.unwrap_err().code(), code);
+    }
+    let mut stream = server.open(Some(AGENT)).await.unwrap();
+    stream.send(Up::HostReport(HostReport::default())).await;
+    assert_eq!(stream.next().await.unwrap_err().code(), Code::InvalidArgument, "no Hello");
+    assert_eq!(server.refused(Refused::Claim), 2);
+}
+
+#[tokio::test]
+async fn a_batch_that_breaks_the_protocol_ends_the_stream_with_the_reason() {
+    let server = server(10).await;
+    let plain = |id, content: &[u8]| Batch {
+        id,
+        compression: Compression::None.into(),
+        payload: Bytes::copy_from_slice(content),
+        content_bytes: content.len() as u64,
+    };
+    let bomb = zstd::bulk::compress(&vec![0; 64 * 1024 * 1024], 1).unwrap();
+    let bomb = Batch { id: 1, compression: 1, payload: bomb.into(), content_bytes: 1000 };
+    for (batch, code, words) in [
+        (plain(0, b""), Code::InvalidArgument, "ids must increase"),
+        (plain(1, b"nonsense"), Code::InvalidArgument, "can't be decoded"),
+        (bomb, Code::InvalidArgument, "can't be decompressed"),
+        (plain(1, &vec![0; batch::MAX_BYTES + 1]), Code::InvalidArgument, "has 4194305 bytes"),
+        (plain(1, &vec![0; batch::MAX_BYTES + 1000]), Code::OutOfRange, "too large"),
+    ] {
+        let mut stream = server.attached(AGENT).await;
+        stream.send(Up::Batch(batch)).await;
+        let status = stream.next().await.unwrap_err();
+        assert_eq!(status.code(), code, "{status}");
+        assert!(status.message().contains(words), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_ignores_its_credit_is_held_by_the_transport() {
+    const BATCHES: u64 = 40;
+    let server = server(10).await;
+    let stream = server.attached(AGENT).await;
+    // Does not compress: what is sent is what has to be held.
+    let noise: String = std::iter::repeat_with(fastrand::alphanumeric).take(1024 * 1024).collect();
+    let sent = AtomicU64::new(0);
+    let flood = async {
+        for id in 1..=BATCHES {
+            stream.batch(id, vec![chunk("web-1", "u1", &[&noise])]).await;
+            sent.store(id, Ordering::Relaxed);
+        }
+    };
+    let drain = async {
+        for taken in 0..BATCHES {
+            let (lines, sent) = (server.metrics.lines.get(), sent.load(Ordering::Relaxed));
+            assert!(lines <= taken + 9, "the lane holds 8, and one waits: {lines} after {taken}");
+            assert!(sent <= lines + 8, "the sender's own queues hold the rest: {sent} after {lines}");
+            server.logs().await.1.left();
+        }
+    };
+    tokio::join!(flood, drain);
+    assert_eq!(server.metrics.lines.get(), BATCHES);
+}
+
+#[tokio::test]
+async fn a_full_link_says_when_to_come_back_and_a_newer_stream_replaces_the_older() {
+    let server = server(2).await;
+    let mut agent = server.attached(AGENT).await;
+    let sidecar = server.attached(SIDECAR).await;
+    let full = server.open(Some("shop:default web-9 u9 n1")).await.err().unwrap();
+    assert_eq!(full.code(), Code::ResourceExhausted);
+    let wait: u64 = full.metadata().get("retry-after-ms").unwrap().to_str().unwrap().parse().unwrap();
+    assert!(wait <= 30_000);
+    let newer = server.attached(AGENT).await;
+    assert_eq!(agent.next().await.unwrap_err().code(), Code::Aborted);
+    drop((newer, sidecar));
+}
+
+#[tokio::test]
+async fn the_drain_ends_streams_with_a_reason_to_come_back_at_once() {
+    let server = server(10).await;
+    let mut stream = server.attached(AGENT).await;
+    server.drain.cancel();
+    let status = stream.next().await.unwrap_err();
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::Unavailable, "the leader is changing: attach again")
+    );
+    assert_eq!(status.metadata().get("retry-after-ms").unwrap(), "0");
+    timeout(DEADLINE, server.task).await.unwrap().unwrap();
+}
