@@ -11,6 +11,7 @@ step_text=''
 
 exec 3>&2
 trap explain_failure EXIT
+trap 'exit 130' INT TERM
 
 # say SENTENCE: one line for the person who watches.
 say() { printf '%s\n' "$*" >&3; }
