@@ -64,7 +64,7 @@ async fn start() -> anyhow::Result<Daemon> {
 
     let ready = readiness.require("a certificate that the API server trusts");
     let keeper = Keeper::new(client, names, config.trust_delay, Arc::clone(&certificate), ready);
-    let ready = readiness.require("the agent link's CA, which the aggregator publishes");
+    let ready = readiness.require("the agent link's CA (published by the aggregator)");
     let link_ca = LinkCa::new(config.link_ca_file, Arc::clone(&settings), ready);
     let router = router(settings, metrics.clone(), drain.clone());
     let server = Server::bind(config.port, certificate, router, metrics).await?;
