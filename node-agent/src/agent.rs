@@ -17,7 +17,6 @@ use kestrel_tail::{
     discover::{Layout, Source},
     engine::Engine,
     position::store::Store,
-    time::Timestamp,
 };
 use tokio::{
     sync::mpsc,
@@ -120,7 +119,7 @@ impl Agent {
                 () = sleep(pause) => {}
             }
             self.report();
-            pause = self.shipper.pump(Instant::now(), now());
+            pause = self.shipper.pump(Instant::now(), SystemTime::now());
         }
         self.end(&mut events).await;
         Ok(())
@@ -157,7 +156,7 @@ impl Agent {
         engine.scan(now);
         self.pods.assign(engine, now);
         tell(self.story.pods(engine.origins(), &self.pod_logs, now));
-        self.story.problems(engine.problems()).iter().for_each(Sentence::tell);
+        engine.news().iter().for_each(|news| self.story.problem(news).tell());
         tell(self.story.lost(engine.stats().bytes_lost, now));
         tell(self.story.positions(self.shipper.save_error().map(ToString::to_string)));
         self.metrics.update(&self.shipper);
@@ -188,6 +187,7 @@ impl Agent {
         };
         let _handed_over = timeout(LAST_WAIT, hand_over).await;
         self.shipper.save();
+        self.metrics.update(&self.shipper);
         tell(self.story.positions(self.shipper.save_error().map(ToString::to_string)));
         let waiting = self.shipper.engine.in_flight();
         let text = format!(
@@ -201,9 +201,4 @@ impl Agent {
 
 fn tell(sentence: Option<Sentence>) {
     sentence.iter().for_each(Sentence::tell);
-}
-
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Timestamp { seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX), nanos: since.subsec_nanos() }
 }

@@ -2,23 +2,21 @@
 //! change, never one per record; what stays as it is, is not said again.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    collections::BTreeMap,
+    path::Path,
     time::{Duration, Instant},
 };
 
+use kestrel_link::outage::Outage;
 use kestrel_tail::{
     discover::Origin,
-    engine::{Policy, Problems},
+    engine::{News, Policy},
 };
 
 use crate::host::condition::Condition;
 
 /// Pods come and go in waves: they are told together, this often at most.
 const WAVE: Duration = Duration::from_secs(5);
-
-/// A state that needs somebody is repeated this rarely.
-const REMINDER: Duration = Duration::from_secs(600);
 
 /// Names told one by one; of more only the number is told.
 const NAMES: usize = 5;
@@ -48,23 +46,11 @@ pub struct Story {
     pods: BTreeMap<String, bool>,
     containers: usize,
     pods_told: Option<Instant>,
-    problems: BTreeMap<PathBuf, String>,
-    link: Link,
+    outage: Outage,
     conditions: BTreeMap<&'static str, Condition>,
     positions: Option<String>,
     bytes_lost: u64,
     lost_told: Option<Instant>,
-}
-
-#[derive(Debug, Default)]
-enum Link {
-    #[default]
-    New,
-    Up,
-    Down {
-        reason: String,
-        told: Instant,
-    },
 }
 
 impl Story {
@@ -72,7 +58,7 @@ impl Story {
     pub fn pods<'a>(
         &mut self,
         origins: impl Iterator<Item = (&'a Origin, Option<Policy>)>,
-        directory: &std::path::Path,
+        directory: &Path,
         now: Instant,
     ) -> Option<Sentence> {
         if self.pods_told.is_some_and(|told| now.saturating_duration_since(told) < WAVE) {
@@ -110,35 +96,25 @@ impl Story {
         Some(Sentence::Note(text))
     }
 
-    /// What cannot be followed.
-    pub fn problems(&mut self, problems: &Problems) -> Vec<Sentence> {
-        let mut told = Vec::new();
-        for (path, problem) in problems {
-            if self.problems.get(path) != Some(problem) {
-                told.push(Sentence::Warning(format!("{}: {problem}", path.display())));
-            }
+    /// What cannot be followed any more, or can again.
+    pub fn problem(&self, News { path, problem }: &News) -> Sentence {
+        match problem {
+            Some(problem) => Sentence::Warning(format!("{}: {problem}", path.display())),
+            None => Sentence::Note(format!("{}: no problem any more", path.display())),
         }
-        let mended: BTreeSet<_> = self.problems.keys().filter(|path| !problems.contains_key(*path)).collect();
-        told.extend(mended.iter().map(|path| Sentence::Note(format!("{}: no problem any more", path.display()))));
-        self.problems.clone_from(problems);
-        told
     }
 
     /// The link is up.
     pub fn connected(&mut self, endpoint: &http::Uri) -> Sentence {
-        self.link = Link::Up;
+        self.outage.up();
         Sentence::Note(format!("connected to the aggregator at {endpoint}"))
     }
 
     /// The link is down, or still is.
     pub fn disconnected(&mut self, reason: &str, retry_in: Duration, now: Instant) -> Option<Sentence> {
-        if let Link::Down { reason: before, told } = &self.link
-            && before == reason
-            && now.saturating_duration_since(*told) < REMINDER
-        {
+        if !self.outage.down(reason, now) {
             return None;
         }
-        self.link = Link::Down { reason: reason.to_owned(), told: now };
         Some(Sentence::Warning(format!(
             "no connection to the aggregator: {reason}; the next attempt is in {:.1} s, until then the log files are the buffer",
             retry_in.as_secs_f32()
@@ -204,8 +180,6 @@ fn named(what: &str, names: &[&String]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     fn text(sentence: Option<Sentence>) -> String {
@@ -245,21 +219,11 @@ mod tests {
     fn a_state_is_told_once() {
         let mut story = Story::default();
         let start = Instant::now();
-        let down = |story: &mut Story, reason: &str, at: Instant| {
-            story.disconnected(reason, Duration::from_secs(1), at).is_some()
-        };
-        assert!(down(&mut story, "refused", start));
-        assert!(!down(&mut story, "refused", start + Duration::from_secs(60)));
-        assert!(down(&mut story, "no route", start + Duration::from_secs(61)));
-        assert!(down(&mut story, "no route", start + Duration::from_secs(61) + REMINDER));
+        let down = |story: &mut Story| story.disconnected("refused", Duration::from_secs(1), start).is_some();
+        assert!(down(&mut story));
+        assert!(!down(&mut story));
         story.connected(&http::Uri::from_static("https://x:1"));
-        assert!(down(&mut story, "no route", start + Duration::from_secs(700)));
-
-        let mut problems = Problems::from([("/x".into(), "no".into())]);
-        assert_eq!(story.problems(&problems), [Sentence::Warning("/x: no".into())]);
-        assert!(story.problems(&problems).is_empty());
-        problems.clear();
-        assert_eq!(story.problems(&problems), [Sentence::Note("/x: no problem any more".into())]);
+        assert!(down(&mut story));
 
         assert!(story.positions(None).is_none());
         assert!(story.positions(Some("disk full".into())).is_some());

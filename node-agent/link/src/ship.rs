@@ -11,7 +11,6 @@ use kestrel_proto::node::v1::{HostReport, PodUpdate};
 use kestrel_tail::{
     engine::{Engine, Record},
     position::store::StoreError,
-    time::Timestamp,
 };
 
 use crate::{Event, Session, batch::Builder};
@@ -141,7 +140,7 @@ impl Shipper {
 
     /// Does all that can be done now without waiting, and says after which
     /// time there is more to do if nothing happens on the link until then.
-    pub fn pump(&mut self, now: Instant, wall: Timestamp) -> Duration {
+    pub fn pump(&mut self, now: Instant, wall: SystemTime) -> Duration {
         if now.saturating_duration_since(self.saved) >= SAVE_INTERVAL {
             self.save();
             self.saved = now;
@@ -231,11 +230,11 @@ impl Shipper {
     }
 
     /// One turn of reading into the batch; false if there was nothing to read.
-    fn fill(&mut self, now: Instant, wall: Timestamp) -> bool {
+    fn fill(&mut self, now: Instant, wall: SystemTime) -> bool {
         let Some(session) = &self.session else { return false };
         let builder = &mut self.builder;
         let emit = |record: Record<'_>| {
-            builder.record(&Record { timestamp: record.timestamp.or(Some(wall)), ..record });
+            builder.record(&Record { timestamp: record.timestamp.or(Some(wall.into())), ..record });
             if builder.bytes() < FLUSH_BYTES { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         };
         let Some(chunk) = self.engine.read(session.next_id(), now, emit) else { return false };

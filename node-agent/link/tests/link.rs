@@ -7,7 +7,7 @@ use std::{
     fs::{self, OpenOptions},
     io::Write as _,
     path::PathBuf,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use aggregator::{Aggregator, DEADLINE, Stream, messages};
@@ -21,7 +21,6 @@ use kestrel_tail::{
     discover::{Layout, Origin, Source},
     engine::{Engine, Policy},
     position::store::Store,
-    time::Timestamp,
 };
 use tempfile::TempDir;
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
@@ -88,7 +87,7 @@ async fn ship(client: &mut Client, shipper: &mut Shipper, mut done: impl FnMut(&
         while !done(shipper) {
             shipper.engine.scan(Instant::now());
             shipper.engine.assign(|_| Some(Policy::All));
-            let pause = shipper.pump(Instant::now(), Timestamp::default()).min(Duration::from_millis(50));
+            let pause = shipper.pump(Instant::now(), SystemTime::now()).min(Duration::from_millis(50));
             tokio::select! {
                 event = client.events.recv() => drop(shipper.take(event.unwrap())),
                 () = tokio::time::sleep(pause) => {}

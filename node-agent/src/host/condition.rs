@@ -201,7 +201,7 @@ impl Conditions {
             Err(problem) => {
                 self.runtime_failures = self.runtime_failures.saturating_add(1);
                 let times = self.runtime_failures;
-                let message = format!("the container runtime did not answer {times} times in a row: {problem}");
+                let message = format!("the container runtime did not answer (unanswered in a row: {times}): {problem}");
                 let before = self.current.iter().find(|condition| condition.kind == kind);
                 let (status, reason) = match before {
                     Some(before) if times < RUNTIME_FAILURES => before.state(),

@@ -104,6 +104,15 @@ pub struct Stats {
 /// Why a file or directory is not followed, and what would help.
 pub type Problems = BTreeMap<PathBuf, String>;
 
+/// What became a problem or ceased to be one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct News {
+    /// The file or directory.
+    pub path: PathBuf,
+    /// Why it is not followed; `None` if nothing is wrong any more.
+    pub problem: Option<String>,
+}
+
 /// Files that continue each other: of one container, or of one name.
 #[derive(Debug)]
 struct Series {
@@ -139,6 +148,7 @@ pub struct Engine {
     splitter: Splitter,
     stats: Stats,
     problems: Problems,
+    problems_told: Problems,
     in_flight: usize,
     ending: bool,
 }
@@ -158,6 +168,7 @@ impl Engine {
             splitter: Splitter::default(),
             stats: Stats::default(),
             problems: Problems::new(),
+            problems_told: Problems::new(),
             in_flight: 0,
             ending: false,
         }
@@ -302,6 +313,18 @@ impl Engine {
     /// What cannot be followed at present.
     pub fn problems(&self) -> &Problems {
         &self.problems
+    }
+
+    /// How problems changed since the last call.
+    pub fn news(&mut self) -> Vec<News> {
+        let (now, before) = (&self.problems, &self.problems_told);
+        let mended = before.keys().filter(|path| !now.contains_key(*path));
+        let mended = mended.map(|path| News { path: path.clone(), problem: None });
+        let new = now.iter().filter(|(path, problem)| before.get(*path) != Some(problem));
+        let new = new.map(|(path, problem)| News { path: path.clone(), problem: Some(problem.clone()) });
+        let news = mended.chain(new).collect();
+        self.problems_told.clone_from(&self.problems);
+        news
     }
 
     fn settle(&mut self, mut each: impl FnMut(&mut Tracked)) {

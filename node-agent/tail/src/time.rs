@@ -1,5 +1,7 @@
 //! Times of log lines.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 /// A moment as the wire carries it: seconds since 1970 and nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timestamp {
@@ -7,6 +9,14 @@ pub struct Timestamp {
     pub seconds: i64,
     /// Nanoseconds after that second.
     pub nanos: u32,
+}
+
+impl From<SystemTime> for Timestamp {
+    /// A clock before 1970 counts as 1970.
+    fn from(time: SystemTime) -> Self {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { seconds: since.as_secs().try_into().unwrap_or(i64::MAX), nanos: since.subsec_nanos() }
+    }
 }
 
 /// Reads an RFC 3339 time with up to nine digits of a second's fraction, `Z`

@@ -12,7 +12,7 @@ use std::{
 use flate2::{Compression, write::GzEncoder};
 use kestrel_tail::{
     discover::{Layout, Origin, Source},
-    engine::{Engine, PATIENCE, PINNED_BYTES, Policy},
+    engine::{Engine, News, PATIENCE, PINNED_BYTES, Policy},
     position::store::Store,
 };
 use proptest::prelude::*;
@@ -400,10 +400,14 @@ fn files_that_cannot_be_followed_are_named() {
     fs::write(bench.root.path().join("secret"), "x\n").unwrap();
     std::os::unix::fs::symlink("../secret", bench.path("bad.log")).unwrap();
     assert_eq!(bench.read(), numbered(0..1));
-    let problems: Vec<_> = bench.engine.problems().values().cloned().collect();
-    assert!(problems.len() == 1 && problems[0].contains("outside of"), "{problems:?}");
+    let news = bench.engine.news();
+    let problem = |news: &[News]| news.iter().map(|news| news.problem.clone()).collect::<Vec<_>>();
+    assert!(matches!(&problem(&news)[..], [Some(text)] if text.contains("outside of")), "{news:?}");
+    bench.scan();
+    assert!(bench.engine.news().is_empty());
     fs::remove_file(bench.path("bad.log")).unwrap();
     bench.scan();
+    assert_eq!(problem(&bench.engine.news()), [None]);
     assert!(bench.engine.problems().is_empty());
 }
 

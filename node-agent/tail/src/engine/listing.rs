@@ -61,7 +61,8 @@ impl Engine {
                 // Gone since the listing, which has changed again by that.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => {
-                    self.problem(file_path, unreadable(&error));
+                    let sentence = unreadable(&file_path, &error);
+                    self.problem(file_path, sentence);
                     self.trees[source].unsettle(directory);
                 }
             }
@@ -130,7 +131,8 @@ impl Engine {
                 Ok(None) => continue,
                 Err(error) => {
                     let path = series.directory.join(&file.name);
-                    self.problems.insert(path, unreadable(&error));
+                    let sentence = unreadable(&path, &error);
+                    self.problems.insert(path, sentence);
                     continue;
                 }
             };
@@ -203,12 +205,16 @@ impl Engine {
     }
 }
 
-/// Why a file is not followed and what would help, to follow its name.
-fn unreadable(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => {
-            format!("not allowed to read it as user {}: {error}", rustix::process::geteuid().as_raw())
-        }
-        _ => format!("cannot be read: {error}"),
-    }
+/// Why a file is not followed and what would help; follows its name in a report.
+fn unreadable(path: &Path, error: &io::Error) -> String {
+    let owner = fs::metadata(path).ok().filter(|_| error.kind() == io::ErrorKind::PermissionDenied);
+    let Some(file) = owner else { return format!("cannot be read: {error}") };
+    format!(
+        "may not be read: it belongs to {}:{} with mode {:04o}, this process is {}:{}; let the group or others read it, or run this process as its user or in its group",
+        file.uid(),
+        file.gid(),
+        file.mode() & 0o7777,
+        rustix::process::geteuid().as_raw(),
+        rustix::process::getegid().as_raw(),
+    )
 }

@@ -1,0 +1,210 @@
+//! The collector's one loop: files and link.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use kestrel_link::{
+    Event,
+    outage::Outage,
+    ship::{Notice, Shipper},
+};
+use kestrel_proto::node::v1::{LogPolicy, PodUpdate};
+use kestrel_runtime::config::Mistakes;
+use kestrel_tail::{
+    discover::Origin,
+    engine::{Engine, Policy},
+    position::store::Store,
+};
+use tokio::{
+    sync::mpsc,
+    task::yield_now,
+    time::{MissedTickBehavior, interval, sleep},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::config::Config;
+
+/// How often directories are looked at.
+const SCAN: Duration = Duration::from_secs(1);
+
+/// The aggregator has this long to name the policy of our pod; then everything
+/// is sent, as for every pod that asked for a collector.
+const NAMED_WITHIN: Duration = Duration::from_secs(5);
+
+/// At the end, this long is spent on handing over what the pod wrote last.
+const LAST_WAIT: Duration = Duration::from_secs(8);
+
+/// What nobody mended is said again this rarely.
+const REMINDER: Duration = Duration::from_secs(600);
+
+/// Says what is wrong with the configuration, and waits to be ended.
+pub async fn idle(mistakes: &Mistakes, drain: CancellationToken) {
+    while !drain.is_cancelled() {
+        error!("this collector does nothing, the pod runs without it: {mistakes}");
+        tokio::select! {
+            () = drain.cancelled() => {}
+            () = sleep(REMINDER) => {}
+        }
+    }
+}
+
+/// Everything the collector knows.
+#[derive(Debug)]
+pub struct Collector {
+    pod: Origin,
+    endpoint: http::Uri,
+    shipper: Shipper,
+    /// What the aggregator said is wanted of this pod.
+    policy: Option<Policy>,
+    linked: Option<Instant>,
+    ending: bool,
+    outage: Outage,
+    save_error: Option<String>,
+    bytes_lost: u64,
+}
+
+impl Collector {
+    /// A collector that goes on where the stored positions say.
+    pub fn new(config: Config) -> Self {
+        let directories: Vec<_> =
+            config.sources.iter().map(|source| source.directory.display().to_string()).collect();
+        let Origin { namespace, pod, .. } = &config.pod;
+        info!("collecting log files of {namespace}/{pod} from {}", directories.join(", "));
+        let store = Store::load(&config.state).unwrap_or_else(|problem| {
+            warn!("{problem}; all files are read again");
+            Store::empty(&config.state)
+        });
+        Self {
+            shipper: Shipper::new(Engine::new(config.sources, store), Instant::now()),
+            endpoint: config.link.endpoint,
+            pod: config.pod,
+            policy: None,
+            linked: None,
+            ending: false,
+            outage: Outage::default(),
+            save_error: None,
+            bytes_lost: 0,
+        }
+    }
+
+    /// Works until the drain, then hands over what was written until then.
+    ///
+    /// A native sidecar is asked to end after its pod's other containers have
+    /// ended, so all that they wrote is in the files by then. It counts as
+    /// delivered when the aggregator has let go of it, which it does when it has
+    /// given it to the connection to the cloud; its acknowledgement comes only
+    /// when that connection has lived on for a while, which is not waited for.
+    pub async fn run(mut self, mut events: mpsc::Receiver<Event>, drain: CancellationToken) {
+        let mut scan = interval(SCAN);
+        scan.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pause = Duration::ZERO;
+        while !drain.is_cancelled() {
+            if pause.is_zero() {
+                yield_now().await;
+            }
+            tokio::select! {
+                () = drain.cancelled() => {}
+                Some(event) = events.recv() => self.on_event(event),
+                _ = scan.tick() => self.scan(),
+                () = sleep(pause) => {}
+            }
+            pause = self.shipper.pump(Instant::now(), SystemTime::now());
+        }
+        self.end(&mut events).await;
+    }
+
+    fn on_event(&mut self, event: Event) {
+        match self.shipper.take(event) {
+            Some(Notice::Connected) => {
+                self.linked = Some(Instant::now());
+                self.outage.up();
+                info!("connected to the aggregator at {}", self.endpoint);
+            }
+            Some(Notice::Disconnected { reason, .. }) => {
+                self.linked = None;
+                if self.outage.down(&reason, Instant::now()) {
+                    warn!("no connection to the aggregator, the files are the buffer until it is back: {reason}");
+                }
+            }
+            Some(Notice::Pods(update)) => {
+                self.policy = own_policy(&update, &self.pod.uid).or(self.policy);
+                self.assign();
+            }
+            None => {}
+        }
+    }
+
+    fn scan(&mut self) {
+        self.shipper.engine.scan(Instant::now());
+        self.assign();
+        for news in self.shipper.engine.news() {
+            match news.problem {
+                Some(problem) => warn!("{}: {problem}", news.path.display()),
+                None => info!("{}: no problem any more", news.path.display()),
+            }
+        }
+        let lost = self.shipper.engine.stats().bytes_lost;
+        if lost > self.bytes_lost {
+            warn!("{} bytes were gone before they could be read", lost - self.bytes_lost);
+            self.bytes_lost = lost;
+        }
+        let problem = self.shipper.save_error().map(ToString::to_string);
+        if problem != self.save_error {
+            if let Some(problem) = &problem {
+                warn!("positions cannot be kept: {problem}; lines are read again if this container restarts");
+            }
+            self.save_error = problem;
+        }
+    }
+
+    fn assign(&mut self) {
+        let waited = self.linked.is_some_and(|linked| linked.elapsed() >= NAMED_WITHIN);
+        let policy = self.policy.or((waited || self.ending).then_some(Policy::All));
+        self.shipper.engine.assign(|_| policy);
+    }
+
+    async fn end(&mut self, events: &mut mpsc::Receiver<Event>) {
+        self.ending = true;
+        self.shipper.engine.end();
+        let begun = Instant::now();
+        let mut delivered = false;
+        while !delivered && begun.elapsed() < LAST_WAIT {
+            self.scan();
+            let pause = self.shipper.pump(Instant::now(), SystemTime::now());
+            let nothing_left = self.shipper.engine.unread_bytes() == 0;
+            delivered = nothing_left && (!self.has_read() || (self.shipper.flush() && self.shipper.is_delivered()));
+            if !delivered {
+                tokio::select! {
+                    Some(event) = events.recv() => self.on_event(event),
+                    () = sleep(pause.clamp(Duration::from_millis(1), Duration::from_millis(100))) => {}
+                }
+            }
+        }
+        self.shipper.save();
+        let lines = self.shipper.shipped().lines;
+        if delivered {
+            info!("the pod has ended and its {lines} lines were handed over");
+        } else {
+            warn!(
+                "the pod has ended; {lines} lines were sent, but {} bytes could not be handed over within {} s",
+                self.shipper.engine.unread_bytes() + self.shipper.under_way(),
+                LAST_WAIT.as_secs()
+            );
+        }
+    }
+
+    /// Whether anything was read that is not acknowledged.
+    fn has_read(&self) -> bool {
+        self.shipper.engine.in_flight() > 0
+    }
+}
+
+/// What is wanted of our pod, if the aggregator names it.
+fn own_policy(update: &PodUpdate, uid: &str) -> Option<Policy> {
+    let pod = update.pods.iter().find(|pod| pod.uid == uid)?;
+    Some(match pod.log_policy() {
+        LogPolicy::Errors => Policy::Errors,
+        LogPolicy::Off => Policy::Off,
+        LogPolicy::Unspecified | LogPolicy::All => Policy::All,
+    })
+}

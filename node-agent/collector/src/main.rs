@@ -1,0 +1,55 @@
+//! Starts the sidecar.
+
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+    time::Duration,
+};
+
+use kestrel_collector::{
+    collector::{self, Collector},
+    config::Config,
+};
+use kestrel_link::connection::Link;
+use kestrel_runtime::{
+    config::Environment,
+    daemon::Daemon,
+    telemetry::{self, Format},
+    tls,
+};
+
+/// More than the collector's own wait for the aggregator, and well below the 30 s
+/// that a pod has by default.
+const GRACE: Duration = Duration::from_secs(12);
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    tls::install_provider();
+    if let Err(problem) = telemetry::init(Format::Text) {
+        // A wrong filter is no reason to end, and there is no log to say it in.
+        let _best_effort = writeln!(io::stderr(), "{problem:#}; this log stays empty");
+    }
+    let mut daemon = Daemon::new();
+    let drain = daemon.drain();
+    match Config::read(&Environment) {
+        Ok(config) => {
+            let (link, events) = Link::new(config.link.clone());
+            daemon.spawn("agent link", async {
+                link.run().await;
+                Ok(())
+            });
+            let collector = Collector::new(config);
+            daemon.spawn("logs", async {
+                collector.run(events, drain).await;
+                Ok(())
+            });
+        }
+        Err(mistakes) => daemon.spawn("configuration", async move {
+            collector::idle(&mistakes, drain).await;
+            Ok(())
+        }),
+    }
+    daemon.run(GRACE).await;
+    // Whatever could not be done was said: a pod must not fail because of it.
+    ExitCode::SUCCESS
+}
