@@ -108,7 +108,8 @@ JSON
 }
 
 # Images are never collected, because those that were loaded can be pulled from nowhere. Logs are
-# rotated early, and looked at as often as the kubelet allows.
+# rotated early, and looked at as often as the kubelet allows; mounted ConfigMaps and Secrets follow
+# their objects within seconds.
 kubelet_configuration() {
   cat <<YAML
 apiVersion: kubelet.config.k8s.io/v1beta1
@@ -132,6 +133,7 @@ evictionHard: {memory.available: 100Mi, nodefs.available: 1%, nodefs.inodesFree:
 containerLogMaxSize: 1Mi
 containerLogMaxFiles: 5
 containerLogMonitorInterval: 3s
+syncFrequency: 5s
 YAML
 }
 
