@@ -22,7 +22,7 @@ impl Credentials {
 }
 
 fn dev_cloud(arguments: &[&str]) -> String {
-    let program = env::var("dev_cloud").expect("hack/test names the development cloud's program");
+    let program = env::var("dev_cloud").expect("hack/test names the development cloud's command");
     let output = Command::new(program).args(arguments).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
@@ -80,7 +80,7 @@ fn complains(namespace: &Namespace, name: &str, files: &Value, env: &Value, sent
 fn every_wrong_credential_is_named_in_a_sentence() {
     let namespace = Namespace::new("credentials");
     kubectl(&["label", "namespace", &namespace.0, "purpose=faults"]);
-    let state = env::var("dev_cloud_state").expect("hack/test names the development cloud's state");
+    let state = env::var("KESTREL_CLOUD_STATE").expect("hack/test names the development cloud's state");
     let good = Credentials { folder: state.clone().into() };
     let files = |changes: Value| {
         let mut files = json!({
