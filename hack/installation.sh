@@ -6,11 +6,8 @@ operator_namespace=kestrel-ai
 cloud_namespace=kestrel-cloud
 export KESTREL_CLOUD_STATE="$cache/dev-cloud"
 
-# apt_install PACKAGE…
-apt_install() {
-  apt-get update
-  DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "$@"
-}
+# shellcheck source=packages.sh
+source "$hack/packages.sh"
 
 # build_tools: kubectl and helm on the PATH.
 build_tools() { PATH="$("$hack/cluster" tools):$PATH" && export PATH; }
