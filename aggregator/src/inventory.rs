@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::signals::Nodes;
 use convert::Workload;
-use watch::{Sink, follow};
+use watch::{Outage, Sink, follow};
 
 /// Watches every kind until the drain, beginning as soon as the process does:
 /// a standby knows the cluster before it leads. A kind that can't be watched
@@ -39,19 +39,25 @@ pub async fn watch(
     nodes: Nodes,
     drain: CancellationToken,
 ) -> anyhow::Result<()> {
-    let mut watches = JoinSet::new();
+    let (mut watches, outage) = (JoinSet::new(), Outage::default());
 
     let records = Records { mirror: mirror.clone(), kind: Kind::Namespace, convert: convert::namespace };
     let (api, resource) = all::<Namespace>(&client);
-    watches.spawn(follow(api, resource, records, drain.clone()));
+    watches.spawn(follow(api, resource, records, outage.clone(), drain.clone()));
 
     let records = Records { mirror: mirror.clone(), kind: Kind::Node, convert: convert::node };
     let (api, resource) = all::<Node>(&client);
-    watches.spawn(follow(api, resource, NodeSink { records, nodes }, drain.clone()));
+    watches.spawn(follow(api, resource, NodeSink { records, nodes }, outage.clone(), drain.clone()));
 
     let pod_records = Records { mirror: mirror.clone(), kind: Kind::Pod, convert: convert::pod };
     let (api, resource) = all::<Pod>(&client);
-    watches.spawn(follow(api, resource, PodSink { records: pod_records, pods }, drain.clone()));
+    watches.spawn(follow(
+        api,
+        resource,
+        PodSink { records: pod_records, pods },
+        outage.clone(),
+        drain.clone(),
+    ));
 
     for (kind, resource) in [
         (Kind::Deployment, ApiResource::erase::<Deployment>(&())),
@@ -64,7 +70,13 @@ pub async fn watch(
         let name = resource.kind.clone();
         let convert = move |object: &Workload| convert::workload(&name, object);
         let records = Records { mirror: mirror.clone(), kind, convert };
-        watches.spawn(follow(Api::all_with(client.clone(), &resource), resource, records, drain.clone()));
+        watches.spawn(follow(
+            Api::all_with(client.clone(), &resource),
+            resource,
+            records,
+            outage.clone(),
+            drain.clone(),
+        ));
     }
 
     while let Some(ended) = watches.join_next().await {

@@ -143,7 +143,9 @@ mod tests {
             .map(|(_, message)| {
                 let (head, body) = message.on_own_stream();
                 let envelope = StreamEventsRequest::decode(&[&head[5..], &body].concat()[..]).unwrap();
-                let Some(Request::NodeConditionChange(change)) = envelope.request else { panic!("{envelope:?}") };
+                let Some(Request::NodeConditionChange(change)) = envelope.request else {
+                    panic!("{envelope:?}")
+                };
                 (change.uid.clone(), change.action(), change.conditions.len())
             })
             .collect()

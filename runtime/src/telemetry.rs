@@ -6,6 +6,10 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{Environment, Source};
 
+/// The Kubernetes client reports each failure to its caller, who says it in a
+/// sentence, and logs it as well. A filter that names these targets wins.
+const QUIET: &str = "kube_client=off,kube_runtime=off";
+
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -22,8 +26,9 @@ pub enum Format {
 /// A filter or format that can't be understood, in a sentence.
 pub fn init(default: Format) -> anyhow::Result<()> {
     let filter = Environment.get("KESTREL_LOG").unwrap_or_else(|| "info".to_owned());
-    let filter: EnvFilter =
-        filter.parse().map_err(|error| anyhow::anyhow!("KESTREL_LOG={filter:?} is not usable: {error}"))?;
+    let filter: EnvFilter = format!("{QUIET},{filter}")
+        .parse()
+        .map_err(|error| anyhow::anyhow!("KESTREL_LOG={filter:?} is not usable: {error}"))?;
     let format = match Environment.get("KESTREL_LOG_FORMAT").as_deref() {
         None => default,
         Some("json") => Format::Json,

@@ -1,6 +1,11 @@
 //! One watch of one resource, for the life of the process.
 
-use std::{fmt::Debug, pin::pin};
+use std::{
+    collections::HashSet,
+    fmt::Debug,
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use futures::StreamExt as _;
 use kube::{
@@ -34,7 +39,40 @@ pub(super) trait Sink<K>: Send + 'static {
 enum Trouble {
     Forbidden,
     NotServed,
-    Other,
+    /// The root of the error. It passes.
+    Other(String),
+}
+
+/// The resources whose watches have passing trouble. An API server that is
+/// away gives all of them the same, which is said once.
+#[derive(Clone, Default)]
+pub(super) struct Outage(Arc<Mutex<Troubled>>);
+
+#[derive(Default)]
+struct Troubled {
+    resources: HashSet<String>,
+    said: HashSet<String>,
+}
+
+impl Outage {
+    fn begin(&self, resource: &str, why: &str) {
+        let mut troubled = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        troubled.resources.insert(resource.to_owned());
+        // As many sentences as resources are enough for anything.
+        if troubled.said.len() < troubled.resources.len() && troubled.said.insert(why.to_owned()) {
+            warn!(
+                "what changes in the cluster is not seen at present, as {resource} can't be watched: {why}"
+            );
+        }
+    }
+
+    fn end(&self, resource: &str) {
+        let mut troubled = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if troubled.resources.remove(resource) && troubled.resources.is_empty() {
+            troubled.said.clear();
+            info!("what changes in the cluster is seen again");
+        }
+    }
 }
 
 /// Lists in pages and watches until the drain; begins again by itself whatever
@@ -43,6 +81,7 @@ pub(super) async fn follow<K>(
     api: Api<K>,
     resource: ApiResource,
     sink: impl Sink<K>,
+    outage: Outage,
     drain: CancellationToken,
 ) where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
@@ -54,8 +93,12 @@ pub(super) async fn follow<K>(
         match event {
             Ok(event) => {
                 // The beginning of a list is an intention, not a success.
-                if !matches!(event, Event::Init) && trouble.take().is_some() {
-                    info!("{} are watched again", resource.plural);
+                if !matches!(event, Event::Init) {
+                    match trouble.take() {
+                        None => {}
+                        Some(Trouble::Other(_)) => outage.end(&resource.plural),
+                        Some(_) => info!("{} are in the inventory now", resource.plural),
+                    }
                 }
                 match event {
                     Event::Init => sink.begin(),
@@ -65,55 +108,52 @@ pub(super) async fn follow<K>(
                 }
             }
             Err(error) => {
-                let found = judge(&error);
-                if found.as_ref().is_some_and(|found| *found != Trouble::Other) {
-                    sink.skip();
+                debug!("{}: {error}", resource.plural);
+                let Some(found) = judge(error) else { continue };
+                if trouble.as_ref() == Some(&found) {
+                    continue;
                 }
-                if found.is_some() && found != trouble {
-                    report(&resource, found.as_ref(), &error);
-                    trouble = found;
-                } else {
-                    debug!("{}: {error}", resource.plural);
+                match &found {
+                    Trouble::Other(why) => outage.begin(&resource.plural, why),
+                    lasting => {
+                        outage.end(&resource.plural);
+                        sink.skip();
+                        warn!("{}", remedy(&resource, lasting));
+                    }
                 }
+                trouble = Some(found);
             }
         }
     }
 }
 
 /// `None`: it belongs to a watch's life.
-fn judge(error: &watcher::Error) -> Option<Trouble> {
-    use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed};
-    let status = match error {
-        InitialListFailed(kube::Error::Api(status)) | WatchStartFailed(kube::Error::Api(status)) => status,
-        // 410: the watch was away for too long, and lists again.
-        WatchError(status) if status.code == 410 => return None,
-        WatchError(status) => status,
-        InitialListFailed(_) | WatchStartFailed(_) | WatchFailed(_) | NoResourceVersion => {
-            return Some(Trouble::Other);
+fn judge(error: watcher::Error) -> Option<Trouble> {
+    use watcher::Error::{InitialListFailed, WatchError, WatchStartFailed};
+    let code = match &error {
+        InitialListFailed(kube::Error::Api(status)) | WatchStartFailed(kube::Error::Api(status)) => {
+            status.code
         }
+        WatchError(status) => status.code,
+        _ => 0,
     };
-    Some(match status.code {
-        403 => Trouble::Forbidden,
-        404 => Trouble::NotServed,
-        _ => Trouble::Other,
-    })
+    match code {
+        403 => Some(Trouble::Forbidden),
+        404 => Some(Trouble::NotServed),
+        // The watch was away for too long, and lists again.
+        410 => None,
+        _ => Some(Trouble::Other(anyhow::Error::from(error).root_cause().to_string())),
+    }
 }
 
-fn report(
-    ApiResource { group, plural: resource, .. }: &ApiResource,
-    trouble: Option<&Trouble>,
-    error: &watcher::Error,
-) {
+fn remedy(ApiResource { group, plural: resource, .. }: &ApiResource, trouble: &Trouble) -> String {
     match trouble {
-        Some(Trouble::Forbidden) => warn!(
+        Trouble::Forbidden => format!(
             "{resource} are missing in the inventory, because this process may not watch them; its ClusterRole \
              needs the rule {{apiGroups: [{group:?}], resources: [{resource:?}], verbs: [get, list, watch]}}"
         ),
-        Some(Trouble::NotServed) => warn!(
+        _ => format!(
             "{resource} are missing in the inventory, because the API server does not know them in group {group:?}"
-        ),
-        _ => warn!(
-            "{resource} can't be watched at present, and what changes is not seen until they can: {error}"
         ),
     }
 }

@@ -74,7 +74,7 @@ impl<R: Review> Identities<R> {
         let _turn = self.turns.acquire().await.map_err(|closed| unanswered(closed.to_string()))?;
         let status = match timeout(TIMEOUT, self.reviewer.review(token)).await {
             Ok(Ok(status)) => status,
-            Ok(Err(error)) => return Err(unanswered(format!("{error:#}"))),
+            Ok(Err(error)) => return Err(unanswered(error.root_cause().to_string())),
             Err(_) => return Err(unanswered("no answer from the API server in 10 s".to_owned())),
         };
         let node_of = |uid: &str| self.pods.node_of(uid).map(|node| node.to_string());

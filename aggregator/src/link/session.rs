@@ -9,7 +9,7 @@ use std::{
 
 use jiff::Timestamp;
 use kestrel_proto::node::v1::{
-    AgentMessage, AggregatorMessage, Batch, Credit, Hello, HostReport, LogChunk, Welcome,
+    AgentMessage, AggregatorMessage, Batch, Credit, HostReport, LogChunk, Welcome,
     agent_message::Message as Up, aggregator_message::Message as Down,
 };
 use prost::Message as _;
@@ -20,7 +20,7 @@ use tokio::{
     },
     time::timeout,
 };
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 use tracing::{info, warn};
 
 use super::{
@@ -68,39 +68,74 @@ pub(super) struct Session {
 impl Session {
     /// Runs until the peer leaves, breaks the protocol or is replaced, or the
     /// drain begins. The peer is told the reason.
-    pub(super) async fn run(self, inbound: Streaming<AgentMessage>) {
-        let label = RoleLabel {
-            role: match self.identity.peer {
-                Peer::Agent { .. } => Role::Agent,
-                Peer::Sidecar { .. } => Role::Sidecar,
-            },
-        };
-        let attached = self.shared.metrics.attached.get_or_create(&label).clone();
-        attached.inc();
-        let end = tokio::select! {
-            end = self.converse(inbound) => end,
-            () = self.answers.closed() => Ok(()),
-            () = self.seat.replaced() => Err(Status::aborted("a newer stream of the same peer took the place of this one")),
-            () = self.shared.drain.cancelled() => Err(super::leader_changes()),
-        };
-        attached.dec();
+    pub(super) async fn run(self, mut inbound: Streaming<AgentMessage>) {
+        if let Err(status) = self.until_over(self.greeted(&mut inbound)).await {
+            return self.farewell(status).await;
+        }
         let peer = &self.identity.peer;
+        let role = match peer {
+            Peer::Agent { .. } => Role::Agent,
+            Peer::Sidecar { .. } => Role::Sidecar,
+        };
+        let attached = self.shared.metrics.attached.get_or_create(&RoleLabel { role }).clone();
+        attached.inc();
+        let end = self.until_over(self.converse(inbound)).await;
+        attached.dec();
         match end {
             Ok(()) => info!("{peer} has left"),
             Err(status) => {
-                info!("the stream of {peer} ended: {}", status.message());
-                let _peer_may_be_gone = timeout(FAREWELL_TIMEOUT, self.answers.send(Err(status))).await;
+                info!("{peer} is detached: {}", status.message());
+                self.farewell(status).await;
             }
         }
     }
 
-    async fn converse(&self, mut inbound: Streaming<AgentMessage>) -> Result<(), Status> {
-        let first = timeout(HELLO_TIMEOUT, inbound.message()).await;
-        let first = first.map_err(|_| Status::deadline_exceeded("no Hello within 10 s"))??;
-        let Some(AgentMessage { message: Some(Up::Hello(hello)) }) = first else {
-            return Err(Status::invalid_argument("the first message must be Hello"));
+    async fn until_over(&self, work: impl Future<Output = Result<(), Status>>) -> Result<(), Status> {
+        tokio::select! {
+            end = work => end,
+            () = self.answers.closed() => Err(gone()),
+            () = self.seat.replaced() => {
+                Err(Status::aborted("a newer stream of the same peer took the place of this one"))
+            }
+            () = self.shared.drain.cancelled() => Err(super::leader_changes()),
+        }
+    }
+
+    async fn farewell(&self, status: Status) {
+        let _peer_may_be_gone = timeout(FAREWELL_TIMEOUT, self.answers.send(Err(status))).await;
+    }
+
+    /// Takes the peer's Hello and welcomes it.
+    async fn greeted(&self, inbound: &mut Streaming<AgentMessage>) -> Result<(), Status> {
+        let refuse = |status: fn(String) -> Status, why: String| {
+            self.shared.refuse(self.address, Refused::Claim, &format!("is not let in: {why}"));
+            status(why)
         };
-        self.greet(&hello).await?;
+        let Ok(first) = timeout(HELLO_TIMEOUT, inbound.message()).await else {
+            return Err(refuse(Status::deadline_exceeded, "it does not say Hello within 10 s".to_owned()));
+        };
+        let Some(AgentMessage { message: Some(Up::Hello(hello)) }) = first.map_err(broken)? else {
+            return Err(refuse(Status::invalid_argument, "its first message is not Hello".to_owned()));
+        };
+        self.identity.peer.check(&hello).map_err(|why| refuse(Status::permission_denied, why))?;
+        if hello.protocol_version == 0 {
+            return Err(refuse(Status::invalid_argument, "its Hello names no protocol version".to_owned()));
+        }
+        info!(
+            "{} is attached from {}, version {:?}",
+            self.identity.peer, self.address, hello.software_version
+        );
+        self.send(Down::Welcome(Welcome {
+            protocol_version: hello.protocol_version.min(PROTOCOL_VERSION),
+            features: vec![],
+            software_version: env!("CARGO_PKG_VERSION").to_owned(),
+            credit_bytes: batch::MAX_BYTES as u64,
+            max_batch_bytes: batch::MAX_BYTES as u64,
+        }))
+        .await
+    }
+
+    async fn converse(&self, inbound: Streaming<AgentMessage>) -> Result<(), Status> {
         let only = match &self.identity.peer {
             Peer::Agent { .. } => None,
             Peer::Sidecar { uid, .. } => Some(uid.as_str()),
@@ -114,26 +149,6 @@ impl Session {
             end = reader.run(inbound) => end,
             end = self.write(&open, outcomes, follower) => end,
         }
-    }
-
-    async fn greet(&self, hello: &Hello) -> Result<(), Status> {
-        let peer = &self.identity.peer;
-        if let Err(why) = peer.check(hello) {
-            self.shared.refuse(self.address, Refused::Claim, &format!("is not let in: {why}"));
-            return Err(Status::permission_denied(why));
-        }
-        if hello.protocol_version == 0 {
-            return Err(Status::invalid_argument("Hello names no protocol version"));
-        }
-        info!("{peer} is attached from {}, version {:?}", self.address, hello.software_version);
-        self.send(Down::Welcome(Welcome {
-            protocol_version: hello.protocol_version.min(PROTOCOL_VERSION),
-            features: vec![],
-            software_version: env!("CARGO_PKG_VERSION").to_owned(),
-            credit_bytes: batch::MAX_BYTES as u64,
-            max_batch_bytes: batch::MAX_BYTES as u64,
-        }))
-        .await
     }
 
     /// Tells what the batches became and which pods there are.
@@ -156,7 +171,7 @@ impl Session {
                     };
                     self.shared.metrics.batches.get_or_create(&OutcomeLabel { outcome: outcome_label }).inc();
                     for answer in open.settle(id, outcome) {
-                        self.answers.send(Ok(answer)).await.map_err(gone)?;
+                        self.answers.send(Ok(answer)).await.map_err(|_| gone())?;
                     }
                 }
             }
@@ -164,12 +179,20 @@ impl Session {
     }
 
     async fn send(&self, message: Down) -> Result<(), Status> {
-        self.answers.send(Ok(AggregatorMessage { message: Some(message) })).await.map_err(gone)
+        self.answers.send(Ok(AggregatorMessage { message: Some(message) })).await.map_err(|_| gone())
     }
 }
 
-fn gone<T>(_: T) -> Status {
-    Status::cancelled("the peer is gone")
+fn gone() -> Status {
+    Status::cancelled("its connection is gone")
+}
+
+/// What is wrong with what the peer sent, or that there is nothing more to read.
+fn broken(status: Status) -> Status {
+    match status.code() {
+        Code::OutOfRange | Code::DeadlineExceeded => status,
+        _ => gone(),
+    }
 }
 
 /// Batches without an answer.
@@ -229,7 +252,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     async fn run(mut self, mut inbound: Streaming<AgentMessage>) -> Result<(), Status> {
-        while let Some(AgentMessage { message }) = inbound.message().await? {
+        while let Some(AgentMessage { message }) = inbound.message().await.map_err(broken)? {
             match message {
                 Some(Up::Batch(batch)) => self.take(batch).await?,
                 Some(Up::HostReport(report)) => self.report(report)?,

@@ -333,7 +333,7 @@ async fn whoever_cannot_say_who_it_is_is_refused() {
     let mut stream = server.open(Some(AGENT)).await.unwrap();
     stream.send(Up::HostReport(HostReport::default())).await;
     assert_eq!(stream.next().await.unwrap_err().code(), Code::InvalidArgument, "no Hello");
-    assert_eq!(server.refused(Refused::Claim), 2);
+    assert_eq!(server.refused(Refused::Claim), 4);
 }
 
 #[tokio::test]

@@ -63,7 +63,8 @@ impl Node {
 
     fn judge(&mut self) -> Option<Action> {
         let view = self.view.as_ref()?;
-        let deviations: BTreeSet<_> = view.conditions.iter().chain(&self.host).filter_map(deviation).collect();
+        let deviations: BTreeSet<_> =
+            view.conditions.iter().chain(&self.host).filter_map(deviation).collect();
         let was_open = std::mem::replace(&mut self.open, deviations.iter().any(|it| it.is_problem));
         let changed = std::mem::replace(&mut self.deviations, deviations) != self.deviations;
         let host_untold = std::mem::take(&mut self.host_untold);
@@ -79,7 +80,9 @@ fn deviation(condition: &NodeCondition) -> Option<Deviation> {
     let NodeCondition { r#type: kind, status, .. } = condition;
     let (healthy, is_problem) = match kind.as_str() {
         "Ready" | "kestrel.ai/RuntimeReady" => ("True", true),
-        "MemoryPressure" | "DiskPressure" | "PIDPressure" | "NetworkUnavailable" => ("False", status == "True"),
+        "MemoryPressure" | "DiskPressure" | "PIDPressure" | "NetworkUnavailable" => {
+            ("False", status == "True")
+        }
         kind if kind.starts_with(HOST_PREFIX) => ("False", status == "True"),
         _ => return None,
     };
@@ -125,17 +128,30 @@ mod tests {
         ] {
             assert_eq!(node.seen(view(seen)), expected, "{why}");
         }
-        assert_eq!(Node::default().seen(view(&[("Ready", "False")])), Some(Action::Create), "unready at first");
+        assert_eq!(
+            Node::default().seen(view(&[("Ready", "False")])),
+            Some(Action::Create),
+            "unready at first"
+        );
     }
 
     #[test]
     fn the_hosts_view_beside_it() {
         let mut node = Node::default();
-        let runtime = |status| conditions(&[("kestrel.ai/RuntimeReady", status), ("kestrel.ai/DiskPressure", "False")]);
+        let runtime =
+            |status| conditions(&[("kestrel.ai/RuntimeReady", status), ("kestrel.ai/DiskPressure", "False")]);
         assert_eq!(node.reported(runtime("True"), true), None, "nobody knows the node");
-        assert_eq!(node.seen(view(&[READY])), Some(Action::Update), "the first report, once the node is known");
+        assert_eq!(
+            node.seen(view(&[READY])),
+            Some(Action::Update),
+            "the first report, once the node is known"
+        );
         assert_eq!(node.reported(runtime("True"), false), None, "the same again");
-        assert_eq!(node.reported(runtime("False"), false), Some(Action::Create), "Ready, but its runtime is dead");
+        assert_eq!(
+            node.reported(runtime("False"), false),
+            Some(Action::Create),
+            "Ready, but its runtime is dead"
+        );
         assert_eq!(node.reported(runtime("Unknown"), false), Some(Action::Update), "changed");
         assert_eq!(node.reported(runtime("Unknown"), true), Some(Action::Update), "an agent's first report");
         assert_eq!(node.reported(runtime("True"), false), Some(Action::Update), "recovered");
