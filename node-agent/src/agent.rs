@@ -165,7 +165,8 @@ impl Agent {
     fn report(&mut self) {
         if self.report_due && !self.conditions.current().is_empty() && self.shipper.is_connected() {
             let now = SystemTime::now();
-            let conditions = self.conditions.current().iter().map(|condition| condition.to_wire(now)).collect();
+            let conditions =
+                self.conditions.current().iter().map(|condition| condition.to_wire(now)).collect();
             self.report_due = !self.shipper.report(HostReport { conditions });
         }
     }

@@ -90,7 +90,9 @@ mod tests {
 
     #[test]
     fn a_node_name_is_enough_and_all_mistakes_are_told() {
-        let config = Config::read(&BTreeMap::from([("NODE_NAME", "n1"), ("POD_NAME", "a"), ("POD_NAMESPACE", "b")])).unwrap();
+        let config =
+            Config::read(&BTreeMap::from([("NODE_NAME", "n1"), ("POD_NAME", "a"), ("POD_NAMESPACE", "b")]))
+                .unwrap();
         assert_eq!(config.own_pod, Some(("b".into(), "a".into())));
         assert_eq!((config.health_port, config.runtime_socket), (8081, None));
         let wrong = BTreeMap::from([("KESTREL_LINK_ENDPOINT", "http://x:1"), ("HEALTH_PORT", "x")]);

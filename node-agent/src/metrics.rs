@@ -40,8 +40,16 @@ impl Metrics {
             ("lines_read", "Lines read from container logs", &metrics.lines_read),
             ("bytes_read", "Bytes of log files that became lines", &metrics.bytes_read),
             ("lines_left_out", "Lines that the policy of their pod leaves out", &metrics.lines_left_out),
-            ("lines_malformed", "Lines not in the runtime's format, sent as they are", &metrics.lines_malformed),
-            ("lines_continued", "Additional lines that lines over the limit became", &metrics.lines_continued),
+            (
+                "lines_malformed",
+                "Lines not in the runtime's format, sent as they are",
+                &metrics.lines_malformed,
+            ),
+            (
+                "lines_continued",
+                "Additional lines that lines over the limit became",
+                &metrics.lines_continued,
+            ),
             ("lines_cleaned", "Lines with invalid UTF-8 or NUL that were made text", &metrics.lines_cleaned),
             ("bytes_lost", "Bytes of log files removed before they could be read", &metrics.bytes_lost),
             ("lines_sent", "Lines sent to the aggregator", &metrics.lines_sent),
@@ -54,8 +62,16 @@ impl Metrics {
         }
         for (name, help, gauge) in [
             ("link_up", "Whether the link to the aggregator is open", &metrics.link_up),
-            ("link_bytes_under_way", "Bytes of sent batches that the aggregator holds", &metrics.link_bytes_under_way),
-            ("ranges_in_flight", "Ranges of files that wait for the aggregator's answer", &metrics.ranges_in_flight),
+            (
+                "link_bytes_under_way",
+                "Bytes of sent batches that the aggregator holds",
+                &metrics.link_bytes_under_way,
+            ),
+            (
+                "ranges_in_flight",
+                "Ranges of files that wait for the aggregator's answer",
+                &metrics.ranges_in_flight,
+            ),
             ("files_followed", "Log files that are open", &metrics.files_followed),
             ("bytes_unread", "Bytes of log files that wait to be read", &metrics.bytes_unread),
             ("problems", "Files and directories that cannot be followed", &metrics.problems),

@@ -28,8 +28,6 @@ pub struct Pods {
 
 #[derive(Debug)]
 struct Pod {
-    namespace: String,
-    name: String,
     policy: Policy,
     /// Deleted; what is left of its files is still read as was wanted of it.
     gone: bool,
@@ -59,8 +57,7 @@ impl Pods {
         }
         for pod in update.pods {
             let policy = policy(&pod);
-            let PodInfo { uid, namespace, name, .. } = pod;
-            self.known.insert(uid, Pod { namespace, name, policy, gone: false });
+            self.known.insert(pod.uid, Pod { policy, gone: false });
         }
     }
 
@@ -77,26 +74,13 @@ impl Pods {
         self.unnamed.retain(|uid, _| with_files.contains(uid));
     }
 
-    fn decide(&mut self, origin: &mut Origin, now: Instant) -> Option<Policy> {
-        if let Some(uid) = self.uid_of_static_pod(origin) {
-            origin.uid = uid;
-        }
+    fn decide(&mut self, origin: &Origin, now: Instant) -> Option<Policy> {
         if let Some(pod) = self.known.get(&origin.uid) {
             return Some(pod.policy);
         }
         let linked = self.linked?;
         let since = *self.unnamed.entry(origin.uid.clone()).or_insert(now);
         (now.saturating_duration_since(since.max(linked)) >= UNKNOWN_AFTER).then_some(Policy::Errors)
-    }
-
-    /// A static pod's directory is named by the hash of its manifest, which is
-    /// no UUID; the API server's UID of it is found by its name.
-    fn uid_of_static_pod(&self, origin: &Origin) -> Option<String> {
-        if origin.uid.contains('-') {
-            return None;
-        }
-        let is_it = |pod: &Pod| !pod.gone && pod.namespace == origin.namespace && pod.name == origin.pod;
-        self.known.iter().find(|(_, pod)| is_it(pod)).map(|(uid, _)| uid.clone())
     }
 }
 
@@ -113,60 +97,38 @@ fn policy(pod: &PodInfo) -> Policy {
 mod tests {
     use super::*;
 
-    fn pod(name: &str, uid: &str, policy: LogPolicy) -> PodInfo {
-        PodInfo {
-            uid: uid.into(),
-            namespace: "ns".into(),
-            name: name.into(),
-            log_policy: policy.into(),
-            ..PodInfo::default()
-        }
+    fn pod(uid: &str, policy: LogPolicy) -> PodInfo {
+        PodInfo { uid: uid.into(), log_policy: policy.into(), ..PodInfo::default() }
     }
 
-    fn origin(name: &str, uid: &str) -> Origin {
-        Origin { namespace: "ns".into(), pod: name.into(), uid: uid.into(), container: "c".into() }
+    fn origin(uid: &str) -> Origin {
+        Origin { uid: uid.into(), ..Origin::default() }
     }
 
     #[test]
     fn unnamed_pods_wait_and_then_send_errors() {
         let mut pods = Pods::default();
         let start = Instant::now();
-        let mut found = origin("a", "1-1");
-        assert_eq!(pods.decide(&mut found, start), None);
+        let found = origin("1-1");
+        assert_eq!(pods.decide(&found, start), None);
         pods.connected(start);
-        assert_eq!(pods.decide(&mut found, start), None);
-        assert_eq!(pods.decide(&mut found, start + UNKNOWN_AFTER / 2), None);
+        assert_eq!(pods.decide(&found, start), None);
+        assert_eq!(pods.decide(&found, start + UNKNOWN_AFTER / 2), None);
         pods.disconnected();
         let again = start + UNKNOWN_AFTER;
         pods.connected(again);
-        assert_eq!(pods.decide(&mut found, again), None, "the time without a link does not count");
-        assert_eq!(pods.decide(&mut found, again + UNKNOWN_AFTER), Some(Policy::Errors));
-        pods.update(PodUpdate { pods: vec![pod("a", "1-1", LogPolicy::All)], ..PodUpdate::default() });
-        assert_eq!(pods.decide(&mut found, again), Some(Policy::All));
-    }
-
-    #[test]
-    fn a_static_pod_gets_the_api_servers_uid_and_a_successor_does_not_inherit() {
-        let mut pods = Pods::default();
-        pods.update(PodUpdate {
-            snapshot: true,
-            pods: vec![pod("etcd", "2-2", LogPolicy::Off), pod("db-0", "3-3", LogPolicy::All)],
-            removed_uids: vec![],
-        });
-        let mut etcd = origin("etcd", "0123456789abcdef");
-        assert_eq!(pods.decide(&mut etcd, Instant::now()), Some(Policy::Off));
-        assert_eq!(etcd.uid, "2-2");
-        let mut predecessor = origin("db-0", "1-1");
-        assert_eq!(pods.decide(&mut predecessor, Instant::now()), None);
-        assert_eq!(predecessor.uid, "1-1");
+        assert_eq!(pods.decide(&found, again), None, "the time without a link does not count");
+        assert_eq!(pods.decide(&found, again + UNKNOWN_AFTER), Some(Policy::Errors));
+        pods.update(PodUpdate { pods: vec![pod("1-1", LogPolicy::All)], ..PodUpdate::default() });
+        assert_eq!(pods.decide(&found, again), Some(Policy::All));
     }
 
     #[test]
     fn deleted_pods_keep_their_policy_while_their_files_are_read() {
         let mut pods = Pods::default();
-        pods.update(PodUpdate { pods: vec![pod("a", "1-1", LogPolicy::All)], ..PodUpdate::default() });
+        pods.update(PodUpdate { pods: vec![pod("1-1", LogPolicy::All)], ..PodUpdate::default() });
         pods.update(PodUpdate { snapshot: true, ..PodUpdate::default() });
-        assert_eq!(pods.decide(&mut origin("a", "1-1"), Instant::now()), Some(Policy::All));
+        assert_eq!(pods.decide(&origin("1-1"), Instant::now()), Some(Policy::All));
         let store = kestrel_tail::position::store::Store::empty(std::path::Path::new("/nowhere"));
         pods.assign(&mut Engine::new(vec![], store), Instant::now());
         assert!(pods.known.is_empty());

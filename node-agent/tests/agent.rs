@@ -1,17 +1,21 @@
 //! The agent against a real stream: what a pod writes arrives, what the host
 //! shows arrives, and nothing is lost over the agent's end.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test may stop at the first surprise
+
 #[path = "../link/tests/support/aggregator.rs"]
 mod aggregator;
 
 use std::{
-    fs::{self, OpenOptions},
+    collections::BTreeSet,
+    fs::{self, File, OpenOptions},
     io::Write as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
 use aggregator::{Aggregator, DEADLINE, Stream, messages};
+use flate2::{Compression, write::GzEncoder};
 use kestrel_link::connection::{self, Link};
 use kestrel_node_agent::{agent::Agent, config::Config, host, metrics::Metrics};
 use kestrel_proto::node::v1::LogPolicy;
@@ -81,7 +85,11 @@ impl Node {
     /// Ends the agent; every task has to come home.
     async fn stop(&mut self) {
         self.drain.cancel();
-        let all = async { while let Some(ended) = self.tasks.join_next().await { ended.unwrap() } };
+        let all = async {
+            while let Some(ended) = self.tasks.join_next().await {
+                ended.unwrap()
+            }
+        };
         timeout(DEADLINE, all).await.expect("a task did not end");
     }
 
@@ -123,8 +131,14 @@ async fn a_pods_lines_arrive_as_its_policy_says() {
     stream.pod("ns", "web", "1-1", LogPolicy::Errors).await;
     let (_, content) = stream.batch().await;
     let chunk = &content.logs[0];
-    assert_eq!((chunk.pod_namespace.as_str(), chunk.pod_name.as_str(), chunk.pod_uid.as_str()), ("ns", "web", "1-1"));
-    assert_eq!((chunk.container_name.as_str(), chunk.previous_container, chunk.lines_left_out), ("app", false, 1));
+    assert_eq!(
+        (chunk.pod_namespace.as_str(), chunk.pod_name.as_str(), chunk.pod_uid.as_str()),
+        ("ns", "web", "1-1")
+    );
+    assert_eq!(
+        (chunk.container_name.as_str(), chunk.previous_container, chunk.lines_left_out),
+        ("app", false, 1)
+    );
     assert_eq!(messages(&content), ["ERROR bad"]);
     assert_eq!(chunk.entries[0].level, "ERROR");
     assert_eq!(chunk.entries[0].timestamp.unwrap().nanos, 500_000_000);
@@ -185,11 +199,148 @@ async fn the_hosts_conditions_are_reported_in_full_on_every_connection() {
         let kinds: Vec<_> = report.conditions.iter().map(|condition| condition.r#type.as_str()).collect();
         assert_eq!(
             kinds,
-            ["kestrel.ai/MemoryPressure", "kestrel.ai/DiskPressure", "kestrel.ai/PIDPressure", "kestrel.ai/RuntimeReady"]
+            [
+                "kestrel.ai/MemoryPressure",
+                "kestrel.ai/DiskPressure",
+                "kestrel.ai/PIDPressure",
+                "kestrel.ai/RuntimeReady"
+            ]
         );
         assert_eq!(report.conditions[3].status, "Unknown");
         assert!(report.conditions[3].message.contains("runtime.sock"), "{report:?}");
         stream.fail(tonic::Status::unavailable("a new leader")).await;
     }
+    node.stop().await;
+}
+
+/// Writes numbered lines as the runtime does and rotates the file as the
+/// kubelet does: rename, pack the older ones, a new file.
+struct Container {
+    log: PathBuf,
+    file: File,
+    written: u32,
+    rotations: u32,
+}
+
+impl Container {
+    const ROTATE_AT: u64 = 1 << 20;
+
+    fn new(log: PathBuf) -> Self {
+        let file = File::create(&log).unwrap();
+        Self { log, file, written: 0, rotations: 0 }
+    }
+
+    fn write(&mut self, lines: u32) {
+        for _ in 0..lines {
+            let number = self.written;
+            let padding = "x".repeat(200 + number as usize % 100);
+            writeln!(self.file, "2026-11-21T13:50:00.{number:09}Z stdout F {number} {padding}").unwrap();
+            self.written += 1;
+            if number % 100 == 0 && self.file.metadata().unwrap().len() > Self::ROTATE_AT {
+                self.rotate();
+            }
+        }
+    }
+
+    fn rotated(&self, number: u32) -> PathBuf {
+        self.log.with_extension(format!("log.20261121-{number:06}"))
+    }
+
+    fn rotate(&mut self) {
+        if let Some(older) = self.rotations.checked_sub(1) {
+            pack(&self.rotated(older));
+        }
+        fs::rename(&self.log, self.rotated(self.rotations)).unwrap();
+        self.file = File::create(&self.log).unwrap();
+        self.rotations += 1;
+    }
+}
+
+fn pack(path: &Path) {
+    let temporary = PathBuf::from(format!("{}.tmp", path.display()));
+    let mut encoder = GzEncoder::new(File::create(&temporary).unwrap(), Compression::fast());
+    encoder.write_all(&fs::read(path).unwrap()).unwrap();
+    encoder.finish().unwrap();
+    fs::rename(&temporary, format!("{}.gz", path.display())).unwrap();
+    fs::remove_file(path).unwrap();
+}
+
+/// What the far end holds: each line once, by where it ends in its file.
+#[derive(Default)]
+struct Received {
+    places: BTreeSet<(String, u64)>,
+    numbers: BTreeSet<u32>,
+    repeats: usize,
+}
+
+impl Received {
+    /// Takes batches until `lines` lines are there or `most` batches came; each
+    /// is acknowledged late, as the resend window does.
+    async fn take(&mut self, stream: &mut Stream, lines: usize, most: usize) {
+        const WINDOW: u64 = 3;
+        for _ in 0..most {
+            if self.numbers.len() >= lines {
+                break;
+            }
+            let (batch, content) = stream.batch().await;
+            stream.credit(batch.payload.len() as u64).await;
+            if batch.id > WINDOW {
+                stream.ack(batch.id - WINDOW).await;
+            }
+            for chunk in &content.logs {
+                for (entry, end) in chunk.entries.iter().zip(&chunk.entry_ends) {
+                    let place = (chunk.file_id.clone(), chunk.start_offset + u64::from(*end));
+                    if self.places.insert(place) {
+                        let number = entry.message.split(' ').next().unwrap().parse().unwrap();
+                        assert!(self.numbers.insert(number), "line {number} came from two places");
+                    } else {
+                        self.repeats += 1;
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_line_is_missing_over_rotations_and_the_loss_of_either_end() {
+    const LINES: u32 = 20_000;
+    let mut aggregator = Aggregator::start().await;
+    let mut node = Node::new(&aggregator);
+    let mut container = Container::new(node.log("web", "1-1"));
+    let mut received = Received::default();
+
+    container.write(LINES / 4);
+    node.start();
+    let mut stream = accept(&mut aggregator).await;
+    stream.pod("ns", "web", "1-1", LogPolicy::All).await;
+    let write = tokio::task::spawn_blocking(move || {
+        container.write(LINES / 4);
+        container
+    });
+    received.take(&mut stream, LINES as usize / 2, usize::MAX).await;
+    let mut container = write.await.unwrap();
+    assert!(container.rotations >= 2);
+    assert_eq!(received.repeats, 0);
+
+    // The aggregator goes away in the middle of a batch of rotations.
+    container.write(LINES / 4);
+    received.take(&mut stream, usize::MAX, 2).await;
+    stream.fail(tonic::Status::unavailable("a new leader")).await;
+    let mut stream = accept(&mut aggregator).await;
+    stream.pod("ns", "web", "1-1", LogPolicy::All).await;
+    received.take(&mut stream, usize::MAX, 2).await;
+
+    // The agent goes away, and the file is rotated meanwhile.
+    drop(stream);
+    node.stop().await;
+    container.write(LINES / 4);
+    node.start();
+    let mut stream = accept(&mut aggregator).await;
+    stream.pod("ns", "web", "1-1", LogPolicy::All).await;
+    received.take(&mut stream, LINES as usize, usize::MAX).await;
+    assert!(received.numbers.iter().copied().eq(0..LINES));
+    assert!(received.repeats > 0, "what was not acknowledged comes again");
+    drop(stream);
     node.stop().await;
 }

@@ -123,7 +123,9 @@ impl Collector {
             Some(Notice::Disconnected { reason, .. }) => {
                 self.linked = None;
                 if self.outage.down(&reason, Instant::now()) {
-                    warn!("no connection to the aggregator, the files are the buffer until it is back: {reason}");
+                    warn!(
+                        "no connection to the aggregator, the files are the buffer until it is back: {reason}"
+                    );
                 }
             }
             Some(Notice::Pods(update)) => {
@@ -172,7 +174,8 @@ impl Collector {
             self.scan();
             let pause = self.shipper.pump(Instant::now(), SystemTime::now());
             let nothing_left = self.shipper.engine.unread_bytes() == 0;
-            delivered = nothing_left && (!self.has_read() || (self.shipper.flush() && self.shipper.is_delivered()));
+            delivered =
+                nothing_left && (!self.has_read() || (self.shipper.flush() && self.shipper.is_delivered()));
             if !delivered {
                 tokio::select! {
                     Some(event) = events.recv() => self.on_event(event),

@@ -49,7 +49,8 @@ impl Config {
         let node_name = settings.text("NODE_NAME", "");
         let endpoint = settings.parse("KESTREL_LINK_ENDPOINT", Uri::default());
         if endpoint.scheme_str() != Some("https") || endpoint.host().is_none() {
-            let text = format!("KESTREL_LINK_ENDPOINT={endpoint} is not usable: it has to be https://host:port");
+            let text =
+                format!("KESTREL_LINK_ENDPOINT={endpoint} is not usable: it has to be https://host:port");
             settings.mistake(text);
         }
         let authority = settings.required("KESTREL_LINK_CA", "says whom to trust on the agent link");
@@ -105,7 +106,10 @@ mod tests {
             ("POD_UID", "1-1"),
             ("KESTREL_LINK_ENDPOINT", "https://kestrel-agent-link.kestrel-ai.svc:8443"),
             ("KESTREL_LINK_CA", "PEM"),
-            ("KESTREL_LOG_SOURCES", r#"[{"container":"app","directory":"/kestrel/volumes/data","patterns":["**/*.log"],"new":1}]"#),
+            (
+                "KESTREL_LOG_SOURCES",
+                r#"[{"container":"app","directory":"/kestrel/volumes/data","patterns":["**/*.log"],"new":1}]"#,
+            ),
         ])
     }
 
@@ -125,7 +129,8 @@ mod tests {
         let mut wrong = complete();
         wrong.remove("POD_UID");
         wrong.insert("KESTREL_LINK_ENDPOINT", "nowhere");
-        wrong.insert("KESTREL_LOG_SOURCES", r#"[{"container":"app","directory":"/x","patterns":["/etc/*"]}]"#);
+        wrong
+            .insert("KESTREL_LOG_SOURCES", r#"[{"container":"app","directory":"/x","patterns":["/etc/*"]}]"#);
         let mistakes = Config::read(&wrong).unwrap_err().to_string();
         for part in ["POD_UID", "KESTREL_LINK_ENDPOINT", "KESTREL_LOG_SOURCES", "/etc/*"] {
             assert!(mistakes.contains(part), "{mistakes}");

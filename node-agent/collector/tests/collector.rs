@@ -1,5 +1,7 @@
 //! The collector as a process, as the kubelet runs it.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test may stop at the first surprise
+
 #[path = "../../link/tests/support/aggregator.rs"]
 mod aggregator;
 
@@ -7,13 +9,17 @@ use std::{
     fs::{self, OpenOptions},
     io::{BufRead as _, BufReader, Write as _},
     process::{Child, ChildStderr, Command, Stdio},
+    time::Duration,
 };
 
 use aggregator::{Aggregator, DEADLINE, messages};
 use kestrel_proto::node::v1::{LogPolicy, Role};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
-use tokio::{task::spawn_blocking, time::timeout};
+use tokio::{
+    task::spawn_blocking,
+    time::{sleep, timeout},
+};
 
 const CREDIT: u64 = 4 << 20;
 
@@ -40,7 +46,8 @@ impl Pod {
         fs::create_dir(path("data")).unwrap();
         fs::create_dir(path("state")).unwrap();
         fs::write(path("token"), "secret").unwrap();
-        let sources = format!(r#"[{{"container":"app","directory":"{}","patterns":["**/*.log"]}}]"#, path("data"));
+        let sources =
+            format!(r#"[{{"container":"app","directory":"{}","patterns":["**/*.log"]}}]"#, path("data"));
         let environment = vec![
             ("POD_NAMESPACE", "ns".to_owned()),
             ("POD_NAME", "web".to_owned()),
@@ -105,7 +112,10 @@ async fn lines_of_files_arrive_up_to_the_last_one() {
     stream.pod("ns", "web", "1-1", LogPolicy::All).await;
     let (batch, content) = stream.batch().await;
     let chunk = &content.logs[0];
-    assert_eq!((chunk.pod_name.as_str(), chunk.pod_uid.as_str(), chunk.container_name.as_str()), ("web", "1-1", "app"));
+    assert_eq!(
+        (chunk.pod_name.as_str(), chunk.pod_uid.as_str(), chunk.container_name.as_str()),
+        ("web", "1-1", "app")
+    );
     assert!(chunk.entries[0].timestamp.is_some());
     assert_eq!(messages(&content), ["one"]);
     stream.credit(batch.payload.len() as u64).await;
@@ -133,7 +143,12 @@ async fn a_restarted_collector_goes_on_where_the_acks_ended() {
     let mut stream = aggregator.accept(CREDIT).await;
     stream.pod("ns", "web", "1-1", LogPolicy::All).await;
     assert_eq!(stream.lines(1).await, ["one"]);
-    // Its end writes the position of what was acknowledged before.
+    let written = async {
+        while !pod.directory.path().join("state/positions").exists() {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(DEADLINE, written).await.expect("no positions are written");
     process.ask_to_end();
     assert_eq!(stream.next().await, None);
     assert_eq!(process.ends().await, Some(0));

@@ -214,7 +214,9 @@ impl Link {
     fn target(&self) -> Result<Target, Failure> {
         let endpoint = &self.config.endpoint;
         let host = endpoint.host().filter(|_| endpoint.scheme_str() == Some("https")).ok_or_else(|| {
-            Failure::Endpoint(format!("{endpoint} is not usable: it has to be https://host:port (KESTREL_LINK_ENDPOINT)"))
+            Failure::Endpoint(format!(
+                "{endpoint} is not usable: it has to be https://host:port (KESTREL_LINK_ENDPOINT)"
+            ))
         })?;
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let (pem, setting) = match &self.config.authority {
@@ -233,7 +235,8 @@ impl Link {
                 (pem, "KESTREL_LINK_CA_FILE")
             }
         };
-        let roots = tls::roots(&pem).map_err(|error| Failure::Authority { problem: error.to_string(), setting })?;
+        let roots =
+            tls::roots(&pem).map_err(|error| Failure::Authority { problem: error.to_string(), setting })?;
         let mut config = ClientConfig::builder_with_provider(tls::provider())
             .with_safe_default_protocol_versions()
             .map_err(|error| Failure::Endpoint(error.to_string()))?

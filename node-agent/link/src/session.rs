@@ -31,10 +31,14 @@ pub struct Session {
 #[derive(Debug, thiserror::Error)]
 pub enum Unwelcome {
     /// Another protocol version.
-    #[error("the aggregator speaks protocol version {0} of the agent link, this program speaks version {PROTOCOL_VERSION}")]
+    #[error(
+        "the aggregator speaks protocol version {0} of the agent link, this program speaks version {PROTOCOL_VERSION}"
+    )]
     Version(u32),
     /// Limits under which not every line could be sent.
-    #[error("the aggregator allows {max_batch_bytes} bytes a batch and {credit_bytes} in all, which is less than the protocol's least of {LEAST_BATCH_BYTES}")]
+    #[error(
+        "the aggregator allows {max_batch_bytes} bytes a batch and {credit_bytes} in all, which is less than the protocol's least of {LEAST_BATCH_BYTES}"
+    )]
     Limits {
         /// Bytes of one batch.
         max_batch_bytes: u64,
@@ -146,7 +150,10 @@ mod tests {
     #[test]
     fn a_welcome_outside_the_protocol_is_refused() {
         let open = |welcome| Session::open(&welcome, mpsc::channel(1).0).map(|_| ());
-        assert!(matches!(open(Welcome { protocol_version: 2, ..welcome(1 << 30, 1 << 30) }), Err(Unwelcome::Version(2))));
+        assert!(matches!(
+            open(Welcome { protocol_version: 2, ..welcome(1 << 30, 1 << 30) }),
+            Err(Unwelcome::Version(2))
+        ));
         assert!(matches!(open(welcome(1, 1 << 30)), Err(Unwelcome::Limits { .. })));
         assert!(matches!(open(welcome(1 << 30, 1)), Err(Unwelcome::Limits { .. })));
     }

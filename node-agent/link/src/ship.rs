@@ -162,7 +162,8 @@ impl Shipper {
             if !read {
                 let pause = self.pause;
                 self.pause = (pause * 2).min(POLL.1);
-                let flush_in = self.opened.map(|opened| FLUSH_AGE.saturating_sub(now.saturating_duration_since(opened)));
+                let flush_in =
+                    self.opened.map(|opened| FLUSH_AGE.saturating_sub(now.saturating_duration_since(opened)));
                 return flush_in.map_or(pause, |flush_in| flush_in.min(pause));
             }
         }

@@ -1,5 +1,7 @@
 //! A stream over real TLS, from files to batches and back to positions.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test may stop at the first surprise
+
 #[path = "support/aggregator.rs"]
 mod aggregator;
 
@@ -45,7 +47,12 @@ impl Client {
             endpoint: aggregator.endpoint.clone(),
             authority: Authority::File(directory.path().join("ca.crt")),
             token_file: directory.path().join("token"),
-            hello: Hello { protocol_version: 1, role: Role::NodeAgent.into(), node_name: "n1".into(), ..Hello::default() },
+            hello: Hello {
+                protocol_version: 1,
+                role: Role::NodeAgent.into(),
+                node_name: "n1".into(),
+                ..Hello::default()
+            },
             retry: (Duration::from_millis(5), Duration::from_millis(50)),
         });
         Self { directory, events, link: tokio::spawn(link.run()) }
@@ -76,7 +83,8 @@ impl Client {
     }
 
     fn append(&self, name: &str, text: &str) {
-        let mut file = OpenOptions::new().create(true).append(true).open(self.path("logs").join(name)).unwrap();
+        let mut file =
+            OpenOptions::new().create(true).append(true).open(self.path("logs").join(name)).unwrap();
         file.write_all(text.as_bytes()).unwrap();
     }
 }
@@ -108,13 +116,21 @@ async fn what_is_written_arrives_and_its_position_is_kept() {
         assert_eq!((stream.authorization.as_str(), stream.hello.node_name.as_str()), ("Bearer secret", "n1"));
         let (batch, content) = stream.batch().await;
         let chunk = &content.logs[0];
-        assert_eq!((batch.id, chunk.start_offset, chunk.end_offset, &chunk.entry_ends[..]), (1, 0, 8, &[4, 8][..]));
+        assert_eq!(
+            (batch.id, chunk.start_offset, chunk.end_offset, &chunk.entry_ends[..]),
+            (1, 0, 8, &[4, 8][..])
+        );
         assert_eq!(messages(&content), ["one", "two"]);
         stream.credit(batch.payload.len() as u64).await;
         stream.ack(1).await;
         stream
     };
-    let (stream, ()) = tokio::join!(far, ship(&mut client, &mut shipper, |s| s.shipped().batches == 1 && s.engine.in_flight() == 0 && s.is_delivered()));
+    let (stream, ()) = tokio::join!(
+        far,
+        ship(&mut client, &mut shipper, |s| s.shipped().batches == 1
+            && s.engine.in_flight() == 0
+            && s.is_delivered())
+    );
     shipper.save();
     assert!(shipper.save_error().is_none());
     assert!(fs::read_to_string(client.path("positions")).unwrap().contains(" 8 "));
@@ -145,7 +161,10 @@ async fn refused_and_lost_batches_are_read_again() {
         stream.ack(first.id).await;
         stream
     };
-    let (_stream, ()) = tokio::join!(far, ship(&mut client, &mut shipper, |s| s.shipped().batches == 3 && s.engine.in_flight() == 0));
+    let (_stream, ()) = tokio::join!(
+        far,
+        ship(&mut client, &mut shipper, |s| s.shipped().batches == 3 && s.engine.in_flight() == 0)
+    );
     assert_eq!(shipper.shipped().refused, 1);
 }
 
@@ -197,7 +216,10 @@ async fn refusals_say_what_to_mend_and_are_waited_for() {
     assert_eq!(reason, "the aggregator cannot take us now: 6000 links are open");
     assert_eq!(retry_in, Duration::from_millis(10));
     aggregator.refuse(Status::unauthenticated("the token is for another audience")).await;
-    assert_eq!(client.failure().await.0, "the aggregator does not accept our token: the token is for another audience");
+    assert_eq!(
+        client.failure().await.0,
+        "the aggregator does not accept our token: the token is for another audience"
+    );
 
     // Files are read for each attempt, so what is mended works without a restart.
     fs::write(client.path("token"), " \n").unwrap();
@@ -214,7 +236,9 @@ async fn refusals_say_what_to_mend_and_are_waited_for() {
     fs::write(client.path("ca.crt"), &aggregator.authority_pem).unwrap();
     let stream = aggregator.accept(CREDIT).await;
     assert_eq!(stream.authorization, "Bearer new");
-    assert!(matches!(client.event().await, Event::Connected { software_version, .. } if software_version == "test"));
+    assert!(
+        matches!(client.event().await, Event::Connected { software_version, .. } if software_version == "test")
+    );
 }
 
 #[tokio::test]

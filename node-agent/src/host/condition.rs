@@ -119,7 +119,8 @@ impl Conditions {
             .map(|Finding { kind, status, reason, message }| {
                 let before = self.current.iter().find(|condition| condition.kind == kind);
                 changed |= before.is_none_or(|before| before.state() != (status, reason));
-                let since = before.filter(|before| before.status == status).map_or(now, |before| before.since);
+                let since =
+                    before.filter(|before| before.status == status).map_or(now, |before| before.since);
                 Condition { kind, status, reason, message, since }
             })
             .collect();
@@ -143,13 +144,19 @@ impl Conditions {
 
     fn memory(&self, sample: &Sample) -> Finding {
         let kind = MEMORY_PRESSURE;
-        let Some(available) = sample.memory_available else { return unseen(kind, "/proc/meminfo cannot be read") };
+        let Some(available) = sample.memory_available else {
+            return unseen(kind, "/proc/meminfo cannot be read");
+        };
         let low = self.is_low(kind, available, MEMORY_LOW);
         pressure(
             kind,
             low.then_some("HostMemoryLow"),
             "HostMemorySufficient",
-            format!("{} of memory can be had, pressure begins below {}", mebibytes(available), mebibytes(MEMORY_LOW)),
+            format!(
+                "{} of memory can be had, pressure begins below {}",
+                mebibytes(available),
+                mebibytes(MEMORY_LOW)
+            ),
         )
     }
 
@@ -201,7 +208,8 @@ impl Conditions {
             Err(problem) => {
                 self.runtime_failures = self.runtime_failures.saturating_add(1);
                 let times = self.runtime_failures;
-                let message = format!("the container runtime did not answer (unanswered in a row: {times}): {problem}");
+                let message =
+                    format!("the container runtime did not answer (unanswered in a row: {times}): {problem}");
                 let before = self.current.iter().find(|condition| condition.kind == kind);
                 let (status, reason) = match before {
                     Some(before) if times < RUNTIME_FAILURES => before.state(),
@@ -307,6 +315,11 @@ mod tests {
         assert_eq!(ask(Err("no")), Status::True);
         assert_eq!(ask(Err("no")), Status::False);
         assert_eq!(ask(Ok("containerd 2.1")), Status::True);
-        assert!(!conditions.update(&Sample { runtime: Some(Ok("containerd 2.1".into())), ..healthy() }, SystemTime::now()));
+        assert!(
+            !conditions.update(
+                &Sample { runtime: Some(Ok("containerd 2.1".into())), ..healthy() },
+                SystemTime::now()
+            )
+        );
     }
 }

@@ -45,7 +45,9 @@ impl Sample {
         let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
         let limit = [number("/proc/sys/kernel/threads-max"), number("/proc/sys/kernel/pid_max")];
         Self {
-            memory_available: fs::read_to_string("/proc/meminfo").ok().and_then(|text| memory_available(&text)),
+            memory_available: fs::read_to_string("/proc/meminfo")
+                .ok()
+                .and_then(|text| memory_available(&text)),
             disk: rustix::fs::statvfs(logs).ok().map(|fs| Disk {
                 available: fs.f_bavail.saturating_mul(fs.f_frsize),
                 size: fs.f_blocks.saturating_mul(fs.f_frsize),

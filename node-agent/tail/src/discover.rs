@@ -23,8 +23,7 @@ pub struct Origin {
     pub namespace: String,
     /// Name of the pod.
     pub pod: String,
-    /// UID of the pod; of a static pod, until the API server's is known, the
-    /// hash of its manifest.
+    /// UID of the pod as its node knows it: of a static pod, the hash of its manifest.
     pub uid: String,
     /// Name of the container.
     pub container: String,
@@ -263,8 +262,7 @@ mod tests {
     #[test]
     fn a_scan_reports_only_what_changed() {
         let root = tempfile::tempdir().unwrap();
-        let source =
-            Source { directory: root.path().join("pods"), layout: Layout::Pods { except: None } };
+        let source = Source { directory: root.path().join("pods"), layout: Layout::Pods { except: None } };
         let mut tree = Tree::default();
         assert_eq!(scan(&mut tree, &source), [" gone", " entity not found"]);
         let container = source.directory.join("ns_pod_uid/app");

@@ -179,10 +179,19 @@ impl Engine {
         for number in 0..self.sources.len() {
             let mut changes = Vec::new();
             self.trees[number].scan(&self.sources[number], &mut changes);
+            // A file that moved may be listed where it went before its old
+            // directory is, so first all of them count as gone.
+            for change in &changes {
+                match change {
+                    Change::Listed(directory, _) => self.unlist(number, directory, false),
+                    Change::Gone(directory) => self.unlist(number, directory, true),
+                    Change::Unreadable(..) => {}
+                }
+            }
             for change in changes {
                 match change {
                     Change::Listed(directory, names) => self.listed(number, &directory, &names, now),
-                    Change::Gone(directory) => self.gone(number, &directory),
+                    Change::Gone(_) => {}
                     Change::Unreadable(directory, error) => {
                         let path = self.sources[number].directory.join(directory);
                         self.problem(path, format!("the directory cannot be listed: {error}"));
@@ -213,11 +222,10 @@ impl Engine {
         !self.ready.is_empty()
     }
 
-    /// Decides what is wanted of each container. `decide` may put the API
-    /// server's UID into the origin; `None` leaves the files alone for now.
-    pub fn assign(&mut self, mut decide: impl FnMut(&mut Origin) -> Option<Policy>) {
+    /// Decides what is wanted of each container; `None` leaves its files alone for now.
+    pub fn assign(&mut self, mut decide: impl FnMut(&Origin) -> Option<Policy>) {
         for series in self.series.values_mut() {
-            series.policy = decide(&mut series.origin);
+            series.policy = decide(&series.origin);
         }
     }
 
@@ -275,9 +283,8 @@ impl Engine {
     /// They cannot be written; the next call tries again.
     pub fn save(&mut self, now: SystemTime) -> Result<(), StoreError> {
         for file in self.series.values().flat_map(|series| &series.files) {
-            if let Some(id) = file.id
-                && (file.ledger.acked() > 0 || id.generation > 0)
-            {
+            // Also if nothing of it arrived yet, so that it keeps its identity.
+            if let Some(id) = file.id {
                 self.store.set(id, file.ledger.acked(), now);
             }
         }

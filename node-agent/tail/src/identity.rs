@@ -33,7 +33,8 @@ impl FromStr for FileId {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let mut parts = text.split('-');
-        let mut hex = || parts.next().and_then(|part| u64::from_str_radix(part, 16).ok()).ok_or(InvalidFileId);
+        let mut hex =
+            || parts.next().and_then(|part| u64::from_str_radix(part, 16).ok()).ok_or(InvalidFileId);
         let (head, inode) = (hex()?, hex()?);
         let generation = parts.next().and_then(|part| part.parse().ok()).ok_or(InvalidFileId)?;
         Ok(Self { head, inode, generation })
@@ -65,9 +66,9 @@ pub fn head_of(file: &File, over: bool) -> io::Result<Option<u64>> {
 
 /// FNV-1a, 64 bits: the same in every version of this program, as it is stored.
 fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xCBF2_9CE4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3)
-    })
+    bytes
+        .iter()
+        .fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3))
 }
 
 #[cfg(test)]

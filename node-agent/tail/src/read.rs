@@ -96,7 +96,10 @@ struct Unpacked {
 
 impl std::fmt::Debug for Unpacked {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Unpacked").field("inode", &self.inode).field("base", &self.base).finish_non_exhaustive()
+        f.debug_struct("Unpacked")
+            .field("inode", &self.inode)
+            .field("base", &self.base)
+            .finish_non_exhaustive()
     }
 }
 
@@ -110,7 +113,8 @@ impl Unpacked {
     fn window(&mut self, offset: u64, want: usize) -> io::Result<Window<'_>> {
         let mut at_end = false;
         loop {
-            let passed = usize::try_from(offset - self.base).map_or(self.bytes.len(), |n| n.min(self.bytes.len()));
+            let passed =
+                usize::try_from(offset - self.base).map_or(self.bytes.len(), |n| n.min(self.bytes.len()));
             self.bytes.drain(..passed);
             self.base += passed as u64;
             if at_end || (self.base == offset && self.bytes.len() >= want) {
@@ -120,7 +124,10 @@ impl Unpacked {
             let read = self.decoder.by_ref().take(missing as u64).read_to_end(&mut self.bytes)?;
             at_end = read < missing;
         }
-        Ok(Window { at_end: at_end && self.bytes.len() < want, bytes: &self.bytes[..self.bytes.len().min(want)] })
+        Ok(Window {
+            at_end: at_end && self.bytes.len() < want,
+            bytes: &self.bytes[..self.bytes.len().min(want)],
+        })
     }
 }
 
@@ -187,10 +194,25 @@ mod tests {
         assert_eq!(unpacked_size(&packed).unwrap(), bytes.len() as u64);
         let mut reader = Reader::default();
         let end = bytes.len() as u64;
-        for (offset, want) in [(0, READ), (100_000, READ), (100_001, WINDOW), (2_000_000, READ), (5, 10), (end - 3, 10), (end, 10)] {
+        for (offset, want) in [
+            (0, READ),
+            (100_000, READ),
+            (100_001, WINDOW),
+            (2_000_000, READ),
+            (5, 10),
+            (end - 3, 10),
+            (end, 10),
+        ] {
             let expected = reader.plain(&plain, offset, want).map(|w| (w.bytes.to_vec(), w.at_end)).unwrap();
             let found = reader.packed(&packed, offset, want).map(|w| (w.bytes.to_vec(), w.at_end)).unwrap();
-            assert!(expected == found, "{offset} {want}: {} {}, {} {}", expected.0.len(), expected.1, found.0.len(), found.1);
+            assert!(
+                expected == found,
+                "{offset} {want}: {} {}, {} {}",
+                expected.0.len(),
+                expected.1,
+                found.0.len(),
+                found.1
+            );
         }
         assert!(reader.packed(&plain, 0, 10).is_err());
     }

@@ -146,7 +146,10 @@ fn word(head: &[u8]) -> Option<Level> {
         }
         let word = &head[at..at + length];
         let is_text = !word[0].is_ascii_digit();
-        if is_text && length > 2 && let Some(level) = Level::named(word) {
+        if is_text
+            && length > 2
+            && let Some(level) = Level::named(word)
+        {
             let before = at.checked_sub(1).map(|i| head[i]);
             let after = head.get(at + length).copied();
             let marked = matches!(after, Some(b':' | b']' | b'>' | b'|')) || before == Some(b'[');

@@ -182,7 +182,8 @@ fn split_plain(
             None => break,
         };
         let timestamp = rfc3339(line).filter(|(_, length)| line.get(*length) == Some(&b' ')).map(|(t, _)| t);
-        flow = in_parts(Raw { timestamp, content: line, end: next, malformed: false, continued: false }, emit);
+        flow =
+            in_parts(Raw { timestamp, content: line, end: next, malformed: false, continued: false }, emit);
         at = next;
     }
     at
@@ -220,7 +221,12 @@ mod tests {
 
     type Record = (String, usize, bool);
 
-    fn split_with(format: Format, window: &[u8], unfinished: Unfinished, most: usize) -> (Vec<Record>, usize) {
+    fn split_with(
+        format: Format,
+        window: &[u8],
+        unfinished: Unfinished,
+        most: usize,
+    ) -> (Vec<Record>, usize) {
         let mut records = Vec::new();
         let used = Splitter::default().split(format, window, unfinished, |raw| {
             records.push((String::from_utf8_lossy(raw.content).into_owned(), raw.end, raw.malformed));

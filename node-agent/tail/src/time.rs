@@ -61,7 +61,8 @@ pub fn rfc3339(text: &[u8]) -> Option<(Timestamp, usize)> {
 
 /// At most nine decimal digits as a number.
 fn digits(text: &[u8]) -> Option<u32> {
-    text.iter().try_fold(0, |number, byte| byte.is_ascii_digit().then(|| number * 10 + u32::from(byte - b'0')))
+    text.iter()
+        .try_fold(0, |number, byte| byte.is_ascii_digit().then(|| number * 10 + u32::from(byte - b'0')))
 }
 
 /// Days of the proleptic Gregorian calendar, counted in eras of 400 years that
@@ -85,7 +86,9 @@ mod tests {
         assert_eq!(read("1970-01-01T00:00:00Z x"), Some((0, 0, 20)));
         assert_eq!(read("2026-11-21T13:50:00.5Z"), Some((1_795_269_000, 500_000_000, 22)));
         assert_eq!(read("2026-11-21T15:50:00.000000001+02:00 "), Some((1_795_269_000, 1, 35)));
-        for wrong in ["", "2026-11-21", "2026-11-21 13:50:00Z", "2026-13-21T13:50:00Z", "2026-11-21T13:50:00.Z"] {
+        for wrong in
+            ["", "2026-11-21", "2026-11-21 13:50:00Z", "2026-13-21T13:50:00Z", "2026-11-21T13:50:00.Z"]
+        {
             assert_eq!(read(wrong), None, "{wrong}");
         }
     }

@@ -1,12 +1,15 @@
 //! The other end of the agent link, driven by the test: real TLS, real HTTP/2.
 
 #![allow(dead_code, unreachable_pub)] // not every test uses all of it
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test may stop at the first surprise
 
 use std::{sync::Arc, time::Duration};
 
 use kestrel_proto::node::v1::{
     Ack, AgentMessage, AggregatorMessage, Batch, BatchContent, Credit, Hello, HostReport, LogPolicy, Nack,
-    PodInfo, PodUpdate, Welcome, agent_link_server::{AgentLink, AgentLinkServer}, agent_message,
+    PodInfo, PodUpdate, Welcome,
+    agent_link_server::{AgentLink, AgentLinkServer},
+    agent_message,
     aggregator_message::Message,
 };
 use kestrel_runtime::tls::{authority::Authority, install_provider, server};
@@ -53,8 +56,11 @@ impl AgentLink for Service {
     async fn attach(&self, request: Request<Streaming<AgentMessage>>) -> Result<Response<Outgoing>, Status> {
         let authorization = request.metadata().get("authorization").map(|v| v.to_str().unwrap().to_owned());
         let (answer, answered) = tokio::sync::oneshot::channel();
-        let attempt =
-            Attempt { authorization: authorization.unwrap_or_default(), incoming: request.into_inner(), answer };
+        let attempt = Attempt {
+            authorization: authorization.unwrap_or_default(),
+            incoming: request.into_inner(),
+            answer,
+        };
         self.0.send(attempt).await.map_err(|_| Status::unavailable("the test is over"))?;
         answered.await.map_err(|_| Status::unavailable("the test is over"))?.map(Response::new)
     }
@@ -105,13 +111,17 @@ impl Aggregator {
 
     /// Takes the next client and welcomes it with `credit` bytes.
     pub async fn accept(&mut self, credit: u64) -> Stream {
-        let mut attempt = self.attempt().await;
-        let (outgoing, answers) = mpsc::channel(64);
-        attempt.answer.send(Ok(ReceiverStream::new(answers))).unwrap();
-        let first = timeout(DEADLINE, attempt.incoming.message()).await.expect("no hello").unwrap().unwrap();
+        let (authorization, mut incoming, outgoing) = loop {
+            let Attempt { authorization, incoming, answer } = self.attempt().await;
+            let (outgoing, answers) = mpsc::channel(64);
+            // A client that ended meanwhile takes no answer any more.
+            if answer.send(Ok(ReceiverStream::new(answers))).is_ok() {
+                break (authorization, incoming, outgoing);
+            }
+        };
+        let first = timeout(DEADLINE, incoming.message()).await.expect("no hello").unwrap().unwrap();
         let Some(agent_message::Message::Hello(hello)) = first.message else { panic!("{first:?}") };
-        let stream =
-            Stream { authorization: attempt.authorization, hello, incoming: attempt.incoming, outgoing };
+        let stream = Stream { authorization, hello, incoming, outgoing };
         let welcome = Welcome {
             protocol_version: 1,
             software_version: "test".into(),

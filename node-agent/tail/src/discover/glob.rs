@@ -35,8 +35,7 @@ impl fmt::Display for Pattern {
 impl Pattern {
     /// Whether the file `name` in `directory` matches.
     pub fn matches(&self, directory: &Path, name: &str) -> bool {
-        let path: Option<Vec<_>> =
-            directory.iter().map(|part| part.to_str()).chain([Some(name)]).collect();
+        let path: Option<Vec<_>> = directory.iter().map(|part| part.to_str()).chain([Some(name)]).collect();
         path.is_some_and(|path| matches_path(&self.0, &path))
     }
 
@@ -137,9 +136,13 @@ mod tests {
         ] {
             assert!(matches(pattern, path), "{pattern} {path}");
         }
-        for (pattern, path) in
-            [("*.log", "x/a.log"), ("**/*.log", "a.txt"), ("logs/*.log", "log/a.log"), ("a?c", "ac"), ("a*b", "abc")]
-        {
+        for (pattern, path) in [
+            ("*.log", "x/a.log"),
+            ("**/*.log", "a.txt"),
+            ("logs/*.log", "log/a.log"),
+            ("a?c", "ac"),
+            ("a*b", "abc"),
+        ] {
             assert!(!matches(pattern, path), "{pattern} {path}");
         }
         for wrong in ["", "/abs", "../up", "a//b"] {
@@ -161,7 +164,8 @@ mod tests {
     fn rotated_names_continue_a_series() {
         let patterns = ["**/*.log".parse().unwrap()];
         let found = |name: &str| {
-            candidate(&patterns, Path::new(""), name).map(|c| (c.series, c.known_only, c.order.age == Age::Live))
+            candidate(&patterns, Path::new(""), name)
+                .map(|c| (c.series, c.known_only, c.order.age == Age::Live))
         };
         assert_eq!(found("app.log"), Some(("app.log".into(), false, true)));
         assert_eq!(found("app.log.1"), Some(("app.log".into(), true, false)));

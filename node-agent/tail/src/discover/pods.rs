@@ -66,7 +66,10 @@ mod tests {
     #[test]
     fn paths_name_their_container() {
         let found = origin(Path::new("shop_web-0_1234/app")).unwrap();
-        assert_eq!((&*found.namespace, &*found.pod, &*found.uid, &*found.container), ("shop", "web-0", "1234", "app"));
+        assert_eq!(
+            (&*found.namespace, &*found.pod, &*found.uid, &*found.container),
+            ("shop", "web-0", "1234", "app")
+        );
         assert!(origin(Path::new("shop_web-0_1234")).is_none());
         assert!(origin(Path::new("other/app")).is_none());
         let except = ("shop".to_owned(), "web-0".to_owned());
@@ -78,12 +81,20 @@ mod tests {
 
     #[test]
     fn files_sort_from_the_oldest_to_the_newest() {
-        let names = ["0.log.20261121-113759.gz", "0.log.20261121-113809", "0.log", "1.log.20261121-113900", "1.log", "10.log"];
+        let names = [
+            "0.log.20261121-113759.gz",
+            "0.log.20261121-113809",
+            "0.log",
+            "1.log.20261121-113900",
+            "1.log",
+            "10.log",
+        ];
         let mut sorted: Vec<_> = names.iter().rev().filter_map(|name| candidate(name)).collect();
         sorted.sort_by(|a, b| a.order.cmp(&b.order));
         assert_eq!(sorted.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), names);
         assert_eq!(sorted.iter().filter(|c| c.packed).count(), 1);
-        for other in ["0.log.20261121-113759.gz.tmp", "0.log.20261121-113759.tmp", "x.log", "0.logs", "0.txt"] {
+        for other in ["0.log.20261121-113759.gz.tmp", "0.log.20261121-113759.tmp", "x.log", "0.logs", "0.txt"]
+        {
             assert_eq!(candidate(other), None, "{other}");
         }
     }

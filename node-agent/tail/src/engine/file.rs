@@ -1,7 +1,7 @@
 //! One followed file.
 
 use std::{
-    fs::File,
+    fs::{File, Metadata},
     io,
     os::unix::fs::MetadataExt as _,
     time::{Duration, Instant},
@@ -14,6 +14,19 @@ use crate::{
     read::{self, Reader},
 };
 
+/// What is the same file under any name, as long as it is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Inode {
+    device: u64,
+    pub(super) number: u64,
+}
+
+impl Inode {
+    pub(super) fn of(metadata: &Metadata) -> Self {
+        Self { device: metadata.dev(), number: metadata.ino() }
+    }
+}
+
 /// A file that is open. As long as it is, its inode number belongs to no other,
 /// so a rename shows as the same inode under another name.
 #[derive(Debug)]
@@ -25,7 +38,7 @@ pub(super) struct Tracked {
     /// False once no listing shows it any more.
     pub(super) listed: bool,
     pub(super) file: File,
-    pub(super) inode: u64,
+    pub(super) inode: Inode,
     /// `None` until its first line is complete.
     pub(super) id: Option<FileId>,
     pub(super) ledger: Ledger,
@@ -60,7 +73,7 @@ impl Tracked {
             order: candidate.order,
             packed: candidate.packed,
             listed: true,
-            inode: metadata.ino(),
+            inode: Inode::of(&metadata),
             file,
             id: None,
             ledger: Ledger::default(),
@@ -103,7 +116,7 @@ impl Tracked {
     pub(super) fn is_new_generation(&mut self, head: u64) -> bool {
         let Some(before) = self.emptied else { return false };
         let generation = if before.head == head { before.generation + 1 } else { 0 };
-        self.id = Some(FileId { head, inode: self.inode, generation });
+        self.id = Some(FileId { head, inode: self.inode.number, generation });
         true
     }
 

@@ -1,14 +1,11 @@
 //! From listings to followed files.
 
-use std::{
-    collections::BTreeSet,
-    fs, io,
-    os::unix::fs::MetadataExt as _,
-    path::Path,
-    time::Instant,
-};
+use std::{collections::BTreeSet, fs, io, os::unix::fs::MetadataExt as _, path::Path, time::Instant};
 
-use super::{Engine, MOST_FILES, PATIENCE, PINNED_BYTES, Place, Policy, Series, file::Tracked};
+use super::{
+    Engine, MOST_FILES, PATIENCE, PINNED_BYTES, Place, Policy, Series,
+    file::{Inode, Tracked},
+};
 use crate::{
     discover::{Candidate, Layout},
     identity::FileId,
@@ -21,7 +18,6 @@ impl Engine {
     /// A directory now has the files `names`.
     pub(super) fn listed(&mut self, source: usize, directory: &Path, names: &[String], now: Instant) {
         let path = self.sources[source].directory.join(directory);
-        self.problems.retain(|place, _| *place != path && place.parent() != Some(&path));
         let layout = &self.sources[source].layout;
         let format = layout.format();
         let Some(origin) = layout.origin(directory) else { return };
@@ -32,11 +28,6 @@ impl Engine {
             // While it is being packed a file is there twice.
             .filter(|c| !c.packed || c.name.strip_suffix(".gz").is_none_or(|twin| !plain.contains(twin)))
             .collect();
-        for id in self.series_in(source, directory, false) {
-            for file in self.series.get_mut(&id).into_iter().flat_map(|series| &mut series.files) {
-                file.listed = false;
-            }
-        }
         let mut touched = BTreeSet::new();
         for candidate in candidates {
             let file_path = path.join(&candidate.name);
@@ -84,7 +75,7 @@ impl Engine {
         path: &Path,
         now: Instant,
     ) -> io::Result<Option<Tracked>> {
-        let inode = fs::metadata(path)?.ino();
+        let inode = Inode::of(&fs::metadata(path)?);
         // Containers' files stay in their directory, others may be moved anywhere.
         let ids = match self.sources[place.0].layout {
             Layout::Pods { .. } => self.series_in(place.0, &place.1, false),
@@ -92,13 +83,16 @@ impl Engine {
         };
         for id in ids {
             let Some(series) = self.series.get_mut(&id) else { continue };
-            if let Some(at) = series.files.iter().position(|file| file.inode == inode && !file.listed) {
-                let mut file = series.files.remove(at);
-                file.name = candidate.name;
-                file.order = candidate.order;
-                file.listed = true;
-                return Ok(Some(file));
+            let Some(at) = series.files.iter().position(|file| file.inode == inode) else { continue };
+            if series.files[at].listed {
+                // A second name, such as a link to the newest file.
+                return Ok(None);
             }
+            let mut file = series.files.remove(at);
+            file.name = candidate.name;
+            file.order = candidate.order;
+            file.listed = true;
+            return Ok(Some(file));
         }
         if self.files() >= MOST_FILES {
             self.problem(path.to_owned(), format!("not followed: {MOST_FILES} files are open already"));
@@ -109,7 +103,7 @@ impl Engine {
         let file = Tracked::open(candidate, file, now)?;
         if known_only {
             let head = file.head(&mut self.reader, true)?;
-            let known = head.and_then(|head| self.store.find(head, file.inode, false));
+            let known = head.and_then(|head| self.store.find(head, file.inode.number, false));
             return Ok(known.is_some_and(|(_, offset)| offset < file.size()).then_some(file));
         }
         Ok(Some(file))
@@ -125,7 +119,7 @@ impl Engine {
                 continue;
             }
             let over = self.ending || (!file.listed && file.quiet(now) > PATIENCE);
-            let (inode, size, packed) = (file.inode, file.size(), file.packed);
+            let (inode, size, packed) = (file.inode.number, file.size(), file.packed);
             let head = match file.head(&mut self.reader, over) {
                 Ok(Some(head)) => head,
                 Ok(None) => continue,
@@ -165,11 +159,13 @@ impl Engine {
         }
     }
 
-    /// A directory is gone with all below it. What is open is still read.
-    pub(super) fn gone(&mut self, source: usize, directory: &Path) {
+    /// The files of a directory, or of all `below` it too, count as gone until
+    /// they are listed again. What is open is still read.
+    pub(super) fn unlist(&mut self, source: usize, directory: &Path, below: bool) {
         let path = self.sources[source].directory.join(directory);
-        self.problems.retain(|place, _| !place.starts_with(&path));
-        for id in self.series_in(source, directory, true) {
+        let is_here = |place: &Path| place == path || place.parent() == Some(&path);
+        self.problems.retain(|place, _| !(is_here(place) || (below && place.starts_with(&path))));
+        for id in self.series_in(source, directory, below) {
             for file in self.series.get_mut(&id).into_iter().flat_map(|series| &mut series.files) {
                 file.listed = false;
             }

@@ -62,7 +62,11 @@ impl Engine {
                         self.in_flight += file.ledger.in_flight() - before;
                         // A packed file is read in one go: going back and forth
                         // between two would unpack them again and again.
-                        if file.packed { self.ready.push_front(id) } else { self.ready.push_back(id) }
+                        if file.packed {
+                            self.ready.push_front(id)
+                        } else {
+                            self.ready.push_back(id)
+                        }
                         return Some((id, at, turn));
                     }
                     Err(error) => {
