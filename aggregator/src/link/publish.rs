@@ -50,22 +50,19 @@ pub(super) fn metadata(namespace: &str) -> ObjectMeta {
 
 /// Writes the objects, again and again, for ever.
 pub(super) async fn keep_published(client: &Client, config: &Config, port: u16, certificate_pem: &str) {
-    let mut trouble = None;
+    if config.pod_ip.is_none() {
+        info!("POD_IP is not set: agents attach to port {port} of this machine only if they are told to");
+    }
+    let mut said = None;
     loop {
-        let published = publish(client, config, port, certificate_pem).await;
-        match (&trouble, published) {
-            (None, Ok(())) | (Some(Some(_)), Ok(())) => {
-                info!("agents can reach the link: {LINK} is published in {}", config.namespace);
-                trouble = Some(None);
+        let published =
+            publish(client, config, port, certificate_pem).await.map_err(|error| error.to_string());
+        if said.as_ref() != Some(&published) {
+            match &published {
+                Ok(()) => info!("{LINK} is published in the namespace {}", config.namespace),
+                Err(why) => warn!("agents may not find the link, as {LINK} can't be published: {why}"),
             }
-            (_, Ok(())) => {}
-            (said, Err(error)) => {
-                let error = error.to_string();
-                if said.as_ref().and_then(Option::as_ref) != Some(&error) {
-                    warn!("agents may not reach the link, as {LINK} can't be published: {error}");
-                    trouble = Some(Some(error));
-                }
-            }
+            said = Some(published);
         }
         sleep(AGAIN).await;
     }

@@ -21,7 +21,7 @@ use tokio::{
     time::timeout,
 };
 use tonic::{Code, Status, Streaming};
-use tracing::{info, warn};
+use tracing::{error, info};
 
 use super::{
     Shared,
@@ -165,11 +165,13 @@ impl Session {
             tokio::select! {
                 () = follower.changed() => {}
                 Some((id, outcome)) = outcomes.recv() => {
-                    let outcome_label = match outcome {
-                        Outcome::Left => Answered::Acked,
-                        Outcome::Lost(_) => Answered::Nacked,
+                    let label = OutcomeLabel {
+                        outcome: match outcome {
+                            Outcome::Left => Answered::Acked,
+                            Outcome::Lost(_) => Answered::Nacked,
+                        },
                     };
-                    self.shared.metrics.batches.get_or_create(&OutcomeLabel { outcome: outcome_label }).inc();
+                    self.shared.metrics.batches.get_or_create(&label).inc();
                     for answer in open.settle(id, outcome) {
                         self.answers.send(Ok(answer)).await.map_err(|_| gone())?;
                     }
@@ -309,7 +311,7 @@ impl Reader<'_> {
             if self.named.len() < MOST_NAMED && self.named.insert(chunk.pod_uid.clone()) {
                 let LogChunk { pod_namespace, pod_name, pod_uid, .. } = chunk;
                 let peer = &identity.peer;
-                warn!(
+                error!(
                     "lines of the pod {pod_namespace}/{pod_name} ({pod_uid}) dropped: {peer} may not speak of it"
                 );
             }
