@@ -84,7 +84,7 @@ impl Story {
             directory.display()
         );
         if undecided > 0 {
-            text += &format!(", {undecided} of them until the aggregator says what is wanted of them");
+            text += &format!("; {} to be decided by the aggregator", count(undecided, "pod"));
         }
         if self.pods_told.is_some() {
             text += &named("; new", &came);
@@ -211,7 +211,7 @@ mod tests {
         let other = [(origin("b", "x"), None), (origin("off", "x"), Some(Policy::Off))];
         assert_eq!(
             tell(&mut story, &other, 70),
-            "following 1 container of 1 pod in /var/log/pods, 1 of them until the aggregator says what is wanted of them; new: ns/b; gone: ns/a"
+            "following 1 container of 1 pod in /var/log/pods; 1 pod to be decided by the aggregator; new: ns/b; gone: ns/a"
         );
     }
 

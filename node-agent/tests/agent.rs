@@ -236,7 +236,7 @@ impl Container {
             let padding = "x".repeat(200 + number as usize % 100);
             writeln!(self.file, "2026-11-21T13:50:00.{number:09}Z stdout F {number} {padding}").unwrap();
             self.written += 1;
-            if number % 100 == 0 && self.file.metadata().unwrap().len() > Self::ROTATE_AT {
+            if number.is_multiple_of(100) && self.file.metadata().unwrap().len() > Self::ROTATE_AT {
                 self.rotate();
             }
         }
