@@ -17,6 +17,7 @@ use kestrel_runtime::{
     telemetry::{self, Format},
     tls,
 };
+use tracing::info;
 
 /// More than the collector's own wait for the aggregator, and well below the 30 s
 /// that a pod has by default.
@@ -32,6 +33,11 @@ async fn main() -> ExitCode {
     let mut daemon = Daemon::new();
     let drain = daemon.drain();
     match Config::read(&Environment) {
+        Ok(config) if config.sources.is_empty() => daemon.spawn("nothing", async move {
+            info!("nothing to collect: no container of this pod writes to an emptyDir volume");
+            drain.cancelled().await;
+            Ok(())
+        }),
         Ok(config) => {
             let (link, events) = Link::new(config.link.clone());
             daemon.spawn("agent link", async {

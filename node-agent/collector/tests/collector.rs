@@ -169,6 +169,13 @@ async fn nothing_that_is_wrong_ends_it() {
     process.ask_to_end();
     assert_eq!(process.ends().await, Some(0));
 
+    let mut nothing = Pod::new(&nowhere, "no PEM");
+    nothing.environment.push(("KESTREL_LOG_SOURCES", "[]".to_owned()));
+    let mut process = nothing.start();
+    process.says("nothing to collect").await;
+    process.ask_to_end();
+    assert_eq!(process.ends().await, Some(0));
+
     pod.environment.retain(|(name, _)| *name != "KESTREL_LOG_SOURCES" && *name != "POD_UID");
     let mut process = pod.start();
     process.says("POD_UID is not set: it says whose logs these are; KESTREL_LOG_SOURCES").await;
