@@ -1,0 +1,141 @@
+//! Answers that say no: every request gets one, so that the cloud never waits
+//! for an answer that will not come.
+
+use kestrel_proto::cloud::v1::{
+    CertificateRenewalResponse, DatadogQueryResponse, KubernetesApiResponse, KubernetesApiResult,
+    MetricsQueryResponse, NetworkPoliciesWithErrors, NetworkPolicyWithError, OperatorRestartResponse,
+    ShellCommandResponse, ShellCommandResult, YamlApplyResponse, YamlApplyResult, YamlDryRunResponse,
+    YamlManifest, YamlValidationResult, stream_control_request::Request as Tool,
+};
+
+use crate::uplink::{Answer, Request};
+
+/// The exit code of a shell for a command that it may not run.
+const NOT_EXECUTED: i32 = 126;
+
+/// The answer to `request` that says `why` in each place where a reader may look.
+/// `status` is an HTTP code.
+pub(crate) fn refuse(request: Request, status: i32, why: &str) -> Answer {
+    let why = || why.to_owned();
+    let manifests = |manifests: Vec<YamlManifest>| manifests.into_iter().map(|manifest| manifest.manifest_id);
+    Answer::Tool(match request {
+        Request::NetworkPolicy(policy) => {
+            let verdict = NetworkPolicyWithError { error_message: why(), ..policy };
+            return Answer::Policy(NetworkPoliciesWithErrors { policies: vec![verdict] });
+        }
+        Request::KubernetesApi(request) => {
+            let result = |api_path| KubernetesApiResult {
+                api_path,
+                error_message: why(),
+                status_code: status,
+                ..Default::default()
+            };
+            Tool::KubernetesApiResponse(KubernetesApiResponse {
+                request_id: request.request_id,
+                results: request.api_paths.into_iter().map(result).collect(),
+                global_error_message: why(),
+            })
+        }
+        Request::ShellCommand(request) => {
+            let result = |command| ShellCommandResult {
+                command,
+                stderr: why(),
+                exit_code: NOT_EXECUTED,
+                ..Default::default()
+            };
+            Tool::ShellCommandResponse(ShellCommandResponse {
+                request_id: request.request_id,
+                results: request.commands.into_iter().map(result).collect(),
+                global_error_message: why(),
+            })
+        }
+        Request::YamlDryRun(request) => {
+            let result = |manifest_id| YamlValidationResult {
+                manifest_id,
+                error_message: why(),
+                status_code: status,
+                ..Default::default()
+            };
+            Tool::YamlDryRunResponse(YamlDryRunResponse {
+                request_id: request.request_id,
+                results: manifests(request.yaml_manifests).map(result).collect(),
+                global_error_message: why(),
+            })
+        }
+        Request::YamlApply(request) => {
+            let result = |manifest_id| YamlApplyResult {
+                manifest_id,
+                error_message: why(),
+                status_code: status,
+                ..Default::default()
+            };
+            Tool::YamlApplyResponse(YamlApplyResponse {
+                request_id: request.request_id,
+                results: manifests(request.yaml_manifests).map(result).collect(),
+                global_error_message: why(),
+            })
+        }
+        Request::CertificateRenewal(request) => {
+            Tool::CertificateRenewalResponse(CertificateRenewalResponse {
+                request_id: request.request_id,
+                error_message: why(),
+                ..Default::default()
+            })
+        }
+        Request::OperatorRestart(request) => Tool::OperatorRestartResponse(OperatorRestartResponse {
+            request_id: request.request_id,
+            error_message: why(),
+            ..Default::default()
+        }),
+        Request::MetricsQuery(request) => Tool::MetricsQueryResponse(MetricsQueryResponse {
+            request_id: request.request_id,
+            error_message: why(),
+            ..Default::default()
+        }),
+        Request::DatadogQuery(request) => Tool::DatadogQueryResponse(DatadogQueryResponse {
+            request_id: request.request_id,
+            error_message: why(),
+            status_code: status,
+            ..Default::default()
+        }),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use kestrel_proto::cloud::v1::{ShellCommandRequest, YamlApplyRequest};
+
+    use super::*;
+
+    #[test]
+    fn each_part_of_a_request_is_refused_by_name() {
+        let commands = vec!["rm -rf /".to_owned(), "id".to_owned()];
+        let request = ShellCommandRequest { request_id: "r1".to_owned(), commands, timeout_seconds: 0 };
+        let Answer::Tool(Tool::ShellCommandResponse(answer)) =
+            refuse(Request::ShellCommand(request), 501, "no shell")
+        else {
+            panic!("another answer");
+        };
+        assert_eq!((answer.request_id.as_str(), answer.global_error_message.as_str()), ("r1", "no shell"));
+        let [first, second] = &answer.results[..] else { panic!("{answer:?}") };
+        assert_eq!((first.command.as_str(), second.command.as_str()), ("rm -rf /", "id"));
+        assert!(!first.success && first.exit_code == 126 && first.stderr == "no shell");
+
+        let manifest = YamlManifest { manifest_id: "m1".to_owned(), ..Default::default() };
+        let request = YamlApplyRequest { yaml_manifests: vec![manifest], ..Default::default() };
+        let Answer::Tool(Tool::YamlApplyResponse(answer)) = refuse(Request::YamlApply(request), 501, "no")
+        else {
+            panic!("another answer");
+        };
+        assert_eq!((answer.results[0].manifest_id.as_str(), answer.results[0].status_code), ("m1", 501));
+    }
+
+    #[test]
+    fn a_pushed_policy_comes_back_with_the_reason() {
+        let policy = NetworkPolicyWithError { policy_id: "p".to_owned(), ..Default::default() };
+        let Answer::Policy(verdict) = refuse(Request::NetworkPolicy(policy), 501, "no") else {
+            panic!("another answer")
+        };
+        assert_eq!((verdict.policies[0].policy_id.as_str(), verdict.policies[0].error_message.as_str()), ("p", "no"));
+    }
+}

@@ -1,0 +1,386 @@
+//! Which of the replicas leads: the one that holds the Lease.
+//!
+//! A candidate judges another's Lease by its own clock alone: a record that has
+//! not changed for its whole duration is over, whatever times it carries. The
+//! holder gives up after two thirds of the duration without a renewal, so it has
+//! stopped before another can begin.
+
+use std::time::Duration;
+
+use anyhow::bail;
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::coordination::v1::{Lease, LeaseSpec},
+    apimachinery::pkg::apis::meta::v1::{MicroTime, OwnerReference},
+};
+use kube::{
+    Api, Client,
+    api::{ObjectMeta, PostParams},
+};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+/// The Lease of the aggregator.
+const NAME: &str = "kestrel-aggregator";
+
+/// One replica's candidacy.
+pub struct Election {
+    api: Api<Lease>,
+    identity: String,
+    duration: Duration,
+    owner: Option<OwnerReference>,
+}
+
+/// The Lease as this replica has seen it, and since when it is unchanged.
+struct Seen {
+    record: (Option<String>, Option<MicroTime>),
+    since: Instant,
+}
+
+/// What to do about a Lease.
+#[derive(Debug, PartialEq)]
+enum Verdict {
+    /// It is nobody's, ours or over.
+    Take,
+    /// Another holds it; look again after this.
+    Wait(Duration),
+}
+
+impl Election {
+    /// A candidacy of `identity` (the pod's name) in `namespace`. A holder that
+    /// is silent for `duration` has lost. A Lease that must be made belongs to `owner`.
+    pub fn new(
+        client: Client,
+        namespace: &str,
+        identity: String,
+        duration: Duration,
+        owner: Option<OwnerReference>,
+    ) -> Self {
+        Self { api: Api::namespaced(client, namespace), identity, duration, owner }
+    }
+
+    /// Resolves when this replica leads; `None` if the drain came first.
+    pub async fn win(&self, drain: &CancellationToken) -> Option<Leadership<'_>> {
+        let mut seen: Option<Seen> = None;
+        let mut said = String::new();
+        let mut say = |sentence: String| {
+            if said != sentence {
+                info!("{sentence}");
+                said = sentence;
+            }
+        };
+        loop {
+            let attempt = timeout(self.duration, self.attempt(&mut seen));
+            let wait = match drain.run_until_cancelled(attempt).await? {
+                Ok(Ok(Ok(lease))) => {
+                    info!("this replica leads ({})", self.identity);
+                    return Some(Leadership { election: self, lease });
+                }
+                Ok(Ok(Err((wait, holder)))) => {
+                    say(format!("standing by: {holder} leads"));
+                    wait
+                }
+                Ok(Err(error)) => {
+                    say(format!(
+                        "the Lease {NAME} can't be read or taken: {error}; check the role of this ServiceAccount"
+                    ));
+                    self.pause()
+                }
+                Err(_) => {
+                    say(format!("the API server does not answer a question about the Lease {NAME}"));
+                    self.pause()
+                }
+            };
+            drain.run_until_cancelled(sleep(wait)).await?;
+        }
+    }
+
+    /// One attempt: the Lease that is now ours, or how long to wait for whom.
+    async fn attempt(&self, seen: &mut Option<Seen>) -> kube::Result<Result<Lease, (Duration, String)>> {
+        let taken = match self.api.get_opt(NAME).await? {
+            None => {
+                let metadata = ObjectMeta {
+                    name: Some(NAME.to_owned()),
+                    owner_references: self.owner.clone().map(|owner| vec![owner]),
+                    ..ObjectMeta::default()
+                };
+                let lease = Lease { metadata, spec: Some(self.record(None)) };
+                self.api.create(&PostParams::default(), &lease).await
+            }
+            Some(lease) => match self.judge(&lease, seen, Instant::now()) {
+                Verdict::Take => self.write(&lease, self.record(Some(&lease))).await,
+                Verdict::Wait(wait) => {
+                    let holder = lease.spec.and_then(|spec| spec.holder_identity).unwrap_or_default();
+                    return Ok(Err((wait, holder)));
+                }
+            },
+        };
+        match taken {
+            Ok(lease) => Ok(Ok(lease)),
+            // Another replica was faster.
+            Err(kube::Error::Api(status)) if status.code == 409 => {
+                Ok(Err((self.pause(), "another replica".to_owned())))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn judge(&self, lease: &Lease, seen: &mut Option<Seen>, now: Instant) -> Verdict {
+        let spec = lease.spec.clone().unwrap_or_default();
+        let holder = spec.holder_identity.as_deref().unwrap_or_default();
+        if holder.is_empty() || holder == self.identity {
+            return Verdict::Take;
+        }
+        let record = (spec.holder_identity.clone(), spec.renew_time);
+        let since = match seen {
+            Some(seen) if seen.record == record => seen.since,
+            _ => seen.insert(Seen { record, since: now }).since,
+        };
+        let duration = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
+        let over = since + duration.map_or(self.duration, Duration::from_secs);
+        match over.checked_duration_since(now) {
+            None | Some(Duration::ZERO) => Verdict::Take,
+            Some(rest) => Verdict::Wait(rest.min(self.pause())),
+        }
+    }
+
+    /// Between looks at the Lease, and between renewals.
+    fn pause(&self) -> Duration {
+        self.duration / 6
+    }
+
+    /// The Lease in our hands, after `before`.
+    fn record(&self, before: Option<&Lease>) -> LeaseSpec {
+        let now = Some(MicroTime(Timestamp::now()));
+        let before = before.and_then(|lease| lease.spec.clone()).unwrap_or_default();
+        let ours = before.holder_identity.as_ref() == Some(&self.identity);
+        LeaseSpec {
+            acquire_time: if ours { before.acquire_time } else { now.clone() },
+            holder_identity: Some(self.identity.clone()),
+            lease_duration_seconds: i32::try_from(self.duration.as_secs()).ok(),
+            lease_transitions: Some(before.lease_transitions.unwrap_or(0) + i32::from(!ours)),
+            renew_time: now,
+            ..LeaseSpec::default()
+        }
+    }
+
+    fn holds(&self, lease: &Lease) -> bool {
+        lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_ref()) == Some(&self.identity)
+    }
+
+    /// Replaces exactly the version in `lease`.
+    async fn write(&self, lease: &Lease, spec: LeaseSpec) -> kube::Result<Lease> {
+        let lease = Lease { metadata: lease.metadata.clone(), spec: Some(spec) };
+        self.api.replace(NAME, &PostParams::default(), &lease).await
+    }
+}
+
+/// The Lease in this replica's hands.
+pub struct Leadership<'a> {
+    election: &'a Election,
+    lease: Lease,
+}
+
+impl Leadership<'_> {
+    /// Renews the Lease until the drain, waits until `quiet` (this replica does
+    /// nothing any more that only a leader may), then hands it back so that the
+    /// next one need not wait.
+    ///
+    /// # Errors
+    /// The Lease was lost: the process must end.
+    pub async fn hold(mut self, drain: &CancellationToken, quiet: &CancellationToken) -> anyhow::Result<()> {
+        let election = self.election;
+        let mut renewed = Instant::now();
+        while drain.run_until_cancelled(sleep(election.pause())).await.is_some() {
+            let rest = (renewed + election.duration * 2 / 3).saturating_duration_since(Instant::now());
+            let begun = Instant::now();
+            match timeout(rest, election.write(&self.lease, election.record(Some(&self.lease)))).await {
+                Ok(Ok(lease)) => (self.lease, renewed) = (lease, begun),
+                // Somebody wrote to it, perhaps we did, in an attempt that seemed to fail.
+                Ok(Err(kube::Error::Api(status))) if status.code == 409 => {
+                    match timeout(rest, election.api.get(NAME)).await {
+                        Ok(Ok(lease)) if election.holds(&lease) => self.lease = lease,
+                        Ok(Ok(_)) => bail!("another replica has taken the Lease {NAME}"),
+                        _ => {}
+                    }
+                }
+                Ok(Err(error)) => warn!("the Lease {NAME} can't be renewed: {error}"),
+                Err(_) => bail!("the Lease {NAME} could not be renewed in time: is the API server reachable?"),
+            }
+        }
+        quiet.cancelled().await;
+        let free = LeaseSpec { holder_identity: None, ..self.lease.spec.clone().unwrap_or_default() };
+        match election.write(&self.lease, free).await {
+            Ok(_) => info!("the Lease {NAME} is handed back"),
+            Err(error) => warn!("the Lease {NAME} can't be handed back, and ends by itself: {error}"),
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        convert::Infallible,
+        sync::{Arc, Mutex},
+    };
+
+    use http::{Method, Request, Response};
+    use http_body_util::{BodyExt as _, Full};
+    use kube::client::Body;
+    use serde_json::json;
+
+    use super::*;
+
+    /// An API server that knows one Lease and its versions.
+    #[derive(Clone, Default)]
+    struct Server(Arc<Mutex<Stored>>);
+
+    #[derive(Default)]
+    struct Stored {
+        lease: Option<Lease>,
+        version: u64,
+        down: bool,
+    }
+
+    impl Server {
+        fn client(&self) -> Client {
+            let server = self.clone();
+            Client::new(tower::service_fn(move |request| server.clone().answer(request)), "default")
+        }
+
+        async fn answer(self, request: Request<Body>) -> Result<Response<Full<bytes::Bytes>>, Infallible> {
+            if self.0.lock().unwrap().down {
+                std::future::pending::<()>().await;
+            }
+            let (parts, body) = request.into_parts();
+            let body = body.collect().await.unwrap().to_bytes();
+            let mut stored = self.0.lock().unwrap();
+            let current = stored.lease.as_ref().and_then(|lease| lease.metadata.resource_version.clone());
+            let (status, answer) = match (parts.method, current) {
+                (Method::GET, None) => (404, json!({"code": 404, "reason": "NotFound", "message": "", "status": ""})),
+                (Method::GET, Some(_)) => (200, json!(stored.lease)),
+                (method, current) => {
+                    let mut lease: Lease = serde_json::from_slice(&body).unwrap();
+                    if (method == Method::POST) != current.is_none() || lease.metadata.resource_version != current {
+                        (409, json!({"code": 409, "reason": "Conflict", "message": "", "status": ""}))
+                    } else {
+                        stored.version += 1;
+                        lease.metadata.resource_version = Some(stored.version.to_string());
+                        stored.lease = Some(lease);
+                        (200, json!(stored.lease))
+                    }
+                }
+            };
+            let body = Full::new(bytes::Bytes::from(answer.to_string()));
+            Ok(Response::builder().status(status).body(body).unwrap())
+        }
+
+        fn holder(&self) -> Option<String> {
+            self.0.lock().unwrap().lease.clone()?.spec?.holder_identity
+        }
+
+        fn transitions(&self) -> Option<i32> {
+            self.0.lock().unwrap().lease.clone()?.spec?.lease_transitions
+        }
+
+        fn election(&self, identity: &str) -> Election {
+            Election::new(self.client(), "ns", identity.to_owned(), DURATION, None)
+        }
+    }
+
+    const DURATION: Duration = Duration::from_secs(15);
+
+    fn cancelled() -> CancellationToken {
+        let token = CancellationToken::new();
+        token.cancel();
+        token
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_standby_takes_over_at_once_when_the_lease_is_handed_back() {
+        let server = Server::default();
+        let (first, second) = (server.election("a"), server.election("b"));
+        let drain = CancellationToken::new();
+        let leadership = first.win(&drain).await.unwrap();
+        let (forever, quiet) = (CancellationToken::new(), cancelled());
+        let standby = async {
+            second.win(&forever).await.unwrap();
+            Instant::now()
+        };
+        let story = async {
+            sleep(DURATION * 3).await;
+            assert_eq!(server.holder().as_deref(), Some("a"));
+            drain.cancel();
+            Instant::now()
+        };
+        let (held, handed_back, taken) = tokio::join!(leadership.hold(&drain, &quiet), story, standby);
+        held.unwrap();
+        assert!(taken - handed_back <= DURATION / 6);
+        assert_eq!((server.holder().as_deref(), server.transitions()), (Some("b"), Some(2)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_leader_is_replaced_after_the_duration_and_knows_it_before() {
+        let server = Server::default();
+        let (first, second) = (server.election("a"), server.election("b"));
+        let drain = CancellationToken::new();
+        let mut leadership = first.win(&drain).await.unwrap();
+        // Requests of the leader hang from now on; the standby reaches the server.
+        let cut_off = Server::default();
+        cut_off.0.lock().unwrap().down = true;
+        let lonely = cut_off.election("a");
+        leadership.election = &lonely;
+        let begun = Instant::now();
+        let lost = leadership.hold(&drain, &cancelled()).await.unwrap_err();
+        assert!(lost.to_string().contains("could not be renewed in time"), "{lost}");
+        assert!(begun.elapsed() <= DURATION * 2 / 3 + DURATION / 6);
+        second.win(&drain).await.unwrap();
+        assert_eq!(server.holder().as_deref(), Some("b"));
+        assert!(begun.elapsed() >= DURATION);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_whose_lease_was_taken_ends_and_a_foreign_write_does_not_matter() {
+        let server = Server::default();
+        let election = server.election("a");
+        let drain = CancellationToken::new();
+        let leadership = election.win(&drain).await.unwrap();
+        let bump = |holder: &str| {
+            let mut stored = server.0.lock().unwrap();
+            stored.version += 1;
+            let version = stored.version.to_string();
+            let lease = stored.lease.as_mut().unwrap();
+            lease.metadata.resource_version = Some(version);
+            lease.spec.as_mut().unwrap().holder_identity = Some(holder.to_owned());
+        };
+        bump("a");
+        let held = tokio::spawn({
+            let server = server.clone();
+            async move {
+                sleep(DURATION * 2).await;
+                assert_eq!(server.holder().as_deref(), Some("a"));
+            }
+        });
+        let mut hold = std::pin::pin!(leadership.hold(&drain, &drain));
+        tokio::select! {
+            ended = &mut hold => panic!("{ended:?}"),
+            held = held => held.unwrap(),
+        }
+        bump("b");
+        let lost = hold.await.unwrap_err();
+        assert!(lost.to_string().contains("another replica has taken"), "{lost}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_restarted_holder_leads_again_at_once_and_the_drain_ends_a_candidacy() {
+        let server = Server::default();
+        let drain = CancellationToken::new();
+        server.election("a").win(&drain).await.unwrap();
+        let begun = Instant::now();
+        server.election("a").win(&drain).await.unwrap();
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        assert!(server.election("b").win(&cancelled()).await.is_none());
+    }
+}
