@@ -1,6 +1,10 @@
 //! The one connection between a cluster and Kestrel Cloud.
 
+pub mod config;
+pub mod executor;
 pub mod inventory;
+pub mod leader;
 pub mod link;
+pub mod run;
 pub mod signals;
 pub mod uplink;

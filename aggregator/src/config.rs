@@ -1,0 +1,191 @@
+//! The aggregator's environment variables: those of the Go operator under
+//! their old names, and ours.
+
+use std::{net::IpAddr, time::Duration};
+
+use kestrel_proto::node::v1::LogPolicy;
+use kestrel_runtime::config::{Mistakes, Settings, Source};
+
+use crate::{
+    link,
+    uplink::{
+        self, Keepalive, Retry,
+        credentials::{Credentials, TokenSource},
+    },
+};
+
+/// Ceilings of the waits between attempts to connect or to open a stream, and
+/// the time until a stream that the server does not offer is tried again.
+const RETRY: Retry = Retry {
+    first: Duration::from_secs(1),
+    most: Duration::from_secs(60),
+    absent: Duration::from_secs(300),
+};
+
+/// Everything that can be set.
+#[derive(Debug)]
+pub struct Config {
+    /// `HEALTH_PORT` (8081): the admin port.
+    pub health_port: u16,
+    /// `POD_NAMESPACE` (`kestrel-ai`): where the Lease is.
+    pub namespace: String,
+    /// `KESTREL_LEADER_ELECTION` (`true` in a cluster): the candidacy.
+    pub election: Option<Election>,
+    /// `KESTREL_LOGS_POLICY` (`errors`): what is sent of pods that do not say.
+    pub logs_policy: LogPolicy,
+    /// The connection to the cloud.
+    pub uplink: uplink::Config,
+    /// The agents' end.
+    pub link: link::Config,
+}
+
+/// A candidacy for the Lease.
+#[derive(Debug)]
+pub struct Election {
+    /// `POD_NAME`, or the host's name.
+    pub identity: String,
+    /// `KESTREL_LEASE_SECONDS` (15): a leader that is silent for this long has lost.
+    pub duration: Duration,
+}
+
+impl Config {
+    /// Reads the configuration.
+    ///
+    /// # Errors
+    /// Every mistake in it.
+    pub fn read(source: &dyn Source) -> Result<Self, Mistakes> {
+        let mut settings = Settings::new(source);
+        let namespace = settings.text("POD_NAMESPACE", "kestrel-ai");
+        let pod_name = settings.optional("POD_NAME");
+        let in_cluster = settings.optional("KUBERNETES_SERVICE_HOST").is_some();
+        let identity = pod_name.clone().or_else(|| settings.optional("HOSTNAME"));
+        let duration = settings.seconds("KESTREL_LEASE_SECONDS", 15);
+        let election = settings.flag("KESTREL_LEADER_ELECTION", in_cluster).then(|| Election {
+            identity: identity.unwrap_or_else(|| format!("process-{}", std::process::id())),
+            duration,
+        });
+        let config = Self {
+            health_port: settings.parse("HEALTH_PORT", 8081),
+            election,
+            logs_policy: logs_policy(&mut settings),
+            uplink: uplink(&mut settings),
+            link: link::Config {
+                port: settings.parse("KESTREL_LINK_PORT", 8443),
+                max_connections: settings.parse("KESTREL_LINK_MAX_CONNECTIONS", 6000),
+                agent_service_account: settings.text("KESTREL_LINK_AGENT_SERVICE_ACCOUNT", "kestrel-node-agent"),
+                pod_ip: address(&mut settings, "POD_IP"),
+                pod_name,
+                node_name: settings.optional("NODE_NAME"),
+                namespace: namespace.clone(),
+            },
+            namespace,
+        };
+        settings.finish()?;
+        Ok(config)
+    }
+}
+
+fn uplink(settings: &mut Settings<'_>) -> uplink::Config {
+    let host = settings.text("SERVER_HOST", "auto-np-server");
+    uplink::Config {
+        port: settings.parse("SERVER_PORT", 50051),
+        server_name: settings.text("SERVER_NAME", &host),
+        host,
+        credentials: Credentials {
+            client_certificate: settings.path("CLIENT_CERT_FILE", "/tls/client.crt"),
+            client_key: settings.path("CLIENT_KEY_FILE", "/tls/client.key"),
+            authority: settings.path("CA_CERT_FILE", "/tls/ca.crt"),
+            token: token(settings),
+            insecure: settings.flag("TLS_INSECURE_SKIP_VERIFY", false),
+        },
+        keepalive: Keepalive {
+            interval: settings.seconds("KESTREL_KEEPALIVE_SECONDS", 20),
+            timeout: settings.seconds("KESTREL_KEEPALIVE_TIMEOUT_SECONDS", 10),
+        },
+        retry: RETRY,
+    }
+}
+
+/// The file wins, because it can be rotated.
+fn token(settings: &mut Settings<'_>) -> TokenSource {
+    if let Some(file) = settings.optional("AUTH_TOKEN_FILE") {
+        return TokenSource::File(file.into());
+    }
+    let text = settings.optional("AUTH_TOKEN").unwrap_or_else(|| {
+        settings.mistake(
+            "neither AUTH_TOKEN_FILE nor AUTH_TOKEN is set (Helm: auth.token or auth.existingSecret): one of \
+             them has the cluster's token"
+                .to_owned(),
+        );
+        String::new()
+    });
+    TokenSource::Text(text.into())
+}
+
+fn logs_policy(settings: &mut Settings<'_>) -> LogPolicy {
+    match settings.text("KESTREL_LOGS_POLICY", "errors").as_str() {
+        "all" => LogPolicy::All,
+        "errors" => LogPolicy::Errors,
+        "off" => LogPolicy::Off,
+        other => {
+            settings.mistake(format!("KESTREL_LOGS_POLICY={other:?} is not usable: it is all, errors or off"));
+            LogPolicy::Errors
+        }
+    }
+}
+
+fn address(settings: &mut Settings<'_>, name: &str) -> Option<IpAddr> {
+    settings.optional(name)?;
+    Some(settings.parse(name, IpAddr::from([127, 0, 0, 1])))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, path::Path};
+
+    use super::*;
+
+    #[test]
+    fn outside_a_cluster_a_token_is_all_that_must_be_said() {
+        let config = Config::read(&BTreeMap::from([("AUTH_TOKEN", "a.b.c")])).unwrap();
+        assert!(config.election.is_none() && config.link.pod_ip.is_none());
+        assert_eq!((config.uplink.host.as_str(), config.uplink.port), ("auto-np-server", 50051));
+        assert_eq!(config.uplink.credentials.authority, Path::new("/tls/ca.crt"));
+        assert!(!format!("{config:?}").contains("a.b.c"), "a token in a debug print");
+    }
+
+    #[test]
+    fn in_a_cluster_the_pod_runs_for_leader_and_the_token_is_a_file() {
+        let source = BTreeMap::from([
+            ("KUBERNETES_SERVICE_HOST", "10.96.0.1"),
+            ("POD_NAME", "kestrel-aggregator-x"),
+            ("POD_IP", "10.0.0.7"),
+            ("AUTH_TOKEN_FILE", "/etc/kestrel/auth/token"),
+            ("AUTH_TOKEN", "old"),
+            ("SERVER_HOST", "cloud.example"),
+            ("KESTREL_LOGS_POLICY", "all"),
+        ]);
+        let config = Config::read(&source).unwrap();
+        assert_eq!(config.election.unwrap().identity, "kestrel-aggregator-x");
+        assert_eq!(config.uplink.server_name, "cloud.example");
+        assert!(matches!(config.uplink.credentials.token, TokenSource::File(_)));
+        assert_eq!(config.logs_policy, LogPolicy::All);
+        assert_eq!(config.link.pod_ip, Some(IpAddr::from([10, 0, 0, 7])));
+    }
+
+    #[test]
+    fn every_mistake_is_reported_in_one_go() {
+        let source = BTreeMap::from([
+            ("SERVER_PORT", "https"),
+            ("KESTREL_LOGS_POLICY", "some"),
+            ("POD_IP", "here"),
+            ("KESTREL_KEEPALIVE_SECONDS", "0"),
+        ]);
+        let mistakes = Config::read(&source).unwrap_err().to_string();
+        for part in
+            ["SERVER_PORT", "KESTREL_LOGS_POLICY", "POD_IP", "KESTREL_KEEPALIVE_SECONDS", "neither AUTH_TOKEN_FILE"]
+        {
+            assert!(mistakes.contains(part), "{part} in {mistakes}");
+        }
+    }
+}

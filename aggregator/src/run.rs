@@ -1,0 +1,131 @@
+//! The aggregator's parts, put together.
+
+use anyhow::Context as _;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kestrel_runtime::{
+    admin::{AdminPort, Readiness},
+    daemon::Daemon,
+    service_account::ServiceAccount,
+};
+use kube::Client;
+use prometheus_client::registry::Registry;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::Config,
+    executor::Executor,
+    inventory::{self, Mirror, Pods},
+    leader::Election,
+    link,
+    signals::Nodes,
+    uplink::{self, Uplink, lanes::Lanes},
+};
+
+/// Builds everything and starts it.
+///
+/// # Errors
+/// Something without which nothing can work, in a sentence.
+pub async fn start(config: Config) -> anyhow::Result<Daemon> {
+    let Config { health_port, namespace, election, logs_policy, uplink, link } = config;
+    let cluster = kube::Config::infer()
+        .await
+        .context("no Kubernetes API server is known: run in a cluster, or set KUBECONFIG")?;
+    let client = Client::try_from(cluster).context("the Kubernetes API server's address can't be used")?;
+
+    let mut registry = Registry::default();
+    let (uplink_metrics, link_metrics) = (uplink::metrics::Metrics::default(), link::metrics::Metrics::default());
+    uplink_metrics.register(registry.sub_registry_with_prefix("kestrel_uplink"));
+    link_metrics.register(registry.sub_registry_with_prefix("kestrel_link"));
+
+    let mut daemon = Daemon::new();
+    let drain = daemon.drain();
+    // Not the cloud: an installation must come to its end while the cloud is
+    // away, and a roll-out must not stop for it. Not the lead either: a standby
+    // is as ready as it will be.
+    let readiness = Readiness::default();
+    let listed = readiness.require("the first list of the cluster's pods");
+    let admin = AdminPort::bind(health_port, readiness, registry, drain.clone()).await?;
+
+    let mirror = Mirror::new(uplink.keepalive.hold());
+    let lanes = Lanes::new(uplink_metrics.clone());
+    let (pods, nodes) = (Pods::new(logs_policy), Nodes::new(lanes.signals()));
+    let executor = Executor::new(client.clone(), lanes.clone(), drain.clone());
+    let uplink = Uplink::new(uplink, lanes.clone(), mirror.clone(), executor.requests(), uplink_metrics);
+    let election = election.map(|election| {
+        Election::new(client.clone(), &namespace, election.identity, election.duration, owner())
+    });
+
+    daemon.spawn("admin port", admin.serve());
+    daemon.spawn(
+        "inventory",
+        inventory::watch(client.clone(), mirror, pods.clone(), nodes.clone(), drain.clone()),
+    );
+    daemon.spawn("readiness", {
+        let (pods, drain) = (pods.clone(), drain.clone());
+        async move {
+            if drain.run_until_cancelled(pods.listed()).await.is_some() {
+                listed.set(true);
+            }
+            drain.cancelled().await;
+            Ok(())
+        }
+    });
+    daemon.spawn("executor", async move {
+        executor.finish().await;
+        Ok(())
+    });
+    daemon.spawn("leadership", {
+        let drain = drain.clone();
+        let serve_link =
+            move |drain| link::serve(link, client, pods, nodes, lanes.logs(), link_metrics, drain);
+        async move { lead(election, uplink, serve_link, drain).await }
+    });
+    Ok(daemon)
+}
+
+/// Waits for the lead, then does what only a leader may: talk to the cloud and
+/// to the agents. The Lease goes back when both have ended.
+async fn lead<F: Future<Output = anyhow::Result<()>>>(
+    election: Option<Election>,
+    uplink: Uplink,
+    serve_link: impl FnOnce(CancellationToken) -> F,
+    drain: CancellationToken,
+) -> anyhow::Result<()> {
+    let leadership = match &election {
+        None => None,
+        Some(election) => match election.win(&drain).await {
+            None => return Ok(()),
+            leadership => leadership,
+        },
+    };
+    let quiet = CancellationToken::new();
+    let work = async {
+        let uplink = async {
+            uplink.run(&drain).await;
+            Ok(())
+        };
+        tokio::try_join!(uplink, serve_link(drain.clone()))?;
+        quiet.cancel();
+        Ok(())
+    };
+    let hold = async {
+        match leadership {
+            None => Ok(()),
+            Some(leadership) => leadership.hold(&drain, &quiet).await,
+        }
+    };
+    // A lost Lease ends the work at once, in the middle of it.
+    tokio::try_join!(work, hold)?;
+    Ok(())
+}
+
+/// The chart's ServiceAccount owns what is made at run time, so that it goes with it.
+fn owner() -> Option<OwnerReference> {
+    ServiceAccount::own().map(|account| OwnerReference {
+        api_version: "v1".to_owned(),
+        kind: "ServiceAccount".to_owned(),
+        name: account.name,
+        uid: account.uid,
+        ..OwnerReference::default()
+    })
+}
