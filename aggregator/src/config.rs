@@ -16,11 +16,8 @@ use crate::{
 
 /// Ceilings of the waits between attempts to connect or to open a stream, and
 /// the time until a stream that the server does not offer is tried again.
-const RETRY: Retry = Retry {
-    first: Duration::from_secs(1),
-    most: Duration::from_secs(60),
-    absent: Duration::from_secs(300),
-};
+const RETRY: Retry =
+    Retry { first: Duration::from_secs(1), most: Duration::from_secs(60), absent: Duration::from_secs(300) };
 
 /// Everything that can be set.
 #[derive(Debug)]
@@ -72,7 +69,8 @@ impl Config {
             link: link::Config {
                 port: settings.parse("KESTREL_LINK_PORT", 8443),
                 max_connections: settings.parse("KESTREL_LINK_MAX_CONNECTIONS", 6000),
-                agent_service_account: settings.text("KESTREL_LINK_AGENT_SERVICE_ACCOUNT", "kestrel-node-agent"),
+                agent_service_account: settings
+                    .text("KESTREL_LINK_AGENT_SERVICE_ACCOUNT", "kestrel-node-agent"),
                 pod_ip: address(&mut settings, "POD_IP"),
                 pod_name,
                 node_name: settings.optional("NODE_NAME"),
@@ -128,7 +126,8 @@ fn logs_policy(settings: &mut Settings<'_>) -> LogPolicy {
         "errors" => LogPolicy::Errors,
         "off" => LogPolicy::Off,
         other => {
-            settings.mistake(format!("KESTREL_LOGS_POLICY={other:?} is not usable: it is all, errors or off"));
+            settings
+                .mistake(format!("KESTREL_LOGS_POLICY={other:?} is not usable: it is all, errors or off"));
             LogPolicy::Errors
         }
     }
@@ -182,9 +181,13 @@ mod tests {
             ("KESTREL_KEEPALIVE_SECONDS", "0"),
         ]);
         let mistakes = Config::read(&source).unwrap_err().to_string();
-        for part in
-            ["SERVER_PORT", "KESTREL_LOGS_POLICY", "POD_IP", "KESTREL_KEEPALIVE_SECONDS", "neither AUTH_TOKEN_FILE"]
-        {
+        for part in [
+            "SERVER_PORT",
+            "KESTREL_LOGS_POLICY",
+            "POD_IP",
+            "KESTREL_KEEPALIVE_SECONDS",
+            "neither AUTH_TOKEN_FILE",
+        ] {
             assert!(mistakes.contains(part), "{part} in {mistakes}");
         }
     }

@@ -63,7 +63,9 @@ impl Executor {
                 let why = format!("{IN_ALL} requests wait already: ask again later");
                 return answers.send(refuse(request, 429, &why));
             }
-            other => return answers.send(refuse(other, 501, "not supported by this version of the operator")),
+            other => {
+                return answers.send(refuse(other, 501, "not supported by this version of the operator"));
+            }
         };
         let (client, places, drain) = (self.client.clone(), Arc::clone(&self.places), self.drain.clone());
         self.tasks.spawn(async move {

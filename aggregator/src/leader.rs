@@ -206,7 +206,9 @@ impl Leadership<'_> {
                     }
                 }
                 Ok(Err(error)) => warn!("the Lease {NAME} can't be renewed: {error}"),
-                Err(_) => bail!("the Lease {NAME} could not be renewed in time: is the API server reachable?"),
+                Err(_) => {
+                    bail!("the Lease {NAME} could not be renewed in time: is the API server reachable?")
+                }
             }
         }
         quiet.cancelled().await;
@@ -259,12 +261,16 @@ mod tests {
             let mut stored = self.0.lock().unwrap();
             let current = stored.lease.as_ref().and_then(|lease| lease.metadata.resource_version.clone());
             let (status, answer) = match (parts.method, current) {
-                (Method::GET, None) => (404, json!({"code": 404, "reason": "NotFound", "message": "", "status": ""})),
+                (Method::GET, None) => {
+                    (404, json!({"code": 404, "reason": "NotFound", "message": "", "status": "Failure"}))
+                }
                 (Method::GET, Some(_)) => (200, json!(stored.lease)),
                 (method, current) => {
                     let mut lease: Lease = serde_json::from_slice(&body).unwrap();
-                    if (method == Method::POST) != current.is_none() || lease.metadata.resource_version != current {
-                        (409, json!({"code": 409, "reason": "Conflict", "message": "", "status": ""}))
+                    if (method == Method::POST) != current.is_none()
+                        || lease.metadata.resource_version != current
+                    {
+                        (409, json!({"code": 409, "reason": "Conflict", "message": "", "status": "Failure"}))
                     } else {
                         stored.version += 1;
                         lease.metadata.resource_version = Some(stored.version.to_string());

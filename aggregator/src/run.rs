@@ -33,7 +33,8 @@ pub async fn start(config: Config) -> anyhow::Result<Daemon> {
     let client = Client::try_from(cluster).context("the Kubernetes API server's address can't be used")?;
 
     let mut registry = Registry::default();
-    let (uplink_metrics, link_metrics) = (uplink::metrics::Metrics::default(), link::metrics::Metrics::default());
+    let (uplink_metrics, link_metrics) =
+        (uplink::metrics::Metrics::default(), link::metrics::Metrics::default());
     uplink_metrics.register(registry.sub_registry_with_prefix("kestrel_uplink"));
     link_metrics.register(registry.sub_registry_with_prefix("kestrel_link"));
 

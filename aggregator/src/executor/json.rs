@@ -15,7 +15,8 @@ type Object<'a> = BTreeMap<String, &'a RawValue>;
 /// The answer without those parts; `None` if it is not a JSON object.
 pub(crate) fn strip(json: &str) -> Option<String> {
     let mut object: BTreeMap<String, Owned<'_>> = parse(json)?;
-    let items = object.get("items").and_then(|items| serde_json::from_str::<Vec<&RawValue>>(items.get()).ok());
+    let items =
+        object.get("items").and_then(|items| serde_json::from_str::<Vec<&RawValue>>(items.get()).ok());
     match items {
         Some(items) => {
             let stripped: Vec<Box<RawValue>> = items.into_iter().map(strip_object).collect();
@@ -104,7 +105,10 @@ mod tests {
             json!({"kind": "PodList", "metadata": {"continue": "x"}, "items": items})
         };
         assert_eq!(stripped(list(true)), list(false));
-        assert_eq!(stripped(json!({"items": "not a list", "major": "1"})), json!({"items": "not a list", "major": "1"}));
+        assert_eq!(
+            stripped(json!({"items": "not a list", "major": "1"})),
+            json!({"items": "not a list", "major": "1"})
+        );
     }
 
     #[test]

@@ -75,7 +75,11 @@ fn segments(path: &str) -> Result<Vec<String>, Refused> {
                 && segment != "."
                 && segment != ".."
                 && !segment.contains(|c: char| matches!(c, '/' | '\\' | '%' | '?' | '#') || c.is_control());
-            if plain { Ok(segment) } else { Err(Refused::Malformed("this is not a path of the Kubernetes API")) }
+            if plain {
+                Ok(segment)
+            } else {
+                Err(Refused::Malformed("this is not a path of the Kubernetes API"))
+            }
         })
         .collect()
 }
@@ -161,7 +165,8 @@ fn decode(text: &str, in_query: bool) -> Result<String, Refused> {
             b'%' => {
                 let digits = after.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
                 let digits = digits.filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
-                let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()).ok_or_else(malformed)?;
+                let byte =
+                    digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()).ok_or_else(malformed)?;
                 bytes.push(byte);
                 rest = &after[2..];
             }
@@ -215,8 +220,14 @@ mod tests {
             ("api/v1/nodes/n1", "Object /api/v1/nodes/n1"),
             ("api/v1/namespaces/a/pods/p/status", "Object /api/v1/namespaces/a/pods/p/status"),
             ("apis/apps", "Other /apis/apps"),
-            ("apis/apps/v1/namespaces/a/deployments/d/scale", "Object /apis/apps/v1/namespaces/a/deployments/d/scale"),
-            ("api/v1/pods?labelSelector=app%3Dx,b%21%3Dc&limit=5", "List /api/v1/pods?labelSelector=app%3Dx%2Cb%21%3Dc&limit=5"),
+            (
+                "apis/apps/v1/namespaces/a/deployments/d/scale",
+                "Object /apis/apps/v1/namespaces/a/deployments/d/scale",
+            ),
+            (
+                "api/v1/pods?labelSelector=app%3Dx,b%21%3Dc&limit=5",
+                "List /api/v1/pods?labelSelector=app%3Dx%2Cb%21%3Dc&limit=5",
+            ),
             ("api/v1/pods?labelSelector=app=x+y", "List /api/v1/pods?labelSelector=app%3Dx%20y"),
             ("api/v1/pods?watch=false&x=", "List /api/v1/pods?x="),
             ("api/v1/pods?metadata=true&limit=5", "List metadata /api/v1/pods?limit=5"),

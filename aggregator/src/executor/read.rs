@@ -106,8 +106,9 @@ async fn get(client: &Client, readable: &Readable) -> Outcome {
         Ok(request) => request,
         Err(error) => return Outcome::failed(400, format!("this is not a usable path: {error}")),
     };
-    let unreachable =
-        |error: &dyn std::fmt::Display| Outcome::failed(503, format!("the API server does not answer: {error}"));
+    let unreachable = |error: &dyn std::fmt::Display| {
+        Outcome::failed(503, format!("the API server does not answer: {error}"))
+    };
     let response = match client.send(request).await {
         Ok(response) => response,
         Err(error) => return unreachable(&error),
@@ -223,7 +224,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_large_answer_is_cut_to_its_share_between_characters_and_says_so() {
-        for (paths, share) in [(&["api/v1/pods"][..], ANSWER_BYTES), (&["api/v1/pods"; 3][..], ANSWER_BYTES / 3)] {
+        for (paths, share) in
+            [(&["api/v1/pods"][..], ANSWER_BYTES), (&["api/v1/pods"; 3][..], ANSWER_BYTES / 3)]
+        {
             for result in ask(paths, 0).await {
                 assert!(result.success && result.response_data.len() <= share);
                 assert!(result.response_data.len() > share - 4 && result.response_data.ends_with('ä'));

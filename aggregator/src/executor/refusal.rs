@@ -136,6 +136,9 @@ mod tests {
         let Answer::Policy(verdict) = refuse(Request::NetworkPolicy(policy), 501, "no") else {
             panic!("another answer")
         };
-        assert_eq!((verdict.policies[0].policy_id.as_str(), verdict.policies[0].error_message.as_str()), ("p", "no"));
+        assert_eq!(
+            (verdict.policies[0].policy_id.as_str(), verdict.policies[0].error_message.as_str()),
+            ("p", "no")
+        );
     }
 }

@@ -16,8 +16,8 @@ use http::Uri;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use kestrel_runtime::tls::client::Target;
-use rustls::AlertDescription;
 use rustix::net::sockopt::set_tcp_user_timeout;
+use rustls::AlertDescription;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::Notify,
@@ -119,7 +119,7 @@ impl Connection {
             }
             () = connection.life.dead.cancelled() => {
                 return Err(match connection.life.problem(&connection.server) {
-                    Problem::ConnectionLost { server, .. } if !connection.life.spoke() => Problem::NotHttp2(server),
+                    Problem::ConnectionLost { server, .. } => Problem::NotHttp2(server),
                     problem => problem,
                 });
             }
@@ -130,9 +130,11 @@ impl Connection {
 
 /// What gRPC calls the authority: the name that the certificate carries.
 fn authority(target: &Target) -> String {
-    match target.server_name.contains(':') {
-        true => format!("[{}]:{}", target.server_name, target.port),
-        false => format!("{}:{}", target.server_name, target.port),
+    let Target { server_name, port, .. } = target;
+    if server_name.contains(':') {
+        format!("[{server_name}]:{port}")
+    } else {
+        format!("{server_name}:{port}")
     }
 }
 
@@ -280,11 +282,7 @@ impl<S: AsyncWrite + Unpin> Watched<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.note(result)
     }

@@ -89,9 +89,11 @@ impl Credentials {
             TokenSource::File(path) => {
                 let setting = Setting::AuthTokenFile;
                 let text = SecretString::from(
-                    tokio::fs::read_to_string(path)
-                        .await
-                        .map_err(|source| Problem::Unreadable { setting, path: path.clone(), source })?,
+                    tokio::fs::read_to_string(path).await.map_err(|source| Problem::Unreadable {
+                        setting,
+                        path: path.clone(),
+                        source,
+                    })?,
                 );
                 parse_token(text.expose_secret(), setting, now)
             }
@@ -276,7 +278,10 @@ mod tests {
         };
         let missing = |problem: Problem, name: &str, setting: &str| {
             let sentence = problem.to_string();
-            assert!(sentence.contains(at(name).to_str().unwrap()) && sentence.contains(setting), "{sentence}");
+            assert!(
+                sentence.contains(at(name).to_str().unwrap()) && sentence.contains(setting),
+                "{sentence}"
+            );
             sentence
         };
         let now = Timestamp::now();

@@ -98,7 +98,10 @@ pub enum Problem {
         error: ConnectError,
     },
     /// The server does not take the client certificate.
-    #[error("{server} refuses the client certificate ({alert:?}): {} must hold one of this server", Setting::ClientCertFile)]
+    #[error(
+        "{server} refuses the client certificate ({alert:?}): {} must hold one of this server",
+        Setting::ClientCertFile
+    )]
     CertificateRefused {
         /// Host and port.
         server: String,
@@ -106,7 +109,9 @@ pub enum Problem {
         alert: AlertDescription,
     },
     /// TLS works, but nothing that speaks HTTP/2 is behind it.
-    #[error("{0} does not speak HTTP/2 (gRPC): check SERVER_HOST and SERVER_PORT (Helm: server.host, server.port)")]
+    #[error(
+        "{0} does not speak HTTP/2 (gRPC): check SERVER_HOST and SERVER_PORT (Helm: server.host, server.port)"
+    )]
     NotHttp2(String),
     /// The server has never heard of a stream without which nothing works.
     #[error(
@@ -122,9 +127,7 @@ pub enum Problem {
         reason: String,
     },
     /// The server takes the keepalive for an attack.
-    #[error(
-        "{0} finds our PINGs too many: raise KESTREL_KEEPALIVE_SECONDS (Helm: server.keepaliveSeconds)"
-    )]
+    #[error("{0} finds our PINGs too many: raise KESTREL_KEEPALIVE_SECONDS (Helm: server.keepaliveSeconds)")]
     TooManyPings(String),
     /// One stream ended.
     #[error("the {stream} stream ended and is opened again: {reason}")]

@@ -49,7 +49,8 @@ impl Repeats {
             return Some(std::mem::take(&mut known.unsaid));
         }
         if self.0.len() >= REMEMBERED
-            && let Some(oldest) = self.0.iter().min_by_key(|(_, known)| known.came).map(|(name, _)| name.clone())
+            && let Some(oldest) =
+                self.0.iter().min_by_key(|(_, known)| known.came).map(|(name, _)| name.clone())
         {
             self.0.remove(&oldest);
         }

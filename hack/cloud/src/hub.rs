@@ -59,6 +59,8 @@ pub struct Faults {
     pub refuse_tokens: bool,
     /// Cuts every connection, once, when it is set.
     pub close_streams: bool,
+    /// Ends these streams alone, once, when it is set.
+    pub end_streams: BTreeSet<Stream>,
 }
 
 /// Why a message did not get its answer.
@@ -101,11 +103,14 @@ pub(crate) struct Opened {
     pub(crate) id: u64,
     pub(crate) cluster: Arc<str>,
     pub(crate) orders: mpsc::Receiver<Bytes>,
+    /// Cancelled by a fault.
+    pub(crate) end: CancellationToken,
 }
 
 struct Down {
     stream: Stream,
     orders: mpsc::Sender<Bytes>,
+    end: CancellationToken,
 }
 
 /// The shared state.
@@ -213,9 +218,10 @@ impl Hub {
         let (sender, orders) = mpsc::channel(DOWN_QUEUE);
         let id = self.next_id();
         let cluster: Arc<str> = claims.sub.as_str().into();
-        lock(&self.down).insert(id, Down { stream, orders: sender });
+        let end = CancellationToken::new();
+        lock(&self.down).insert(id, Down { stream, orders: sender, end: end.clone() });
         self.change(|record| record.connections.open_stream(connection, stream, &cluster));
-        Opened { id, cluster, orders }
+        Opened { id, cluster, orders, end }
     }
 
     /// Closes it.
@@ -276,7 +282,10 @@ impl Hub {
         if faults.close_streams {
             self.cut_all();
         }
-        *lock(&self.faults) = Faults { close_streams: false, ..faults };
+        for down in lock(&self.down).values().filter(|down| faults.end_streams.contains(&down.stream)) {
+            down.end.cancel();
+        }
+        *lock(&self.faults) = Faults { close_streams: false, end_streams: BTreeSet::new(), ..faults };
     }
 
     /// Cuts every connection that is open now, without a word to the other end.

@@ -42,7 +42,7 @@ impl Streams {
         if hub.faults().unimplemented.contains(&stream) {
             return Err(Status::unimplemented(format!("{} is switched off by a fault", rpc(stream))));
         }
-        let Opened { id, cluster, orders } = hub.open(info.id, stream, &claims);
+        let Opened { id, cluster, orders, end } = hub.open(info.id, stream, &claims);
         let name = stream.name();
         info!("Cluster {cluster} (tenant {}) opened its {name} stream", claims.tenant);
         hub.note("stream", format!("cluster {cluster} opened its {name} stream"));
@@ -67,6 +67,7 @@ impl Streams {
             let outcome = loop {
                 tokio::select! {
                     () = hub.stop.cancelled() => break "the cloud ends".to_owned(),
+                    () = end.cancelled() => break "a fault".to_owned(),
                     received = up.message() => match received {
                         Ok(Some(message)) => {
                             hub.insert(stream, (id, &cluster), message.encode_to_vec().into());

@@ -1,0 +1,7 @@
+//! The uplink against the development cloud: real sockets, real TLS.
+
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+mod credentials;
+mod rig;
+mod streams;
