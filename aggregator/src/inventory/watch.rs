@@ -5,6 +5,7 @@ use std::{
     fmt::Debug,
     pin::pin,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use futures::StreamExt as _;
@@ -17,6 +18,7 @@ use kube::{
     },
 };
 use serde::de::DeserializeOwned;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -34,13 +36,22 @@ pub(super) trait Sink<K>: Send + 'static {
     fn skip(&self);
 }
 
+/// A watch that is silent for so long after an error is open: attempts that
+/// fail are not further apart.
+const OPEN_IF_SILENT: Duration = Duration::from_secs(60);
+
 /// Why a watch does not work.
-#[derive(Clone, PartialEq, Eq)]
 enum Trouble {
+    Missing(Missing),
+    /// The root of the error. It passes.
+    Passing(String),
+}
+
+/// Why there is nothing to watch.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Missing {
     Forbidden,
     NotServed,
-    /// The root of the error. It passes.
-    Other(String),
 }
 
 /// The resources whose watches have passing trouble. An API server that is
@@ -86,18 +97,29 @@ pub(super) async fn follow<K>(
 ) where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let mut trouble = None;
+    let (mut missing, mut away) = (None, false);
     let mut events = pin!(watcher(api, watcher::Config::default()).default_backoff());
-    // A watcher never ends by itself.
-    while let Some(Some(event)) = drain.run_until_cancelled(events.next()).await {
+    loop {
+        let patience = if away { OPEN_IF_SILENT } else { Duration::MAX };
+        let event = match drain.run_until_cancelled(timeout(patience, events.next())).await {
+            // A watcher never ends by itself.
+            None | Some(Ok(None)) => return,
+            Some(Err(_silent)) => {
+                away = false;
+                outage.end(&resource.plural);
+                continue;
+            }
+            Some(Ok(Some(event))) => event,
+        };
         match event {
             Ok(event) => {
                 // The beginning of a list is an intention, not a success.
                 if !matches!(event, Event::Init) {
-                    match trouble.take() {
-                        None => {}
-                        Some(Trouble::Other(_)) => outage.end(&resource.plural),
-                        Some(_) => info!("{} are in the inventory now", resource.plural),
+                    if std::mem::take(&mut away) {
+                        outage.end(&resource.plural);
+                    }
+                    if missing.take().is_some() {
+                        info!("{} are in the inventory now", resource.plural);
                     }
                 }
                 match event {
@@ -109,19 +131,22 @@ pub(super) async fn follow<K>(
             }
             Err(error) => {
                 debug!("{}: {error}", resource.plural);
-                let Some(found) = judge(error) else { continue };
-                if trouble.as_ref() == Some(&found) {
-                    continue;
-                }
-                match &found {
-                    Trouble::Other(why) => outage.begin(&resource.plural, why),
-                    lasting => {
-                        outage.end(&resource.plural);
+                match judge(error) {
+                    None => {}
+                    Some(Trouble::Passing(why)) => {
+                        away = true;
+                        outage.begin(&resource.plural, &why);
+                    }
+                    Some(Trouble::Missing(why)) => {
+                        if std::mem::take(&mut away) {
+                            outage.end(&resource.plural);
+                        }
+                        if missing.replace(why) != Some(why) {
+                            warn!("{}", remedy(&resource, why));
+                        }
                         sink.skip();
-                        warn!("{}", remedy(&resource, lasting));
                     }
                 }
-                trouble = Some(found);
             }
         }
     }
@@ -138,21 +163,21 @@ fn judge(error: watcher::Error) -> Option<Trouble> {
         _ => 0,
     };
     match code {
-        403 => Some(Trouble::Forbidden),
-        404 => Some(Trouble::NotServed),
+        403 => Some(Trouble::Missing(Missing::Forbidden)),
+        404 => Some(Trouble::Missing(Missing::NotServed)),
         // The watch was away for too long, and lists again.
         410 => None,
-        _ => Some(Trouble::Other(anyhow::Error::from(error).root_cause().to_string())),
+        _ => Some(Trouble::Passing(anyhow::Error::from(error).root_cause().to_string())),
     }
 }
 
-fn remedy(ApiResource { group, plural: resource, .. }: &ApiResource, trouble: &Trouble) -> String {
-    match trouble {
-        Trouble::Forbidden => format!(
+fn remedy(ApiResource { group, plural: resource, .. }: &ApiResource, why: Missing) -> String {
+    match why {
+        Missing::Forbidden => format!(
             "{resource} are missing in the inventory, because this process may not watch them; its ClusterRole \
              needs the rule {{apiGroups: [{group:?}], resources: [{resource:?}], verbs: [get, list, watch]}}"
         ),
-        _ => format!(
+        Missing::NotServed => format!(
             "{resource} are missing in the inventory, because the API server does not know them in group {group:?}"
         ),
     }

@@ -29,7 +29,8 @@ pub(super) async fn obtain(client: &Client, namespace: &str) -> Authority {
         match try_obtain(client, namespace).await {
             Ok(authority) => return authority,
             Err(problem) => {
-                let problem = format!("{problem:#}");
+                // Between these two the client's errors repeat themselves.
+                let problem = format!("{problem}: {}", problem.root_cause());
                 if problem != said {
                     error!("no agent can attach: {problem}");
                     said = problem;
@@ -42,6 +43,7 @@ pub(super) async fn obtain(client: &Client, namespace: &str) -> Authority {
 
 async fn try_obtain(client: &Client, namespace: &str) -> anyhow::Result<Authority> {
     let secrets = Api::<Secret>::namespaced(client.clone(), namespace);
+    let unreadable = || format!("the Secret {namespace}/{LINK} can't be read");
     let read = |secret: &Secret| {
         stored(secret).with_context(|| {
             format!(
@@ -49,10 +51,10 @@ async fn try_obtain(client: &Client, namespace: &str) -> anyhow::Result<Authorit
             )
         })
     };
-    if let Some(secret) = secrets.get_opt(LINK).await.with_context(|| format!("Secret {namespace}/{LINK}"))? {
+    if let Some(secret) = secrets.get_opt(LINK).await.with_context(unreadable)? {
         return read(&secret);
     }
-    let authority = Authority::generate(LINK)?;
+    let authority = Authority::generate(LINK).context("no certificate authority can be made")?;
     let pem = |text: &str| ByteString(text.as_bytes().to_vec());
     let secret = Secret {
         metadata: metadata(namespace),
@@ -68,7 +70,9 @@ async fn try_obtain(client: &Client, namespace: &str) -> anyhow::Result<Authorit
             Ok(authority)
         }
         // Another leader was faster.
-        Err(kube::Error::Api(status)) if status.is_already_exists() => read(&secrets.get(LINK).await?),
+        Err(kube::Error::Api(status)) if status.is_already_exists() => {
+            read(&secrets.get(LINK).await.with_context(unreadable)?)
+        }
         Err(error) => Err(error).with_context(|| format!("the Secret {namespace}/{LINK} can't be made")),
     }
 }

@@ -55,8 +55,9 @@ pub(super) async fn keep_published(client: &Client, config: &Config, port: u16, 
     }
     let mut said = None;
     loop {
-        let published =
-            publish(client, config, port, certificate_pem).await.map_err(|error| error.to_string());
+        let published = publish(client, config, port, certificate_pem)
+            .await
+            .map_err(|error| anyhow::Error::from(error).root_cause().to_string());
         if said.as_ref() != Some(&published) {
             match &published {
                 Ok(()) => info!("{LINK} is published in the namespace {}", config.namespace),
