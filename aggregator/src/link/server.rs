@@ -28,13 +28,10 @@ use tonic::{Response, Status, Streaming, metadata::MetadataMap};
 use tower::Service as _;
 
 use super::{
-    DRAIN, Shared,
-    admission::Full,
-    batch,
+    DRAIN, Shared, batch,
     body::Metered,
     identity::Refusal,
     metrics::Refused,
-    retry_after,
     review::{Identities, Review},
     session::Session,
 };
@@ -173,13 +170,8 @@ impl<R: Review> AgentLink for Link<R> {
             };
             refuse(Refused::Token, status, refusal.to_string())
         })?;
-        let seat = shared.admission.enter(&identity.peer, shared.nodes.count()).map_err(|Full(wait)| {
-            let most = shared.admission.most();
-            let why = format!("there is no place among {most} (KESTREL_LINK_MAX_CONNECTIONS)");
-            retry_after(refuse(Refused::Full, Status::resource_exhausted, why), wait)
-        })?;
         let (answers, to_peer) = mpsc::channel(ANSWERS);
-        let session = Session { shared: Arc::clone(shared), identity, seat, address, answers };
+        let session = Session { shared: Arc::clone(shared), identity, address, answers };
         shared.sessions.spawn(async move {
             session.run(inbound).await;
             drop(connection);

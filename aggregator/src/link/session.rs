@@ -25,12 +25,13 @@ use tracing::{error, info};
 
 use super::{
     Shared,
-    admission::Seat,
+    admission::{Full, Seat},
     batch::{self, Content},
     identity::{Identity, Peer},
     ledger::Ledger,
     lines::pod_logs,
     metrics::{Answered, OutcomeLabel, Refused, Role, RoleLabel},
+    retry_after,
 };
 use crate::{
     inventory::pods::Follower,
@@ -60,7 +61,6 @@ pub(super) type Answers = Sender<Result<AggregatorMessage, Status>>;
 pub(super) struct Session {
     pub(super) shared: Arc<Shared>,
     pub(super) identity: Identity,
-    pub(super) seat: Seat,
     pub(super) address: IpAddr,
     pub(super) answers: Answers,
 }
@@ -69,9 +69,10 @@ impl Session {
     /// Runs until the peer leaves, breaks the protocol or is replaced, or the
     /// drain begins. The peer is told the reason.
     pub(super) async fn run(self, mut inbound: Streaming<AgentMessage>) {
-        if let Err(status) = self.until_over(self.greeted(&mut inbound)).await {
-            return self.farewell(status).await;
-        }
+        let seat = match self.until_over(self.greeted(&mut inbound)).await {
+            Ok(seat) => seat,
+            Err(status) => return self.farewell(status).await,
+        };
         let peer = &self.identity.peer;
         let role = match peer {
             Peer::Agent { .. } => Role::Agent,
@@ -79,7 +80,7 @@ impl Session {
         };
         let attached = self.shared.metrics.attached.get_or_create(&RoleLabel { role }).clone();
         attached.inc();
-        let end = self.until_over(self.converse(inbound)).await;
+        let end = self.until_over(self.converse(inbound, &seat)).await;
         attached.dec();
         match end {
             Ok(()) => info!("{peer} has left"),
@@ -90,13 +91,10 @@ impl Session {
         }
     }
 
-    async fn until_over(&self, work: impl Future<Output = Result<(), Status>>) -> Result<(), Status> {
+    async fn until_over<T>(&self, work: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
         tokio::select! {
             end = work => end,
             () = self.answers.closed() => Err(gone()),
-            () = self.seat.replaced() => {
-                Err(Status::aborted("a newer stream of the same peer took the place of this one"))
-            }
             () = self.shared.drain.cancelled() => Err(super::leader_changes()),
         }
     }
@@ -105,10 +103,12 @@ impl Session {
         let _peer_may_be_gone = timeout(FAREWELL_TIMEOUT, self.answers.send(Err(status))).await;
     }
 
-    /// Takes the peer's Hello and welcomes it.
-    async fn greeted(&self, inbound: &mut Streaming<AgentMessage>) -> Result<(), Status> {
+    /// Takes the peer's Hello, gives it a place and welcomes it. Whoever claims
+    /// to be somebody else does not even take the place of whom its token names.
+    async fn greeted(&self, inbound: &mut Streaming<AgentMessage>) -> Result<Seat, Status> {
+        let Self { shared, identity: Identity { peer, .. }, address, .. } = self;
         let refuse = |status: fn(String) -> Status, why: String| {
-            self.shared.refuse(self.address, Refused::Claim, &format!("is not let in: {why}"));
+            shared.refuse(*address, Refused::Claim, &format!("is not let in: {why}"));
             status(why)
         };
         let Ok(first) = timeout(HELLO_TIMEOUT, inbound.message()).await else {
@@ -117,14 +117,17 @@ impl Session {
         let Some(AgentMessage { message: Some(Up::Hello(hello)) }) = first.map_err(broken)? else {
             return Err(refuse(Status::invalid_argument, "its first message is not Hello".to_owned()));
         };
-        self.identity.peer.check(&hello).map_err(|why| refuse(Status::permission_denied, why))?;
+        peer.check(&hello).map_err(|why| refuse(Status::permission_denied, why))?;
         if hello.protocol_version == 0 {
             return Err(refuse(Status::invalid_argument, "its Hello names no protocol version".to_owned()));
         }
-        info!(
-            "{} is attached from {}, version {:?}",
-            self.identity.peer, self.address, hello.software_version
-        );
+        let seat = shared.admission.enter(peer, shared.nodes.count()).map_err(|Full(wait)| {
+            let why =
+                format!("there is no place among {} (KESTREL_LINK_MAX_CONNECTIONS)", shared.admission.most());
+            shared.refuse(*address, Refused::Full, &format!("is not let in: {why}"));
+            retry_after(Status::resource_exhausted(why), wait)
+        })?;
+        info!("{peer} is attached from {address}, version {:?}", hello.software_version);
         self.send(Down::Welcome(Welcome {
             protocol_version: hello.protocol_version.min(PROTOCOL_VERSION),
             features: vec![],
@@ -132,10 +135,11 @@ impl Session {
             credit_bytes: batch::MAX_BYTES as u64,
             max_batch_bytes: batch::MAX_BYTES as u64,
         }))
-        .await
+        .await?;
+        Ok(seat)
     }
 
-    async fn converse(&self, inbound: Streaming<AgentMessage>) -> Result<(), Status> {
+    async fn converse(&self, inbound: Streaming<AgentMessage>, seat: &Seat) -> Result<(), Status> {
         let only = match &self.identity.peer {
             Peer::Agent { .. } => None,
             Peer::Sidecar { uid, .. } => Some(uid.as_str()),
@@ -148,6 +152,9 @@ impl Session {
         tokio::select! {
             end = reader.run(inbound) => end,
             end = self.write(&open, outcomes, follower) => end,
+            () = seat.replaced() => {
+                Err(Status::aborted("a newer stream of the same peer took the place of this one"))
+            }
         }
     }
 

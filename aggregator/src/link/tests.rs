@@ -393,12 +393,25 @@ async fn a_full_link_says_when_to_come_back_and_a_newer_stream_replaces_the_olde
     let server = server(2).await;
     let mut agent = server.attached(AGENT).await;
     let sidecar = server.attached(SIDECAR).await;
-    let full = server.open(Some("shop:default web-9 u9 n1")).await.err().unwrap();
+    let third = "shop:default web-9 u9 n1";
+    let mut refused = server.open(Some(third)).await.unwrap();
+    refused.send(Up::Hello(hello(third))).await;
+    let full = refused.next().await.unwrap_err();
     assert_eq!(full.code(), Code::ResourceExhausted);
     let wait: u64 = full.metadata().get("retry-after-ms").unwrap().to_str().unwrap().parse().unwrap();
     assert!(wait <= 30_000);
+    let mut impostor = server.open(Some(AGENT)).await.unwrap();
+    impostor.send(Up::Hello(hello(third))).await;
+    assert_eq!(impostor.next().await.unwrap_err().code(), Code::PermissionDenied);
+    agent.batch(1, vec![]).await;
+    assert!(agent.next().await.is_ok(), "an impostor takes nobody's place");
     let newer = server.attached(AGENT).await;
-    assert_eq!(agent.next().await.unwrap_err().code(), Code::Aborted);
+    let status = loop {
+        if let Err(status) = agent.next().await {
+            break status;
+        }
+    };
+    assert_eq!(status.code(), Code::Aborted);
     drop((newer, sidecar));
 }
 
