@@ -5,6 +5,7 @@ pub mod executor;
 pub mod inventory;
 pub mod leader;
 pub mod link;
+mod owner;
 pub mod run;
 pub mod signals;
 pub mod uplink;

@@ -1,11 +1,9 @@
 //! The aggregator's parts, put together.
 
 use anyhow::Context as _;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kestrel_runtime::{
     admin::{AdminPort, Readiness},
     daemon::Daemon,
-    service_account::ServiceAccount,
 };
 use kube::Client;
 use prometheus_client::registry::Registry;
@@ -17,6 +15,7 @@ use crate::{
     inventory::{self, Mirror, Pods},
     leader::Election,
     link,
+    owner::owner,
     signals::Nodes,
     uplink::{self, Uplink, lanes::Lanes},
 };
@@ -118,15 +117,4 @@ async fn lead<F: Future<Output = anyhow::Result<()>>>(
     // A lost Lease ends the work at once, in the middle of it.
     tokio::try_join!(work, hold)?;
     Ok(())
-}
-
-/// The chart's ServiceAccount owns what is made at run time, so that it goes with it.
-fn owner() -> Option<OwnerReference> {
-    ServiceAccount::own().map(|account| OwnerReference {
-        api_version: "v1".to_owned(),
-        kind: "ServiceAccount".to_owned(),
-        name: account.name,
-        uid: account.uid,
-        ..OwnerReference::default()
-    })
 }

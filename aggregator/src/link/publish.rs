@@ -9,9 +9,8 @@ use k8s_openapi::{
         core::v1::{ConfigMap, ObjectReference},
         discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice},
     },
-    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use kestrel_runtime::service_account::ServiceAccount;
 use kube::{
     Api, Client, Resource,
     api::{Patch, PatchParams},
@@ -21,6 +20,7 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::Config;
+use crate::owner::owner;
 
 /// Name of the Service, and of every object that belongs to the link.
 pub(super) const LINK: &str = "kestrel-agent-link";
@@ -33,17 +33,10 @@ const AGAIN: Duration = Duration::from_secs(15);
 /// Metadata of an object of the link, owned by this process's ServiceAccount,
 /// so that it goes when the operator is uninstalled.
 pub(super) fn metadata(namespace: &str) -> ObjectMeta {
-    let owner = |account: ServiceAccount| OwnerReference {
-        api_version: "v1".to_owned(),
-        kind: "ServiceAccount".to_owned(),
-        name: account.name,
-        uid: account.uid,
-        ..Default::default()
-    };
     ObjectMeta {
         name: Some(LINK.to_owned()),
         namespace: Some(namespace.to_owned()),
-        owner_references: ServiceAccount::own().map(|account| vec![owner(account)]),
+        owner_references: owner().map(|owner| vec![owner]),
         ..Default::default()
     }
 }

@@ -154,13 +154,13 @@ impl<R: Review> AgentLink for Link<R> {
         if shared.drain.is_cancelled() {
             return Err(super::leader_changes());
         }
-        let refuse = |reason: Refused, status: fn(String) -> Status, why: String| {
-            shared.refuse(address, reason, &format!("is not let in: {why}"));
+        let refuse = |status: fn(String) -> Status, why: String| {
+            shared.refuse(address, Refused::Token, &format!("is not let in: {why}"));
             status(why)
         };
         let Some(token) = bearer(&metadata) else {
             let why = "it sends no token (metadata authorization, Bearer)".to_owned();
-            return Err(refuse(Refused::Token, Status::unauthenticated, why));
+            return Err(refuse(Status::unauthenticated, why));
         };
         let identity = self.identities.of(token).await.map_err(|refusal| {
             let status = match refusal {
@@ -168,7 +168,7 @@ impl<R: Review> AgentLink for Link<R> {
                 Refusal::Forbidden(_) => Status::permission_denied,
                 Refusal::NotYet(_) => Status::unavailable,
             };
-            refuse(Refused::Token, status, refusal.to_string())
+            refuse(status, refusal.to_string())
         })?;
         let (answers, to_peer) = mpsc::channel(ANSWERS);
         let session = Session { shared: Arc::clone(shared), identity, address, answers };
