@@ -105,5 +105,5 @@ fn a_pod_that_can_not_have_the_sidecar_says_why() {
     let pod = json(&["get", "pod", "-n", &namespace.0, "host"]);
     assert!(pod["spec"]["initContainers"].is_null(), "{pod}");
     let status = pod["metadata"]["annotations"]["kestrel.ai/status"].as_str().unwrap_or_default();
-    assert!(status.contains("host network"), "{status:?}");
+    assert!(status.contains("hostNetwork"), "{status:?}");
 }

@@ -18,7 +18,8 @@ use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration}
 use anyhow::Context as _;
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, Path, Query, State},
+    body::Bytes,
+    extract::{DefaultBodyLimit, FromRequest, Path, Query, Request, State},
     http::StatusCode,
     response::{
         IntoResponse, Response,
@@ -27,7 +28,7 @@ use axum::{
     routing::{get, post},
 };
 use futures::{Stream as Items, StreamExt as _, future};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
@@ -75,6 +76,21 @@ struct Problem(StatusCode, String);
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         (self.0, Json(json!({ "error": self.1 }))).into_response()
+    }
+}
+
+/// A JSON body, whatever its content type says: `kubectl create --raw` names none.
+struct Body<T>(T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let problem = |sentence| Problem(StatusCode::BAD_REQUEST, sentence);
+        let bytes = Bytes::from_request(request, state).await.map_err(|error| problem(error.body_text()))?;
+        serde_json::from_slice(&bytes)
+            .map(Self)
+            .map_err(|error| problem(format!("not the JSON that is wanted: {error}")))
     }
 }
 
@@ -210,7 +226,7 @@ struct Track {
     prefix: String,
 }
 
-async fn track(State(hub): State<Arc<Hub>>, Json(track): Json<Track>) -> Result<Json<Track>, Problem> {
+async fn track(State(hub): State<Arc<Hub>>, Body(track): Body<Track>) -> Result<Json<Track>, Problem> {
     hub.change(|record| record.logs.track(&track.prefix))
         .map(|()| Json(track))
         .map_err(|sentence| Problem(StatusCode::CONFLICT, sentence))
@@ -238,7 +254,7 @@ struct SendQuery {
 async fn send(
     State(hub): State<Arc<Hub>>,
     Query(query): Query<SendQuery>,
-    Json(message): Json<Value>,
+    Body(message): Body<Value>,
 ) -> Result<Json<Value>, Problem> {
     let limit = Duration::from_secs(query.timeout.unwrap_or(60));
     let sent = hub.send(&message, query.stream, limit).await.map_err(|error| {
@@ -277,7 +293,7 @@ async fn faults(State(hub): State<Arc<Hub>>) -> Json<Faults> {
     Json(hub.faults())
 }
 
-async fn set_faults(State(hub): State<Arc<Hub>>, Json(faults): Json<Faults>) -> Json<Faults> {
+async fn set_faults(State(hub): State<Arc<Hub>>, Body(faults): Body<Faults>) -> Json<Faults> {
     hub.set_faults(faults);
     Json(hub.faults())
 }
