@@ -94,7 +94,7 @@ impl Connection {
             u32::try_from(keepalive.timeout.as_millis()).unwrap_or(u32::MAX),
         );
         let dead = CancellationToken::new();
-        let life = Arc::new(Life::new(dead.clone()));
+        let life = Arc::new(Life::new(keepalive.timeout, dead.clone()));
         let watched = Watched { stream, life: Arc::clone(&life), _dead: dead.drop_guard() };
         let tasks = Tasks::default();
         let (requests, driver) = Builder::new(tasks.clone())
@@ -161,6 +161,8 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Tasks {
 pub(crate) struct Life {
     state: Mutex<State>,
     spoke: Notify,
+    /// How long a PING may wait for its answer.
+    patience: Duration,
     /// Cancelled when the connection is closed, or should be.
     pub dead: CancellationToken,
 }
@@ -176,13 +178,12 @@ struct State {
 enum Fault {
     Alert(AlertDescription),
     Io(String),
-    Closed,
     TooManyPings,
 }
 
 impl Life {
-    fn new(dead: CancellationToken) -> Self {
-        Self { state: Mutex::default(), spoke: Notify::new(), dead }
+    fn new(patience: Duration, dead: CancellationToken) -> Self {
+        Self { state: Mutex::default(), spoke: Notify::new(), patience, dead }
     }
 
     /// When the peer's last byte came.
@@ -202,10 +203,7 @@ impl Life {
     }
 
     fn read(&self, count: usize) {
-        let mut state = self.state();
-        if count == 0 {
-            state.fault.get_or_insert(Fault::Closed);
-        } else if state.last_read.replace(Instant::now()).is_none() {
+        if count > 0 && self.state().last_read.replace(Instant::now()).is_none() {
             self.spoke.notify_one();
         }
     }
@@ -222,7 +220,7 @@ impl Life {
         }
     }
 
-    /// The server said so in its GOAWAY.
+    /// The server said so when it ended the connection.
     pub(crate) fn pings_too_many(&self) {
         self.state().fault = Some(Fault::TooManyPings);
     }
@@ -230,15 +228,17 @@ impl Life {
     /// Why the connection ended.
     pub(crate) fn problem(&self, server: &str) -> Problem {
         let server = server.to_owned();
-        let reason = match &self.state().fault {
+        let state = self.state();
+        let silent = state.last_read.is_none_or(|last| last.elapsed() >= self.patience);
+        let reason = match &state.fault {
             Some(Fault::Alert(alert)) if is_about_the_certificate(*alert) => {
                 return Problem::CertificateRefused { server, alert: *alert };
             }
             Some(Fault::Alert(alert)) => format!("the server broke TLS off ({alert:?})"),
             Some(Fault::Io(error)) => error.clone(),
             Some(Fault::TooManyPings) => return Problem::TooManyPings(server),
-            Some(Fault::Closed) => "the server closed it".to_owned(),
-            None => "the server answers no PING any more".to_owned(),
+            None if silent => "the server answers no PING any more".to_owned(),
+            None => "the server closed it".to_owned(),
         };
         Problem::ConnectionLost { server, reason }
     }

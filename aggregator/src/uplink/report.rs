@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -32,10 +33,22 @@ struct Repeat {
     unsaid: u64,
 }
 
+/// How often a sentence came since it was said last, as its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Again(u64);
+
+impl fmt::Display for Again {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => Ok(()),
+            times => write!(f, " ({times} times since this was said last)"),
+        }
+    }
+}
+
 impl Repeats {
-    /// `Some` if it is time to say the sentence; how often it came since it was
-    /// said last.
-    fn came(&mut self, sentence: &str, now: Instant) -> Option<u64> {
+    /// `Some` if it is time to say the sentence.
+    fn came(&mut self, sentence: &str, now: Instant) -> Option<Again> {
         if let Some(known) = self.0.get_mut(sentence)
             && now.duration_since(known.came) < NEWS_AGAIN.max(known.interval)
         {
@@ -46,7 +59,7 @@ impl Repeats {
             }
             known.said = now;
             known.interval = (known.interval * 2).min(LAST_INTERVAL);
-            return Some(std::mem::take(&mut known.unsaid));
+            return Some(Again(std::mem::take(&mut known.unsaid)));
         }
         if self.0.len() >= REMEMBERED
             && let Some(oldest) =
@@ -56,7 +69,7 @@ impl Repeats {
         }
         let first = Repeat { said: now, came: now, interval: FIRST_INTERVAL, unsaid: 0 };
         self.0.insert(sentence.to_owned(), first);
-        Some(0)
+        Some(Again::default())
     }
 }
 
@@ -68,37 +81,41 @@ pub struct Report(Arc<Mutex<State>>);
 struct State {
     repeats: Repeats,
     problem: Option<String>,
+    /// A problem was said since the last good news, so the next must be said too.
+    news_wanted: bool,
 }
 
 impl Report {
     /// Something does not work; the sentence names what must be changed.
     pub(crate) fn problem(&self, problem: &Problem) {
         let sentence = problem.to_string();
-        self.caution(&sentence);
-        self.state().problem = Some(sentence);
+        let mut state = self.state();
+        if let Some(again) = state.repeats.came(&problem.subject(), Instant::now()) {
+            state.news_wanted = true;
+            warn!("{sentence}{again}");
+        }
+        state.problem = Some(sentence);
     }
 
     /// Something works, but not as it should.
     pub(crate) fn caution(&self, sentence: &str) {
-        self.say(sentence, |sentence| warn!("{sentence}"));
+        if let Some(again) = self.state().repeats.came(sentence, Instant::now()) {
+            warn!("{sentence}{again}");
+        }
     }
 
-    /// Something changed.
+    /// Something changed for the better, or otherwise.
     pub(crate) fn news(&self, sentence: &str) {
-        self.say(sentence, |sentence| info!("{sentence}"));
+        let mut state = self.state();
+        let again = state.repeats.came(sentence, Instant::now());
+        if std::mem::take(&mut state.news_wanted) || again.is_some() {
+            info!("{sentence}{}", again.unwrap_or_default());
+        }
     }
 
     /// The last problem is over.
     pub(crate) fn solved(&self) {
         self.state().problem = None;
-    }
-
-    fn say(&self, sentence: &str, log: impl FnOnce(&str)) {
-        match self.state().repeats.came(sentence, Instant::now()) {
-            Some(0) => log(sentence),
-            Some(times) => log(&format!("{sentence} ({times} times since this was said last)")),
-            None => {}
-        }
     }
 
     /// The problem that is not known to be over.
@@ -120,19 +137,21 @@ mod tests {
         let start = Instant::now();
         let mut repeats = Repeats::default();
         let said: Vec<_> = (0..1000)
-            .filter_map(|second| repeats.came("no", start + Duration::from_secs(second)).map(|n| (second, n)))
+            .filter_map(|second| {
+                repeats.came("no", start + Duration::from_secs(second)).map(|again| (second, again.0))
+            })
             .collect();
         assert_eq!(said, [(0, 0), (60, 60), (180, 120), (420, 240), (900, 480)]);
-        assert_eq!(repeats.came("another", start), Some(0));
+        assert_eq!(repeats.came("another", start), Some(Again(0)));
     }
 
     #[test]
     fn a_problem_that_was_over_for_long_is_news() {
         let start = Instant::now();
         let mut repeats = Repeats::default();
-        assert_eq!(repeats.came("no", start), Some(0));
+        assert_eq!(repeats.came("no", start), Some(Again(0)));
         assert_eq!(repeats.came("no", start + Duration::from_secs(1)), None);
-        assert_eq!(repeats.came("no", start + Duration::from_secs(700)), Some(0));
+        assert_eq!(repeats.came("no", start + Duration::from_secs(700)), Some(Again(0)));
     }
 
     #[test]

@@ -179,6 +179,8 @@ impl Attempt<'_> {
             let mut sweep = interval(uplink.config.keepalive.hold() / SWEEPS);
             loop {
                 tokio::select! {
+                    // First what the stream knows of its end.
+                    biased;
                     end = &mut talk => break end,
                     () = over.cancelled() => break End::Connection,
                     _ = sweep.tick() => self.sweep(&window),
@@ -259,7 +261,7 @@ impl Attempt<'_> {
     fn ended(&self, status: Status, token: &Token) -> End {
         let server = || self.connection.server.clone();
         if let Some(error) = connection_error(&status) {
-            if error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM) {
+            if error == ConnectionError::TooManyPings {
                 self.connection.life.pings_too_many();
             }
             return End::Connection;
@@ -328,27 +330,30 @@ pub struct Retry {
     pub absent: Duration,
 }
 
-/// The HTTP/2 error behind a status that tells of the whole connection's end.
-fn connection_error(status: &Status) -> Option<ConnectionError<'_>> {
+/// Why a whole connection ended, as far as its streams know.
+#[derive(Debug, PartialEq)]
+enum ConnectionError {
+    TooManyPings,
+    Other,
+}
+
+/// What a status says of the whole connection, if it is about that.
+fn connection_error(status: &Status) -> Option<ConnectionError> {
     let mut next: Option<&(dyn Error + 'static)> = status.source();
     while let Some(error) = next {
         if let Some(error) = error.downcast_ref::<h2::Error>() {
-            return (!error.is_reset()).then_some(ConnectionError(Some(error)));
+            return match error.reason() {
+                _ if error.is_reset() => None,
+                Some(h2::Reason::ENHANCE_YOUR_CALM) => Some(ConnectionError::TooManyPings),
+                _ => Some(ConnectionError::Other),
+            };
         }
         if let Some(error) = error.downcast_ref::<hyper::Error>()
             && (error.is_closed() || error.is_canceled())
         {
-            return Some(ConnectionError(None));
+            return Some(ConnectionError::Other);
         }
         next = error.source();
     }
     None
-}
-
-struct ConnectionError<'a>(Option<&'a h2::Error>);
-
-impl ConnectionError<'_> {
-    fn reason(&self) -> Option<h2::Reason> {
-        self.0.and_then(h2::Error::reason)
-    }
 }
