@@ -4,8 +4,7 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 3] =
-    ["cloud/v1/streams.proto", "server/v1/server.proto", "node/v1/link.proto"];
+const FILES: [&str; 3] = ["cloud/v1/streams.proto", "server/v1/server.proto", "node/v1/link.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=cloud");
