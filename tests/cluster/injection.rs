@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::{
-    kubectl::{apply, cloud, eventually, json, kubectl, rolled_out, sample_image},
+    kubectl::{apply, cloud, eventually, json, kubectl, rolled_out, sample_image, warnings},
     namespace::Namespace,
 };
 
@@ -106,4 +106,30 @@ fn a_pod_that_can_not_have_the_sidecar_says_why() {
     assert!(pod["spec"]["initContainers"].is_null(), "{pod}");
     let status = pod["metadata"]["annotations"]["kestrel.ai/status"].as_str().unwrap_or_default();
     assert!(status.contains("hostNetwork"), "{status:?}");
+}
+
+/// Scenario: a person annotates a pod that runs already.
+/// Guarantee: the answer says that a running pod gets no sidecar and what to do; nothing is
+/// restarted, and from then on all of its lines arrive, harmless ones too.
+#[test]
+fn annotating_a_running_pod_is_answered_and_sends_all_its_lines() {
+    let namespace = Namespace::new("running");
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "runs"},
+        "spec": {"terminationGracePeriodSeconds": 0, "containers": [{
+            "name": "app", "image": sample_image(),
+            "command": ["sh", "-c", "i=0; while true; do i=$((i+1)); echo \"INFO quiet-$i\"; sleep 1; done"],
+        }]},
+    });
+    apply(&namespace.0, &pod.to_string());
+    kubectl(&["wait", "-n", &namespace.0, "--for=condition=Ready", "pod/runs", "--timeout=60s"]);
+    let warning = warnings(&["annotate", "-n", &namespace.0, "pod/runs", "kestrel.ai/inject=true"]);
+    assert!(warning.contains("sidecar") || warning.contains("collector"), "{warning:?}");
+    println!("{warning}");
+    eventually("a harmless line at the cloud", 60, || {
+        let count = messages(&namespace.0, "app", "quiet-").len();
+        if count > 0 { Ok(()) } else { Err("not there".to_owned()) }
+    });
+    let pod = json(&["get", "pod", "-n", &namespace.0, "runs"]);
+    assert_eq!(pod["status"]["containerStatuses"][0]["restartCount"], 0);
 }

@@ -13,8 +13,8 @@ use serde_json::Value;
 /// Where `hack/test` installs the operator.
 pub(crate) const OPERATOR: &str = "kestrel-ai";
 
-/// Runs `kubectl ARGS` with `input` on standard input.
-fn run(args: &[&str], input: &str) -> Result<String, String> {
+/// Runs `kubectl ARGS` with `input` on standard input: what it printed, results and warnings.
+fn run_both(args: &[&str], input: &str) -> Result<(String, String), String> {
     let mut child = Command::new("kubectl")
         .args(args)
         .stdin(Stdio::piped())
@@ -25,7 +25,20 @@ fn run(args: &[&str], input: &str) -> Result<String, String> {
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    if output.status.success() {
+        Ok((text(&output.stdout), text(&output.stderr)))
+    } else {
+        Err(text(&output.stderr))
+    }
+}
+
+fn run(args: &[&str], input: &str) -> Result<String, String> {
+    run_both(args, input).map(|(results, _)| results)
+}
+
+/// What `kubectl ARGS`, which has to succeed, warns of.
+pub(crate) fn warnings(args: &[&str]) -> String {
+    run_both(args, "").unwrap_or_else(|error| panic!("kubectl {}: {error}", args.join(" "))).1
 }
 
 /// What `kubectl ARGS` prints, or its complaint.
@@ -44,7 +57,7 @@ pub(crate) fn json(args: &[&str]) -> Value {
     serde_json::from_str(&kubectl(&args)).unwrap()
 }
 
-/// Creates the objects of a manifest; what `kubectl` prints, warnings included in the error case.
+/// Creates the objects of a manifest; what `kubectl` prints.
 pub(crate) fn apply(namespace: &str, manifest: &str) -> String {
     run(&["apply", "--namespace", namespace, "-f", "-"], manifest)
         .unwrap_or_else(|error| panic!("kubectl apply: {error}\n{manifest}"))
