@@ -47,6 +47,14 @@ enum Verdict {
     Wait(Duration),
 }
 
+/// What came of an attempt to lead.
+enum Attempt {
+    /// The Lease is ours.
+    Taken(Box<Lease>),
+    /// It is another's; look again after `wait`.
+    Held { by: String, wait: Duration },
+}
+
 impl Election {
     /// A candidacy of `identity` (the pod's name) in `namespace`. A holder that
     /// is silent for `duration` has lost. A Lease that must be made belongs to `owner`.
@@ -64,40 +72,28 @@ impl Election {
     pub async fn win(&self, drain: &CancellationToken) -> Option<Leadership<'_>> {
         let mut seen: Option<Seen> = None;
         let mut said = String::new();
-        let mut say = |sentence: String| {
+        loop {
+            let attempt = timeout(self.duration, self.attempt(&mut seen));
+            let (sentence, wait) = match drain.run_until_cancelled(attempt).await? {
+                Ok(Ok(Attempt::Taken(lease))) => {
+                    info!("this replica leads ({})", self.identity);
+                    return Some(Leadership { election: self, lease: *lease });
+                }
+                Ok(Ok(Attempt::Held { by, wait })) => (format!("standing by: {by} leads"), wait),
+                Ok(Err(error)) => {
+                    (format!("standing by: the Lease {NAME} can't be taken: {}", cause(error)), self.pause())
+                }
+                Err(_) => (format!("standing by: no answer about the Lease {NAME}"), self.pause()),
+            };
             if said != sentence {
                 info!("{sentence}");
                 said = sentence;
             }
-        };
-        loop {
-            let attempt = timeout(self.duration, self.attempt(&mut seen));
-            let wait = match drain.run_until_cancelled(attempt).await? {
-                Ok(Ok(Ok(lease))) => {
-                    info!("this replica leads ({})", self.identity);
-                    return Some(Leadership { election: self, lease });
-                }
-                Ok(Ok(Err((wait, holder)))) => {
-                    say(format!("standing by: {holder} leads"));
-                    wait
-                }
-                Ok(Err(error)) => {
-                    say(format!(
-                        "the Lease {NAME} can't be read or taken: {error}; check the role of this ServiceAccount"
-                    ));
-                    self.pause()
-                }
-                Err(_) => {
-                    say(format!("the API server does not answer a question about the Lease {NAME}"));
-                    self.pause()
-                }
-            };
             drain.run_until_cancelled(sleep(wait)).await?;
         }
     }
 
-    /// One attempt: the Lease that is now ours, or how long to wait for whom.
-    async fn attempt(&self, seen: &mut Option<Seen>) -> kube::Result<Result<Lease, (Duration, String)>> {
+    async fn attempt(&self, seen: &mut Option<Seen>) -> kube::Result<Attempt> {
         let taken = match self.api.get_opt(NAME).await? {
             None => {
                 let metadata = ObjectMeta {
@@ -112,15 +108,15 @@ impl Election {
                 Verdict::Take => self.write(&lease, self.record(Some(&lease))).await,
                 Verdict::Wait(wait) => {
                     let holder = lease.spec.and_then(|spec| spec.holder_identity).unwrap_or_default();
-                    return Ok(Err((wait, holder)));
+                    return Ok(Attempt::Held { by: holder, wait });
                 }
             },
         };
         match taken {
-            Ok(lease) => Ok(Ok(lease)),
+            Ok(lease) => Ok(Attempt::Taken(Box::new(lease))),
             // Another replica was faster.
             Err(kube::Error::Api(status)) if status.code == 409 => {
-                Ok(Err((self.pause(), "another replica".to_owned())))
+                Ok(Attempt::Held { by: "another replica".to_owned(), wait: self.pause() })
             }
             Err(error) => Err(error),
         }
@@ -205,7 +201,7 @@ impl Leadership<'_> {
                         _ => {}
                     }
                 }
-                Ok(Err(error)) => warn!("the Lease {NAME} can't be renewed: {error}"),
+                Ok(Err(error)) => warn!("the Lease {NAME} can't be renewed: {}", cause(error)),
                 Err(_) => {
                     bail!("the Lease {NAME} could not be renewed in time: is the API server reachable?")
                 }
@@ -215,9 +211,19 @@ impl Leadership<'_> {
         let free = LeaseSpec { holder_identity: None, ..self.lease.spec.clone().unwrap_or_default() };
         match election.write(&self.lease, free).await {
             Ok(_) => info!("the Lease {NAME} is handed back"),
-            Err(error) => warn!("the Lease {NAME} can't be handed back, and ends by itself: {error}"),
+            Err(error) => {
+                warn!("the Lease {NAME} can't be handed back and ends by itself: {}", cause(error));
+            }
         }
         Ok(())
+    }
+}
+
+/// What is behind an error of the client.
+fn cause(error: kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => format!("{} (check the role of this ServiceAccount)", status.message),
+        other => format!("the API server does not answer: {}", anyhow::Error::new(other).root_cause()),
     }
 }
 

@@ -106,12 +106,13 @@ async fn get(client: &Client, readable: &Readable) -> Outcome {
         Ok(request) => request,
         Err(error) => return Outcome::failed(400, format!("this is not a usable path: {error}")),
     };
-    let unreachable = |error: &dyn std::fmt::Display| {
-        Outcome::failed(503, format!("the API server does not answer: {error}"))
+    let unreachable = |error: kube::Error| {
+        let cause = anyhow::Error::new(error);
+        Outcome::failed(503, format!("the API server does not answer: {}", cause.root_cause()))
     };
     let response = match client.send(request).await {
         Ok(response) => response,
-        Err(error) => return unreachable(&error),
+        Err(error) => return unreachable(error),
     };
     let (parts, mut body) = response.into_parts();
     let mut bytes = Vec::new();
@@ -122,7 +123,7 @@ async fn get(client: &Client, readable: &Readable) -> Outcome {
             Ok(Ok(data)) => bytes.extend_from_slice(&data),
             // Trailers.
             Ok(Err(_)) => {}
-            Err(error) => return unreachable(&error),
+            Err(error) => return unreachable(error),
         }
     }
     let is_cut = bytes.len() > READ_BYTES;
