@@ -3,5 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod credentials;
+mod process;
 mod rig;
 mod streams;

@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 pub(crate) const KEEPALIVE: Keepalive =
-    Keepalive { interval: Duration::from_millis(200), timeout: Duration::from_millis(1800) };
+    Keepalive { interval: Duration::from_millis(300), timeout: Duration::from_millis(2700) };
 
 pub(crate) struct Rig {
     pub(crate) folder: TempDir,

@@ -56,6 +56,32 @@ async fn signals_and_logs_arrive_on_their_streams_and_leave_the_window() {
 }
 
 #[tokio::test]
+async fn a_flood_of_logs_passes_in_order_and_delays_no_signal() {
+    let cloud = cloud(Authority::generate().unwrap(), None).await;
+    let mut rig = Rig::start(&cloud);
+    rig.all_streams_are_up().await;
+    let filler = "x".repeat(1024 * 1024);
+    let batches = 40;
+    let flood = async {
+        for id in 1..=batches {
+            rig.log(id, &format!("line {id} {filler}")).await;
+        }
+    };
+    let signal = async {
+        rig.signal("in between");
+        arrives(&cloud, "in between", Stream::Events, 1).await;
+    };
+    tokio::join!(flood, signal);
+    for id in 1..=batches {
+        assert_eq!(rig.outcome().await, (id, Outcome::Left));
+    }
+    let report = cloud.read(|record| record.logs.total());
+    assert_eq!(report, batches);
+    rig.stop().await;
+    cloud.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_stream_that_the_server_ends_is_opened_again_alone_and_loses_nothing_silently() {
     let cloud = cloud(Authority::generate().unwrap(), None).await;
     let mut rig = Rig::start(&cloud);
