@@ -46,12 +46,14 @@ provide_images() {
 # dev_cloud ARGUMENT…: the development cloud's program on this machine.
 dev_cloud() { "$hack/dev-cloud" "$@"; }
 
-# install_cloud: a development cloud in the cluster, with credentials that are kept between runs.
+# install_cloud: a development cloud in the cluster, with credentials that are kept between runs and
+# a record that is empty.
 install_cloud() {
   local state=$KESTREL_CLOUD_STATE
   dev_cloud credentials --state "$state" \
     --helm-values "$state/values.yaml" --host "kestrel-cloud.$cloud_namespace.svc" --port 50051
   dev_cloud manifest --state "$state" --image "$cloud_image" --namespace "$cloud_namespace" | kubectl apply --server-side -f -
+  kubectl -n "$cloud_namespace" rollout restart deployment/kestrel-cloud
   kubectl -n "$cloud_namespace" rollout status deployment/kestrel-cloud --timeout=120s
 }
 
