@@ -38,7 +38,7 @@ fn complains(namespace: &Namespace, name: &str, files: &Value, env: &Value, sent
         "SERVER_HOST": "kestrel-cloud.kestrel-cloud.svc", "SERVER_PORT": "50051",
         "CLIENT_CERT_FILE": "/credentials/client.crt", "CLIENT_KEY_FILE": "/credentials/client.key",
         "CA_CERT_FILE": "/credentials/ca.crt", "AUTH_TOKEN_FILE": "/credentials/token",
-        "KESTREL_LEADER_ELECTION": "false", "POD_NAMESPACE": namespace.0, "KESTREL_STATE_DIR": "/tmp",
+        "KESTREL_LEADER_ELECTION": "false", "POD_NAMESPACE": namespace.0,
     });
     settings.as_object_mut().unwrap().extend(env.as_object().cloned().unwrap());
     let env: Vec<_> = settings
