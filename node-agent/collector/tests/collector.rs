@@ -67,6 +67,16 @@ impl Pod {
         OpenOptions::new().create(true).append(true).open(path).unwrap().write_all(text.as_bytes()).unwrap();
     }
 
+    /// Waits for the collector to have opened the files and written positions.
+    async fn has_positions(&self) {
+        let written = async {
+            while !self.directory.path().join("state/positions").exists() {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(DEADLINE, written).await.expect("no positions are written");
+    }
+
     fn start(&self) -> Process {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kestrel-collector"));
         command.env_clear().envs(self.environment.iter().map(|(name, value)| (name, value)));
@@ -143,12 +153,7 @@ async fn a_restarted_collector_goes_on_where_the_acks_ended() {
     let mut stream = aggregator.accept(CREDIT).await;
     stream.pod("ns", "web", "1-1", LogPolicy::All).await;
     assert_eq!(stream.lines(1).await, ["one"]);
-    let written = async {
-        while !pod.directory.path().join("state/positions").exists() {
-            sleep(Duration::from_millis(10)).await;
-        }
-    };
-    timeout(DEADLINE, written).await.expect("no positions are written");
+    pod.has_positions().await;
     process.ask_to_end();
     assert_eq!(stream.next().await, None);
     assert_eq!(process.ends().await, Some(0));
@@ -157,6 +162,19 @@ async fn a_restarted_collector_goes_on_where_the_acks_ended() {
     let mut stream = aggregator.accept(CREDIT).await;
     stream.pod("ns", "web", "1-1", LogPolicy::All).await;
     assert_eq!(messages(&stream.batch().await.1), ["two"]);
+}
+
+#[tokio::test]
+async fn what_could_not_be_handed_over_is_told_at_the_end() {
+    let pod = Pod::new(&"https://127.0.0.1:1".parse().unwrap(), "no PEM");
+    pod.write("one\n");
+    let mut process = pod.start();
+    pod.has_positions().await;
+    // Appended while nothing can be sent, and still seen.
+    pod.write("two\n");
+    process.ask_to_end();
+    process.says("0 lines were sent, but 8 bytes could not be handed over within 8 s").await;
+    assert_eq!(process.ends().await, Some(0));
 }
 
 #[tokio::test]

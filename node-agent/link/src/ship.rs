@@ -145,10 +145,12 @@ impl Shipper {
             self.save();
             self.saved = now;
         }
+        // Also while nothing can be sent: what is unread, and how much of it is
+        // removed and held open, is known only from this.
+        self.engine.poll(now);
         if self.session.is_none() || !self.send_held() {
             return POLL.1;
         }
-        self.engine.poll(now);
         for _ in 0..TURNS {
             let read = self.fill(now, wall);
             if read {

@@ -21,7 +21,7 @@ use kestrel_link::{
 use kestrel_proto::node::v1::{Hello, Role};
 use kestrel_tail::{
     discover::{Layout, Origin, Source},
-    engine::{Engine, Policy},
+    engine::{Engine, PINNED_BYTES, Policy},
     position::store::Store,
 };
 use tempfile::TempDir;
@@ -202,6 +202,32 @@ async fn without_credit_the_files_are_the_buffer() {
     };
     let total = lines.len() as u64;
     let (_stream, ()) = tokio::join!(far, ship(&mut client, &mut shipper, |s| s.shipped().lines == total));
+}
+
+#[tokio::test]
+async fn files_are_measured_while_nothing_can_be_sent() {
+    let aggregator = Aggregator::start().await;
+    let client = Client::start(&aggregator);
+    client.append("a.log", "one\n");
+    let mut shipper = client.shipper();
+    let pump = |shipper: &mut Shipper| {
+        shipper.engine.scan(Instant::now());
+        shipper.engine.assign(|_| Some(Policy::All));
+        shipper.pump(Instant::now(), SystemTime::now());
+    };
+    pump(&mut shipper);
+    assert_eq!(shipper.engine.unread_bytes(), 4);
+    client.append("a.log", "two\n");
+    pump(&mut shipper);
+    assert_eq!(shipper.engine.unread_bytes(), 8);
+
+    // What is removed unread is let go of above the bound.
+    let file = OpenOptions::new().write(true).open(client.path("logs/a.log")).unwrap();
+    file.set_len(PINNED_BYTES + 1).unwrap();
+    fs::remove_file(client.path("logs/a.log")).unwrap();
+    pump(&mut shipper);
+    pump(&mut shipper);
+    assert_eq!((shipper.engine.files(), shipper.engine.stats().bytes_lost), (0, PINNED_BYTES + 1));
 }
 
 #[tokio::test]
