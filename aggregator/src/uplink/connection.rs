@@ -16,10 +16,11 @@ use http::Uri;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use kestrel_runtime::tls::client::Target;
-use rustix::net::sockopt::set_tcp_user_timeout;
 use rustls::AlertDescription;
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
     sync::Notify,
     task::JoinSet,
     time::timeout,
@@ -36,6 +37,9 @@ const FIRST_WORD: Duration = Duration::from_secs(10);
 /// Bytes of a stream that HTTP/2 takes before they can be sent. A message that
 /// is more urgent waits behind no more than this, beside what is under way.
 const SEND_BUFFER: usize = 64 * 1024;
+/// Bytes that the kernel takes without having sent them: a link of 10 kB/s
+/// sends them well within the time in the resend window.
+const UNSENT: u32 = 64 * 1024;
 
 /// How the peer's life is watched.
 #[derive(Clone, Copy, Debug)]
@@ -86,13 +90,7 @@ impl Connection {
         let server = format!("{}:{}", target.host, target.port);
         let connect = |error| Problem::Connect { server: server.clone(), error };
         let stream = target.connect().await.map_err(connect)?;
-        // The kernel gives up on bytes that the peer does not take, even if the
-        // peer goes on talking; see `window`. A socket that knows no such option
-        // is only slower to notice.
-        let _best_effort = set_tcp_user_timeout(
-            stream.get_ref().0,
-            u32::try_from(keepalive.timeout.as_millis()).unwrap_or(u32::MAX),
-        );
+        bound_by_the_kernel(stream.get_ref().0, keepalive);
         let dead = CancellationToken::new();
         let life = Arc::new(Life::new(keepalive.timeout, dead.clone()));
         let watched = Watched { stream, life: Arc::clone(&life), _dead: dead.drop_guard() };
@@ -126,6 +124,15 @@ impl Connection {
         }
         Ok(connection)
     }
+}
+
+/// Makes the kernel give up on bytes that the peer does not take, even if the
+/// peer goes on talking, and keep few that it has not sent; see `window`. A
+/// kernel that knows no such option is only slower to notice.
+fn bound_by_the_kernel(stream: &TcpStream, keepalive: Keepalive) {
+    let socket = SockRef::from(stream);
+    let _best_effort = socket.set_tcp_user_timeout(Some(keepalive.timeout));
+    let _best_effort = socket.set_tcp_notsent_lowat(UNSENT);
 }
 
 /// What gRPC calls the authority: the name that the certificate carries.

@@ -42,6 +42,17 @@ pub(crate) enum Cargo {
     Inventory,
 }
 
+impl Cargo {
+    /// Gives back what the end of the stream took.
+    pub(crate) fn lost(self, lanes: &Lanes) {
+        match self {
+            Self::Kept(lane, number) => lanes.again(lane, number),
+            Self::Logs(receipt) => receipt.lost("the stream to the cloud ended too soon after"),
+            Self::Inventory => {}
+        }
+    }
+}
+
 /// Where messages wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
@@ -136,8 +147,9 @@ impl Outbound {
             }
             let draining = self.drain.is_cancelled();
             if let Some((kind, (head, body), cargo)) = self.pick(draining) {
+                let chunk = self.enter(head, body, cargo)?;
                 self.metrics.sent.get_or_create(&KindLabel { kind }).inc();
-                return Some(self.enter(head, body, cargo));
+                return Some(chunk);
             }
             if draining {
                 return None;
@@ -180,14 +192,22 @@ impl Outbound {
         }
     }
 
-    fn enter(&self, head: Bytes, body: Bytes, cargo: Cargo) -> Chunk<Departed> {
+    /// The message on its way; `None` if the stream ended since it was picked.
+    fn enter(&self, head: Bytes, body: Bytes, cargo: Cargo) -> Option<Chunk<Departed>> {
         let mut window = lock(&self.window);
-        let place = window.enter(cargo);
+        let place = match window.enter(cargo) {
+            Ok(place) => place,
+            Err(cargo) => {
+                drop(window);
+                cargo.lost(&self.lanes);
+                return None;
+            }
+        };
         let label = StreamLabel { stream: self.stream.name() };
         self.metrics.window.get_or_create(&label).set(i64::try_from(window.len()).unwrap_or(i64::MAX));
         drop(window);
         let window = Arc::clone(&self.window);
-        Chunk::new(head, body, Box::new(move || lock(&window).departed(place, Instant::now())))
+        Some(Chunk::new(head, body, Box::new(move || lock(&window).departed(place, Instant::now()))))
     }
 
     async fn inventory_due(&self) {
@@ -200,7 +220,40 @@ impl Outbound {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use kestrel_proto::cloud::v1::{KubernetesEvent, PodLogs, stream_events_request};
+    use tokio::sync::mpsc::unbounded_channel;
+
     use super::*;
+    use crate::uplink::receipt::Outcome;
+
+    #[tokio::test]
+    async fn what_is_picked_while_its_stream_ends_is_given_back() {
+        let lanes = Lanes::new(Metrics::default());
+        let body = |stream| {
+            let window = Mutex::new(Window::default());
+            lock(&window).lose();
+            Outbound {
+                stream,
+                lanes: lanes.clone(),
+                mirror: Mirror::new(Duration::ZERO),
+                absent: Arc::default(),
+                window: Arc::new(window),
+                metrics: Metrics::default(),
+                over: CancellationToken::new(),
+                drain: CancellationToken::new(),
+            }
+            .into_body()
+        };
+        lanes.signals().send(stream_events_request::Request::KubernetesEvent(KubernetesEvent::default()));
+        assert!(body(Stream::Events).frame().await.is_none());
+        assert!(lanes.take(Kept::Signals).is_some(), "the next stream sends it");
+        let (to, mut outcomes) = unbounded_channel();
+        lanes.logs().send(PodLogs::default(), Receipt::new(1, to)).await;
+        assert!(body(Stream::Logs).frame().await.is_none());
+        assert!(matches!(outcomes.recv().await, Some((1, Outcome::Lost(_)))));
+    }
 
     #[test]
     fn what_has_no_stream_goes_over_the_data_stream_in_the_order_of_urgency() {

@@ -188,6 +188,8 @@ impl Attempt<'_> {
             }
         };
         uplink.metrics.stream_up.get_or_create(&stream.label()).set(0);
+        // The body must not take what is given back now.
+        over.cancel();
         self.lose(&window);
         end
     }
@@ -302,11 +304,7 @@ impl Attempt<'_> {
         self.measure(&window);
         drop(window);
         for cargo in lost {
-            match cargo {
-                Cargo::Kept(lane, number) => self.uplink.lanes.again(lane, number),
-                Cargo::Logs(receipt) => receipt.lost("the stream to the cloud ended too soon after"),
-                Cargo::Inventory => {}
-            }
+            cargo.lost(&self.uplink.lanes);
         }
     }
 

@@ -18,6 +18,8 @@ use std::{
 #[derive(Debug)]
 pub(crate) struct Window<C> {
     entries: VecDeque<Entry<C>>,
+    /// The stream is gone.
+    closed: bool,
     /// Place of the first entry in the order of everything that was ever added.
     first: u64,
 }
@@ -30,16 +32,22 @@ struct Entry<C> {
 
 impl<C> Default for Window<C> {
     fn default() -> Self {
-        Self { entries: VecDeque::new(), first: 0 }
+        Self { entries: VecDeque::new(), closed: false, first: 0 }
     }
 }
 
 impl<C> Window<C> {
     /// Adds a message that is about to be sent; the answer is its place, for
     /// [`Window::departed`].
-    pub(crate) fn enter(&mut self, cargo: C) -> u64 {
+    ///
+    /// # Errors
+    /// The cargo, when the stream is gone: nothing would resolve it here any more.
+    pub(crate) fn enter(&mut self, cargo: C) -> Result<u64, C> {
+        if self.closed {
+            return Err(cargo);
+        }
         self.entries.push_back(Entry { cargo, departed: None });
-        self.first + self.entries.len() as u64 - 1
+        Ok(self.first + self.entries.len() as u64 - 1)
     }
 
     /// The last byte of the message at `place` has left HTTP/2's send buffer.
@@ -65,8 +73,9 @@ impl<C> Window<C> {
         left
     }
 
-    /// Takes out everything: the stream is gone.
+    /// Takes out everything, and lets nothing in any more: the stream is gone.
     pub(crate) fn lose(&mut self) -> Vec<C> {
+        self.closed = true;
         self.first += self.entries.len() as u64;
         self.entries.drain(..).map(|entry| entry.cargo).collect()
     }
@@ -90,14 +99,15 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut window = Window::default();
-        let place = window.enter("first");
-        window.enter("never departed");
+        let place = window.enter("first").unwrap();
+        window.enter("never departed").unwrap();
         assert!(window.leave(at(100), HOLD, at(100)).is_empty(), "it is still in the send buffer");
         window.departed(place, at(100));
         assert!(window.leave(at(129), HOLD, at(129)).is_empty(), "too early");
         assert!(window.leave(at(200), HOLD, at(100)).is_empty(), "no sign of life since");
         assert_eq!(window.leave(at(200), HOLD, at(101)), ["first"]);
         assert_eq!(window.lose(), ["never departed"]);
+        assert_eq!(window.enter("too late"), Err("too late"));
     }
 
     proptest! {
@@ -110,7 +120,7 @@ mod tests {
             for (step, amount) in steps {
                 match step {
                     0 => {
-                        prop_assert_eq!(window.enter(added), added);
+                        prop_assert_eq!(window.enter(added), Ok(added));
                         departed_at.push(None);
                         added += 1;
                     }
