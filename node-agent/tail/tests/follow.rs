@@ -231,6 +231,26 @@ fn a_reused_inode_is_another_file() {
 }
 
 #[test]
+fn a_removed_files_position_does_not_outlive_it() {
+    let mut bench = Bench::files("*.log");
+    bench.append("a.log", "banner\nline 0\n");
+    assert_eq!(bench.read(), ["banner", "line 0"]);
+    bench.ack_and_save();
+    fs::remove_file(bench.path("a.log")).unwrap();
+    bench.scan();
+    bench.later(2 * PATIENCE);
+    bench.scan();
+    assert_eq!(bench.engine.files(), 0);
+    // Most file systems give the freed number to the next file, and this one
+    // begins with the same line.
+    bench.append("a.log", "banner\nline 1\nline 2\n");
+    assert_eq!(bench.read(), ["banner", "line 1", "line 2"]);
+    bench.ack_and_save();
+    let positions = fs::read_to_string(bench.root.path().join("positions")).unwrap();
+    assert_eq!(positions.lines().count(), 2, "{positions}");
+}
+
+#[test]
 fn deleted_pods_are_read_to_their_end_and_let_go() {
     let mut bench = Bench::pods();
     bench.append(LIVE, &cri(0..10));

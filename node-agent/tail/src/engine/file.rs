@@ -151,6 +151,17 @@ impl Tracked {
         self.removed && !self.listed
     }
 
+    /// No name leads to it now: once it is closed, another file may get its
+    /// inode number.
+    pub(super) fn is_removed(&self) -> bool {
+        self.file.metadata().is_ok_and(|metadata| metadata.nlink() == 0)
+    }
+
+    /// Its identity, or if it was emptied and has none yet, the one until then.
+    pub(super) fn last_id(&self) -> Option<FileId> {
+        self.id.or(self.emptied)
+    }
+
     /// Read and delivered to its end.
     pub(super) fn is_done(&self) -> bool {
         self.ledger.acked() >= self.size

@@ -174,11 +174,14 @@ impl Engine {
 
     /// Closes files that are gone and need not be read any more.
     pub(super) fn release(&mut self, now: Instant) {
+        let mut closed = Vec::new();
         for series in self.series.values_mut() {
-            series.files.retain(|file| {
+            let (format, policy) = (series.format, series.policy);
+            let gone = series.files.extract_if(.., |file| {
                 let finished = file.is_done() && (file.packed || file.quiet(now) > PATIENCE);
-                file.listed || !(finished || series.policy == Some(Policy::Off))
+                !file.listed && (finished || policy == Some(Policy::Off))
             });
+            closed.extend(gone.map(|file| (format, file)));
         }
         while self.pinned_bytes() > PINNED_BYTES {
             let files = self.series.values_mut().flat_map(|series| &mut series.files);
@@ -188,11 +191,29 @@ impl Engine {
             self.stats.bytes_lost += oldest.unread();
             let inode = oldest.inode;
             for series in self.series.values_mut() {
-                series.files.retain(|file| file.inode != inode);
+                let format = series.format;
+                let gone = series.files.extract_if(.., |file| file.inode == inode);
+                closed.extend(gone.map(|file| (format, file)));
             }
+        }
+        for (format, file) in closed {
+            self.forget(format, &file);
         }
         self.series.retain(|_, series| !series.files.is_empty());
         self.places.retain(|_, id| self.series.contains_key(id));
+    }
+
+    /// Forgets the position of a removed file: the next one with its inode number
+    /// may begin with the same line. First lines of containers' logs do not
+    /// repeat, and a packed copy goes on from the position.
+    fn forget(&mut self, format: Format, file: &Tracked) {
+        let Some(id) = file.last_id().filter(|_| format == Format::Plain && file.is_removed()) else {
+            return;
+        };
+        let mut others = self.series.values().flat_map(|series| &series.files).filter_map(|other| other.id);
+        if !others.any(|other| (other.head, other.inode) == (id.head, id.inode)) {
+            self.store.remove(id);
+        }
     }
 
     fn pinned_bytes(&self) -> u64 {

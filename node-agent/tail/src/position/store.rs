@@ -105,6 +105,11 @@ impl Store {
         self.changed |= before.is_none_or(|before| Entry { seen, ..before } != entry);
     }
 
+    /// Forgets `id`: the file is no more.
+    pub fn remove(&mut self, id: FileId) {
+        self.changed |= self.entries.remove(&(id.head, id.inode)).is_some();
+    }
+
     /// Writes what changed since the last time, so that after a crash the file
     /// is either the old or the new one.
     ///
