@@ -8,7 +8,10 @@ use std::{
 
 use bytes::Bytes;
 use k8s_openapi::api::core::v1::Pod;
-use kestrel_proto::node::v1::{LogPolicy, PodInfo, PodUpdate};
+use kestrel_proto::{
+    cloud::v1::OwnerReference,
+    node::v1::{LogPolicy, PodInfo, PodUpdate},
+};
 use prost::Message as _;
 use tokio::sync::watch;
 
@@ -18,8 +21,9 @@ use super::convert;
 /// owner references.
 const KEPT_AFTER_DELETION: Duration = Duration::from_secs(60);
 
-/// Annotations of ours begin with this.
-const OURS: &str = "kestrel.ai/";
+/// An update that has as many bytes ends; the rest is told in the next. Clients
+/// take messages of 4 MiB, and no pod has a quarter of that.
+const PART_BYTES: usize = 1024 * 1024;
 
 /// All scheduled pods. Clones share them.
 ///
@@ -49,6 +53,7 @@ struct Entry {
     node: Arc<str>,
     /// the encoded `PodInfo`
     info: Bytes,
+    owners: Arc<[OwnerReference]>,
     /// number of the list in which it was last seen
     list: u32,
     deleted: bool,
@@ -64,6 +69,8 @@ struct Node {
 pub struct Known {
     /// What its node's agent is told of it.
     pub info: PodInfo,
+    /// Its owner references.
+    pub owners: Arc<[OwnerReference]>,
     /// Its UID as the API server knows it.
     pub api_uid: Arc<str>,
     /// The node it runs on.
@@ -91,6 +98,7 @@ impl Pods {
         Some(Known {
             // What was encoded here can be decoded.
             info: PodInfo::decode(entry.info.clone()).ok()?,
+            owners: Arc::clone(&entry.owners),
             api_uid: Arc::clone(&entry.api_uid),
             node: Arc::clone(&entry.node),
         })
@@ -118,8 +126,9 @@ impl Pods {
         let Some(node) = object.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) else { return };
         let api_uid = object.metadata.uid.as_deref().unwrap_or_default().into();
         let info = pod_info(object, self.0.default_policy);
+        let owners = convert::owner_references(&object.metadata).into();
         let mut state = self.state();
-        state.apply(&info.uid, api_uid, node, info.encode_to_vec().into());
+        state.apply(&info.uid, api_uid, node, info.encode_to_vec().into(), owners);
         state.forget(Instant::now());
     }
 
@@ -159,10 +168,18 @@ impl Pods {
 }
 
 impl State {
-    fn apply(&mut self, uid: &str, api_uid: Arc<str>, node: &str, info: Bytes) {
+    fn apply(
+        &mut self,
+        uid: &str,
+        api_uid: Arc<str>,
+        node: &str,
+        info: Bytes,
+        owners: Arc<[OwnerReference]>,
+    ) {
         let list = self.list;
         if let Some(entry) = self.pods.get_mut(uid) {
             entry.list = list;
+            entry.owners = owners;
             entry.deleted = false;
             if entry.info == info {
                 return;
@@ -170,7 +187,7 @@ impl State {
             entry.info = info;
         } else {
             let (uid, node): (Arc<str>, Arc<str>) = (uid.into(), node.into());
-            let entry = Entry { api_uid, node: Arc::clone(&node), info, list, deleted: false };
+            let entry = Entry { api_uid, node: Arc::clone(&node), info, owners, list, deleted: false };
             self.pods.insert(Arc::clone(&uid), entry);
             self.nodes.entry(node).or_default().uids.insert(uid);
         }
@@ -223,28 +240,29 @@ impl Follower {
         }
     }
 
-    /// Everything at first, later what changed; `None`: nothing did.
+    /// The next part of what there is to tell: everything at first, later what
+    /// changed. `None`: nothing did.
     pub fn update(&mut self) -> Option<PodUpdate> {
         self.changed.mark_unchanged();
         let now = self.now();
-        let before = self.told.as_ref();
-        let is_new = |(uid, info): &(&Arc<str>, &Bytes)| before.and_then(|told| told.get(*uid)) != Some(info);
-        let update = PodUpdate {
-            snapshot: before.is_none(),
-            // What was encoded here can be decoded.
-            pods: now
-                .iter()
-                .filter(is_new)
-                .filter_map(|(_, info)| PodInfo::decode(info.clone()).ok())
-                .collect(),
-            removed_uids: before
-                .into_iter()
-                .flat_map(HashMap::keys)
-                .filter(|uid| !now.contains_key(*uid))
-                .map(ToString::to_string)
-                .collect(),
-        };
-        self.told = Some(now);
+        let mut update = PodUpdate { snapshot: self.told.is_none(), ..Default::default() };
+        let told = self.told.get_or_insert_default();
+        let mut bytes = 0;
+        for uid in told.keys().filter(|uid| !now.contains_key(*uid)).cloned().collect::<Vec<_>>() {
+            if bytes < PART_BYTES {
+                bytes += uid.len();
+                told.remove(&uid);
+                update.removed_uids.push(uid.to_string());
+            }
+        }
+        for (uid, info) in now {
+            if bytes < PART_BYTES && told.get(&uid) != Some(&info) {
+                bytes += info.len();
+                // What was encoded here can be decoded.
+                update.pods.extend(PodInfo::decode(info.clone()).ok());
+                told.insert(uid, info);
+            }
+        }
         (update.snapshot || !update.pods.is_empty() || !update.removed_uids.is_empty()).then_some(update)
     }
 
@@ -269,7 +287,7 @@ fn pod_info(object: &Pod, default_policy: LogPolicy) -> PodInfo {
     let meta = &object.metadata;
     let annotation = |name: &str| {
         let annotations = meta.annotations.as_ref()?;
-        annotations.get(&format!("{OURS}{name}")).map(String::as_str)
+        annotations.get(&format!("kestrel.ai/{name}")).map(String::as_str)
     };
     let policy = match annotation("logs") {
         Some("all") => LogPolicy::All,
@@ -282,15 +300,6 @@ fn pod_info(object: &Pod, default_policy: LogPolicy) -> PodInfo {
         uid: uid_at_node(object).to_owned(),
         namespace: meta.namespace.clone().unwrap_or_default(),
         name: meta.name.clone().unwrap_or_default(),
-        labels: meta.labels.clone().unwrap_or_default(),
-        annotations: meta
-            .annotations
-            .iter()
-            .flatten()
-            .filter(|(key, _)| key.starts_with(OURS))
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect(),
-        owner_references: convert::owner_references(meta),
         log_policy: policy.into(),
     }
 }

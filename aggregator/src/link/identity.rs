@@ -276,6 +276,7 @@ mod tests {
         };
         let known = |node: &str| Known {
             info: PodInfo { namespace: "shop".to_owned(), name: "p".to_owned(), ..Default::default() },
+            owners: [].into(),
             api_uid: "u".into(),
             node: node.into(),
         };

@@ -44,7 +44,7 @@ fn split(
         total_lines: 0,
         stream_complete: false,
         stream_offset: 0,
-        owner_references: known.map(|known| known.info.owner_references.clone()).unwrap_or_default(),
+        owner_references: known.map(|known| known.owners.to_vec()).unwrap_or_default(),
         node_name: node.to_owned(),
     };
     // Tag and length of an entry, and the two counters that are set at the end.
@@ -99,8 +99,12 @@ mod tests {
     fn a_chunk_becomes_a_message_in_full() {
         let owner =
             OwnerReference { kind: "ReplicaSet".to_owned(), uid: "rs".to_owned(), ..Default::default() };
-        let info = PodInfo { owner_references: vec![owner.clone()], ..Default::default() };
-        let known = Known { info, api_uid: "at-api".into(), node: "n1".into() };
+        let known = Known {
+            info: PodInfo::default(),
+            owners: [owner.clone()].into(),
+            api_uid: "at-api".into(),
+            node: "n1".into(),
+        };
         let (mut lines, now) = (10, "2026-11-21T10:00:00Z".parse().unwrap());
         let messages = pod_logs(chunk(&["one", "two"]), Some(&known), "n1", &mut lines, now);
         let entry = |line_number, message: &str| LogEntry {

@@ -166,7 +166,7 @@ impl Session {
         mut follower: Follower,
     ) -> Result<(), Status> {
         loop {
-            if let Some(update) = follower.update() {
+            while let Some(update) = follower.update() {
                 self.send(Down::PodUpdate(update)).await?;
             }
             tokio::select! {

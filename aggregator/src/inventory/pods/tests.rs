@@ -5,7 +5,7 @@ use super::*;
 
 fn pod(uid: &str, node: &str, annotations: serde_json::Value) -> Pod {
     let meta = json!({
-        "name": format!("pod-{uid}"), "namespace": "shop", "uid": uid, "labels": {"app": "web"}, "annotations": annotations,
+        "name": format!("pod-{uid}"), "namespace": "shop", "uid": uid, "annotations": annotations,
         "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "rs", "controller": true}],
     });
     serde_json::from_value(json!({"metadata": meta, "spec": {"nodeName": node, "containers": []}})).unwrap()
@@ -35,7 +35,7 @@ fn the_policy_is_the_annotation_then_the_injection_then_the_default() {
 }
 
 #[test]
-fn an_agent_is_told_of_its_node_alone_and_of_our_annotations_alone() {
+fn an_agent_is_told_of_its_node_alone() {
     let pods = pods();
     pods.apply(&pod("1", "a", json!({"kestrel.ai/logs": "all", "other.example/key": "value"})));
     pods.apply(&pod("2", "b", json!({})));
@@ -46,8 +46,8 @@ fn an_agent_is_told_of_its_node_alone_and_of_our_annotations_alone() {
     assert!(update.snapshot);
     let [info] = &update.pods[..] else { panic!("{update:?}") };
     assert_eq!((info.uid.as_str(), info.namespace.as_str(), info.name.as_str()), ("1", "shop", "pod-1"));
-    assert_eq!(info.annotations, [("kestrel.ai/logs".to_owned(), "all".to_owned())].into());
-    assert_eq!((info.labels["app"].as_str(), info.owner_references[0].uid.as_str()), ("web", "rs"));
+    assert_eq!(info.log_policy(), LogPolicy::All);
+    assert_eq!(pods.get("1").unwrap().owners[0].uid, "rs");
     assert_eq!(pods.node_of("2").as_deref(), Some("b"));
     assert!(pods.get("3").is_none(), "a pod without a node has no logs");
 }
@@ -72,6 +72,22 @@ async fn a_follower_hears_of_changes_on_its_node_and_of_nothing_else() {
     assert_eq!(uids(&follower.update().unwrap()), ["1"]);
     let mut one = pods.follow("a", Some("2"));
     assert_eq!(uids(&one.update().unwrap()), ["2"]);
+}
+
+#[test]
+fn a_long_list_is_told_in_parts_that_any_client_takes() {
+    let pods = pods();
+    let uid = |number: usize| format!("{number:0>60000}");
+    for number in 0..40 {
+        pods.apply(&pod(&uid(number), "a", json!({})));
+    }
+    let mut follower = pods.follow("a", None);
+    let parts: Vec<_> = std::iter::from_fn(|| follower.update()).collect();
+    assert!(parts.iter().all(|part| part.encoded_len() < 4 * PART_BYTES));
+    let first = |part: &PodUpdate| part.snapshot;
+    assert!(parts.len() > 1 && first(&parts[0]) && !parts[1..].iter().any(first));
+    let told: BTreeSet<_> = parts.iter().flat_map(|part| &part.pods).map(|pod| pod.uid.clone()).collect();
+    assert_eq!(told, (0..40).map(uid).collect());
 }
 
 #[test]
