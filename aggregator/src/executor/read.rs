@@ -138,6 +138,11 @@ async fn get(client: &Client, readable: &Readable) -> Outcome {
         Form::Log => "tailLines, sinceSeconds or limitBytes",
         _ => "limit, labelSelector, fieldSelector or metadata=true",
     };
+    // What is cut is no JSON, from which nothing could be taken out that must not go.
+    if is_cut && matches!(readable.form, Form::List | Form::Object) {
+        let why = format!("more than {} MiB: ask for less with {narrower}", READ_BYTES / 1024 / 1024);
+        return Outcome::failed(413, why);
+    }
     let message = match is_cut {
         true => format!("cut after {READ_BYTES} bytes: ask for less with {narrower}"),
         false => String::new(),
@@ -179,7 +184,9 @@ mod tests {
                     let metadata = json!({"name": "p", "managedFields": [{"manager": "x"}]});
                     (200, json!({"metadata": metadata, "accept": accept}).to_string().into_bytes())
                 }
-                "/api/v1/pods" => (200, "ä".repeat(5 * 1024 * 1024).into_bytes()),
+                "/api/v1/pods" | "/api/v1/namespaces/a/pods/large/log" => {
+                    (200, "ä".repeat(5 * 1024 * 1024).into_bytes())
+                }
                 "/api/v1/nodes" => std::future::pending().await,
                 _ => (404, br#"{"kind":"Status","message":"pods \"q\" not found"}"#.to_vec()),
             };
@@ -225,15 +232,22 @@ mod tests {
 
     #[tokio::test]
     async fn a_large_answer_is_cut_to_its_share_between_characters_and_says_so() {
-        for (paths, share) in
-            [(&["api/v1/pods"][..], ANSWER_BYTES), (&["api/v1/pods"; 3][..], ANSWER_BYTES / 3)]
-        {
+        let log = "api/v1/namespaces/a/pods/large/log";
+        for (paths, share) in [(&[log][..], ANSWER_BYTES), (&[log; 3][..], ANSWER_BYTES / 3)] {
             for result in ask(paths, 0).await {
                 assert!(result.success && result.response_data.len() <= share);
                 assert!(result.response_data.len() > share - 4 && result.response_data.ends_with('ä'));
                 assert!(result.error_message.starts_with("cut "), "{}", result.error_message);
             }
         }
+    }
+
+    #[tokio::test]
+    async fn of_objects_too_large_to_be_cleaned_nothing_is_told() {
+        let results = ask(&["api/v1/pods"], 0).await;
+        assert_eq!((results[0].status_code, results[0].success), (413, false));
+        assert_eq!(results[0].response_data, "");
+        assert!(results[0].error_message.starts_with("more than 8 MiB: ask for less with limit"));
     }
 
     #[tokio::test(start_paused = true)]
