@@ -17,7 +17,7 @@ use kube::{
     Api, Client,
     api::{ObjectMeta, PostParams},
 };
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -73,11 +73,13 @@ impl Election {
         let mut seen: Option<Seen> = None;
         let mut said = String::new();
         loop {
-            let attempt = timeout(self.duration, self.attempt(&mut seen));
+            let begun = Instant::now();
+            // What took longer could leave no time to renew it.
+            let attempt = timeout(self.duration / 3, self.attempt(&mut seen));
             let (sentence, wait) = match drain.run_until_cancelled(attempt).await? {
                 Ok(Ok(Attempt::Taken(lease))) => {
                     info!("this replica leads ({})", self.identity);
-                    return Some(Leadership { election: self, lease: *lease });
+                    return Some(Leadership { election: self, lease: *lease, renewed: begun });
                 }
                 Ok(Ok(Attempt::Held { by, wait })) => (format!("standing by: {by} leads"), wait),
                 Ok(Err(error)) => {
@@ -176,26 +178,27 @@ impl Election {
 pub struct Leadership<'a> {
     election: &'a Election,
     lease: Lease,
+    /// Not later than its last renewal.
+    renewed: Instant,
 }
 
 impl Leadership<'_> {
-    /// Renews the Lease until the drain, waits until `quiet` (this replica does
-    /// nothing any more that only a leader may), then hands it back so that the
-    /// next one need not wait.
+    /// Renews the Lease until `quiet` (this replica does nothing any more that
+    /// only a leader may), then hands it back so that the next one need not wait.
     ///
     /// # Errors
     /// The Lease was lost: the process must end.
-    pub async fn hold(mut self, drain: &CancellationToken, quiet: &CancellationToken) -> anyhow::Result<()> {
+    pub async fn hold(mut self, quiet: &CancellationToken) -> anyhow::Result<()> {
         let election = self.election;
-        let mut renewed = Instant::now();
-        while drain.run_until_cancelled(sleep(election.pause())).await.is_some() {
-            let rest = (renewed + election.duration * 2 / 3).saturating_duration_since(Instant::now());
+        while quiet.run_until_cancelled(sleep(election.pause())).await.is_some() {
+            let deadline = self.renewed + election.duration * 2 / 3;
             let begun = Instant::now();
-            match timeout(rest, election.write(&self.lease, election.record(Some(&self.lease)))).await {
-                Ok(Ok(lease)) => (self.lease, renewed) = (lease, begun),
+            match timeout_at(deadline, election.write(&self.lease, election.record(Some(&self.lease)))).await
+            {
+                Ok(Ok(lease)) => (self.lease, self.renewed) = (lease, begun),
                 // Somebody wrote to it, perhaps we did, in an attempt that seemed to fail.
                 Ok(Err(kube::Error::Api(status))) if status.code == 409 => {
-                    match timeout(rest, election.api.get(NAME)).await {
+                    match timeout_at(deadline, election.api.get(NAME)).await {
                         Ok(Ok(lease)) if election.holds(&lease) => self.lease = lease,
                         Ok(Ok(_)) => bail!("another replica has taken the Lease {NAME}"),
                         _ => {}
@@ -207,7 +210,6 @@ impl Leadership<'_> {
                 }
             }
         }
-        quiet.cancelled().await;
         let free = LeaseSpec { holder_identity: None, ..self.lease.spec.clone().unwrap_or_default() };
         match election.write(&self.lease, free).await {
             Ok(_) => info!("the Lease {NAME} is handed back"),
@@ -316,18 +318,20 @@ mod tests {
         let (first, second) = (server.election("a"), server.election("b"));
         let drain = CancellationToken::new();
         let leadership = first.win(&drain).await.unwrap();
-        let (forever, quiet) = (CancellationToken::new(), cancelled());
+        let (forever, quiet) = (CancellationToken::new(), CancellationToken::new());
         let standby = async {
             second.win(&forever).await.unwrap();
             Instant::now()
         };
         let story = async {
             sleep(DURATION * 3).await;
-            assert_eq!(server.holder().as_deref(), Some("a"));
             drain.cancel();
+            sleep(DURATION * 3).await;
+            assert_eq!(server.holder().as_deref(), Some("a"), "the drain takes its time");
+            quiet.cancel();
             Instant::now()
         };
-        let (held, handed_back, taken) = tokio::join!(leadership.hold(&drain, &quiet), story, standby);
+        let (held, handed_back, taken) = tokio::join!(leadership.hold(&quiet), story, standby);
         held.unwrap();
         assert!(taken - handed_back <= DURATION / 6);
         assert_eq!((server.holder().as_deref(), server.transitions()), (Some("b"), Some(2)));
@@ -345,7 +349,8 @@ mod tests {
         let lonely = cut_off.election("a");
         leadership.election = &lonely;
         let begun = Instant::now();
-        let lost = leadership.hold(&drain, &cancelled()).await.unwrap_err();
+        sleep(DURATION / 2).await;
+        let lost = leadership.hold(&CancellationToken::new()).await.unwrap_err();
         assert!(lost.to_string().contains("could not be renewed in time"), "{lost}");
         assert!(begun.elapsed() <= DURATION * 2 / 3 + DURATION / 6);
         second.win(&drain).await.unwrap();
@@ -375,7 +380,7 @@ mod tests {
                 assert_eq!(server.holder().as_deref(), Some("a"));
             }
         });
-        let mut hold = std::pin::pin!(leadership.hold(&drain, &drain));
+        let mut hold = std::pin::pin!(leadership.hold(&drain));
         tokio::select! {
             ended = &mut hold => panic!("{ended:?}"),
             held = held => held.unwrap(),

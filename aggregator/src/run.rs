@@ -111,7 +111,7 @@ async fn lead<F: Future<Output = anyhow::Result<()>>>(
     let hold = async {
         match leadership {
             None => Ok(()),
-            Some(leadership) => leadership.hold(&drain, &quiet).await,
+            Some(leadership) => leadership.hold(&quiet).await,
         }
     };
     // A lost Lease ends the work at once, in the middle of it.
