@@ -194,7 +194,7 @@ impl Engine {
                     Change::Gone(_) => {}
                     Change::Unreadable(directory, error) => {
                         let path = self.sources[number].directory.join(directory);
-                        self.problem(path, format!("the directory cannot be listed: {error}"));
+                        add(&mut self.problems, path, format!("the directory cannot be listed: {error}"));
                     }
                 }
             }
@@ -208,7 +208,7 @@ impl Engine {
         for (id, series) in &mut self.series {
             for file in &mut series.files {
                 self.stats.bytes_lost += file.measure(now);
-                if file.id.is_none() && file.size() > 0 && unidentified.last() != Some(id) {
+                if file.id.is_none() && file.unread() > 0 && unidentified.last() != Some(id) {
                     unidentified.push(*id);
                 }
             }
@@ -342,12 +342,6 @@ impl Engine {
         }
     }
 
-    fn problem(&mut self, path: PathBuf, sentence: String) {
-        if self.problems.len() < MOST_PROBLEMS || self.problems.contains_key(&path) {
-            self.problems.insert(path, sentence);
-        }
-    }
-
     /// Ids of the series in a directory and, with `below`, under it.
     fn series_in(&self, source: usize, directory: &Path, below: bool) -> Vec<u64> {
         let from = (source, directory.to_owned(), String::new());
@@ -358,5 +352,12 @@ impl Engine {
             })
             .map(|(_, id)| *id)
             .collect()
+    }
+}
+
+/// Keeps a problem for the report, if that has room.
+fn add(problems: &mut Problems, path: PathBuf, sentence: String) {
+    if problems.len() < MOST_PROBLEMS || problems.contains_key(&path) {
+        problems.insert(path, sentence);
     }
 }

@@ -452,6 +452,23 @@ fn files_that_cannot_be_followed_are_named() {
     assert!(bench.engine.problems().is_empty());
 }
 
+#[test]
+fn a_packed_file_that_cannot_be_identified_is_lost_once_and_let_go() {
+    let mut bench = Bench::pods();
+    let name = format!("{ROTATED}.gz");
+    // No gzip header, and a trailer that says 7 bytes.
+    bench.append(&name, "damaged\u{7}\0\0\0");
+    bench.append(LIVE, &cri(0..1));
+    assert_eq!(bench.read(), numbered(0..1));
+    assert_eq!(bench.engine.stats().bytes_lost, 7);
+    assert_eq!((bench.engine.problems().len(), bench.engine.unread_bytes()), (1, 0));
+    assert!(bench.read().is_empty());
+    assert_eq!(bench.engine.stats().bytes_lost, 7);
+    fs::remove_file(bench.path(&name)).unwrap();
+    bench.scan();
+    assert_eq!((bench.engine.files(), bench.engine.problems().len()), (1, 0));
+}
+
 /// What may happen to a container's log, and to those who read it.
 #[derive(Clone, Debug)]
 enum Event {

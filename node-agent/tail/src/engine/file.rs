@@ -157,6 +157,13 @@ impl Tracked {
         self.file.metadata().is_ok_and(|metadata| metadata.nlink() == 0)
     }
 
+    /// Nothing more of it is read; returns the bytes that are lost by that.
+    pub(super) fn give_up(&mut self) -> u64 {
+        let lost = self.unread();
+        self.ledger.skip(self.size);
+        lost
+    }
+
     /// Its identity, or if it was emptied and has none yet, the one until then.
     pub(super) fn last_id(&self) -> Option<FileId> {
         self.id.or(self.emptied)

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fs, io, os::unix::fs::MetadataExt as _, path::Path, time::Instant};
 
 use super::{
-    Engine, MOST_FILES, PATIENCE, PINNED_BYTES, Place, Policy, Series,
+    Engine, MOST_FILES, PATIENCE, PINNED_BYTES, Place, Policy, Series, add,
     file::{Inode, Tracked},
 };
 use crate::{
@@ -53,7 +53,7 @@ impl Engine {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => {
                     let sentence = unreadable(&file_path, &error);
-                    self.problem(file_path, sentence);
+                    add(&mut self.problems, file_path, sentence);
                     self.trees[source].unsettle(directory);
                 }
             }
@@ -95,7 +95,11 @@ impl Engine {
             return Ok(Some(file));
         }
         if self.files() >= MOST_FILES {
-            self.problem(path.to_owned(), format!("not followed: {MOST_FILES} files are open already"));
+            add(
+                &mut self.problems,
+                path.to_owned(),
+                format!("not followed: {MOST_FILES} files are open already"),
+            );
             return Ok(None);
         }
         let known_only = candidate.known_only;
@@ -114,8 +118,8 @@ impl Engine {
     pub(super) fn identify(&mut self, series: u64, now: Instant) {
         let Some(series) = self.series.get_mut(&series) else { return };
         for at in 0..series.files.len() {
-            let Some(file) = series.files.get(at) else { return };
-            if file.id.is_some() || file.size() == 0 {
+            let Some(file) = series.files.get_mut(at) else { return };
+            if file.id.is_some() || file.unread() == 0 {
                 continue;
             }
             let over = self.ending || (!file.listed && file.quiet(now) > PATIENCE);
@@ -126,7 +130,11 @@ impl Engine {
                 Err(error) => {
                     let path = series.directory.join(&file.name);
                     let sentence = unreadable(&path, &error);
-                    self.problems.insert(path, sentence);
+                    if file.packed || !file.listed {
+                        // It is damaged, or nobody can mend it any more.
+                        self.stats.bytes_lost += file.give_up();
+                    }
+                    add(&mut self.problems, path, sentence);
                     continue;
                 }
             };

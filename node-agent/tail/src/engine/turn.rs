@@ -2,7 +2,7 @@
 
 use std::{io, ops::ControlFlow, time::Instant};
 
-use super::{Engine, MOST_IN_FLIGHT, PATIENCE, Policy, Record, Stats, file::Tracked, file::Unfinished};
+use super::{Engine, MOST_IN_FLIGHT, PATIENCE, Policy, Record, Stats, add, file::Tracked, file::Unfinished};
 use crate::{
     identity::FileId,
     read::{READ, Reader, WINDOW},
@@ -71,11 +71,10 @@ impl Engine {
                     }
                     Err(error) => {
                         let path = series.directory.join(&file.name);
-                        self.problems.insert(path, format!("cannot be read on: {error}"));
+                        add(&mut self.problems, path, format!("cannot be read on: {error}"));
                         if file.packed {
                             // It is damaged, and will not be whole again.
-                            self.stats.bytes_lost += file.unread();
-                            file.ledger.skip(file.size());
+                            self.stats.bytes_lost += file.give_up();
                             break;
                         }
                     }
