@@ -179,6 +179,8 @@ impl State {
         let list = self.list;
         if let Some(entry) = self.pods.get_mut(uid) {
             entry.list = list;
+            // A static pod's mirror may have been made again, with another UID.
+            entry.api_uid = api_uid;
             entry.owners = owners;
             entry.deleted = false;
             if entry.info == info {

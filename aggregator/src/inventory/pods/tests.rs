@@ -137,6 +137,10 @@ fn a_static_pod_is_known_by_the_uid_that_its_node_uses() {
     let known = pods.get("hash").unwrap();
     assert_eq!((&*known.api_uid, known.info.uid.as_str()), ("api-uid", "hash"));
     pods.remove(&mirror);
+    let mirror = pod("api-uid-2", "a", json!({"kubernetes.io/config.mirror": "hash"}));
+    pods.apply(&mirror);
+    assert_eq!(&*pods.get("hash").unwrap().api_uid, "api-uid-2", "the mirror was made again");
+    pods.remove(&mirror);
     pods.state().forget(Instant::now() + KEPT_AFTER_DELETION);
     assert!(pods.get("hash").is_none());
 }
