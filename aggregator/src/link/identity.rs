@@ -11,6 +11,9 @@ use crate::inventory::pods::Known;
 /// The audience that a token must be made for.
 pub(super) const AUDIENCE: &str = "kestrel-agent-link";
 
+/// No name of a Kubernetes object is longer, in bytes.
+pub(super) const MAX_NAME: usize = 253;
+
 /// What a token proves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Identity {
@@ -42,8 +45,8 @@ pub(super) enum Peer {
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Agent { node } => write!(f, "the node agent of {node}"),
-            Self::Sidecar { namespace, pod, .. } => write!(f, "the sidecar of {namespace}/{pod}"),
+            Self::Agent { node } => write!(f, "the node agent of {node:?}"),
+            Self::Sidecar { namespace, pod, .. } => write!(f, "the sidecar of {namespace:?}/{pod:?}"),
         }
     }
 }
@@ -122,6 +125,10 @@ impl Peer {
     /// # Errors
     /// What it claims instead, in a sentence.
     pub(super) fn check(&self, hello: &Hello) -> Result<(), String> {
+        let names = [&hello.node_name, &hello.pod_namespace, &hello.pod_name, &hello.pod_uid];
+        if names.iter().any(|name| name.len() > MAX_NAME) {
+            return Err(format!("a name in its Hello has more than {MAX_NAME} bytes"));
+        }
         let claimed = match hello.role() {
             Role::NodeAgent => Self::Agent { node: hello.node_name.clone() },
             Role::Sidecar => Self::Sidecar {
@@ -256,13 +263,19 @@ mod tests {
         assert_eq!(check(sidecar(), &hello(Role::Sidecar, "any", "u")), "");
         assert_eq!(
             check(agent("n1"), &hello(Role::NodeAgent, "n2", "")),
-            "its token is that of the node agent of n1, but it says that it is the node agent of n2"
+            "its token is that of the node agent of \"n1\", but it says that it is the node agent of \"n2\""
         );
         assert_eq!(
             check(sidecar(), &hello(Role::Sidecar, "n1", "other")),
-            "its token is that of the sidecar of shop/p, but it says that it is the sidecar of shop/p, with another UID"
+            "its token is that of the sidecar of \"shop\"/\"p\", but it says that it is the sidecar of \"shop\"/\"p\", with another UID"
         );
-        assert!(check(sidecar(), &hello(Role::NodeAgent, "n1", "u")).contains("it is the node agent of n1"));
+        assert!(
+            check(sidecar(), &hello(Role::NodeAgent, "n1", "u")).contains("it is the node agent of \"n1\"")
+        );
+        let forged = check(agent("n1"), &hello(Role::NodeAgent, "n2\nERROR all is lost", ""));
+        assert!(!forged.contains('\n'), "{forged}");
+        let long = check(agent("n1"), &hello(Role::NodeAgent, &"n".repeat(MAX_NAME + 1), ""));
+        assert_eq!(long, "a name in its Hello has more than 253 bytes");
         assert!(check(agent("n1"), &hello(Role::Unspecified, "n1", "")).contains("does not say"));
     }
 

@@ -13,6 +13,8 @@ use tracing::warn;
 const QUIET: Duration = Duration::from_secs(60);
 /// Sentences that are remembered. Beyond it some are said too often.
 const MOST: usize = 1024;
+/// What a peer has made long is cut after so many bytes.
+const MOST_BYTES: usize = 512;
 
 /// What was said lately.
 #[derive(Default)]
@@ -27,6 +29,7 @@ impl Refusals {
     /// Says why `address` was refused, if that was not said a moment ago. `why`
     /// follows the address in the sentence.
     pub(super) fn tell(&self, address: IpAddr, why: &str) {
+        let why = cut(why, MOST_BYTES);
         if let Some(hidden) = self.should_tell(address, why, Instant::now()) {
             let again = if hidden > 0 { format!(" (and {hidden} times more)") } else { String::new() };
             warn!("refused at the agent link: {address} {why}{again}");
@@ -55,6 +58,11 @@ impl Refusals {
     }
 }
 
+/// The beginning of `text`, at most `most` bytes.
+pub(super) fn cut(text: &str, most: usize) -> &str {
+    &text[..text.floor_char_boundary(most)]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,6 +77,8 @@ mod tests {
         assert_eq!(refusals.should_tell(one, "speaks for another", start), Some(0));
         assert_eq!(refusals.should_tell(other, "has no token", start), Some(0));
         assert_eq!(refusals.should_tell(one, "has no token", start + QUIET), Some(1));
+        refusals.tell(one, &"é".repeat(MOST_BYTES));
+        assert!(refusals.0.lock().unwrap().keys().all(|(_, why)| why.len() <= MOST_BYTES));
         for number in 0..3 * MOST {
             refusals.should_tell(one, &number.to_string(), start + QUIET);
         }

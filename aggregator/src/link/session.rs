@@ -27,10 +27,11 @@ use super::{
     Shared,
     admission::{Full, Seat},
     batch::{self, Content},
-    identity::{Identity, Peer},
+    identity::{Identity, MAX_NAME, Peer},
     ledger::Ledger,
     lines::pod_logs,
     metrics::{Answered, OutcomeLabel, Refused, Role, RoleLabel},
+    refusals::cut,
     retry_after,
 };
 use crate::{
@@ -51,6 +52,8 @@ const MOST_UNANSWERED: usize = 8192;
 const MAX_REPORT_BYTES: usize = 64 * 1024;
 /// Pods that a peer may not speak of are named up to this number.
 const MOST_NAMED: usize = 32;
+/// A version is shown up to this number of bytes.
+const VERSION_BYTES: usize = 64;
 /// Containers whose lines are counted, before those of forgotten pods are dropped.
 const MOST_COUNTED: usize = 1024;
 
@@ -127,7 +130,8 @@ impl Session {
             shared.refuse(*address, Refused::Full, &format!("is not let in: {why}"));
             retry_after(Status::resource_exhausted(why), wait)
         })?;
-        info!("{peer} is attached from {address}, version {:?}", hello.software_version);
+        let version = cut(&hello.software_version, VERSION_BYTES);
+        info!("{peer} is attached from {address}, version {version:?}");
         self.send(Down::Welcome(Welcome {
             protocol_version: hello.protocol_version.min(PROTOCOL_VERSION),
             features: vec![],
@@ -315,11 +319,12 @@ impl Reader<'_> {
         shared.metrics.lines_left_out.inc_by(chunk.lines_left_out);
         if !identity.may_send(&chunk, known.as_ref()) {
             shared.metrics.foreign_lines.inc_by(chunk.entries.len() as u64);
-            if self.named.len() < MOST_NAMED && self.named.insert(chunk.pod_uid.clone()) {
-                let LogChunk { pod_namespace, pod_name, pod_uid, .. } = chunk;
+            let names = [&chunk.pod_namespace, &chunk.pod_name, &chunk.pod_uid];
+            let [namespace, pod, uid] = names.map(|name| cut(name, MAX_NAME));
+            if self.named.len() < MOST_NAMED && self.named.insert(uid.to_owned()) {
                 let peer = &identity.peer;
                 error!(
-                    "lines of the pod {pod_namespace}/{pod_name} ({pod_uid}) dropped: {peer} may not speak of it"
+                    "lines of the pod {namespace:?}/{pod:?} ({uid:?}) dropped: {peer} may not speak of it"
                 );
             }
             return;
