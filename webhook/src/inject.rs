@@ -31,6 +31,8 @@ pub const STATUS: &str = "kestrel.ai/status";
 /// Namespaces, besides the operator's own, whose pods are never changed: the
 /// cluster itself may depend on them.
 const SYSTEM_NAMESPACES: [&str; 3] = ["kube-system", "kube-public", "kube-node-lease"];
+/// Priority classes whose pods are never changed, for the same reason.
+const CRITICAL: [&str; 2] = ["system-cluster-critical", "system-node-critical"];
 
 /// What a collector is made of, the same for every pod.
 #[derive(Clone, Debug)]
@@ -113,6 +115,12 @@ fn plan<'a>(pod: &Pod, namespace: &str, settings: &'a Settings) -> Result<Plan<'
     if spec.host_network == Some(true) {
         return Err(Skip::HostNetwork);
     }
+    if spec.is_windows() {
+        return Err(Skip::Windows);
+    }
+    if let Some(name) = CRITICAL.into_iter().find(|name| spec.priority_class_name.as_deref() == Some(name)) {
+        return Err(Skip::CriticalPriority(name));
+    }
     if let Some(name) = sidecar::VOLUMES.into_iter().find(|name| spec.volume(name).is_some()) {
         return Err(Skip::VolumeName(name));
     }
@@ -175,6 +183,10 @@ mod tests {
         let sidecar = json!({"initContainers": [{"name": CONTAINER}]});
         let volume = json!({"volumes": [{"name": "kestrel-state", "emptyDir": {}}]});
         let none = || json!({});
+        let windows = json!({"os": {"name": "windows"}});
+        let windows_node = json!({"nodeSelector": {"kubernetes.io/os": "windows"}});
+        let priority = |name: &str| json!({ "priorityClassName": name });
+        let [cluster, node] = ["cluster", "node"].map(|of| priority(&format!("system-{of}-critical")));
         // Label, noted on the pod, told to its creator.
         for (annotations, spec, namespace, settings, label, noted, told) in [
             (none(), none(), "shop", settings(), "not-asked", false, false),
@@ -183,6 +195,10 @@ mod tests {
             (wish("true"), sidecar, "shop", settings(), "already-injected", false, false),
             (mirror, none(), "shop", settings(), "mirror-pod", false, true),
             (wish("true"), json!({"hostNetwork": true}), "shop", settings(), "host-network", true, true),
+            (wish("true"), windows, "shop", settings(), "windows", true, true),
+            (wish("true"), windows_node, "shop", settings(), "windows", true, true),
+            (wish("true"), cluster, "shop", settings(), "critical-priority", true, true),
+            (wish("true"), node, "shop", settings(), "critical-priority", true, true),
             (wish("true"), none(), "kube-system", settings(), "namespace", false, true),
             (wish("true"), none(), "kestrel-ai", settings(), "namespace", false, true),
             (wish("true"), volume, "shop", settings(), "volume-name", true, true),
@@ -193,6 +209,17 @@ mod tests {
             assert_eq!(skip.label(), label);
             assert_eq!(verdict.patch.len(), usize::from(noted), "{skip}");
             assert_eq!(verdict.warnings.len(), usize::from(told), "{skip}");
+        }
+    }
+
+    #[test]
+    fn other_systems_and_priorities_get_a_collector() {
+        for spec in [
+            json!({"os": {"name": "linux"}}),
+            json!({"nodeSelector": {"kubernetes.io/os": "linux", "disk": "windows"}}),
+            json!({"priorityClassName": "shop-critical"}),
+        ] {
+            assert_eq!(judge(&pod(&wish("true"), spec), "shop", &settings()).skipped, None);
         }
     }
 

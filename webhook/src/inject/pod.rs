@@ -25,12 +25,20 @@ struct Metadata {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Spec {
     pub(super) host_network: Option<bool>,
+    os: Option<Os>,
+    node_selector: Option<BTreeMap<String, String>>,
+    pub(super) priority_class_name: Option<String>,
     pub(super) volumes: Option<Vec<Volume>>,
     pub(super) init_containers: Option<Vec<Container>>,
     containers: Option<Vec<Container>>,
     pub(super) security_context: Option<SecurityContext>,
     /// Resources of the pod as a whole, which its containers share.
     pub(super) resources: Option<Value>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Os {
+    name: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -101,6 +109,13 @@ impl Pod {
 }
 
 impl Spec {
+    /// Whether the pod says that it is for Windows nodes.
+    pub(super) fn is_windows(&self) -> bool {
+        let named = self.os.as_ref().map(|os| os.name.as_str());
+        let selected = self.node_selector.as_ref().and_then(|labels| labels.get("kubernetes.io/os"));
+        named.or(selected.map(String::as_str)) == Some("windows")
+    }
+
     pub(super) fn volume(&self, name: &str) -> Option<&Volume> {
         self.volumes().iter().find(|volume| volume.name == name)
     }

@@ -19,6 +19,11 @@ pub enum Skip {
     Mirror,
     /// The pod shares its node's network.
     HostNetwork,
+    /// The pod is for Windows nodes, where neither the collector's image runs nor
+    /// its security context is valid.
+    Windows,
+    /// The pod is of this priority class: the cluster itself may depend on it.
+    CriticalPriority(&'static str),
     /// Pods of this namespace are never changed.
     Namespace(String),
     /// The pod has a volume of this name, which the sidecar needs.
@@ -37,6 +42,8 @@ impl Skip {
             Self::AlreadyInjected => "already-injected",
             Self::Mirror => "mirror-pod",
             Self::HostNetwork => "host-network",
+            Self::Windows => "windows",
+            Self::CriticalPriority(_) => "critical-priority",
             Self::Namespace(_) => "namespace",
             Self::VolumeName(_) => "volume-name",
             Self::NoLinkAuthority => "no-link-authority",
@@ -52,7 +59,12 @@ impl Skip {
     /// changed, and pods of excluded namespaces are left as they are.
     pub(super) fn may_be_noted(&self) -> bool {
         match self {
-            Self::UnclearWish(_) | Self::HostNetwork | Self::VolumeName(_) | Self::NoLinkAuthority => true,
+            Self::UnclearWish(_)
+            | Self::HostNetwork
+            | Self::Windows
+            | Self::CriticalPriority(_)
+            | Self::VolumeName(_)
+            | Self::NoLinkAuthority => true,
             Self::NotAsked | Self::AlreadyInjected | Self::Mirror | Self::Namespace(_) => false,
         }
     }
@@ -75,6 +87,10 @@ impl fmt::Display for Skip {
             Self::Mirror => f.write_str("a static pod cannot be changed through the API server"),
             Self::HostNetwork => {
                 f.write_str("the pod uses its node's network (hostNetwork), where no collector is injected")
+            }
+            Self::Windows => f.write_str("the pod is for Windows nodes, where the collector does not run"),
+            Self::CriticalPriority(name) => {
+                write!(f, "pods of priority class {name} are never given a collector")
             }
             Self::Namespace(name) => write!(f, "pods of namespace {name} are never changed"),
             Self::VolumeName(name) => {
