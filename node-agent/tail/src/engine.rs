@@ -42,7 +42,8 @@ const MOST_PROBLEMS: usize = 100;
 /// Which lines of a container are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
-    /// Those that name a severity of at least [`Level::Warn`].
+    /// Those that name a severity of at least [`Level::Warn`], with the lines
+    /// that follow them and name none.
     Errors,
     /// Every line.
     All,

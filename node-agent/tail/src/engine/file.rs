@@ -12,7 +12,12 @@ use crate::{
     identity::{self, FileId},
     position::Ledger,
     read::{self, Reader},
+    severity::Level,
 };
+
+/// The most records kept after an error or warning because they name no level
+/// of their own, as the lines of a stack trace do not.
+const FOLLOWING: u32 = 50;
 
 /// What is the same file under any name, as long as it is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +49,9 @@ pub(super) struct Tracked {
     pub(super) ledger: Ledger,
     /// Records that the policy left out since the last chunk.
     pub(super) left_out: u64,
+    /// So many more records without a level of their own belong to one that
+    /// was kept.
+    pub(super) following: u32,
     /// The end of a record that is waited for.
     pub(super) unfinished: Option<Unfinished>,
     /// Bytes in the file, unpacked.
@@ -78,6 +86,7 @@ impl Tracked {
             id: None,
             ledger: Ledger::default(),
             left_out: 0,
+            following: 0,
             unfinished: None,
             size,
             changed: now,
@@ -109,6 +118,7 @@ impl Tracked {
         self.emptied = self.id.take().or(self.emptied);
         self.ledger = Ledger::default();
         self.left_out = 0;
+        self.following = 0;
         self.unfinished = None;
     }
 
@@ -164,6 +174,17 @@ impl Tracked {
         lost
     }
 
+    /// Whether the next record, of this level, is one of [`super::Policy::Errors`].
+    pub(super) fn is_kept(&mut self, level: Option<Level>) -> bool {
+        let left = match level {
+            Some(level) if level >= Level::Warn => Some(FOLLOWING),
+            Some(_) => None,
+            None => self.following.checked_sub(1),
+        };
+        self.following = left.unwrap_or(0);
+        left.is_some()
+    }
+
     /// Its identity, or if it was emptied and has none yet, the one until then.
     pub(super) fn last_id(&self) -> Option<FileId> {
         self.id.or(self.emptied)
@@ -183,6 +204,7 @@ impl Tracked {
     pub(super) fn reread(&mut self, back: impl FnOnce(&mut Ledger) -> bool) {
         if back(&mut self.ledger) {
             self.left_out = 0;
+            self.following = 0;
             self.unfinished = None;
         }
     }

@@ -151,6 +151,7 @@ impl Engine {
                     let known = series.files.remove(twin);
                     let file = &mut series.files[if twin < at { at - 1 } else { at }];
                     (file.ledger, file.left_out) = (known.ledger, known.left_out);
+                    file.following = known.following;
                     file.id = known.id;
                     continue;
                 }

@@ -6,7 +6,7 @@ use super::{Engine, MOST_IN_FLIGHT, PATIENCE, Policy, Record, Stats, add, file::
 use crate::{
     identity::FileId,
     read::{READ, Reader, WINDOW},
-    severity::{self, Level},
+    severity,
     split::{self, Format, Raw, Splitter},
     text::clean,
 };
@@ -108,6 +108,7 @@ impl Task<'_> {
         let mut entries = 0;
         let mut left_out = 0;
         let mut used = 0;
+        let mut flow = ControlFlow::Continue(());
         for want in [READ, WINDOW] {
             let window = if file.packed {
                 self.reader.packed(&file.file, start, want)?
@@ -119,15 +120,16 @@ impl Task<'_> {
             used = self.splitter.split(self.format, window.bytes, unfinished, |raw| {
                 count(self.stats, &raw);
                 let level = severity::level(raw.content);
-                if self.policy == Policy::Errors && level < Some(Level::Warn) {
+                if self.policy == Policy::Errors && !file.is_kept(level) {
                     left_out += 1;
-                    return ControlFlow::Continue(());
+                    return flow;
                 }
                 entries += 1;
                 let text = clean(raw.content);
                 self.stats.cleaned += u64::from(matches!(text, std::borrow::Cow::Owned(_)));
                 let end = u32::try_from(raw.end).unwrap_or(u32::MAX);
-                emit(Record { timestamp: raw.timestamp, text: &text, level, end })
+                flow = emit(Record { timestamp: raw.timestamp, text: &text, level, end });
+                flow
             });
             if file.packed && window.at_end && used == window.bytes.len() {
                 file.set_size(start + used as u64);
