@@ -1,7 +1,13 @@
 //! The serving end: a listener whose handshakes cost others nothing, and a
 //! certificate that can be replaced under it.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use arc_swap::ArcSwapOption;
 use rustls::{
@@ -22,6 +28,9 @@ use tracing::{debug, warn};
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Handshakes under way at once; more wait in the kernel's queue.
 const HANDSHAKES: usize = 256;
+/// Handshakes of one address under way at once when half of all places are
+/// taken, so that nobody's silent connections keep everybody out.
+const HANDSHAKES_OF_ONE: usize = 16;
 /// Pause after an accept error such as EMFILE, which would else spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
@@ -66,6 +75,7 @@ pub async fn accept(
 ) {
     let handshakes = TaskTracker::new();
     let permits = Arc::new(Semaphore::new(HANDSHAKES));
+    let mut peers = Peers::default();
     let acceptor = TlsAcceptor::from(config);
     loop {
         let next = async {
@@ -85,17 +95,26 @@ pub async fn accept(
                 continue;
             }
         };
-        let (acceptor, accepted, refused) = (acceptor.clone(), accepted.clone(), refused.clone());
+        let scarce = permits.available_permits() < HANDSHAKES / 2;
+        let Some(place) = peers.place(peer.ip().to_canonical(), scarce) else {
+            refused(peer, format!("has {HANDSHAKES_OF_ONE} TLS handshakes under way already"));
+            continue;
+        };
+        let (acceptor, accepted, refused, drain) =
+            (acceptor.clone(), accepted.clone(), refused.clone(), drain.clone());
         handshakes.spawn(async move {
-            let _permit = permit;
+            let _places = (permit, place);
             let _best_effort = stream.set_nodelay(true);
-            match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-                Ok(Ok(stream)) => {
+            let handshake = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream));
+            match drain.run_until_cancelled(handshake).await {
+                // Nobody is served any more.
+                None => {}
+                Some(Ok(Ok(stream))) => {
                     // The receiver is gone only while the server ends.
                     let _ended = accepted.send((stream, peer)).await;
                 }
-                Ok(Err(error)) => refused(peer, handshake_problem(&error)),
-                Err(_) => refused(peer, "did not complete the TLS handshake in 10 s".to_owned()),
+                Some(Ok(Err(error))) => refused(peer, handshake_problem(&error)),
+                Some(Err(_)) => refused(peer, "did not complete the TLS handshake in 10 s".to_owned()),
             }
         });
     }
@@ -105,10 +124,77 @@ pub async fn accept(
     debug!("listener closed");
 }
 
+/// Handshakes under way, by the address they come from.
+#[derive(Default)]
+struct Peers(HashMap<IpAddr, Arc<()>>);
+
+impl Peers {
+    /// A place for a handshake of `address`, held until it is dropped; `None`
+    /// if places are `scarce` and `address` has its share.
+    fn place(&mut self, address: IpAddr, scarce: bool) -> Option<Arc<()>> {
+        if self.0.len() >= HANDSHAKES {
+            self.0.retain(|_, places| Arc::strong_count(places) > 1);
+        }
+        let places = self.0.entry(address).or_default();
+        // One count is the map's own.
+        (!scarce || Arc::strong_count(places) <= HANDSHAKES_OF_ONE).then(|| Arc::clone(places))
+    }
+}
+
 fn handshake_problem(error: &io::Error) -> String {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         Some(rustls::Error::InvalidMessage(_)) => "does not speak TLS (plain text?)".to_owned(),
         Some(other) => format!("failed the TLS handshake: {other}"),
         None => format!("failed the TLS handshake: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt as _;
+
+    use super::*;
+
+    #[test]
+    fn when_places_are_scarce_an_address_has_no_more_than_its_share() {
+        let mut peers = Peers::default();
+        let [one, other] = [1, 2].map(|last| IpAddr::from([10, 0, 0, last]));
+        let mut held: Vec<_> = (0..2 * HANDSHAKES_OF_ONE).map(|_| peers.place(one, false).unwrap()).collect();
+        assert!(peers.place(one, true).is_none());
+        assert!(peers.place(other, true).is_some());
+        held.truncate(HANDSHAKES_OF_ONE - 1);
+        held.extend(peers.place(one, true));
+        assert_eq!(held.len(), HANDSHAKES_OF_ONE);
+        assert!(peers.place(one, true).is_none());
+        for number in 0..2 * HANDSHAKES as u32 {
+            peers.place(IpAddr::from(number.to_be_bytes()), true);
+        }
+        assert!(
+            peers.0.len() <= HANDSHAKES && peers.place(one, true).is_none(),
+            "who holds places is remembered"
+        );
+    }
+
+    #[tokio::test]
+    async fn silent_connections_keep_nobody_out_and_do_not_delay_the_drain() {
+        crate::tls::install_provider();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let drain = CancellationToken::new();
+        let (sender, _accepted) = mpsc::channel(1);
+        let (problems, mut refused) = mpsc::unbounded_channel();
+        let refuse = move |_peer, why| problems.send(why).unwrap();
+        let config = config(Arc::default(), &[]);
+        let server = tokio::spawn(accept(listener, config, drain.clone(), sender, refuse));
+        let mut silent = Vec::new();
+        for _ in 0..HANDSHAKES / 2 {
+            silent.push(TcpStream::connect(address).await.unwrap());
+        }
+        let mut one_more = TcpStream::connect(address).await.unwrap();
+        assert_eq!(one_more.read(&mut [0]).await.unwrap(), 0, "closed at once");
+        assert!(refused.recv().await.unwrap().contains("under way already"));
+        drain.cancel();
+        server.await.unwrap();
+        assert!(refused.recv().await.is_none(), "no handshake ran into its timeout");
     }
 }
