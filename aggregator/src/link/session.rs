@@ -45,6 +45,9 @@ const PROTOCOL_VERSION: u32 = 1;
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// A peer that does not read gets this long to take the reason of the end.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
+/// A peer that does not read for this time is detached: what it sent keeps room
+/// from others until it has its answers.
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// Batches of one stream that may wait for their answer. Beyond it the peer is
 /// not read, and so makes larger batches.
 const MOST_UNANSWERED: usize = 8192;
@@ -184,7 +187,7 @@ impl Session {
                     };
                     self.shared.metrics.batches.get_or_create(&label).inc();
                     for answer in open.settle(id, outcome) {
-                        self.answers.send(Ok(answer)).await.map_err(|_| gone())?;
+                        self.answer(answer).await?;
                     }
                 }
             }
@@ -192,7 +195,14 @@ impl Session {
     }
 
     async fn send(&self, message: Down) -> Result<(), Status> {
-        self.answers.send(Ok(AggregatorMessage { message: Some(message) })).await.map_err(|_| gone())
+        self.answer(AggregatorMessage { message: Some(message) }).await
+    }
+
+    async fn answer(&self, message: AggregatorMessage) -> Result<(), Status> {
+        match timeout(SEND_TIMEOUT, self.answers.send(Ok(message))).await {
+            Ok(sent) => sent.map_err(|_| gone()),
+            Err(_) => Err(Status::deadline_exceeded("it does not read what it is sent")),
+        }
     }
 }
 
