@@ -21,6 +21,9 @@ pub(super) const MAX_BYTES: usize = 4 * 1024 * 1024;
 /// lines with their times needs less.
 pub(super) const MAX_DECODED_BYTES: usize = 96 * 1024 * 1024;
 
+/// No batch has more chunks: each is looked up, and may become a message.
+const MAX_CHUNKS: usize = 4096;
+
 /// Why a batch is no batch.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Invalid {
@@ -47,6 +50,9 @@ pub(super) enum Invalid {
     /// It holds so many empty things that it would fill the memory.
     #[error("would need {0} bytes of memory of the {MAX_DECODED_BYTES} that are allowed")]
     TooMany(usize),
+    /// It has too many chunks.
+    #[error("has {0} chunks of the {MAX_CHUNKS} that are allowed")]
+    Chunks(usize),
 }
 
 /// Decompressed content whose cost in memory is known.
@@ -111,6 +117,9 @@ fn decoded_bytes(content: &[u8]) -> Result<usize, Invalid> {
             Ok(())
         })
     })?;
+    if chunks > MAX_CHUNKS {
+        return Err(Invalid::Chunks(chunks));
+    }
     let elements = chunks * size_of::<LogChunk>() + entries * size_of::<LogEntry>() + ends * size_of::<u32>();
     Ok(content.len() + 2 * elements)
 }
@@ -176,6 +185,7 @@ mod tests {
         let bytes = content(10).encode_to_vec();
         let bomb = vec![0; MAX_BYTES + 1];
         let empty_entries = LogChunk { entries: vec![LogEntry::default(); 330_000], ..Default::default() };
+        let many = BatchContent { logs: vec![LogChunk::default(); MAX_CHUNKS + 1] };
         let mut damaged = zstd(&bytes, bytes.len());
         damaged.payload = damaged.payload.slice(1..);
         let other = Batch { compression: 9, ..plain(bytes.clone()) };
@@ -190,6 +200,7 @@ mod tests {
             (plain(vec![0x0a, 0x7f]), "ends within a field"),
             (plain(b"no protobuf at all".to_vec()), "can't be decoded"),
             (plain(BatchContent { logs: vec![empty_entries] }.encode_to_vec()), "bytes of memory"),
+            (plain(many.encode_to_vec()), "has 4097 chunks"),
         ] {
             let refusal = Content::of(batch).and_then(Content::decode).unwrap_err();
             assert!(refusal.to_string().contains(words), "{refusal}");

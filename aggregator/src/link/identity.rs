@@ -14,6 +14,9 @@ pub(super) const AUDIENCE: &str = "kestrel-agent-link";
 /// No name of a Kubernetes object is longer, in bytes.
 pub(super) const MAX_NAME: usize = 253;
 
+/// No name of a container is longer, in bytes.
+const MAX_CONTAINER_NAME: usize = 63;
+
 /// What a token proves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Identity {
@@ -148,11 +151,16 @@ impl Peer {
 
 impl Identity {
     /// Whether this peer may send `chunk`, whose pod is `known` to the API server.
+    /// Nobody may send what names no possible pod or container.
     ///
     /// A node's agent may speak of a pod that the API server does not know (any
     /// more): lines outlive their pod's object.
     pub(super) fn may_send(&self, chunk: &LogChunk, known: Option<&Known>) -> bool {
         let is = |namespace: &str, pod: &str| chunk.pod_namespace == namespace && chunk.pod_name == pod;
+        let names = [&chunk.pod_namespace, &chunk.pod_name, &chunk.pod_uid];
+        if chunk.container_name.len() > MAX_CONTAINER_NAME || names.iter().any(|name| name.len() > MAX_NAME) {
+            return false;
+        }
         match &self.peer {
             Peer::Agent { node } => {
                 known.is_none_or(|known| *known.node == **node && is(&known.info.namespace, &known.info.name))
@@ -298,6 +306,10 @@ mod tests {
         assert!(!agent.may_send(&chunk("p", "u"), Some(&known("n2"))), "a pod of another node");
         assert!(!agent.may_send(&chunk("q", "u"), Some(&known("n1"))), "another name");
         assert!(agent.may_send(&chunk("p", "gone"), None));
+        assert!(!agent.may_send(&chunk("p", &"u".repeat(MAX_NAME + 1)), None), "no UID");
+        let container_name = "c".repeat(MAX_CONTAINER_NAME + 1);
+        let impossible = LogChunk { container_name, ..chunk("p", "u") };
+        assert!(!sidecar().may_send(&impossible, None), "no container");
         assert!(sidecar().may_send(&chunk("p", "u"), None));
         assert!(!sidecar().may_send(&chunk("p", "v"), None), "another UID");
         assert!(!sidecar().may_send(&chunk("q", "u"), None), "another name");

@@ -57,7 +57,8 @@ const MAX_REPORT_BYTES: usize = 64 * 1024;
 const MOST_NAMED: usize = 32;
 /// A version is shown up to this number of bytes.
 const VERSION_BYTES: usize = 64;
-/// Containers whose lines are counted, before those of forgotten pods are dropped.
+/// Containers whose lines are counted. Beyond it those of forgotten pods are
+/// dropped, and all if that is not enough.
 const MOST_COUNTED: usize = 1024;
 
 /// What goes to the peer.
@@ -342,6 +343,9 @@ impl Reader<'_> {
         shared.metrics.lines.inc_by(chunk.entries.len() as u64);
         if self.lines.len() >= MOST_COUNTED {
             self.lines.retain(|(uid, _), _| shared.pods.node_of(uid).is_some());
+        }
+        if self.lines.len() >= MOST_COUNTED {
+            self.lines.clear();
         }
         let lines = self.lines.entry((chunk.pod_uid.clone(), chunk.container_name.clone())).or_default();
         for message in pod_logs(chunk, known.as_ref(), &identity.node, lines, Timestamp::now()) {
