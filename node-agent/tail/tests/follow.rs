@@ -218,6 +218,18 @@ fn a_packed_file_takes_over_what_is_in_flight_in_the_plain_one() {
 }
 
 #[test]
+fn a_file_that_was_packed_before_it_was_read_is_read_once() {
+    let mut bench = Bench::pods();
+    bench.append(LIVE, "");
+    assert!(bench.read().is_empty());
+    bench.append(LIVE, &cri(0..10));
+    bench.rename(LIVE, ROTATED);
+    bench.append(LIVE, "");
+    bench.pack(ROTATED);
+    assert_eq!(bench.read(), numbered(0..10));
+}
+
+#[test]
 fn a_reused_inode_is_another_file() {
     let mut bench = Bench::files("*.log");
     bench.append("a.log", "line 0\n");

@@ -141,6 +141,12 @@ impl Engine {
             if series.files[at].is_new_generation(head) {
                 continue;
             }
+            // Nothing of it was read before it was packed: the packed one is.
+            let mut packs = series.files.iter().filter(|other| other.packed).filter_map(|other| other.id);
+            if !packed && !series.files[at].listed && packs.any(|id| id.head == head) {
+                series.files.remove(at);
+                continue;
+            }
             // A packed file goes on where the plain one that it was made of was:
             // that one is not needed any more.
             let twin = series.files.iter().position(|other| {
