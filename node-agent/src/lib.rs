@@ -6,7 +6,6 @@
 pub mod agent;
 pub mod config;
 pub mod host;
-pub mod limits;
 pub mod metrics;
 pub mod pods;
 pub mod story;

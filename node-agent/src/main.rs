@@ -3,11 +3,12 @@
 use std::{process::ExitCode, time::Duration};
 
 use kestrel_link::connection::Link;
-use kestrel_node_agent::{agent::Agent, config::Config, host, limits, metrics::Metrics};
+use kestrel_node_agent::{agent::Agent, config::Config, host, metrics::Metrics};
 use kestrel_runtime::{
     admin::{AdminPort, Readiness},
     config::Environment,
     daemon::Daemon,
+    limits,
     telemetry::{self, Format},
     tls,
 };

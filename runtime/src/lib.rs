@@ -6,6 +6,7 @@ pub mod admin;
 pub mod backoff;
 pub mod config;
 pub mod daemon;
+pub mod limits;
 pub mod service_account;
 pub mod telemetry;
 pub mod tls;

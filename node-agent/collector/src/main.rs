@@ -14,6 +14,7 @@ use kestrel_link::connection::Link;
 use kestrel_runtime::{
     config::Environment,
     daemon::Daemon,
+    limits,
     telemetry::{self, Format},
     tls,
 };
@@ -30,6 +31,7 @@ async fn main() -> ExitCode {
         // A wrong filter is no reason to end, and there is no log to say it in.
         let _best_effort = writeln!(io::stderr(), "{problem:#}; this log stays empty");
     }
+    limits::raise_open_files();
     let mut daemon = Daemon::new();
     let drain = daemon.drain();
     match Config::read(&Environment) {

@@ -78,7 +78,10 @@ impl Pod {
     }
 
     fn start(&self) -> Process {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_kestrel-collector"));
+        self.run(Command::new(env!("CARGO_BIN_EXE_kestrel-collector")))
+    }
+
+    fn run(&self, mut command: Command) -> Process {
         command.env_clear().envs(self.environment.iter().map(|(name, value)| (name, value)));
         Process(command.stderr(Stdio::piped()).spawn().unwrap())
     }
@@ -175,6 +178,23 @@ async fn what_could_not_be_handed_over_is_told_at_the_end() {
     process.ask_to_end();
     process.says("0 lines were sent, but 8 bytes could not be handed over within 8 s").await;
     assert_eq!(process.ends().await, Some(0));
+}
+
+#[tokio::test]
+async fn few_open_files_are_made_the_most_of() {
+    let mut aggregator = Aggregator::start().await;
+    let pod = Pod::new(&aggregator.endpoint, &aggregator.authority_pem);
+    for number in 0..30 {
+        fs::write(pod.directory.path().join(format!("data/{number}.log")), "one\n").unwrap();
+    }
+    let mut command = Command::new("/bin/sh");
+    let limited = "ulimit -S -n 70 && ulimit -H -n 80 && exec \"$0\"";
+    command.args(["-c", limited, env!("CARGO_BIN_EXE_kestrel-collector")]);
+    let mut process = pod.run(command);
+    process.says("not followed: 16 files are open already").await;
+    let mut stream = aggregator.accept(CREDIT).await;
+    stream.pod("ns", "web", "1-1", LogPolicy::All).await;
+    assert_eq!(stream.lines(16).await, ["one"; 16]);
 }
 
 #[tokio::test]

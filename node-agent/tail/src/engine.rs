@@ -12,6 +12,8 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use rustix::process::{Resource, getrlimit};
+
 use crate::{
     discover::{Change, Origin, Source, Tree},
     identity::FileId,
@@ -35,6 +37,9 @@ const MOST_IN_FLIGHT: usize = 50_000;
 
 /// The most files followed at once.
 const MOST_FILES: usize = 20_000;
+
+/// Descriptors that files leave to their owner: connection, token, positions.
+const SPARE_DESCRIPTORS: u64 = 64;
 
 /// The most problems kept for the report.
 const MOST_PROBLEMS: usize = 100;
@@ -151,6 +156,7 @@ pub struct Engine {
     problems: Problems,
     problems_told: Problems,
     in_flight: usize,
+    most_files: usize,
     ending: bool,
 }
 
@@ -171,6 +177,7 @@ impl Engine {
             problems: Problems::new(),
             problems_told: Problems::new(),
             in_flight: 0,
+            most_files: most_files(),
             ending: false,
         }
     }
@@ -354,6 +361,12 @@ impl Engine {
             .map(|(_, id)| *id)
             .collect()
     }
+}
+
+/// How many files may be followed within this process's limit of open ones.
+fn most_files() -> usize {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(limit.saturating_sub(SPARE_DESCRIPTORS)).map_or(MOST_FILES, |most| most.min(MOST_FILES))
 }
 
 /// Keeps a problem for the report, if that has room.

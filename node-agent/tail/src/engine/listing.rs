@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fs, io, os::unix::fs::MetadataExt as _, path::Path, time::Instant};
 
 use super::{
-    Engine, MOST_FILES, PATIENCE, PINNED_BYTES, Place, Policy, Series, add,
+    Engine, PATIENCE, PINNED_BYTES, Place, Policy, Series, add,
     file::{Inode, Tracked},
 };
 use crate::{
@@ -94,11 +94,11 @@ impl Engine {
             file.listed = true;
             return Ok(Some(file));
         }
-        if self.files() >= MOST_FILES {
+        if self.files() >= self.most_files {
             add(
                 &mut self.problems,
                 path.to_owned(),
-                format!("not followed: {MOST_FILES} files are open already"),
+                format!("not followed: {} files are open already", self.most_files),
             );
             return Ok(None);
         }
