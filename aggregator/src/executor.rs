@@ -12,7 +12,10 @@ use std::sync::Arc;
 
 use kestrel_proto::cloud::v1::stream_control_request::Request as Tool;
 use kube::Client;
-use tokio::sync::Semaphore;
+use tokio::{
+    sync::{Mutex, Semaphore},
+    time::{Instant, timeout_at},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::uplink::{
@@ -31,6 +34,8 @@ pub struct Executor {
     client: Client,
     lanes: Lanes,
     places: Arc<Semaphore>,
+    /// Whose turn it is to wait for room in a lane.
+    turn: Arc<Mutex<()>>,
     tasks: TaskTracker,
     drain: CancellationToken,
 }
@@ -39,7 +44,7 @@ impl Executor {
     /// An executor that reads with `client` and answers into `lanes`.
     pub fn new(client: Client, lanes: Lanes, drain: CancellationToken) -> Arc<Self> {
         let (places, tasks) = (Arc::new(Semaphore::new(AT_ONCE)), TaskTracker::new());
-        Arc::new(Self { client, lanes, places, tasks, drain })
+        Arc::new(Self { client, lanes, places, turn: Arc::default(), tasks, drain })
     }
 
     /// The end where requests go in.
@@ -48,7 +53,7 @@ impl Executor {
         Arc::new(move |over, request| executor.take(over, request))
     }
 
-    /// Waits for the drain and for the tasks that it ends.
+    /// Waits for the drain and until everything that was asked for is answered.
     pub async fn finish(&self) {
         self.drain.cancelled().await;
         self.tasks.close();
@@ -68,15 +73,89 @@ impl Executor {
             }
         };
         let (client, places, drain) = (self.client.clone(), Arc::clone(&self.places), self.drain.clone());
+        let turn = Arc::clone(&self.turn);
+        let deadline = Instant::now() + read::limit(&request);
         self.tasks.spawn(async move {
+            let again = request.clone();
             let work = async {
-                // Never closed, so this only waits.
-                let _place = places.acquire().await;
-                read::answer(&client, request).await
+                let Ok(place) = timeout_at(deadline, places.acquire()).await else {
+                    let why = format!("{AT_ONCE} other requests took all of its time: ask again later");
+                    return (refuse(Request::KubernetesApi(request), 504, &why), None, None);
+                };
+                let answer = read::answer(&client, request, deadline).await;
+                // Answers of the largest size would push each other out unsent.
+                let turn = turn.lock().await;
+                answers.room().await;
+                (Answer::Tool(Tool::KubernetesApiResponse(answer)), Some(place), Some(turn))
             };
-            if let Some(answer) = drain.run_until_cancelled(work).await {
-                answers.send(Answer::Tool(Tool::KubernetesApiResponse(answer)));
-            }
+            let (answer, _place, _turn) = drain.run_until_cancelled(work).await.unwrap_or_else(|| {
+                let why = "the operator is being stopped: ask again";
+                (refuse(Request::KubernetesApi(again), 503, why), None, None)
+            });
+            answers.send(answer);
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, future::pending, time::Duration};
+
+    use bytes::Bytes;
+    use http_body_util::Full;
+    use kestrel_proto::cloud::v1::{KubernetesApiRequest, KubernetesApiResponse};
+    use kube::client::Body;
+    use prost::Message as _;
+
+    use super::*;
+    use crate::uplink::{lanes::Kept, metrics::Metrics};
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_a_place_in_vain_and_who_runs_at_the_drain_is_answered() {
+        let silent =
+            async |_: http::Request<Body>| pending::<Result<http::Response<Full<Bytes>>, Infallible>>().await;
+        let client = Client::new(tower::service_fn(silent), "default");
+        let (lanes, drain) = (Lanes::new(Metrics::default()), CancellationToken::new());
+        let executor = Executor::new(client, lanes.clone(), drain.clone());
+        let ask = |timeout_seconds| {
+            let request = KubernetesApiRequest {
+                api_paths: vec!["version".to_owned()],
+                timeout_seconds,
+                ..Default::default()
+            };
+            executor.take(Over::Control, Request::KubernetesApi(request));
+        };
+        let answers = || {
+            let bodies = std::iter::from_fn(|| lanes.take(Kept::ControlAnswers))
+                .map(|(_, message)| message.on_own_stream().1);
+            bodies
+                .map(|body| KubernetesApiResponse::decode(body).unwrap().results[0].status_code)
+                .collect::<Vec<_>>()
+        };
+        for _ in 0..AT_ONCE {
+            ask(300);
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        ask(5);
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        assert_eq!(answers(), [504]);
+        drain.cancel();
+        executor.finish().await;
+        assert_eq!(answers(), [503; AT_ONCE]);
+    }
+
+    #[tokio::test]
+    async fn a_large_answer_waits_until_the_one_before_is_sent() {
+        use futures::FutureExt as _;
+        let lanes = Lanes::new(Metrics::default());
+        let lane = lanes.answers(Over::Control);
+        lane.room().await;
+        let global_error_message = "x".repeat(8 << 20);
+        let answer = KubernetesApiResponse { global_error_message, ..Default::default() };
+        lane.send(Answer::Tool(Tool::KubernetesApiResponse(answer)));
+        let mut room = std::pin::pin!(lane.room());
+        assert!((&mut room).now_or_never().is_none());
+        lanes.take(Kept::ControlAnswers).unwrap();
+        room.await;
     }
 }

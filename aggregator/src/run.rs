@@ -70,7 +70,10 @@ pub async fn start(config: Config) -> anyhow::Result<Daemon> {
             Ok(())
         }
     });
+    let answered = CancellationToken::new();
+    let all_answered = answered.clone().drop_guard();
     daemon.spawn("executor", async move {
+        let _all_answered = all_answered;
         executor.finish().await;
         Ok(())
     });
@@ -78,7 +81,7 @@ pub async fn start(config: Config) -> anyhow::Result<Daemon> {
         let drain = drain.clone();
         let serve_link =
             move |drain| link::serve(link, client, pods, nodes, lanes.logs(), link_metrics, drain);
-        async move { lead(election, uplink, serve_link, drain).await }
+        async move { lead(election, uplink, serve_link, drain, answered).await }
     });
     Ok(daemon)
 }
@@ -90,6 +93,7 @@ async fn lead<F: Future<Output = anyhow::Result<()>>>(
     uplink: Uplink,
     serve_link: impl FnOnce(CancellationToken) -> F,
     drain: CancellationToken,
+    answered: CancellationToken,
 ) -> anyhow::Result<()> {
     let leadership = match &election {
         None => None,
@@ -101,7 +105,8 @@ async fn lead<F: Future<Output = anyhow::Result<()>>>(
     let quiet = CancellationToken::new();
     let work = async {
         let uplink = async {
-            uplink.run(&drain).await;
+            // Not before the last answers are in their lanes.
+            uplink.run(&answered).await;
             Ok(())
         };
         tokio::try_join!(uplink, serve_link(drain.clone()))?;

@@ -20,27 +20,35 @@ const ANSWER_BYTES: usize = 8 * 1024 * 1024;
 /// No more of one answer of the API server is read.
 const READ_BYTES: usize = ANSWER_BYTES;
 /// Paths in one request; with more, the shares would be of no use.
-const PATHS: usize = 100;
+pub(crate) const PATHS: usize = 100;
 /// A path, and a sentence of the API server, is echoed up to here.
-const TEXT_BYTES: usize = 4 * 1024;
+pub(crate) const TEXT_BYTES: usize = 4 * 1024;
 /// For a batch that names no time.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 /// For a batch that names too much time.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Runs the GETs of `request` one after another.
-pub(crate) async fn answer(client: &Client, request: KubernetesApiRequest) -> KubernetesApiResponse {
-    let KubernetesApiRequest { request_id, api_paths, timeout_seconds } = request;
+/// How long `request` may take, from its arrival.
+pub(crate) fn limit(request: &KubernetesApiRequest) -> Duration {
+    match u64::try_from(request.timeout_seconds) {
+        Ok(seconds @ 1..) => Duration::from_secs(seconds).min(LONGEST_TIMEOUT),
+        _ => DEFAULT_TIMEOUT,
+    }
+}
+
+/// Runs the GETs of `request` one after another, until the `deadline`.
+pub(crate) async fn answer(
+    client: &Client,
+    request: KubernetesApiRequest,
+    deadline: Instant,
+) -> KubernetesApiResponse {
+    let limit = limit(&request);
+    let KubernetesApiRequest { request_id, api_paths, .. } = request;
     if api_paths.len() > PATHS {
         let global_error_message =
             format!("{} paths in one request are too many: at most {PATHS}", api_paths.len());
         return KubernetesApiResponse { request_id, results: Vec::new(), global_error_message };
     }
-    let limit = match u64::try_from(timeout_seconds) {
-        Ok(seconds @ 1..) => Duration::from_secs(seconds).min(LONGEST_TIMEOUT),
-        _ => DEFAULT_TIMEOUT,
-    };
-    let deadline = Instant::now() + limit;
     let share = ANSWER_BYTES / api_paths.len().max(1);
     let mut results = Vec::with_capacity(api_paths.len());
     for path in api_paths {
@@ -90,7 +98,7 @@ impl Outcome {
 }
 
 /// Shortens a text to at most `bytes`, between two characters.
-fn cut(text: &mut String, bytes: usize) {
+pub(crate) fn cut(text: &mut String, bytes: usize) {
     text.truncate(text.floor_char_boundary(bytes));
 }
 
@@ -199,7 +207,8 @@ mod tests {
     async fn ask(paths: &[&str], timeout_seconds: i32) -> Vec<KubernetesApiResult> {
         let api_paths = paths.iter().map(ToString::to_string).collect();
         let request = KubernetesApiRequest { request_id: "r".to_owned(), api_paths, timeout_seconds };
-        let answer = answer(&client(), request).await;
+        let deadline = Instant::now() + limit(&request);
+        let answer = answer(&client(), request, deadline).await;
         assert_eq!(answer.request_id, "r");
         answer.results
     }

@@ -8,19 +8,35 @@ use kestrel_proto::cloud::v1::{
     YamlManifest, YamlValidationResult, stream_control_request::Request as Tool,
 };
 
+use super::read::{PATHS, TEXT_BYTES, cut};
 use crate::uplink::{Answer, Request};
 
 /// The exit code of a shell for a command that it may not run.
 const NOT_EXECUTED: i32 = 126;
+/// What etcd stores of one object; no policy is larger.
+const MANIFEST_BYTES: usize = 1536 * 1024;
 
 /// The answer to `request` that says `why` in each place where a reader may look.
-/// `status` is an HTTP code.
+/// `status` is an HTTP code. Of a huge request only as much is echoed as surely
+/// fits into an answer.
 pub(crate) fn refuse(request: Request, status: i32, why: &str) -> Answer {
     let why = || why.to_owned();
-    let manifests = |manifests: Vec<YamlManifest>| manifests.into_iter().map(|manifest| manifest.manifest_id);
+    let echo = |mut text: String| {
+        cut(&mut text, TEXT_BYTES);
+        text
+    };
+    let parts = |parts: Vec<String>| parts.into_iter().take(PATHS).map(echo);
+    let manifests = |manifests: Vec<YamlManifest>| {
+        manifests.into_iter().take(PATHS).map(move |manifest| echo(manifest.manifest_id))
+    };
     Answer::Tool(match request {
         Request::NetworkPolicy(policy) => {
-            let verdict = NetworkPolicyWithError { error_message: why(), ..policy };
+            let NetworkPolicyWithError { network_policy, policy_id, .. } = policy;
+            // A manifest that is cut would be another manifest.
+            let network_policy =
+                if network_policy.len() > MANIFEST_BYTES { String::new() } else { network_policy };
+            let policy_id = echo(policy_id);
+            let verdict = NetworkPolicyWithError { network_policy, error_message: why(), policy_id };
             return Answer::Policy(NetworkPoliciesWithErrors { policies: vec![verdict] });
         }
         Request::KubernetesApi(request) => {
@@ -31,8 +47,8 @@ pub(crate) fn refuse(request: Request, status: i32, why: &str) -> Answer {
                 ..Default::default()
             };
             Tool::KubernetesApiResponse(KubernetesApiResponse {
-                request_id: request.request_id,
-                results: request.api_paths.into_iter().map(result).collect(),
+                request_id: echo(request.request_id),
+                results: parts(request.api_paths).map(result).collect(),
                 global_error_message: why(),
             })
         }
@@ -44,8 +60,8 @@ pub(crate) fn refuse(request: Request, status: i32, why: &str) -> Answer {
                 ..Default::default()
             };
             Tool::ShellCommandResponse(ShellCommandResponse {
-                request_id: request.request_id,
-                results: request.commands.into_iter().map(result).collect(),
+                request_id: echo(request.request_id),
+                results: parts(request.commands).map(result).collect(),
                 global_error_message: why(),
             })
         }
@@ -57,7 +73,7 @@ pub(crate) fn refuse(request: Request, status: i32, why: &str) -> Answer {
                 ..Default::default()
             };
             Tool::YamlDryRunResponse(YamlDryRunResponse {
-                request_id: request.request_id,
+                request_id: echo(request.request_id),
                 results: manifests(request.yaml_manifests).map(result).collect(),
                 global_error_message: why(),
             })
@@ -70,30 +86,30 @@ pub(crate) fn refuse(request: Request, status: i32, why: &str) -> Answer {
                 ..Default::default()
             };
             Tool::YamlApplyResponse(YamlApplyResponse {
-                request_id: request.request_id,
+                request_id: echo(request.request_id),
                 results: manifests(request.yaml_manifests).map(result).collect(),
                 global_error_message: why(),
             })
         }
         Request::CertificateRenewal(request) => {
             Tool::CertificateRenewalResponse(CertificateRenewalResponse {
-                request_id: request.request_id,
+                request_id: echo(request.request_id),
                 error_message: why(),
                 ..Default::default()
             })
         }
         Request::OperatorRestart(request) => Tool::OperatorRestartResponse(OperatorRestartResponse {
-            request_id: request.request_id,
+            request_id: echo(request.request_id),
             error_message: why(),
             ..Default::default()
         }),
         Request::MetricsQuery(request) => Tool::MetricsQueryResponse(MetricsQueryResponse {
-            request_id: request.request_id,
+            request_id: echo(request.request_id),
             error_message: why(),
             ..Default::default()
         }),
         Request::DatadogQuery(request) => Tool::DatadogQueryResponse(DatadogQueryResponse {
-            request_id: request.request_id,
+            request_id: echo(request.request_id),
             error_message: why(),
             status_code: status,
             ..Default::default()
@@ -103,7 +119,8 @@ pub(crate) fn refuse(request: Request, status: i32, why: &str) -> Answer {
 
 #[cfg(test)]
 mod tests {
-    use kestrel_proto::cloud::v1::{ShellCommandRequest, YamlApplyRequest};
+    use kestrel_proto::cloud::v1::{KubernetesApiRequest, ShellCommandRequest, YamlApplyRequest};
+    use prost::Message as _;
 
     use super::*;
 
@@ -140,5 +157,22 @@ mod tests {
             (verdict.policies[0].policy_id.as_str(), verdict.policies[0].error_message.as_str()),
             ("p", "no")
         );
+    }
+
+    #[test]
+    fn the_refusal_of_a_huge_request_is_small() {
+        let api_paths = vec!["x".repeat(8 * 1024); 1000];
+        let request = KubernetesApiRequest { api_paths, ..Default::default() };
+        let policy = NetworkPolicyWithError { network_policy: "x".repeat(9 << 20), ..Default::default() };
+        let Answer::Tool(Tool::KubernetesApiResponse(answer)) =
+            refuse(Request::KubernetesApi(request), 429, "no")
+        else {
+            panic!("another answer");
+        };
+        assert!(answer.encoded_len() < 1 << 20);
+        let Answer::Policy(verdict) = refuse(Request::NetworkPolicy(policy), 501, "no") else {
+            panic!("another answer")
+        };
+        assert!(verdict.encoded_len() < 1 << 20);
     }
 }

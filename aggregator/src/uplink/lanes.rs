@@ -11,7 +11,7 @@ use prometheus_client::encoding::EncodeLabelValue;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, futures::Notified};
 
 use super::{
-    message::{Answer, Message},
+    message::{Answer, MAX_MESSAGE_BYTES, Message},
     metrics::{DropReason, Kind, LaneLabel, Metrics},
     queue::{Number, Queue, Sized as _},
     receipt::Receipt,
@@ -110,7 +110,12 @@ impl Lanes {
 
     /// The oldest message that is due.
     pub(crate) fn take(&self, lane: Kept) -> Option<(Number, Message)> {
-        self.queue(lane).take()
+        let taken = self.queue(lane).take();
+        if taken.is_some() && lane.kind() == Kind::Answer {
+            // There may be room for the next answer now.
+            self.ring();
+        }
+        taken
     }
 
     /// A taken message has left the resend window.
@@ -176,6 +181,17 @@ pub enum Over {
 pub struct AnswerLane(Lanes, Kept);
 
 impl AnswerLane {
+    /// Waits until an answer of any size pushes out none that was not sent yet.
+    pub async fn room(&self) {
+        loop {
+            let changed = self.0.changed();
+            if self.0.queue(self.1).due_bytes() + MAX_MESSAGE_BYTES <= ANSWER_BYTES {
+                return;
+            }
+            changed.await;
+        }
+    }
+
     /// Adds an answer; it is kept over reconnects until it left the resend window.
     pub fn send(&self, answer: Answer) {
         // A verdict has a place on the data stream alone.

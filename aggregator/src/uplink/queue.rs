@@ -81,6 +81,11 @@ impl<M: Sized + Clone> Queue<M> {
         }
     }
 
+    /// Bytes of what is due.
+    pub(crate) fn due_bytes(&self) -> usize {
+        self.due.values().map(Sized::bytes).sum()
+    }
+
     /// Bytes of everything that is kept.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
