@@ -7,20 +7,20 @@ use bytes::{Buf, Bytes, buf::Chain};
 /// One gRPC message. HTTP/2 consumes it piece by piece as the peer's flow
 /// control and the socket take its bytes, and so tells when the last one has
 /// left the send buffer. Nothing is copied on the way.
-pub(crate) struct Chunk<F: FnOnce()> {
+pub(crate) struct Chunk<F: FnMut(usize)> {
     bytes: Chain<Bytes, Bytes>,
-    departed: Option<F>,
+    progress: F,
 }
 
-impl<F: FnOnce()> Chunk<F> {
-    /// `departed` is called once, when the last byte was consumed; never if
-    /// the message is thrown away before.
-    pub(crate) fn new(head: Bytes, body: Bytes, departed: F) -> Self {
-        Self { bytes: head.chain(body), departed: Some(departed) }
+impl<F: FnMut(usize)> Chunk<F> {
+    /// `progress` is called with the number of bytes that remain whenever some
+    /// were consumed; not if the message is thrown away.
+    pub(crate) fn new(head: Bytes, body: Bytes, progress: F) -> Self {
+        Self { bytes: head.chain(body), progress }
     }
 }
 
-impl<F: FnOnce()> Buf for Chunk<F> {
+impl<F: FnMut(usize)> Buf for Chunk<F> {
     fn remaining(&self) -> usize {
         self.bytes.remaining()
     }
@@ -35,10 +35,8 @@ impl<F: FnOnce()> Buf for Chunk<F> {
 
     fn advance(&mut self, count: usize) {
         self.bytes.advance(count);
-        if !self.bytes.has_remaining()
-            && let Some(departed) = self.departed.take()
-        {
-            departed();
+        if count > 0 {
+            (self.progress)(self.bytes.remaining());
         }
     }
 }
@@ -50,18 +48,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_byte_reports_the_departure_and_a_drop_does_not() {
-        let departures = Cell::new(0);
+    fn what_is_consumed_is_reported_and_a_drop_is_not() {
+        let (reports, rest) = (Cell::new(0), Cell::new(8));
         let chunk = || {
-            let count = || departures.set(departures.get() + 1);
-            Chunk::new(Bytes::from_static(b"head"), Bytes::from_static(b"body"), count)
+            let report = |remaining| {
+                reports.set(reports.get() + 1);
+                rest.set(remaining);
+            };
+            Chunk::new(Bytes::from_static(b"head"), Bytes::from_static(b"body"), report)
         };
         let mut sent = chunk();
         sent.advance(7);
-        assert_eq!((sent.chunk(), departures.get()), (&b"y"[..], 0));
+        assert_eq!((sent.chunk(), reports.get(), rest.get()), (&b"y"[..], 1, 1));
         assert_eq!(sent.copy_to_bytes(1), "y");
-        assert_eq!(departures.get(), 1);
+        assert_eq!((reports.get(), rest.get()), (2, 0));
         drop((sent, chunk()));
-        assert_eq!(departures.get(), 1);
+        assert_eq!(reports.get(), 2);
     }
 }

@@ -232,6 +232,12 @@ impl Life {
         self.state().fault = Some(Fault::TooManyPings);
     }
 
+    /// The peer answers PINGs, but takes nothing on a stream.
+    pub(crate) fn takes_nothing(&self, stream: &str) {
+        let reason = format!("the server takes nothing on the {stream} stream any more");
+        self.state().fault = Some(Fault::Io(reason));
+    }
+
     /// Why the connection ended.
     pub(crate) fn problem(&self, server: &str) -> Problem {
         let server = server.to_owned();

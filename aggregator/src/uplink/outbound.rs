@@ -27,9 +27,9 @@ use super::{
 };
 use crate::inventory::Mirror;
 
-type Departed = Box<dyn FnOnce() + Send>;
+type Progress = Box<dyn FnMut(usize) + Send>;
 /// The body of every request.
-pub(crate) type RequestBody = UnsyncBoxBody<Chunk<Departed>, Infallible>;
+pub(crate) type RequestBody = UnsyncBoxBody<Chunk<Progress>, Infallible>;
 
 /// What a message in the resend window stands for.
 #[derive(Debug)]
@@ -139,7 +139,7 @@ impl Outbound {
         StreamBody::new(chunks).boxed_unsync()
     }
 
-    async fn next(&self) -> Option<Chunk<Departed>> {
+    async fn next(&self) -> Option<Chunk<Progress>> {
         loop {
             let changed = self.lanes.changed();
             if self.over.is_cancelled() {
@@ -193,9 +193,9 @@ impl Outbound {
     }
 
     /// The message on its way; `None` if the stream ended since it was picked.
-    fn enter(&self, head: Bytes, body: Bytes, cargo: Cargo) -> Option<Chunk<Departed>> {
+    fn enter(&self, head: Bytes, body: Bytes, cargo: Cargo) -> Option<Chunk<Progress>> {
         let mut window = lock(&self.window);
-        let place = match window.enter(cargo) {
+        let place = match window.enter(cargo, Instant::now()) {
             Ok(place) => place,
             Err(cargo) => {
                 drop(window);
@@ -207,7 +207,8 @@ impl Outbound {
         self.metrics.window.get_or_create(&label).set(i64::try_from(window.len()).unwrap_or(i64::MAX));
         drop(window);
         let window = Arc::clone(&self.window);
-        Some(Chunk::new(head, body, Box::new(move || lock(&window).departed(place, Instant::now()))))
+        let progress = move |rest| lock(&window).progress(place, rest, Instant::now());
+        Some(Chunk::new(head, body, Box::new(progress)))
     }
 
     async fn inventory_due(&self) {

@@ -183,7 +183,9 @@ impl Attempt<'_> {
                     biased;
                     end = &mut talk => break end,
                     () = over.cancelled() => break End::Connection,
-                    _ = sweep.tick() => self.sweep(&window),
+                    _ = sweep.tick() => if let Some(end) = self.sweep(&window) {
+                        break end;
+                    },
                 }
             }
         };
@@ -280,12 +282,18 @@ impl Attempt<'_> {
         })
     }
 
-    /// Lets go what has left the resend window.
-    fn sweep(&self, window: &Mutex<Window<Cargo>>) {
-        let Some(last_read) = self.connection.life.last_read() else { return };
-        let hold = self.uplink.config.keepalive.hold();
+    /// Lets go what has left the resend window; the end if nothing leaves any
+    /// more. That ends the connection: a stream that is stuck can't be closed
+    /// alone, because HTTP/2 holds its body until there is room to send.
+    fn sweep(&self, window: &Mutex<Window<Cargo>>) -> Option<End> {
+        let last_read = self.connection.life.last_read()?;
+        let (hold, now) = (self.uplink.config.keepalive.hold(), Instant::now());
         let mut window = lock(window);
-        let left = window.leave(Instant::now(), hold, last_read);
+        if window.is_stuck(now, hold * STUCK) {
+            self.connection.life.takes_nothing(self.stream.name());
+            return Some(End::Connection);
+        }
+        let left = window.leave(now, hold, last_read);
         self.measure(&window);
         drop(window);
         for cargo in left {
@@ -295,6 +303,7 @@ impl Attempt<'_> {
                 Cargo::Inventory => {}
             }
         }
+        None
     }
 
     /// Gives back what was in the resend window of a stream that is over.
@@ -316,6 +325,8 @@ impl Attempt<'_> {
 
 /// The resend window is looked at this many times while a message is in it.
 const SWEEPS: u32 = 8;
+/// A peer that takes nothing for this many times the hold never will.
+const STUCK: u32 = 4;
 
 /// Times between attempts.
 #[derive(Clone, Copy, Debug)]

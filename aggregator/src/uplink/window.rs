@@ -20,6 +20,8 @@ pub(crate) struct Window<C> {
     entries: VecDeque<Entry<C>>,
     /// The stream is gone.
     closed: bool,
+    /// When HTTP/2 last took bytes of a message.
+    moved: Option<Instant>,
     /// Place of the first entry in the order of everything that was ever added.
     first: u64,
 }
@@ -27,31 +29,36 @@ pub(crate) struct Window<C> {
 #[derive(Debug)]
 struct Entry<C> {
     cargo: C,
+    entered: Instant,
     departed: Option<Instant>,
 }
 
 impl<C> Default for Window<C> {
     fn default() -> Self {
-        Self { entries: VecDeque::new(), closed: false, first: 0 }
+        Self { entries: VecDeque::new(), closed: false, moved: None, first: 0 }
     }
 }
 
 impl<C> Window<C> {
     /// Adds a message that is about to be sent; the answer is its place, for
-    /// [`Window::departed`].
+    /// [`Window::progress`].
     ///
     /// # Errors
     /// The cargo, when the stream is gone: nothing would resolve it here any more.
-    pub(crate) fn enter(&mut self, cargo: C) -> Result<u64, C> {
+    pub(crate) fn enter(&mut self, cargo: C, now: Instant) -> Result<u64, C> {
         if self.closed {
             return Err(cargo);
         }
-        self.entries.push_back(Entry { cargo, departed: None });
+        self.entries.push_back(Entry { cargo, entered: now, departed: None });
         Ok(self.first + self.entries.len() as u64 - 1)
     }
 
-    /// The last byte of the message at `place` has left HTTP/2's send buffer.
-    pub(crate) fn departed(&mut self, place: u64, now: Instant) {
+    /// Of the message at `place`, all but `rest` bytes have left HTTP/2's send buffer.
+    pub(crate) fn progress(&mut self, place: u64, rest: usize, now: Instant) {
+        self.moved = Some(now);
+        if rest > 0 {
+            return;
+        }
         let entry = place.checked_sub(self.first).and_then(|index| self.entries.get_mut(index as usize));
         if let Some(entry) = entry {
             entry.departed = Some(now);
@@ -71,6 +78,14 @@ impl<C> Window<C> {
             left.push(entry.cargo);
         }
         left
+    }
+
+    /// Whether the peer has taken nothing of the oldest message for `patience`.
+    pub(crate) fn is_stuck(&self, now: Instant, patience: Duration) -> bool {
+        self.entries.front().is_some_and(|Entry { entered, departed, .. }| {
+            let last = self.moved.map_or(*entered, |moved| moved.max(*entered));
+            departed.is_none() && last + patience <= now
+        })
     }
 
     /// Takes out everything, and lets nothing in any more: the stream is gone.
@@ -99,15 +114,29 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut window = Window::default();
-        let place = window.enter("first").unwrap();
-        window.enter("never departed").unwrap();
+        let place = window.enter("first", start).unwrap();
+        window.enter("never departed", start).unwrap();
         assert!(window.leave(at(100), HOLD, at(100)).is_empty(), "it is still in the send buffer");
-        window.departed(place, at(100));
+        window.progress(place, 0, at(100));
         assert!(window.leave(at(129), HOLD, at(129)).is_empty(), "too early");
         assert!(window.leave(at(200), HOLD, at(100)).is_empty(), "no sign of life since");
         assert_eq!(window.leave(at(200), HOLD, at(101)), ["first"]);
         assert_eq!(window.lose(), ["never departed"]);
-        assert_eq!(window.enter("too late"), Err("too late"));
+        assert_eq!(window.enter("too late", start), Err("too late"));
+    }
+
+    #[test]
+    fn a_message_is_stuck_when_no_byte_of_it_moves() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut window = Window::default();
+        assert!(!window.is_stuck(at(100), HOLD), "nothing to send");
+        let place = window.enter("large", at(100)).unwrap();
+        assert!(!window.is_stuck(at(129), HOLD) && window.is_stuck(at(130), HOLD));
+        window.progress(place, 1, at(130));
+        assert!(!window.is_stuck(at(159), HOLD) && window.is_stuck(at(160), HOLD));
+        window.progress(place, 0, at(160));
+        assert!(!window.is_stuck(at(300), HOLD), "it has departed");
     }
 
     proptest! {
@@ -120,13 +149,13 @@ mod tests {
             for (step, amount) in steps {
                 match step {
                     0 => {
-                        prop_assert_eq!(window.enter(added), Ok(added));
+                        prop_assert_eq!(window.enter(added, now), Ok(added));
                         departed_at.push(None);
                         added += 1;
                     }
                     1 if added > 0 => {
                         let place = amount % added;
-                        window.departed(place, now);
+                        window.progress(place, 0, now);
                         departed_at[place as usize] = Some(now);
                     }
                     2 => now += Duration::from_secs(amount),
