@@ -21,6 +21,8 @@ use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::listen::listen;
+
 /// What must be true before the process is ready, by name.
 #[derive(Clone, Default)]
 pub struct Readiness(Arc<Mutex<Vec<Condition>>>);
@@ -84,9 +86,8 @@ impl AdminPort {
         registry: Registry,
         drain: CancellationToken,
     ) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind(SocketAddr::from(([0, 0, 0, 0], port)))
-            .await
-            .with_context(|| format!("the admin port {port} (HEALTH_PORT) cannot be bound"))?;
+        let listener =
+            listen(port).with_context(|| format!("the admin port {port} (HEALTH_PORT) cannot be bound"))?;
         let state = Admin { readiness, registry: Arc::new(registry), drain: drain.clone() };
         let router = Router::new()
             .route("/livez", get(async || "ok"))

@@ -1,5 +1,5 @@
 //! What every daemon of the operator needs, and nothing of what any of them
-//! is for: configuration, telemetry, the admin port, start and drain, TLS
+//! is for: configuration, telemetry, ports, start and drain, TLS
 //! material, back-off and who the process is.
 
 pub mod admin;
@@ -7,6 +7,7 @@ pub mod backoff;
 pub mod config;
 pub mod daemon;
 pub mod limits;
+pub mod listen;
 pub mod service_account;
 pub mod telemetry;
 pub mod tls;

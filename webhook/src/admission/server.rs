@@ -9,7 +9,10 @@ use hyper_util::{
     server::conn::auto,
     service::TowerToHyperService,
 };
-use kestrel_runtime::tls::server::{self as tls, ServingCertificate};
+use kestrel_runtime::{
+    listen::listen,
+    tls::server::{self as tls, ServingCertificate},
+};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::mpsc,
@@ -52,9 +55,8 @@ impl Server {
         router: Router,
         metrics: Metrics,
     ) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind(SocketAddr::from(([0, 0, 0, 0], port)))
-            .await
-            .with_context(|| format!("port {port} (KESTREL_WEBHOOK_PORT) cannot be bound"))?;
+        let listener =
+            listen(port).with_context(|| format!("port {port} (KESTREL_WEBHOOK_PORT) cannot be bound"))?;
         Ok(Self { listener, certificate, router, metrics })
     }
 
