@@ -123,7 +123,7 @@ async fn accept(aggregator: &mut Aggregator) -> Stream {
 async fn a_pods_lines_arrive_as_its_policy_says() {
     let mut aggregator = Aggregator::start().await;
     let mut node = Node::new(&aggregator);
-    node.write("web", "1-1", &["ERROR bad", "fine"]);
+    node.write("web", "1-1", &["fine", "ERROR bad"]);
     node.write("own", "2-2", &["never named"]);
     fs::create_dir_all(node.directory.path().join("pods/kestrel-ai_agent_3-3/agent")).unwrap();
     node.start();
