@@ -27,8 +27,18 @@ fn run(name: &'static str, node: &str, account: &str, container: &Value, volumes
     Intruder(name)
 }
 
-/// A node agent that claims to run on `claimed`, with or without a token.
-fn agent(claimed: &str, token: bool) -> (Value, Value) {
+/// What an intruder has for a token.
+enum Token {
+    /// That of the pod it runs in.
+    Own,
+    /// One that no API server made.
+    Forged,
+    /// None.
+    Missing,
+}
+
+/// A node agent that claims to run on `claimed`.
+fn agent(claimed: &str, token: Token) -> (Value, Value) {
     let mut mounts = vec![
         json!({"name": "ca", "mountPath": "/etc/kestrel/link-ca"}),
         json!({"name": "logs", "mountPath": "/var/log/pods"}),
@@ -37,9 +47,17 @@ fn agent(claimed: &str, token: bool) -> (Value, Value) {
         json!({"name": "ca", "configMap": {"name": "kestrel-agent-link"}}),
         json!({"name": "logs", "emptyDir": {}}),
     ];
-    if token {
+    let own = || json!({"serviceAccountToken": {"audience": "kestrel-agent-link", "path": "token"}});
+    // Any text that is no token: the pod's name.
+    let forged =
+        || json!({"downwardAPI": {"items": [{"path": "token", "fieldRef": {"fieldPath": "metadata.name"}}]}});
+    let source = match token {
+        Token::Own => Some(own()),
+        Token::Forged => Some(forged()),
+        Token::Missing => None,
+    };
+    if let Some(source) = source {
         mounts.push(json!({"name": "token", "mountPath": "/var/run/secrets/kestrel"}));
-        let source = json!({"serviceAccountToken": {"audience": "kestrel-agent-link", "path": "token"}});
         volumes.push(json!({"name": "token", "projected": {"sources": [source]}}));
     }
     let container = json!({
@@ -75,9 +93,19 @@ fn aggregator_says(parts: &[&str]) {
 #[test]
 fn an_agent_may_not_speak_for_another_node() {
     let (here, elsewhere) = nodes();
-    let (container, volumes) = agent(&elsewhere, true);
+    let (container, volumes) = agent(&elsewhere, Token::Own);
     let _intruder = run("intruder-node", &here, "kestrel-node-agent", &container, &volumes);
     aggregator_says(&["refused", &here, &elsewhere]);
+}
+
+/// Scenario: an agent shows a token that no API server made.
+/// Guarantee: it is refused, and the log says so.
+#[test]
+fn a_forged_token_is_refused() {
+    let (here, _) = nodes();
+    let (container, volumes) = agent(&here, Token::Forged);
+    let _intruder = run("intruder-forged", &here, "kestrel-node-agent", &container, &volumes);
+    aggregator_says(&["refused", "token", "not accepted by the API server"]);
 }
 
 /// Scenario: an agent without a token.
@@ -85,7 +113,7 @@ fn an_agent_may_not_speak_for_another_node() {
 #[test]
 fn an_agent_without_a_token_is_told_what_is_missing() {
     let (here, _) = nodes();
-    let (container, volumes) = agent(&here, false);
+    let (container, volumes) = agent(&here, Token::Missing);
     let _intruder = run("intruder-tokenless", &here, "kestrel-node-agent", &container, &volumes);
     eventually("the sentence in its log", 60, || {
         let log = attempt(&["logs", "-n", OPERATOR, "intruder-tokenless"])?;
