@@ -13,7 +13,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, futures::Notified};
 use super::{
     message::{Answer, MAX_MESSAGE_BYTES, Message},
     metrics::{DropReason, Kind, LaneLabel, Metrics},
-    queue::{Number, Queue, Sized as _},
+    queue::{Number, Queue, Size as _},
     receipt::Receipt,
 };
 

@@ -76,7 +76,7 @@ impl From<Answer> for Message {
     }
 }
 
-impl queue::Sized for Message {
+impl queue::Size for Message {
     fn bytes(&self) -> usize {
         self.body.len()
     }

@@ -28,12 +28,12 @@ pub(crate) struct Evicted {
 }
 
 /// What has a size in bytes.
-pub(crate) trait Sized {
+pub(crate) trait Size {
     /// The size.
     fn bytes(&self) -> usize;
 }
 
-impl<M: Sized + Clone> Queue<M> {
+impl<M: Size + Clone> Queue<M> {
     /// An empty queue for at most `budget` bytes.
     pub(crate) fn new(budget: usize) -> Self {
         Self { due: BTreeMap::new(), taken: BTreeMap::new(), next: 0, bytes: 0, budget }
@@ -83,7 +83,7 @@ impl<M: Sized + Clone> Queue<M> {
 
     /// Bytes of what is due.
     pub(crate) fn due_bytes(&self) -> usize {
-        self.due.values().map(Sized::bytes).sum()
+        self.due.values().map(Size::bytes).sum()
     }
 
     /// Bytes of everything that is kept.
@@ -104,7 +104,7 @@ mod tests {
         bytes: usize,
     }
 
-    impl Sized for Message {
+    impl Size for Message {
         fn bytes(&self) -> usize {
             self.bytes
         }
