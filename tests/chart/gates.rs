@@ -54,11 +54,14 @@ fn the_version_can_be_given_where_the_cluster_is_not_asked() {
 
 /// A field that an API server does not know makes Helm refuse the whole chart.
 #[test]
-fn budgets_say_more_where_the_api_server_understands_it() {
+fn budgets_and_spreading_say_more_where_the_api_server_understands_it() {
     for (kubernetes, policy) in [("1.26.15", Value::Null), ("1.27.0", "AlwaysAllow".into())] {
         let objects = Objects::on(kubernetes, &[]);
         let budget = objects.get("PodDisruptionBudget", "kestrel-aggregator");
         assert_eq!(budget["spec"]["unhealthyPodEvictionPolicy"], policy, "Kubernetes {kubernetes}");
+        let pod = &objects.get("Deployment", "kestrel-aggregator")["spec"]["template"]["spec"];
+        let keys = &pod["topologySpreadConstraints"][0]["matchLabelKeys"];
+        assert_eq!(keys.is_array(), policy.is_string(), "Kubernetes {kubernetes}");
     }
 }
 

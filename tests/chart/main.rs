@@ -7,6 +7,7 @@
 mod credentials;
 mod gates;
 mod helm;
+mod monitoring;
 mod notes;
 mod rights;
 mod values;

@@ -75,6 +75,10 @@ fn misspelled_values_and_wrong_types_are_refused_by_name() {
         ("podLogs.policy=some", "'/podLogs/policy': value must be one of"),
         ("resources.limits.memory=lots", "'/resources/limits/memory'"),
         ("nodeAgent.tolerations=all", "'/nodeAgent/tolerations': got string, want array"),
+        // Credentials in it would be in the release's values and in the pod's specification.
+        ("server.proxy.url=http://me:secret@proxy:3128", "'/server/proxy/url'"),
+        ("aggregator.stateSizeLimit=much", "'/aggregator/stateSizeLimit'"),
+        ("monitoring.serviceMonitor.interval=30", "'/monitoring/serviceMonitor/interval'"),
         ("nodeAgent.runtimeSocket=containerd.sock", "'/nodeAgent/runtimeSocket'"),
     ] {
         let refusal = helm::render(&["--set", setting]).expect_err(setting);
@@ -116,11 +120,62 @@ fn a_digest_takes_the_place_of_the_tag_everywhere() {
 #[test]
 fn every_variable_is_an_agreed_one() {
     let agreed = std::fs::read_to_string(helm::repository("docs/interfaces.md")).unwrap();
-    let objects = Objects::with(&["server.tls.serverName=cloud", "nodeAgent.runtimeSocket=/run/c/c.sock"]);
+    let objects = Objects::with(&[
+        "server.tls.serverName=cloud",
+        "server.proxy.url=http://proxy:3128",
+        "server.proxy.noProxy=example.com",
+        "nodeAgent.runtimeSocket=/run/c/c.sock",
+    ]);
     for (workload, pod) in objects.pods() {
         for variable in helm::list(&pod["spec"]["containers"][0]["env"]) {
             let name = helm::text(&variable["name"]);
             assert!(agreed.contains(&format!("`{name}`")), "{workload}: {name} is not in docs/interfaces.md");
         }
     }
+}
+
+/// The kubelet evicts a pod that is over the volume's limit or its own.
+#[test]
+fn the_spool_has_at_most_half_of_what_the_pod_may_have() {
+    let objects = Objects::with(&[]);
+    let spool =
+        |objects: &Objects| objects.env("kestrel-aggregator", "KESTREL_SPOOL_BYTES").unwrap().to_owned();
+    assert_eq!(spool(&objects), (256 << 20).to_string());
+    assert_eq!(objects.env("kestrel-aggregator", "KESTREL_SPOOL_HOURS"), Some("24"));
+    let pod = &objects.get("Deployment", "kestrel-aggregator")["spec"]["template"]["spec"];
+    let state = helm::list(&pod["volumes"]).iter().find(|volume| volume["name"] == "state").unwrap();
+    assert_eq!(state["emptyDir"]["sizeLimit"], "512Mi");
+    let mount =
+        helm::list(&pod["containers"][0]["volumeMounts"]).iter().find(|mount| mount["name"] == "state");
+    assert_eq!(objects.env("kestrel-aggregator", "KESTREL_STATE_DIR"), mount.unwrap()["mountPath"].as_str());
+    for (size, ephemeral, bytes) in [
+        ("2Gi", None, 1_u64 << 30),
+        ("1.5Gi", None, 3 << 28),
+        ("100M", None, 50_000_000),
+        ("1Ti", None, 1 << 39),
+        ("512Mi", Some("100Mi"), 50 << 20),
+        ("512Mi", Some("1Gi"), 256 << 20),
+    ] {
+        let size = format!("aggregator.stateSizeLimit={size}");
+        let ephemeral = ephemeral.map(|limit| format!("resources.limits.ephemeral-storage={limit}"));
+        let settings: Vec<&str> =
+            [Some(&size), ephemeral.as_ref()].into_iter().flatten().map(|s| &**s).collect();
+        assert_eq!(spool(&Objects::with(&settings)), bytes.to_string(), "{settings:?}");
+    }
+}
+
+#[test]
+fn the_proxy_is_a_value_or_comes_whole_from_a_secret() {
+    let plain = ["server.proxy.url=http://proxy:3128", "server.proxy.noProxy=a.example\\,b.example"];
+    let objects = Objects::with(&plain);
+    assert_eq!(objects.env("kestrel-aggregator", "HTTPS_PROXY"), Some("http://proxy:3128"));
+    assert_eq!(objects.env("kestrel-aggregator", "NO_PROXY"), Some("a.example,b.example"));
+    let objects = Objects::with(&["server.proxy.url=http://ignored", "server.proxy.existingSecret=my-proxy"]);
+    let variables = helm::list(&objects.container("kestrel-aggregator")["env"]);
+    let proxies: Vec<_> = variables.iter().filter(|variable| variable["name"] == "HTTPS_PROXY").collect();
+    let [proxy] = proxies[..] else { panic!("one proxy: {proxies:?}") };
+    let reference = serde_json::json!({"secretKeyRef": {"name": "my-proxy", "key": "url"}});
+    assert_eq!(proxy["valueFrom"], reference);
+    let direct = Objects::with(&[]).container("kestrel-aggregator").to_string();
+    assert!(!direct.contains("PROXY"), "{direct}");
 }

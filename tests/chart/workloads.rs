@@ -50,6 +50,11 @@ fn the_two_deployments_are_not_root_and_spread_over_nodes() {
     for workload in ["kestrel-aggregator", "kestrel-webhook"] {
         let deployment = objects.get("Deployment", workload);
         assert_eq!(deployment["spec"]["replicas"], 2);
+        // The new one is ready before an old one ends.
+        let update = &deployment["spec"]["strategy"]["rollingUpdate"];
+        assert_eq!(update, &json!({"maxSurge": 1, "maxUnavailable": 0}));
+        // More than the 10 s that the programs give their own end.
+        assert!(deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"].as_u64() >= Some(20));
         let spec = &deployment["spec"]["template"]["spec"];
         assert_eq!(spec["securityContext"]["runAsNonRoot"], true);
         assert_eq!(spec["securityContext"]["runAsUser"], 65532);

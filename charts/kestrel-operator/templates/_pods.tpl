@@ -49,6 +49,10 @@ topologySpreadConstraints:
     labelSelector:
       matchLabels:
         {{- include "kestrel.selector" . | nindent 8 }}
+    {{- if semverCompare ">=1.27.0-0" (include "kestrel.kubeVersion" .root) }}
+    # In a roll-out the new pods are spread among themselves.
+    matchLabelKeys: [pod-template-hash]
+    {{- end }}
 {{- include "kestrel.placement" .root.Values }}
 {{- end }}
 
@@ -142,4 +146,21 @@ readinessProbe:
   configMap:
     name: kestrel-agent-link
     optional: true
+{{- end }}
+
+{{/* A quantity of storage in bytes. */}}
+{{- define "kestrel.bytes" -}}
+{{- $unit := regexFind "[A-Za-z]*$" (toString .) -}}
+{{- $bytes := dict "" 1 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "E" 1e18
+  "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 "Pi" 1125899906842624 "Ei" 1152921504606846976 -}}
+{{- mulf (toString . | trimSuffix $unit | float64) (get $bytes $unit) | int64 -}}
+{{- end }}
+
+{{/* Bytes of the state volume that the spool may have: the kubelet evicts a pod that is over its limits. */}}
+{{- define "kestrel.spoolBytes" -}}
+{{- $limit := include "kestrel.bytes" .Values.aggregator.stateSizeLimit | int64 -}}
+{{- with index (.Values.resources.limits | default dict) "ephemeral-storage" -}}
+{{- $limit = min $limit (include "kestrel.bytes" .) -}}
+{{- end -}}
+{{- div $limit 2 -}}
 {{- end }}
