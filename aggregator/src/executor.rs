@@ -108,7 +108,7 @@ mod tests {
     use prost::Message as _;
 
     use super::*;
-    use crate::uplink::{lanes::Kept, metrics::Metrics};
+    use crate::uplink::{lanes::Lane, metrics::Metrics};
 
     #[tokio::test(start_paused = true)]
     async fn who_waits_for_a_place_in_vain_and_who_runs_at_the_drain_is_answered() {
@@ -126,7 +126,7 @@ mod tests {
             executor.take(Over::Control, Request::KubernetesApi(request));
         };
         let answers = || {
-            let bodies = std::iter::from_fn(|| lanes.take(Kept::ControlAnswers))
+            let bodies = std::iter::from_fn(|| lanes.take(Lane::ControlAnswers))
                 .map(|(_, message)| message.on_own_stream().1);
             bodies
                 .map(|body| KubernetesApiResponse::decode(body).unwrap().results[0].status_code)
@@ -155,7 +155,7 @@ mod tests {
         lane.send(Answer::Tool(Tool::KubernetesApiResponse(answer)));
         let mut room = std::pin::pin!(lane.room());
         assert!((&mut room).now_or_never().is_none());
-        lanes.take(Kept::ControlAnswers).unwrap();
+        lanes.take(Lane::ControlAnswers).unwrap();
         room.await;
     }
 }

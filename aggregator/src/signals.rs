@@ -123,7 +123,7 @@ mod tests {
 
     use super::*;
     use crate::uplink::{
-        lanes::{Kept, Lanes},
+        lanes::{Lane, Lanes},
         metrics::Metrics,
     };
 
@@ -138,7 +138,7 @@ mod tests {
 
     /// UID, action and number of conditions of every signal that waits.
     fn told(lanes: &Lanes) -> Vec<(String, Action, usize)> {
-        let signals = std::iter::from_fn(|| lanes.take(Kept::Signals));
+        let signals = std::iter::from_fn(|| lanes.take(Lane::Signals));
         signals
             .map(|(_, message)| {
                 let (head, body) = message.on_own_stream();
@@ -158,6 +158,7 @@ mod tests {
     #[test]
     fn a_host_shows_conditions_of_its_own_and_its_first_report_is_told() {
         let lanes = Lanes::new(Metrics::default());
+        lanes.lead();
         let nodes = Nodes::new(lanes.signals());
         nodes.seen(&node("a", "1", "True"));
         assert_eq!(told(&lanes), []);
@@ -172,6 +173,7 @@ mod tests {
     #[test]
     fn a_node_that_is_gone_is_told_gone() {
         let lanes = Lanes::new(Metrics::default());
+        lanes.lead();
         let nodes = Nodes::new(lanes.signals());
         for name in ["a", "b", "c"] {
             nodes.seen(&node(name, name, "True"));

@@ -92,8 +92,10 @@ impl Uplink {
         self.report.clone()
     }
 
-    /// Keeps the connection up until the drain.
+    /// Keeps the connection up until the drain. Only a leader does, so its signals
+    /// are due from now on.
     pub async fn run(&self, drain: &CancellationToken) {
+        self.lanes.lead();
         let mut backoff = Backoff::new(self.config.retry.first, self.config.retry.most);
         while !drain.is_cancelled() {
             let lived = tokio::select! {

@@ -30,9 +30,8 @@ use tonic::{Code, Streaming, transport::Endpoint};
 
 use super::{review::Review, *};
 use crate::uplink::{
-    lanes::{Kept, Lanes},
+    lanes::{Lane, Lanes, Number},
     metrics::Metrics as UplinkMetrics,
-    receipt::Receipt,
 };
 
 /// Nothing here takes longer unless it is broken.
@@ -86,6 +85,7 @@ async fn server(most: usize) -> Server {
     let address = listener.local_addr().unwrap();
     let (lanes, metrics, drain) =
         (Lanes::new(UplinkMetrics::default()), Metrics::default(), CancellationToken::new());
+    lanes.lead();
     let pods = Pods::new(LogPolicy::Errors);
     for (name, uid, node) in [("web-1", "u1", "n1"), ("web-2", "u2", "n2")] {
         pods.apply(&pod(name, uid, node));
@@ -140,23 +140,23 @@ impl Server {
     }
 
     /// The next logs that wait for the cloud.
-    async fn logs(&self) -> (PodLogs, Receipt) {
+    async fn logs(&self) -> (PodLogs, Number) {
         let next = async {
             loop {
                 let changed = self.lanes.changed();
-                if let Some(found) = self.lanes.take_logs() {
+                if let Some(found) = self.lanes.take(Lane::Logs) {
                     return found;
                 }
                 changed.await;
             }
         };
-        let (message, receipt) = timeout(DEADLINE, next).await.unwrap();
+        let (number, message) = timeout(DEADLINE, next).await.unwrap();
         let (head, body) = message.on_own_stream();
         let envelope = StreamLogsRequest::decode(&[&head[5..], &body].concat()[..]).unwrap();
         let Some(stream_logs_request::Request::PodLogs(logs)) = envelope.request else {
             panic!("{envelope:?}")
         };
-        (logs, receipt)
+        (logs, number)
     }
 
     fn refused(&self, reason: Refused) -> u64 {
@@ -238,24 +238,24 @@ async fn an_agent_is_welcomed_told_its_pods_and_their_changes() {
 async fn logs_pass_with_their_owner_and_are_answered_in_order_when_they_left() {
     let server = server(10).await;
     let mut stream = server.attached(AGENT).await;
-    let first = stream.batch(1, vec![chunk("web-1", "u1", &["one", "two"])]).await;
-    assert!(matches!(stream.next().await.unwrap(), Down::Credit(credit) if credit.bytes == first));
+    let bytes = stream.batch(1, vec![chunk("web-1", "u1", &["one", "two"])]).await;
+    assert!(matches!(stream.next().await.unwrap(), Down::Credit(credit) if credit.bytes == bytes));
     for (id, line) in [(2, "three"), (3, "four")] {
         stream.batch(id, vec![chunk("web-1", "u1", &[line])]).await;
         assert!(matches!(stream.next().await.unwrap(), Down::Credit(_)));
     }
-    let (logs, receipt_1) = server.logs().await;
+    let (logs, first) = server.logs().await;
     assert_eq!((texts(&logs), logs.node_name.as_str()), (vec!["one", "two"], "n1"));
     assert_eq!(logs.owner_references[0].uid, "rs");
-    let (_, receipt_2) = server.logs().await;
-    let (logs, receipt_3) = server.logs().await;
+    let (_, second) = server.logs().await;
+    let (logs, third) = server.logs().await;
     assert_eq!((logs.log_entries[0].line_number, logs.stream_offset), (4, 4));
-    receipt_3.left();
-    receipt_2.lost("the connection died");
-    receipt_1.left();
+    server.lanes.left(Lane::Logs, third);
+    server.lanes.again(Lane::Logs, second);
+    server.lanes.left(Lane::Logs, first);
     assert!(matches!(stream.next().await.unwrap(), Down::Ack(ack) if ack.up_to_id == 1));
     let Down::Nack(nack) = stream.next().await.unwrap() else { panic!() };
-    assert_eq!((nack.id, nack.reason.as_str()), (2, "the connection died"));
+    assert_eq!((nack.id, nack.reason.as_str()), (2, "the stream to the cloud ended too soon after"));
     assert!(matches!(stream.next().await.unwrap(), Down::Ack(ack) if ack.up_to_id == 3));
 }
 
@@ -266,9 +266,9 @@ async fn what_a_peer_may_not_speak_of_is_dropped_and_the_rest_of_its_batch_is_no
     let (own, other) = (chunk("web-1", "u1", &["own"]), chunk("web-2", "u2", &["another node's"]));
     agent.batch(1, vec![other.clone(), own.clone()]).await;
     assert!(matches!(agent.next().await.unwrap(), Down::Credit(_)));
-    let (logs, receipt) = server.logs().await;
+    let (logs, number) = server.logs().await;
     assert_eq!(texts(&logs), ["own"]);
-    receipt.left();
+    server.lanes.left(Lane::Logs, number);
     assert!(matches!(agent.next().await.unwrap(), Down::Ack(ack) if ack.up_to_id == 1));
     sidecar.batch(1, vec![chunk("web-1", "other-uid", &["x", "y"]), other]).await;
     let mut answers = [sidecar.next().await.unwrap(), sidecar.next().await.unwrap()];
@@ -289,7 +289,7 @@ async fn a_host_report_becomes_a_signal_of_its_node() {
     let told = async {
         loop {
             let changed = server.lanes.changed();
-            if server.lanes.take(Kept::Signals).is_some() {
+            if server.lanes.take(Lane::Signals).is_some() {
                 return;
             }
             changed.await;
@@ -381,7 +381,8 @@ async fn a_peer_that_ignores_its_credit_is_held_by_the_transport() {
             let (lines, sent) = (server.metrics.lines.get(), sent.load(Ordering::Relaxed));
             assert!(lines <= taken + 9, "the lane holds 8, and one waits: {lines} after {taken}");
             assert!(sent <= lines + 8, "the sender's own queues hold the rest: {sent} after {lines}");
-            server.logs().await.1.left();
+            let (_, number) = server.logs().await;
+            server.lanes.left(Lane::Logs, number);
         }
     };
     tokio::join!(flood, drain);

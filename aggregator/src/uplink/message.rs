@@ -7,14 +7,13 @@
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use kestrel_proto::cloud::v1::{
-    NetworkPoliciesWithErrors, PodLogs, stream_control_request, stream_events_request,
+    NetworkPoliciesWithErrors, OperatorStats, PodLogs, stream_control_request, stream_events_request,
+    stream_flows_request,
 };
 use prost::{
     Message as _,
     encoding::{WireType, encode_key, encode_varint},
 };
-
-use super::queue;
 
 /// No message on the wire is larger, in either direction.
 pub(crate) const MAX_MESSAGE_BYTES: usize = 10 * 1024 * 1024;
@@ -52,9 +51,21 @@ impl From<stream_events_request::Request> for Message {
     }
 }
 
-impl From<PodLogs> for Message {
-    fn from(logs: PodLogs) -> Self {
-        Self { body: logs.encode_to_vec().into(), own: 1, data: 22 }
+impl From<stream_flows_request::Request> for Message {
+    fn from(flow: stream_flows_request::Request) -> Self {
+        use stream_flows_request::Request as Flow;
+        let (own, data, body) = match flow {
+            Flow::Flow(flow) => (1, 1, flow.encode_to_vec()),
+            Flow::L7AccessLog(log) => (2, 10, log.encode_to_vec()),
+        };
+        Self { body: body.into(), own, data }
+    }
+}
+
+impl From<OperatorStats> for Message {
+    /// Only the data stream has a place for it.
+    fn from(stats: OperatorStats) -> Self {
+        Self { body: stats.encode_to_vec().into(), own: 25, data: 25 }
     }
 }
 
@@ -76,17 +87,15 @@ impl From<Answer> for Message {
     }
 }
 
-impl queue::Size for Message {
-    fn bytes(&self) -> usize {
-        self.body.len()
-    }
-}
-
 impl Message {
-    /// Whether the message fits on the wire, envelope included.
-    pub(crate) fn fits(&self) -> bool {
-        const ENVELOPE: usize = 16;
-        self.body.len() + ENVELOPE <= MAX_MESSAGE_BYTES
+    /// Logs, in as many messages as they need.
+    pub(crate) fn of_logs(logs: PodLogs) -> Vec<Self> {
+        vec![Self { body: logs.encode_to_vec().into(), own: 1, data: 22 }]
+    }
+
+    /// Its size without the envelope.
+    pub(crate) fn bytes(&self) -> usize {
+        self.body.len()
     }
 
     /// Head and body of the gRPC message on the stream of its own.
@@ -122,11 +131,11 @@ fn head(field: u32, body: &Bytes) -> Bytes {
 #[cfg(test)]
 mod tests {
     use kestrel_proto::cloud::v1::{
-        CertificateRenewalResponse, DatadogMonitorAlert, DatadogQueryResponse, KubernetesApiResponse,
-        KubernetesEvent, MetricsQueryResponse, NetworkPolicyWithError, NodeConditionChange,
+        CertificateRenewalResponse, DatadogMonitorAlert, DatadogQueryResponse, Flow, KubernetesApiResponse,
+        KubernetesEvent, L7AccessLog, MetricsQueryResponse, NetworkPolicyWithError, NodeConditionChange,
         OperatorRestartResponse, PodStatusChange, ShellCommandResponse, StreamControlRequest,
-        StreamDataRequest, StreamEventsRequest, StreamLogsRequest, WorkloadRolloutStatus, YamlApplyResponse,
-        YamlDryRunResponse, stream_data_request::Request as Data, stream_logs_request,
+        StreamDataRequest, StreamEventsRequest, StreamFlowsRequest, StreamLogsRequest, WorkloadRolloutStatus,
+        YamlApplyResponse, YamlDryRunResponse, stream_data_request::Request as Data, stream_logs_request,
     };
 
     use super::*;
@@ -181,7 +190,24 @@ mod tests {
         }
         let logs = PodLogs { pod_name: "pod".to_owned(), ..Default::default() };
         let own = stream_logs_request::Request::PodLogs(logs.clone());
-        same(logs.clone().into(), &StreamLogsRequest { request: Some(own) }, Data::PodLogs(logs));
+        same(
+            Message::of_logs(logs.clone()).remove(0),
+            &StreamLogsRequest { request: Some(own) },
+            Data::PodLogs(logs),
+        );
+        let flows = [
+            (stream_flows_request::Request::Flow(Flow::default()), Data::Flow(Flow::default())),
+            (
+                stream_flows_request::Request::L7AccessLog(L7AccessLog::default()),
+                Data::L7AccessLog(L7AccessLog::default()),
+            ),
+        ];
+        for (flow, data) in flows {
+            same(flow.clone().into(), &StreamFlowsRequest { request: Some(flow) }, data);
+        }
+        let stats = OperatorStats { num_goroutines: 7, ..Default::default() };
+        let envelope = StreamDataRequest { request: Some(Data::OperatorStats(stats)) };
+        same(stats.into(), &envelope, Data::OperatorStats(stats));
         let verdict = NetworkPoliciesWithErrors { policies: vec![NetworkPolicyWithError::default()] };
         let envelope = StreamDataRequest { request: Some(Data::NetworkPolicyWithErrors(verdict.clone())) };
         let message = Message::from(Answer::Policy(verdict.clone()));

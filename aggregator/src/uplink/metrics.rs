@@ -6,7 +6,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::lanes::Kept;
+use super::lanes::Lane;
 
 /// Counters and gauges of the uplink; clones share them.
 #[derive(Clone, Debug, Default)]
@@ -29,11 +29,11 @@ pub struct Metrics {
     pub lane_bytes: Family<LaneLabel, Gauge>,
 }
 
-/// A lane that keeps its messages.
+/// A lane.
 #[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct LaneLabel {
     /// The lane.
-    pub lane: Kept,
+    pub lane: Lane,
 }
 
 /// One of the five streams.
@@ -58,6 +58,8 @@ pub enum Kind {
     Signal,
     Inventory,
     Logs,
+    Stats,
+    Flows,
 }
 
 /// A drop and its reason.
@@ -76,8 +78,8 @@ pub enum DropReason {
     LaneFull,
     /// It was sent, but its lane was too full to keep it for sending it again.
     NotKept,
-    /// It is larger than the wire allows.
-    TooLarge,
+    /// A standby kept it for the case that it leads, and had no more room.
+    Standby,
 }
 
 impl Metrics {

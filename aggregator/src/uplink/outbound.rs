@@ -17,11 +17,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     chunk::Chunk,
-    lanes::{Kept, Lanes},
+    lanes::{Lane, Lanes},
     message::grpc_head,
     metrics::{Kind, KindLabel, Metrics, StreamLabel},
     queue::Number,
-    receipt::Receipt,
     stream::Stream,
     window::Window,
 };
@@ -35,9 +34,7 @@ pub(crate) type RequestBody = UnsyncBoxBody<Chunk<Progress>, Infallible>;
 #[derive(Debug)]
 pub(crate) enum Cargo {
     /// A message that its lane keeps.
-    Kept(Kept, Number),
-    /// Logs, of which only the receipt is kept.
-    Logs(Receipt),
+    Kept(Lane, Number),
     /// A record of the mirror, which tells everything anew to the next stream.
     Inventory,
 }
@@ -47,7 +44,6 @@ impl Cargo {
     pub(crate) fn lost(self, lanes: &Lanes) {
         match self {
             Self::Kept(lane, number) => lanes.again(lane, number),
-            Self::Logs(receipt) => receipt.lost("the stream to the cloud ended too soon after"),
             Self::Inventory => {}
         }
     }
@@ -56,28 +52,38 @@ impl Cargo {
 /// Where messages wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
-    Kept(Kept),
+    Lane(Lane),
     Inventory,
-    Logs,
 }
 
 /// From the most to the least urgent.
-const ORDER: [Source; 5] = [
-    Source::Kept(Kept::ControlAnswers),
-    Source::Kept(Kept::DataAnswers),
-    Source::Kept(Kept::Signals),
+const ORDER: [Source; 8] = [
+    Source::Lane(Lane::ControlAnswers),
+    Source::Lane(Lane::DataAnswers),
+    Source::Lane(Lane::Signals),
     Source::Inventory,
-    Source::Logs,
+    Source::Lane(Lane::Stats),
+    Source::Lane(Lane::OwnLogs),
+    Source::Lane(Lane::Logs),
+    Source::Lane(Lane::Flows),
 ];
 
 impl Source {
     fn home(self) -> Stream {
         match self {
-            Self::Kept(Kept::ControlAnswers) => Stream::Control,
-            Self::Kept(Kept::DataAnswers) | Self::Inventory => Stream::Data,
-            Self::Kept(Kept::Signals) => Stream::Events,
-            Self::Logs => Stream::Logs,
+            Self::Lane(Lane::ControlAnswers) => Stream::Control,
+            Self::Lane(Lane::DataAnswers | Lane::Stats) | Self::Inventory => Stream::Data,
+            Self::Lane(Lane::Signals) => Stream::Events,
+            Self::Lane(Lane::OwnLogs | Lane::Logs) => Stream::Logs,
+            Self::Lane(Lane::Flows) => Stream::Flows,
         }
+    }
+
+    /// Whether it is still sent while the process ends: what dies with it or is
+    /// waited for.
+    fn is_drained(self) -> bool {
+        use Lane::{ControlAnswers, DataAnswers, Flows, Signals};
+        matches!(self, Self::Lane(ControlAnswers | DataAnswers | Signals | Flows))
     }
 
     /// The stream that carries it; the data stream carries what has no other.
@@ -165,22 +171,18 @@ impl Outbound {
 
     /// The most urgent message that is due and that this stream carries.
     fn pick(&self, draining: bool) -> Option<(Kind, (Bytes, Bytes), Cargo)> {
-        ORDER.into_iter().filter(|source| source.carrier(&self.absent) == self.stream).find_map(|source| {
-            match source {
-                Source::Kept(lane) => {
-                    let (number, message) = self.lanes.take(lane)?;
-                    Some((lane.kind(), self.envelope(message), Cargo::Kept(lane, number)))
-                }
-                Source::Inventory | Source::Logs if draining => None,
-                Source::Inventory => {
-                    let record = self.mirror.next()?;
-                    let head = grpc_head(record.len(), 0).freeze();
-                    Some((Kind::Inventory, (head, record), Cargo::Inventory))
-                }
-                Source::Logs => {
-                    let (message, receipt) = self.lanes.take_logs()?;
-                    Some((Kind::Logs, self.envelope(message), Cargo::Logs(receipt)))
-                }
+        let mine = |source: &Source| {
+            source.carrier(&self.absent) == self.stream && (!draining || source.is_drained())
+        };
+        ORDER.into_iter().filter(mine).find_map(|source| match source {
+            Source::Lane(lane) => {
+                let (number, message) = self.lanes.take(lane)?;
+                Some((lane.kind(), self.envelope(message), Cargo::Kept(lane, number)))
+            }
+            Source::Inventory => {
+                let record = self.mirror.next()?;
+                let head = grpc_head(record.len(), 0).freeze();
+                Some((Kind::Inventory, (head, record), Cargo::Inventory))
             }
         })
     }
@@ -227,11 +229,12 @@ mod tests {
     use tokio::sync::mpsc::unbounded_channel;
 
     use super::*;
-    use crate::uplink::receipt::Outcome;
+    use crate::uplink::receipt::{Outcome, Receipt};
 
     #[tokio::test]
     async fn what_is_picked_while_its_stream_ends_is_given_back() {
         let lanes = Lanes::new(Metrics::default());
+        lanes.lead();
         let body = |stream| {
             let window = Mutex::new(Window::default());
             lock(&window).lose();
@@ -249,7 +252,7 @@ mod tests {
         };
         lanes.signals().send(stream_events_request::Request::KubernetesEvent(KubernetesEvent::default()));
         assert!(body(Stream::Events).frame().await.is_none());
-        assert!(lanes.take(Kept::Signals).is_some(), "the next stream sends it");
+        assert!(lanes.take(Lane::Signals).is_some(), "the next stream sends it");
         let (to, mut outcomes) = unbounded_channel();
         lanes.logs().send(PodLogs::default(), Receipt::new(1, to)).await;
         assert!(body(Stream::Logs).frame().await.is_none());
@@ -260,12 +263,12 @@ mod tests {
     fn what_has_no_stream_goes_over_the_data_stream_in_the_order_of_urgency() {
         let absent = Absent::default();
         let carried = |stream| ORDER.into_iter().filter(|source| source.carrier(&absent) == stream).count();
-        assert_eq!(Stream::ALL.map(carried), [2, 1, 0, 1, 1]);
-        for stream in [Stream::Control, Stream::Events, Stream::Logs] {
+        assert_eq!(Stream::ALL.map(carried), [3, 1, 1, 1, 2]);
+        for stream in [Stream::Control, Stream::Flows, Stream::Events, Stream::Logs] {
             assert!(absent.add(stream) && !absent.add(stream));
         }
-        assert_eq!(Stream::ALL.map(carried), [5, 0, 0, 0, 0]);
+        assert_eq!(Stream::ALL.map(carried), [8, 0, 0, 0, 0]);
         assert!(absent.remove(Stream::Logs) && !absent.remove(Stream::Logs));
-        assert_eq!(Stream::ALL.map(carried), [4, 0, 0, 0, 1]);
+        assert_eq!(Stream::ALL.map(carried), [6, 0, 0, 0, 2]);
     }
 }

@@ -299,7 +299,6 @@ impl Attempt<'_> {
         for cargo in left {
             match cargo {
                 Cargo::Kept(lane, number) => self.uplink.lanes.left(lane, number),
-                Cargo::Logs(receipt) => receipt.left(),
                 Cargo::Inventory => {}
             }
         }
