@@ -11,13 +11,14 @@ mod lines;
 pub mod metrics;
 mod publish;
 mod refusals;
+mod repeats;
 mod review;
 mod server;
 mod session;
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -26,7 +27,7 @@ use kestrel_runtime::tls::server::ServingCertificate;
 use kube::Client;
 use tokio::{
     net::TcpListener,
-    sync::{Mutex, Semaphore},
+    sync::{self, Semaphore},
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -38,6 +39,7 @@ use body::Room;
 use identity::Rules;
 use metrics::{Metrics, Refused, RefusedLabel};
 use refusals::Refusals;
+use repeats::Repeats;
 use review::Identities;
 
 /// Bytes of large messages that may be on their way into memory.
@@ -76,10 +78,11 @@ struct Shared {
     logs: LogLane,
     metrics: Metrics,
     refusals: Refusals,
+    repeats: Mutex<Repeats>,
     admission: Admission,
     received: Room,
     decoded: Room,
-    turn: Mutex<()>,
+    turn: sync::Mutex<()>,
     unanswered: Arc<Semaphore>,
     sessions: TaskTracker,
     drain: CancellationToken,
@@ -144,10 +147,11 @@ impl Shared {
             logs,
             metrics,
             refusals: Refusals::default(),
+            repeats: Mutex::default(),
             admission: Admission::new(max_connections),
             received: Room::new(RECEIVED_BYTES),
             decoded: Room::new(DECODED_BYTES),
-            turn: Mutex::new(()),
+            turn: sync::Mutex::new(()),
             unanswered: Arc::new(Semaphore::new(MOST_UNANSWERED)),
             sessions: TaskTracker::new(),
             drain,
@@ -158,6 +162,11 @@ impl Shared {
     fn refuse(&self, address: IpAddr, reason: Refused, why: &str) {
         self.metrics.refused.get_or_create(&RefusedLabel { reason }).inc();
         self.refusals.tell(address, why);
+    }
+
+    /// Whole after every use, so a panic elsewhere has not harmed it.
+    fn repeats(&self) -> MutexGuard<'_, Repeats> {
+        self.repeats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn end_sessions(&self) {

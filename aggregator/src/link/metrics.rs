@@ -21,6 +21,8 @@ pub struct Metrics {
     pub lines: Counter,
     /// Lines that agents left out because policy says so.
     pub lines_left_out: Counter,
+    /// Lines that came again although they were taken, and were not sent twice.
+    pub repeated_lines: Counter,
     /// Lines of pods for which their sender may not speak.
     pub foreign_lines: Counter,
 }
@@ -88,6 +90,11 @@ impl Metrics {
             "lines_left_out",
             "Lines that agents left out by policy",
             self.lines_left_out.clone(),
+        );
+        registry.register(
+            "repeated_lines",
+            "Lines that came again although they were taken, and were not sent twice",
+            self.repeated_lines.clone(),
         );
         registry.register(
             "foreign_lines",

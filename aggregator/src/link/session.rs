@@ -324,7 +324,7 @@ impl Reader<'_> {
         self.session.send(Down::Credit(Credit { bytes })).await
     }
 
-    async fn pass_on(&mut self, chunk: LogChunk, receipt: &Receipt) {
+    async fn pass_on(&mut self, mut chunk: LogChunk, receipt: &Receipt) {
         let Session { shared, identity, .. } = self.session;
         let known = shared.pods.get(&chunk.pod_uid);
         shared.metrics.lines_left_out.inc_by(chunk.lines_left_out);
@@ -340,6 +340,9 @@ impl Reader<'_> {
             }
             return;
         }
+        let (repeats, rest) = shared.repeats().sift(&identity.peer.to_string(), &mut chunk, receipt);
+        shared.metrics.repeated_lines.inc_by(repeats);
+        let Some(receipt) = rest else { return };
         shared.metrics.lines.inc_by(chunk.entries.len() as u64);
         if self.lines.len() >= MOST_COUNTED {
             self.lines.retain(|(uid, _), _| shared.pods.node_of(uid).is_some());
@@ -351,5 +354,6 @@ impl Reader<'_> {
         for message in pod_logs(chunk, known.as_ref(), &identity.node, lines, Timestamp::now()) {
             shared.logs.send(message, receipt.clone()).await;
         }
+        receipt.left();
     }
 }

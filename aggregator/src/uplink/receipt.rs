@@ -1,45 +1,77 @@
-//! What became of a batch of logs, for the agent that still holds its file.
+//! What became of logs, for the agent that still holds their file.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use tokio::sync::mpsc::UnboundedSender;
 
-/// What became of a batch.
+/// What became of logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Every message of the batch has left the resend window.
+    /// Every message has left the resend window.
     Left,
-    /// At least one has not and never will: read the batch again. The reason
-    /// is for people.
+    /// At least one has not and never will: read the file again. The reason is
+    /// for people.
     Lost(&'static str),
 }
 
-/// Goes with every message of one batch; clones share one outcome, which is
-/// reported when the last of them is gone.
+/// Goes with every message of a load of logs; clones share one outcome, which
+/// is reported when the last of them is gone.
 ///
 /// A clone that is dropped counts as a lost message, so that a message can't
 /// get lost without a word.
 #[derive(Debug)]
 pub struct Receipt {
-    batch: Arc<Batch>,
+    load: Arc<Load>,
     settled: bool,
 }
 
 #[derive(Debug)]
-struct Batch {
-    id: u64,
-    to: UnboundedSender<(u64, Outcome)>,
+struct Load {
+    waiting: Mutex<Vec<Waiter>>,
     lost: OnceLock<&'static str>,
+    outcome: Arc<OnceLock<Outcome>>,
+}
+
+/// Who has to know.
+#[derive(Debug)]
+enum Waiter {
+    /// An agent, of one of its batches.
+    Batch(u64, UnboundedSender<(u64, Outcome)>),
+    /// A larger load.
+    Load(Receipt),
+}
+
+/// What may be asked of a load at any time.
+#[derive(Debug)]
+pub struct Fate {
+    load: Weak<Load>,
+    outcome: Arc<OnceLock<Outcome>>,
 }
 
 impl Receipt {
-    /// The receipt of batch `id`; its outcome is sent to `to`.
+    /// The receipt of an agent's batch `id`; its outcome is sent to `to`.
     pub fn new(id: u64, to: UnboundedSender<(u64, Outcome)>) -> Self {
-        Self { batch: Arc::new(Batch { id, to, lost: OnceLock::new() }), settled: false }
+        Self::of(Waiter::Batch(id, to))
+    }
+
+    /// The receipt of a part of what this one stands for.
+    pub fn part(&self) -> Self {
+        Self::of(Waiter::Load(self.clone()))
+    }
+
+    fn of(waiter: Waiter) -> Self {
+        let waiting = Mutex::new(vec![waiter]);
+        let load = Load { waiting, lost: OnceLock::new(), outcome: Arc::default() };
+        Self { load: Arc::new(load), settled: false }
+    }
+
+    /// Where to ask what became of it.
+    pub fn fate(&self) -> Fate {
+        Fate { load: Arc::downgrade(&self.load), outcome: Arc::clone(&self.load.outcome) }
     }
 
     /// The message of this clone has left the resend window, or there is no
-    /// such message (the batch was empty, or all of its messages carry clones
+    /// such message (the load was empty, or all of its messages carry clones
     /// of their own).
     pub fn left(mut self) {
         self.settled = true;
@@ -47,29 +79,69 @@ impl Receipt {
 
     /// The message of this clone will not arrive.
     pub fn lost(self, why: &'static str) {
-        let _first_reason_counts = self.batch.lost.set(why);
+        let _first_reason_counts = self.load.lost.set(why);
+    }
+}
+
+impl Fate {
+    /// Has `receipt` settled as this load is, now or when it is. `false`: the
+    /// load is lost, and `receipt` is where it was.
+    pub fn share(&self, receipt: &Receipt) -> bool {
+        match self.outcome.get() {
+            Some(outcome) => *outcome == Outcome::Left,
+            None => match self.load.upgrade() {
+                Some(load) => {
+                    load.waiting().push(Waiter::Load(receipt.clone()));
+                    true
+                }
+                // It is being settled at this moment: nobody knows how yet.
+                None => false,
+            },
+        }
+    }
+
+    /// Whether it is known to be lost.
+    pub fn is_lost(&self) -> bool {
+        matches!(self.outcome.get(), Some(Outcome::Lost(_)))
+    }
+}
+
+impl Load {
+    /// The list is whole after every push, so a panic elsewhere has not harmed it.
+    fn waiting(&self) -> std::sync::MutexGuard<'_, Vec<Waiter>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Clone for Receipt {
     fn clone(&self) -> Self {
-        Self { batch: Arc::clone(&self.batch), settled: false }
+        Self { load: Arc::clone(&self.load), settled: false }
     }
 }
 
 impl Drop for Receipt {
     fn drop(&mut self) {
         if !self.settled {
-            let _first_reason_counts = self.batch.lost.set("dropped on its way");
+            let _first_reason_counts = self.load.lost.set("dropped on its way");
         }
     }
 }
 
-impl Drop for Batch {
+impl Drop for Load {
     fn drop(&mut self) {
         let outcome = self.lost.get().map_or(Outcome::Left, |why| Outcome::Lost(why));
-        // The agent may be gone, then nobody waits for this.
-        let _nobody_waits = self.to.send((self.id, outcome));
+        let _nobody_else_sets_it = self.outcome.set(outcome);
+        let waiting = std::mem::take(&mut *self.waiting());
+        for waiter in waiting {
+            match (waiter, outcome) {
+                (Waiter::Batch(id, to), outcome) => {
+                    // The agent may be gone, then nobody waits for this.
+                    let _nobody_waits = to.send((id, outcome));
+                }
+                (Waiter::Load(receipt), Outcome::Left) => receipt.left(),
+                (Waiter::Load(receipt), Outcome::Lost(why)) => receipt.lost(why),
+            }
+        }
     }
 }
 
@@ -111,5 +183,40 @@ mod tests {
         drop(receipt.clone());
         receipt.left();
         assert_eq!(outcomes.try_recv().unwrap(), (7, Outcome::Lost("dropped on its way")));
+    }
+
+    #[test]
+    fn who_comes_later_shares_the_fate_of_a_part() {
+        let ((first, mut firsts), (second, mut seconds)) = (receipt(), receipt());
+        let part = first.part();
+        let fate = part.fate();
+        first.left();
+        assert!(firsts.try_recv().is_err(), "its part is under way");
+        assert!(fate.share(&second) && !fate.is_lost());
+        second.left();
+        assert!(seconds.try_recv().is_err());
+        part.left();
+        assert_eq!(firsts.try_recv().unwrap(), (7, Outcome::Left));
+        assert_eq!(seconds.try_recv().unwrap(), (7, Outcome::Left));
+        let (late, mut lates) = receipt();
+        assert!(fate.share(&late));
+        late.left();
+        assert_eq!(lates.try_recv().unwrap(), (7, Outcome::Left));
+    }
+
+    #[test]
+    fn a_lost_part_loses_all_who_share_it_and_nobody_can_share_it_any_more() {
+        let ((first, mut firsts), (second, mut seconds)) = (receipt(), receipt());
+        let part = first.part();
+        let fate = part.fate();
+        assert!(fate.share(&second));
+        first.left();
+        second.left();
+        part.lost("gone");
+        for outcomes in [&mut firsts, &mut seconds] {
+            assert_eq!(outcomes.try_recv().unwrap(), (7, Outcome::Lost("gone")));
+        }
+        let (late, _lates) = receipt();
+        assert!(!fate.share(&late) && fate.is_lost());
     }
 }

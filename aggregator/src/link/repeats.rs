@@ -1,0 +1,239 @@
+//! Which lines of which files were taken already, so that an agent that reads
+//! a file again (it restarted, or its stream broke) repeats nothing that the
+//! cloud has or will have.
+//!
+//! Lines are known by where they end in their file, one by one: what a policy
+//! left out at first may be sent later from between lines that were.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+use kestrel_proto::node::v1::LogChunk;
+
+use crate::uplink::receipt::{Fate, Receipt};
+
+/// What is remembered, in lines: 4 bytes each.
+const MOST_LINES: usize = 1 << 20;
+/// What else a chunk costs, in lines.
+const CHUNK_LINES: usize = 48;
+
+/// The files of all peers.
+pub(super) struct Repeats {
+    files: HashMap<Arc<str>, VecDeque<Chunk>>,
+    /// Files in the order in which their chunks came: the oldest is forgotten
+    /// first, at the cost of a repeat.
+    order: VecDeque<Arc<str>>,
+    lines: usize,
+    most: usize,
+}
+
+/// Lines that were taken together.
+struct Chunk {
+    start: u64,
+    /// Where its lines end, after `start`; ascending.
+    ends: Box<[u32]>,
+    fate: Fate,
+}
+
+impl Chunk {
+    fn end(&self) -> u64 {
+        self.start + self.ends.last().copied().map_or(0, u64::from)
+    }
+
+    fn holds(&self, end: u64) -> bool {
+        end.checked_sub(self.start)
+            .and_then(|end| u32::try_from(end).ok())
+            .is_some_and(|end| self.ends.binary_search(&end).is_ok())
+    }
+
+    fn cost(&self) -> usize {
+        self.ends.len() + CHUNK_LINES
+    }
+}
+
+impl Default for Repeats {
+    fn default() -> Self {
+        Self::new(MOST_LINES)
+    }
+}
+
+impl Repeats {
+    fn new(most: usize) -> Self {
+        Self { files: HashMap::new(), order: VecDeque::new(), lines: 0, most }
+    }
+
+    /// Takes out of `chunk`, which `peer` sent, the lines that were taken
+    /// before and are not lost; `receipt` is then settled when those are.
+    /// Returns how many, and the receipt of the rest, if there is any.
+    pub(super) fn sift(
+        &mut self,
+        peer: &str,
+        chunk: &mut LogChunk,
+        receipt: &Receipt,
+    ) -> (u64, Option<Receipt>) {
+        let count = chunk.entries.len();
+        if chunk.entry_ends.len() != count {
+            // Of a peer that does not say where its lines end.
+            return (0, (count > 0).then(|| receipt.part()));
+        }
+        let file: Arc<str> = format!("{peer} {} {}", chunk.pod_uid, chunk.file_id).into();
+        let (start, ends) = (chunk.start_offset, std::mem::take(&mut chunk.entry_ends));
+        let last = ends.iter().max().map_or(start, |&end| start.saturating_add(u64::from(end)));
+        let mut held = vec![false; count];
+        for before in self.files.get(&file).into_iter().flatten() {
+            if before.end() <= start || before.start >= last {
+                continue;
+            }
+            let common: Vec<_> =
+                (0..count).filter(|&at| !held[at] && before.holds(start + u64::from(ends[at]))).collect();
+            if !common.is_empty() && before.fate.share(receipt) {
+                common.into_iter().for_each(|at| held[at] = true);
+            }
+        }
+        let mut kept = held.iter().map(|held| !held);
+        chunk.entries.retain(|_| kept.next().unwrap_or(true));
+        let mut ends: Vec<_> =
+            ends.into_iter().zip(&held).filter(|(_, held)| !**held).map(|(end, _)| end).collect();
+        chunk.entry_ends.clone_from(&ends);
+        let repeats = (count - ends.len()) as u64;
+        if ends.is_empty() {
+            return (repeats, None);
+        }
+        ends.sort_unstable();
+        let rest = receipt.part();
+        self.remember(file, Chunk { start, ends: ends.into(), fate: rest.fate() });
+        (repeats, Some(rest))
+    }
+
+    fn remember(&mut self, file: Arc<str>, chunk: Chunk) {
+        self.lines += chunk.cost();
+        let chunks = self.files.entry(Arc::clone(&file)).or_default();
+        chunks.push_back(chunk);
+        self.order.push_back(file);
+        while self.lines > self.most
+            && let Some(oldest) = self.order.pop_front()
+        {
+            let Some(chunks) = self.files.get_mut(&oldest) else { continue };
+            if let Some(chunk) = chunks.pop_front() {
+                self.lines -= chunk.cost();
+            }
+            if chunks.is_empty() {
+                self.files.remove(&oldest);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kestrel_proto::cloud::v1::LogEntry;
+    use proptest::prelude::*;
+    use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+    use super::*;
+    use crate::uplink::receipt::Outcome;
+
+    /// Lines named by where they end.
+    fn chunk(start: u64, ends: &[u64]) -> LogChunk {
+        let entry = |end: &u64| LogEntry { message: end.to_string(), ..LogEntry::default() };
+        LogChunk {
+            file_id: "file".to_owned(),
+            start_offset: start,
+            end_offset: ends.iter().copied().max().unwrap_or(start),
+            entries: ends.iter().map(entry).collect(),
+            entry_ends: ends.iter().map(|end| (end - start) as u32).collect(),
+            ..LogChunk::default()
+        }
+    }
+
+    fn names(chunk: &LogChunk) -> Vec<u64> {
+        chunk.entries.iter().map(|entry| entry.message.parse().unwrap()).collect()
+    }
+
+    fn batch(id: u64) -> (Receipt, UnboundedReceiver<(u64, Outcome)>) {
+        let (to, outcomes) = unbounded_channel();
+        (Receipt::new(id, to), outcomes)
+    }
+
+    #[test]
+    fn what_is_under_way_is_not_taken_again_and_is_acknowledged_with_the_first() {
+        let mut repeats = Repeats::default();
+        let (first, mut firsts) = batch(1);
+        let mut sent = chunk(0, &[10, 20, 30]);
+        let (count, rest) = repeats.sift("node n1", &mut sent, &first);
+        assert_eq!((count, names(&sent)), (0, vec![10, 20, 30]));
+        let under_way = rest.unwrap();
+        first.left();
+
+        let (second, mut seconds) = batch(2);
+        let mut again = chunk(10, &[20, 30, 40, 25]);
+        let (count, rest) = repeats.sift("node n1", &mut again, &second);
+        assert_eq!((count, names(&again), again.entry_ends.clone()), (2, vec![40, 25], vec![30, 15]));
+        rest.unwrap().left();
+        second.left();
+        assert!(seconds.try_recv().is_err(), "what it repeats has not left");
+        under_way.left();
+        assert_eq!(firsts.try_recv().unwrap(), (1, Outcome::Left));
+        assert_eq!(seconds.try_recv().unwrap(), (2, Outcome::Left));
+
+        let (third, mut thirds) = batch(3);
+        let mut all = chunk(0, &[10, 20, 30, 40, 25]);
+        let (count, rest) = repeats.sift("node n1", &mut all, &third);
+        assert!(count == 5 && rest.is_none() && all.entries.is_empty());
+        third.left();
+        assert_eq!(thirds.try_recv().unwrap(), (3, Outcome::Left));
+    }
+
+    #[test]
+    fn what_was_lost_is_taken_again_and_others_files_are_other_files() {
+        let mut repeats = Repeats::default();
+        let (first, _firsts) = batch(1);
+        repeats.sift("node n1", &mut chunk(0, &[10]), &first).1.unwrap().lost("gone");
+        for peer in ["node n1", "node n2"] {
+            let (count, rest) = repeats.sift(peer, &mut chunk(0, &[10]), &first);
+            assert_eq!(count, 0);
+            rest.unwrap().left();
+        }
+        assert_eq!(repeats.sift("node n1", &mut chunk(0, &[10]), &first).0, 1);
+        let mut nameless = chunk(0, &[10]);
+        nameless.entry_ends.clear();
+        assert_eq!(repeats.sift("node n1", &mut nameless, &first).0, 0);
+    }
+
+    proptest! {
+        /// A file that is read again from anywhere, with other borders and in part
+        /// lost, arrives whole and, as long as it is remembered, once; memory is bounded.
+        #[test]
+        fn a_file_arrives_once(steps in prop::collection::vec((0_u64..40, 1_u64..12, any::<bool>()), 1..60), most in 60_usize..600) {
+            let mut repeats = Repeats::new(most);
+            let mut arrived = HashMap::<u64, u32>::new();
+            for (from, count, is_lost) in steps {
+                let (receipt, mut outcomes) = batch(1);
+                let ends: Vec<_> = (from + 1..=from + count).collect();
+                let mut part = chunk(from, &ends);
+                let (repeated, rest) = repeats.sift("p", &mut part, &receipt);
+                prop_assert_eq!(repeated as usize + part.entries.len(), ends.len());
+                if let Some(rest) = rest {
+                    if is_lost { rest.lost("lost") } else { rest.left() }
+                }
+                receipt.left();
+                let lost = matches!(outcomes.try_recv().unwrap().1, Outcome::Lost(_));
+                prop_assert_eq!(lost, is_lost && !part.entries.is_empty());
+                if !lost {
+                    for name in names(&part) {
+                        *arrived.entry(name).or_default() += 1;
+                    }
+                    prop_assert!(ends.iter().all(|end| arrived.contains_key(end)));
+                }
+                prop_assert!(repeats.lines <= most.max(12 + CHUNK_LINES));
+                let cost: usize = repeats.files.values().flatten().map(Chunk::cost).sum();
+                prop_assert_eq!(repeats.lines, cost);
+                if most > 60 * (12 + CHUNK_LINES) {
+                    prop_assert!(arrived.values().all(|times| *times == 1));
+                }
+            }
+        }
+    }
+}
