@@ -260,6 +260,35 @@ async fn logs_pass_with_their_owner_and_are_answered_in_order_when_they_left() {
 }
 
 #[tokio::test]
+async fn what_an_agent_reads_again_after_a_restart_is_not_sent_twice_and_is_answered_with_the_first() {
+    let server = server(10).await;
+    let read = |lines: &[&str], ends: &[u32]| LogChunk {
+        file_id: "f".to_owned(),
+        entry_ends: ends.to_vec(),
+        ..chunk("web-1", "u1", lines)
+    };
+    let before = server.attached(AGENT).await;
+    before.batch(1, vec![read(&["one", "two"], &[4, 8])]).await;
+    let (_, under_way) = server.logs().await;
+    drop(before);
+    let mut stream = server.attached(AGENT).await;
+    stream.batch(1, vec![read(&["one"], &[4])]).await;
+    stream.batch(2, vec![read(&["two", "three"], &[8, 14])]).await;
+    for _ in 0..2 {
+        assert!(matches!(stream.next().await.unwrap(), Down::Credit(_)));
+    }
+    let (logs, rest) = server.logs().await;
+    assert_eq!((texts(&logs), server.metrics.repeated_lines.get()), (vec!["three"], 2));
+    rest.left();
+    under_way.left();
+    let mut acked = 0;
+    while acked < 2 {
+        let Down::Ack(ack) = stream.next().await.unwrap() else { panic!() };
+        acked = ack.up_to_id;
+    }
+}
+
+#[tokio::test]
 async fn what_a_peer_may_not_speak_of_is_dropped_and_the_rest_of_its_batch_is_not() {
     let server = server(10).await;
     let (mut agent, mut sidecar) = (server.attached(AGENT).await, server.attached(SIDECAR).await);
