@@ -4,8 +4,12 @@
 //! not changed for its whole duration is over, whatever times it carries. The
 //! holder gives up after two thirds of the duration without a renewal, so it has
 //! stopped before another can begin.
+//!
+//! With every renewal the holder notes how far the cloud has been told of what
+//! happens in the cluster ([`TOLD_UNTIL`]). A standby sees the same things happen and
+//! keeps what came after that note, so that a leader's end loses nothing.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::bail;
 use jiff::Timestamp;
@@ -24,12 +28,36 @@ use tracing::{info, warn};
 /// The Lease of the aggregator.
 const NAME: &str = "kestrel-aggregator";
 
+/// Annotation of the Lease: every signal up to this time (RFC 3339) has left
+/// its leader's resend window.
+const TOLD_UNTIL: &str = "kestrel.ai/told-until";
+
+/// What this replica knows of the signals to the cloud.
+pub trait Told: Send + Sync {
+    /// Everything before this time has been told for sure.
+    fn told_until(&self) -> Timestamp;
+    /// Another has told everything before this time.
+    fn forget_told(&self, before: Timestamp);
+}
+
 /// One replica's candidacy.
 pub struct Election {
     api: Api<Lease>,
-    identity: String,
-    duration: Duration,
+    config: Config,
+    told: Arc<dyn Told>,
     owner: Option<OwnerReference>,
+}
+
+/// How a replica runs for leader.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The pod's name.
+    pub identity: String,
+    /// A holder that is silent for this long has lost.
+    pub duration: Duration,
+    /// Replicas hear of one thing at different times by their clocks; by this
+    /// much at most, so that what is younger is told twice rather than never.
+    pub overlap: Duration,
 }
 
 /// The Lease as this replica has seen it, and since when it is unchanged.
@@ -56,16 +84,15 @@ enum Attempt {
 }
 
 impl Election {
-    /// A candidacy of `identity` (the pod's name) in `namespace`. A holder that
-    /// is silent for `duration` has lost. A Lease that must be made belongs to `owner`.
+    /// A candidacy in `namespace`. A Lease that must be made belongs to `owner`.
     pub fn new(
         client: Client,
         namespace: &str,
-        identity: String,
-        duration: Duration,
+        config: Config,
+        told: Arc<dyn Told>,
         owner: Option<OwnerReference>,
     ) -> Self {
-        Self { api: Api::namespaced(client, namespace), identity, duration, owner }
+        Self { api: Api::namespaced(client, namespace), config, told, owner }
     }
 
     /// Resolves when this replica leads; `None` if the drain came first.
@@ -75,17 +102,17 @@ impl Election {
         loop {
             let begun = Instant::now();
             // What took longer could leave no time to renew it.
-            let attempt = timeout(self.duration / 3, self.attempt(&mut seen));
+            let attempt = timeout(self.config.duration / 3, self.attempt(&mut seen));
             let (sentence, wait) = match drain.run_until_cancelled(attempt).await? {
                 Ok(Ok(Attempt::Taken(lease))) => {
-                    info!("this replica leads ({})", self.identity);
+                    info!("this replica leads ({})", self.config.identity);
                     return Some(Leadership { election: self, lease: *lease, renewed: begun });
                 }
                 Ok(Ok(Attempt::Held { by, wait })) => (format!("standing by: {by} leads"), wait),
                 Ok(Err(error)) => {
-                    (format!("standing by: the Lease {NAME} can't be taken: {}", cause(error)), self.pause())
+                    (format!("standing by: the Lease {NAME} can't be taken: {}", cause(error)), self.look())
                 }
-                Err(_) => (format!("standing by: no answer about the Lease {NAME}"), self.pause()),
+                Err(_) => (format!("standing by: no answer about the Lease {NAME}"), self.look()),
             };
             if said != sentence {
                 info!("{sentence}");
@@ -106,19 +133,24 @@ impl Election {
                 let lease = Lease { metadata, spec: Some(self.record(None)) };
                 self.api.create(&PostParams::default(), &lease).await
             }
-            Some(lease) => match self.judge(&lease, seen, Instant::now()) {
-                Verdict::Take => self.write(&lease, self.record(Some(&lease))).await,
-                Verdict::Wait(wait) => {
-                    let holder = lease.spec.and_then(|spec| spec.holder_identity).unwrap_or_default();
-                    return Ok(Attempt::Held { by: holder, wait });
+            Some(lease) => {
+                if let Some(told_until) = told_until(&lease) {
+                    self.told.forget_told(told_until - self.config.overlap);
                 }
-            },
+                match self.judge(&lease, seen, Instant::now()) {
+                    Verdict::Take => self.write(&lease, self.record(Some(&lease))).await,
+                    Verdict::Wait(wait) => {
+                        let holder = lease.spec.and_then(|spec| spec.holder_identity).unwrap_or_default();
+                        return Ok(Attempt::Held { by: holder, wait });
+                    }
+                }
+            }
         };
         match taken {
             Ok(lease) => Ok(Attempt::Taken(Box::new(lease))),
             // Another replica was faster.
             Err(kube::Error::Api(status)) if status.code == 409 => {
-                Ok(Attempt::Held { by: "another replica".to_owned(), wait: self.pause() })
+                Ok(Attempt::Held { by: "another replica".to_owned(), wait: self.look() })
             }
             Err(error) => Err(error),
         }
@@ -127,7 +159,7 @@ impl Election {
     fn judge(&self, lease: &Lease, seen: &mut Option<Seen>, now: Instant) -> Verdict {
         let spec = lease.spec.clone().unwrap_or_default();
         let holder = spec.holder_identity.as_deref().unwrap_or_default();
-        if holder.is_empty() || holder == self.identity {
+        if holder.is_empty() || holder == self.config.identity {
             return Verdict::Take;
         }
         let record = (spec.holder_identity.clone(), spec.renew_time);
@@ -136,27 +168,32 @@ impl Election {
             _ => seen.insert(Seen { record, since: now }).since,
         };
         let duration = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
-        let over = since + duration.map_or(self.duration, Duration::from_secs);
+        let over = since + duration.map_or(self.config.duration, Duration::from_secs);
         match over.checked_duration_since(now) {
             None | Some(Duration::ZERO) => Verdict::Take,
-            Some(rest) => Verdict::Wait(rest.min(self.pause())),
+            Some(rest) => Verdict::Wait(rest.min(self.look())),
         }
     }
 
-    /// Between looks at the Lease, and between renewals.
+    /// Between a standby's looks at the Lease: a planned hand-over takes no longer.
+    fn look(&self) -> Duration {
+        self.config.duration / 15
+    }
+
+    /// Between renewals.
     fn pause(&self) -> Duration {
-        self.duration / 6
+        self.config.duration / 6
     }
 
     /// The Lease in our hands, after `before`.
     fn record(&self, before: Option<&Lease>) -> LeaseSpec {
         let now = Some(MicroTime(Timestamp::now()));
         let before = before.and_then(|lease| lease.spec.clone()).unwrap_or_default();
-        let ours = before.holder_identity.as_ref() == Some(&self.identity);
+        let ours = before.holder_identity.as_ref() == Some(&self.config.identity);
         LeaseSpec {
             acquire_time: if ours { before.acquire_time } else { now.clone() },
-            holder_identity: Some(self.identity.clone()),
-            lease_duration_seconds: i32::try_from(self.duration.as_secs()).ok(),
+            holder_identity: Some(self.config.identity.clone()),
+            lease_duration_seconds: i32::try_from(self.config.duration.as_secs()).ok(),
             lease_transitions: Some(before.lease_transitions.unwrap_or(0) + i32::from(!ours)),
             renew_time: now,
             ..LeaseSpec::default()
@@ -164,7 +201,7 @@ impl Election {
     }
 
     fn holds(&self, lease: &Lease) -> bool {
-        lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_ref()) == Some(&self.identity)
+        lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_ref()) == Some(&self.config.identity)
     }
 
     /// Replaces exactly the version in `lease`.
@@ -172,6 +209,19 @@ impl Election {
         let lease = Lease { metadata: lease.metadata.clone(), spec: Some(spec) };
         self.api.replace(NAME, &PostParams::default(), &lease).await
     }
+
+    /// Writes `spec` and how far the cloud has been told by now.
+    async fn renew(&self, lease: &Lease, spec: LeaseSpec) -> kube::Result<Lease> {
+        let mut lease = lease.clone();
+        let annotations = lease.metadata.annotations.get_or_insert_default();
+        annotations.insert(TOLD_UNTIL.to_owned(), self.told.told_until().to_string());
+        self.write(&lease, spec).await
+    }
+}
+
+/// What the Lease's last holder has noted.
+fn told_until(lease: &Lease) -> Option<Timestamp> {
+    lease.metadata.annotations.as_ref()?.get(TOLD_UNTIL)?.parse().ok()
 }
 
 /// The Lease in this replica's hands.
@@ -191,9 +241,9 @@ impl Leadership<'_> {
     pub async fn hold(mut self, quiet: &CancellationToken) -> anyhow::Result<()> {
         let election = self.election;
         while quiet.run_until_cancelled(sleep(election.pause())).await.is_some() {
-            let deadline = self.renewed + election.duration * 2 / 3;
+            let deadline = self.renewed + election.config.duration * 2 / 3;
             let begun = Instant::now();
-            match timeout_at(deadline, election.write(&self.lease, election.record(Some(&self.lease)))).await
+            match timeout_at(deadline, election.renew(&self.lease, election.record(Some(&self.lease)))).await
             {
                 Ok(Ok(lease)) => (self.lease, self.renewed) = (lease, begun),
                 // Somebody wrote to it, perhaps we did, in an attempt that seemed to fail.
@@ -211,7 +261,7 @@ impl Leadership<'_> {
             }
         }
         let free = LeaseSpec { holder_identity: None, ..self.lease.spec.clone().unwrap_or_default() };
-        match election.write(&self.lease, free).await {
+        match election.renew(&self.lease, free).await {
             Ok(_) => info!("the Lease {NAME} is handed back"),
             Err(error) => {
                 warn!("the Lease {NAME} can't be handed back and ends by itself: {}", cause(error));
@@ -300,11 +350,34 @@ mod tests {
         }
 
         fn election(&self, identity: &str) -> Election {
-            Election::new(self.client(), "ns", identity.to_owned(), DURATION, None)
+            self.election_of(identity, Arc::default())
+        }
+
+        fn election_of(&self, identity: &str, signals: Arc<Signals>) -> Election {
+            let config = Config { identity: identity.to_owned(), duration: DURATION, overlap: OVERLAP };
+            Election::new(self.client(), "ns", config, signals, None)
         }
     }
 
     const DURATION: Duration = Duration::from_secs(15);
+    const OVERLAP: Duration = Duration::from_secs(40);
+
+    /// How far a replica has told, and what it has heard of another.
+    #[derive(Default)]
+    struct Signals {
+        told: Mutex<Timestamp>,
+        heard: Mutex<Option<Timestamp>>,
+    }
+
+    impl Told for Signals {
+        fn told_until(&self) -> Timestamp {
+            *self.told.lock().unwrap()
+        }
+
+        fn forget_told(&self, before: Timestamp) {
+            *self.heard.lock().unwrap() = Some(before);
+        }
+    }
 
     fn cancelled() -> CancellationToken {
         let token = CancellationToken::new();
@@ -333,7 +406,7 @@ mod tests {
         };
         let (held, handed_back, taken) = tokio::join!(leadership.hold(&quiet), story, standby);
         held.unwrap();
-        assert!(taken - handed_back <= DURATION / 6);
+        assert!(taken - handed_back <= DURATION / 15);
         assert_eq!((server.holder().as_deref(), server.transitions()), (Some("b"), Some(2)));
     }
 
@@ -399,5 +472,29 @@ mod tests {
         server.election("a").win(&drain).await.unwrap();
         assert_eq!(begun.elapsed(), Duration::ZERO);
         assert!(server.election("b").win(&cancelled()).await.is_none());
+    }
+    #[tokio::test(start_paused = true)]
+    async fn a_standby_hears_how_far_the_leader_has_told() {
+        let server = Server::default();
+        let (leading, standing_by) = (Arc::<Signals>::default(), Arc::<Signals>::default());
+        let (first, second) =
+            (server.election_of("a", Arc::clone(&leading)), server.election_of("b", Arc::clone(&standing_by)));
+        let (drain, quiet) = (CancellationToken::new(), CancellationToken::new());
+        let leadership = first.win(&drain).await.unwrap();
+        let heard = || *standing_by.heard.lock().unwrap();
+        let told: Timestamp = "2026-11-21T10:00:00Z".parse().unwrap();
+        let story = async {
+            sleep(DURATION).await;
+            assert_eq!(heard(), Some(Timestamp::UNIX_EPOCH - OVERLAP));
+            *leading.told.lock().unwrap() = told;
+            sleep(DURATION).await;
+            assert_eq!(heard(), Some(told - OVERLAP));
+            *leading.told.lock().unwrap() = told + DURATION;
+            quiet.cancel();
+        };
+        let (held, won, ()) = tokio::join!(leadership.hold(&quiet), second.win(&drain), story);
+        held.unwrap();
+        assert!(won.is_some());
+        assert_eq!(heard(), Some(told + DURATION - OVERLAP), "noted with the hand-over");
     }
 }
