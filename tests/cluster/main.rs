@@ -16,6 +16,7 @@ mod connection;
 mod credentials;
 mod injection;
 mod kubectl;
+mod leadership;
 mod link;
 mod logs;
 mod namespace;
