@@ -7,7 +7,7 @@ use kestrel_proto::node::v1::LogPolicy;
 use kestrel_runtime::config::{Mistakes, Settings, Source};
 
 use crate::{
-    link,
+    leader, link,
     uplink::{
         self, Keepalive, Retry,
         credentials::{Credentials, TokenSource},
@@ -26,23 +26,15 @@ pub struct Config {
     pub health_port: u16,
     /// `POD_NAMESPACE` (`kestrel-ai`): where the Lease is.
     pub namespace: String,
-    /// `KESTREL_LEADER_ELECTION` (`true` in a cluster): the candidacy.
-    pub election: Option<Election>,
+    /// `KESTREL_LEADER_ELECTION` (`true` in a cluster): the candidacy, as
+    /// `POD_NAME` (or the host's name), for `KESTREL_LEASE_SECONDS` (15).
+    pub election: Option<leader::Config>,
     /// `KESTREL_LOGS_POLICY` (`errors`): what is sent of pods that do not say.
     pub logs_policy: LogPolicy,
     /// The connection to the cloud.
     pub uplink: uplink::Config,
     /// The agents' end.
     pub link: link::Config,
-}
-
-/// A candidacy for the Lease.
-#[derive(Debug)]
-pub struct Election {
-    /// `POD_NAME`, or the host's name.
-    pub identity: String,
-    /// `KESTREL_LEASE_SECONDS` (15): a leader that is silent for this long has lost.
-    pub duration: Duration,
 }
 
 impl Config {
@@ -57,15 +49,17 @@ impl Config {
         let in_cluster = settings.optional("KUBERNETES_SERVICE_HOST").is_some();
         let identity = pod_name.clone().or_else(|| settings.optional("HOSTNAME"));
         let duration = settings.seconds("KESTREL_LEASE_SECONDS", 15);
-        let election = settings.flag("KESTREL_LEADER_ELECTION", in_cluster).then(|| Election {
+        let uplink = uplink(&mut settings);
+        let election = settings.flag("KESTREL_LEADER_ELECTION", in_cluster).then(|| leader::Config {
             identity: identity.unwrap_or_else(|| format!("process-{}", std::process::id())),
             duration,
+            overlap: duration + uplink.keepalive.hold(),
         });
         let config = Self {
             health_port: settings.parse("HEALTH_PORT", 8081),
             election,
             logs_policy: logs_policy(&mut settings),
-            uplink: uplink(&mut settings),
+            uplink,
             link: link::Config {
                 port: settings.parse("KESTREL_LINK_PORT", 8443),
                 max_connections: settings.parse("KESTREL_LINK_MAX_CONNECTIONS", 6000),

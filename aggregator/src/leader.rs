@@ -25,6 +25,8 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::uplink::lanes::Lanes;
+
 /// The Lease of the aggregator.
 const NAME: &str = "kestrel-aggregator";
 
@@ -38,6 +40,16 @@ pub trait Told: Send + Sync {
     fn told_until(&self) -> Timestamp;
     /// Another has told everything before this time.
     fn forget_told(&self, before: Timestamp);
+}
+
+impl Told for Lanes {
+    fn told_until(&self) -> Timestamp {
+        Self::told_until(self)
+    }
+
+    fn forget_told(&self, before: Timestamp) {
+        Self::forget_told(self, before);
+    }
 }
 
 /// One replica's candidacy.
@@ -477,8 +489,10 @@ mod tests {
     async fn a_standby_hears_how_far_the_leader_has_told() {
         let server = Server::default();
         let (leading, standing_by) = (Arc::<Signals>::default(), Arc::<Signals>::default());
-        let (first, second) =
-            (server.election_of("a", Arc::clone(&leading)), server.election_of("b", Arc::clone(&standing_by)));
+        let (first, second) = (
+            server.election_of("a", Arc::clone(&leading)),
+            server.election_of("b", Arc::clone(&standing_by)),
+        );
         let (drain, quiet) = (CancellationToken::new(), CancellationToken::new());
         let leadership = first.win(&drain).await.unwrap();
         let heard = || *standing_by.heard.lock().unwrap();

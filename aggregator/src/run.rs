@@ -1,5 +1,7 @@
 //! The aggregator's parts, put together.
 
+use std::sync::Arc;
+
 use anyhow::Context as _;
 use kestrel_runtime::{
     admin::{AdminPort, Readiness},
@@ -52,7 +54,7 @@ pub async fn start(config: Config) -> anyhow::Result<Daemon> {
     let executor = Executor::new(client.clone(), lanes.clone(), drain.clone());
     let uplink = Uplink::new(uplink, lanes.clone(), mirror.clone(), executor.requests(), uplink_metrics);
     let election = election.map(|election| {
-        Election::new(client.clone(), &namespace, election.identity, election.duration, owner())
+        Election::new(client.clone(), &namespace, election, Arc::new(lanes.clone()), owner())
     });
 
     daemon.spawn("admin port", admin.serve());
@@ -79,8 +81,8 @@ pub async fn start(config: Config) -> anyhow::Result<Daemon> {
     });
     daemon.spawn("leadership", {
         let drain = drain.clone();
-        let serve_link =
-            move |drain| link::serve(link, client, pods, nodes, lanes.logs(), link_metrics, drain);
+        let logs = lanes.logs();
+        let serve_link = move |drain| link::serve(link, client, pods, nodes, logs, link_metrics, drain);
         async move { lead(election, uplink, serve_link, drain, answered).await }
     });
     Ok(daemon)

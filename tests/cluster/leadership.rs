@@ -89,12 +89,19 @@ fn a_roll_out_costs_a_short_gap_and_no_line() {
     connected_after(begun);
     eventually("a leader among the new pods", 60, || {
         let leader = leader();
-        if pods_of("aggregator").contains(&leader) && !before.contains(&leader) { Ok(()) } else { Err(leader) }
+        if pods_of("aggregator").contains(&leader) && !before.contains(&leader) {
+            Ok(())
+        } else {
+            Err(leader)
+        }
     });
     let seen = lines_at_the_cloud(&namespace, LINES);
     assert_eq!((&seen["min"], &seen["max"]), (&1.into(), &LINES.into()), "{seen}");
     let connections = connections();
-    let gaps = connections.windows(2).filter(|pair| pair[1].0 > begun).filter_map(|pair| Some(pair[1].0.duration_since(pair[0].1?)));
+    let gaps = connections
+        .windows(2)
+        .filter(|pair| pair[1].0 > begun)
+        .filter_map(|pair| Some(pair[1].0.duration_since(pair[0].1?)));
     let gaps: Vec<_> = gaps.map(|gap| gap.as_secs_f64()).collect();
     println!("roll-out: gaps of {gaps:.2?} s, {} repeats", seen["duplicates"]);
     assert!(!gaps.is_empty() && gaps.iter().all(|gap| *gap < 30.0), "ten times the promise: {gaps:?}");

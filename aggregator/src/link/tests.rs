@@ -279,8 +279,8 @@ async fn what_an_agent_reads_again_after_a_restart_is_not_sent_twice_and_is_answ
     }
     let (logs, rest) = server.logs().await;
     assert_eq!((texts(&logs), server.metrics.repeated_lines.get()), (vec!["three"], 2));
-    rest.left();
-    under_way.left();
+    server.lanes.left(Lane::Logs, rest);
+    server.lanes.left(Lane::Logs, under_way);
     let mut acked = 0;
     while acked < 2 {
         let Down::Ack(ack) = stream.next().await.unwrap() else { panic!() };
