@@ -9,6 +9,8 @@
 //! happens in the cluster ([`TOLD_UNTIL`]). A standby sees the same things happen and
 //! keeps what came after that note, so that a leader's end loses nothing.
 
+pub mod standing;
+
 use std::{sync::Arc, time::Duration};
 
 use anyhow::bail;
@@ -26,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::uplink::lanes::Lanes;
+use standing::Standing;
 
 /// The Lease of the aggregator.
 const NAME: &str = "kestrel-aggregator";
@@ -58,6 +61,7 @@ pub struct Election {
     config: Config,
     told: Arc<dyn Told>,
     owner: Option<OwnerReference>,
+    standing: Standing,
 }
 
 /// How a replica runs for leader.
@@ -104,7 +108,13 @@ impl Election {
         told: Arc<dyn Told>,
         owner: Option<OwnerReference>,
     ) -> Self {
-        Self { api: Api::namespaced(client, namespace), config, told, owner }
+        let standing = Standing::default();
+        Self { api: Api::namespaced(client, namespace), config, told, owner, standing }
+    }
+
+    /// Where it says how it stands.
+    pub fn standing(&self) -> Standing {
+        self.standing.clone()
     }
 
     /// Resolves when this replica leads; `None` if the drain came first.
@@ -118,6 +128,7 @@ impl Election {
             let (sentence, wait) = match drain.run_until_cancelled(attempt).await? {
                 Ok(Ok(Attempt::Taken(lease))) => {
                     info!("this replica leads ({})", self.config.identity);
+                    self.standing.leads();
                     return Some(Leadership { election: self, lease: *lease, renewed: begun });
                 }
                 Ok(Ok(Attempt::Held { by, wait })) => (format!("standing by: {by} leads"), wait),
@@ -128,6 +139,7 @@ impl Election {
             };
             if said != sentence {
                 info!("{sentence}");
+                self.standing.stands_by(&sentence);
                 said = sentence;
             }
             drain.run_until_cancelled(sleep(wait)).await?;
@@ -420,6 +432,7 @@ mod tests {
         held.unwrap();
         assert!(taken - handed_back <= DURATION / 15);
         assert_eq!((server.holder().as_deref(), server.transitions()), (Some("b"), Some(2)));
+        assert!(first.standing().now().leads() && second.standing().now().leads());
     }
 
     #[tokio::test(start_paused = true)]

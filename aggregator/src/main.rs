@@ -5,6 +5,7 @@ use std::{process::ExitCode, time::Duration};
 use kestrel_aggregator::{config::Config, run};
 use kestrel_runtime::{
     config::Environment,
+    limits,
     telemetry::{self, Format},
     tls,
 };
@@ -18,6 +19,7 @@ const GRACE: Duration = Duration::from_secs(10);
 async fn main() -> anyhow::Result<ExitCode> {
     tls::install_provider();
     telemetry::init(Format::Text)?;
+    limits::forbid_core_dumps();
     let started = match Config::read(&Environment) {
         Ok(config) => run::start(config).await,
         Err(mistakes) => Err(mistakes.into()),

@@ -99,6 +99,17 @@ impl AdminPort {
         Ok(Self { listener, router, drain })
     }
 
+    /// Serves what `text` makes at `path` too.
+    #[must_use]
+    pub fn with_text(
+        mut self,
+        path: &str,
+        text: impl Fn() -> String + Clone + Send + Sync + 'static,
+    ) -> Self {
+        self.router = self.router.route(path, get(async move || text()));
+        self
+    }
+
     /// The bound address.
     ///
     /// # Errors
@@ -165,6 +176,7 @@ mod tests {
         let (first, second) = (readiness.require("first list of pods"), readiness.require("certificate"));
         let drain = CancellationToken::new();
         let port = AdminPort::bind(0, readiness, Registry::default(), drain.clone()).await.unwrap();
+        let port = port.with_text("/status", || "all is well\n".to_owned());
         let address = SocketAddr::from(([127, 0, 0, 1], port.address().unwrap().port()));
         let server = tokio::spawn(port.serve());
         first.set(true);
@@ -174,6 +186,7 @@ mod tests {
             "{answer}"
         );
         assert!(fetch(address, "/livez").await.starts_with("HTTP/1.0 200"));
+        assert!(fetch(address, "/status").await.ends_with("all is well\n"));
         second.set(true);
         assert!(fetch(address, "/health/status").await.starts_with("HTTP/1.0 200"));
         assert!(fetch(address, "/metrics").await.contains("# EOF"));

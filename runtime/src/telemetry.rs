@@ -1,8 +1,16 @@
 //! The process's own log, on standard error.
 
-use std::io;
+use std::{fmt, io};
 
-use tracing_subscriber::EnvFilter;
+use tracing::{
+    Event, Level, Subscriber,
+    field::{Field, Visit},
+};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry,
+    layer::{Context, SubscriberExt as _},
+    util::SubscriberInitExt as _,
+};
 
 use crate::config::{Environment, Source};
 
@@ -19,12 +27,34 @@ pub enum Format {
     Text,
 }
 
+/// A warning or an error of the operator's own crates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Said<'a> {
+    /// An error, not a warning.
+    pub is_error: bool,
+    /// The module that says it.
+    pub module: &'a str,
+    /// What it says, fields included.
+    pub sentence: &'a str,
+}
+
+/// Hears what is said, at once and in the speaker's thread. It must not log.
+pub type Listener = Box<dyn Fn(Said<'_>) + Send + Sync>;
+
 /// Starts the log: level from `KESTREL_LOG` (a `tracing` filter, default
 /// `info`), format from `KESTREL_LOG_FORMAT` (`json` or `text`), else `default`.
 ///
 /// # Errors
 /// A filter or format that can't be understood, in a sentence.
 pub fn init(default: Format) -> anyhow::Result<()> {
+    init_heard(default, None)
+}
+
+/// Like [`init`], and what passes the filter is heard.
+///
+/// # Errors
+/// As [`init`].
+pub fn init_heard(default: Format, listener: Option<Listener>) -> anyhow::Result<()> {
     let filter = Environment.get("KESTREL_LOG").unwrap_or_else(|| "info".to_owned());
     let filter: EnvFilter = format!("{QUIET},{filter}")
         .parse()
@@ -35,10 +65,71 @@ pub fn init(default: Format) -> anyhow::Result<()> {
         Some("text") => Format::Text,
         Some(other) => anyhow::bail!("KESTREL_LOG_FORMAT={other:?} is not usable: it is json or text"),
     };
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
-    match format {
-        Format::Json => log.json().flatten_event(true).init(),
-        Format::Text => log.with_ansi(false).init(),
-    }
+    let log = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_target(false);
+    let log = match format {
+        Format::Json => log.json().flatten_event(true).boxed(),
+        Format::Text => log.with_ansi(false).boxed(),
+    };
+    Registry::default().with(log).with(listener.map(Hearing)).with(filter).init();
     Ok(())
+}
+
+struct Hearing(Listener);
+
+impl<S: Subscriber> Layer<S> for Hearing {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let metadata = event.metadata();
+        // Other crates' sentences are not made for readers far away, and who
+        // knows what is in them.
+        if *metadata.level() > Level::WARN || !metadata.target().starts_with("kestrel_") {
+            return;
+        }
+        let mut words = Words::default();
+        event.record(&mut words);
+        (self.0)(Said {
+            is_error: *metadata.level() == Level::ERROR,
+            module: metadata.target(),
+            sentence: &format!("{}{}", words.message, words.fields),
+        });
+    }
+}
+
+#[derive(Default)]
+struct Words {
+    message: String,
+    fields: String,
+}
+
+impl Visit for Words {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        match field.name() {
+            "message" => self.message = format!("{value:?}"),
+            name => self.fields.push_str(&format!(" {name}={value:?}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tracing::{error, info, subscriber, warn};
+
+    use super::*;
+
+    #[test]
+    fn only_warnings_and_errors_of_our_own_are_heard() {
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let listener: Listener = Box::new({
+            let heard = Arc::clone(&heard);
+            move |said| heard.lock().unwrap().push(format!("{} {}", said.is_error, said.sentence))
+        });
+        subscriber::with_default(Registry::default().with(Hearing(listener)), || {
+            info!("a small thing");
+            warn!(node = "n1", "no answer from {}", "there");
+            error!("an end");
+            warn!(target: "h2::client", "not ours");
+        });
+        assert_eq!(heard.lock().unwrap()[..], ["false no answer from there node=\"n1\"", "true an end"]);
+    }
 }
