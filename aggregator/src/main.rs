@@ -2,7 +2,7 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use kestrel_aggregator::{config::Config, run};
+use kestrel_aggregator::{config::Config, own_logs::OwnLogs, run};
 use kestrel_runtime::{
     config::Environment,
     limits,
@@ -18,10 +18,11 @@ const GRACE: Duration = Duration::from_secs(10);
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> anyhow::Result<ExitCode> {
     tls::install_provider();
-    telemetry::init(Format::Text)?;
+    let own_logs = OwnLogs::default();
+    telemetry::init_heard(Format::Text, Some(own_logs.listener()))?;
     limits::forbid_core_dumps();
     let started = match Config::read(&Environment) {
-        Ok(config) => run::start(config).await,
+        Ok(config) => run::start(config, own_logs).await,
         Err(mistakes) => Err(mistakes.into()),
     };
     match started {

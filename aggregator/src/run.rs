@@ -17,16 +17,17 @@ use crate::{
     inventory::{self, Mirror, Pods},
     leader::Election,
     link,
+    own_logs::{Identity, OwnLogs},
     owner::owner,
     signals::Nodes,
     uplink::{self, Uplink, lanes::Lanes},
 };
 
-/// Builds everything and starts it.
+/// Builds everything and starts it. What the process says of itself comes from `own_logs`.
 ///
 /// # Errors
 /// Something without which nothing can work, in a sentence.
-pub async fn start(config: Config) -> anyhow::Result<Daemon> {
+pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> {
     let Config { health_port, namespace, election, logs_policy, uplink, link } = config;
     let cluster = kube::Config::infer()
         .await
@@ -58,6 +59,15 @@ pub async fn start(config: Config) -> anyhow::Result<Daemon> {
     });
 
     daemon.spawn("admin port", admin.serve());
+    daemon.spawn("own logs", {
+        let identity = Identity {
+            pod: link.pod_name.clone().unwrap_or_default(),
+            namespace: link.namespace.clone(),
+            node: link.node_name.clone().unwrap_or_default(),
+        };
+        let lane = lanes.own_logs();
+        own_logs.pass_on(identity, move |logs| lane.send(logs), drain.clone())
+    });
     daemon.spawn(
         "inventory",
         inventory::watch(client.clone(), mirror, pods.clone(), nodes.clone(), drain.clone()),

@@ -8,7 +8,7 @@ use std::{
 use kestrel_dev_cloud::Authority;
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::rig::{LIMIT, cloud, write_credentials};
+use crate::rig::{LIMIT, cloud, line_arrives, write_credentials};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_kestrel-aggregator");
 
@@ -84,6 +84,8 @@ async fn without_an_api_server_it_is_connected_alive_not_ready_and_ends_well() {
         "{readiness}"
     );
     assert!(get(free.port(), "/metrics").await.contains("kestrel_uplink_connected 1"));
+    // The cloud hears of it too.
+    line_arrives(&cloud, "can't be watched: Connection refused").await;
 
     let output = tokio::task::spawn_blocking(|| running.terminate()).await.unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
