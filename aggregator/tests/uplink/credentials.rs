@@ -4,8 +4,9 @@
 use std::{fs, path::Path};
 
 use kestrel_aggregator::uplink::Config;
-use kestrel_dev_cloud::{Authority, Cloud, Faults};
+use kestrel_dev_cloud::{Authority, Cloud, Faults, Stream, faults::When};
 use tokio::net::TcpListener;
+use tonic::Code;
 
 use crate::rig::{Rig, cloud, config, write_credentials, write_token};
 
@@ -80,8 +81,8 @@ async fn a_token_that_is_refused_later_costs_the_streams_and_not_the_connection(
     let cloud = cloud(Authority::generate().unwrap(), None).await;
     let rig = Rig::start(&cloud);
     rig.all_streams_are_up().await;
-    let end_streams = kestrel_dev_cloud::Stream::ALL.into();
-    cloud.set_faults(Faults { refuse_tokens: true, end_streams, ..Faults::default() });
+    let reset = Faults::reset(Stream::ALL, Code::Ok, When::Now);
+    cloud.set_faults(Faults { refuse_tokens: true, ..reset });
     rig.problem("refuses the token").await;
     cloud.set_faults(Faults::default());
     rig.all_streams_are_up().await;

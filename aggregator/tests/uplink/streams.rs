@@ -6,11 +6,12 @@ use kestrel_aggregator::uplink::{
     metrics::{Kind, KindLabel, StreamLabel},
     receipt::Outcome,
 };
-use kestrel_dev_cloud::{Authority, Faults, Stream};
+use kestrel_dev_cloud::{Authority, Faults, Stream, faults::When};
 use kestrel_proto::cloud::v1::{KubernetesApiResponse, stream_control_request::Request as Tool};
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
+use tonic::Code;
 
 use crate::rig::{
     KEEPALIVE, LIMIT, Rig, arrives, cloud, config, eventually, freezable, line_arrives, write_credentials,
@@ -91,8 +92,7 @@ async fn a_stream_that_the_server_ends_is_opened_again_alone_and_loses_nothing_s
     arrives(&cloud, "one", Stream::Events, 1).await;
     line_arrives(&cloud, "first line").await;
     assert!(rig.no_outcome());
-    let end_streams = [Stream::Logs, Stream::Events].into();
-    cloud.set_faults(Faults { end_streams, ..Faults::default() });
+    cloud.set_faults(Faults::reset([Stream::Logs, Stream::Events], Code::Ok, When::Now));
     // The agent is told to read its file again; a signal is sent again by itself.
     assert!(matches!(rig.outcome().await, (1, Outcome::Lost(_))));
     arrives(&cloud, "one", Stream::Events, 2).await;
@@ -133,8 +133,7 @@ async fn an_answer_survives_the_connection_on_which_it_was_asked_for() {
 #[tokio::test]
 async fn what_has_no_stream_goes_over_the_data_stream_until_it_has_one() {
     let cloud = cloud(Authority::generate().unwrap(), None).await;
-    let unimplemented = [Stream::Control, Stream::Events, Stream::Logs].into();
-    cloud.set_faults(Faults { unimplemented, ..Faults::default() });
+    cloud.set_faults(Faults::unimplemented([Stream::Control, Stream::Events, Stream::Logs]));
     let mut rig = Rig::start(&cloud);
     rig.signal("one");
     rig.log(1, "first line").await;

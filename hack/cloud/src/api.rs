@@ -4,14 +4,16 @@
 //! |---|---|
 //! | `GET /v1/summary` | figures of everything |
 //! | `GET /v1/{pods,nodes,namespaces,workloads,services,network-policies,authorization-policies}` | latest state of the objects; `namespace`, `name` |
-//! | `GET /v1/signals`, `/v1/flows`, `/v1/answers` | newest arrivals; `namespace`, `name`, `kind`, `request_id`, `limit` |
+//! | `GET /v1/signals`, `/v1/flows`, `/v1/answers`, `/v1/stats` | newest arrivals; `namespace`, `name`, `kind`, `request_id`, `limit` |
 //! | `GET /v1/logs` | containers and newest lines; `namespace`, `pod`, `pod_prefix`, `container`, `contains`, `limit` |
 //! | `GET /v1/logs/sequence` | completeness of a numbered series; as above and `prefix` |
 //! | `POST /v1/logs/sequence` | `{"prefix": "line "}`: follow this series from now on |
-//! | `GET /v1/connections` | connections, streams and refusals |
+//! | `GET`, `POST /v1/signals/sequence` | the same of Kubernetes events; `pod` is the object that they are about; `signal ` is followed from the start |
+//! | `GET /v1/connections` | connections, streams with their openings, and refusals |
 //! | `POST /v1/send` | a server message as JSON; its answer; `stream`, `timeout` (seconds) |
 //! | `GET /v1/watch` | server-sent events, one for each thing that arrives |
-//! | `GET`, `POST /v1/faults` | what is broken on purpose |
+//! | `GET`, `POST /v1/faults` | what is broken on purpose: the options of `kestrel-dev-cloud fault` as JSON, such as
+//! `{"resets": ["logs=UNAVAILABLE@now"], "door": "silent", "for": "2m"}` |
 
 use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
 
@@ -34,8 +36,9 @@ use tokio::net::TcpListener;
 use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
 
 use crate::{
-    hub::{Event, Faults, Hub, SendError},
-    record::{Arrival, logs::Selector},
+    faults::Faults,
+    hub::{Event, Hub, SendError},
+    record::{Arrival, Record, sequence::Sequences, source::Selector},
     server::MAX_MESSAGE_BYTES,
     wire::Stream,
 };
@@ -57,7 +60,7 @@ pub(crate) async fn serve(listener: TcpListener, hub: Arc<Hub>) -> anyhow::Resul
         .route("/v1/summary", get(summary))
         .route("/v1/{things}", get(things))
         .route("/v1/logs", get(logs))
-        .route("/v1/logs/sequence", get(sequence).post(track))
+        .route("/v1/{things}/sequence", get(sequence).post(track))
         .route("/v1/connections", get(connections))
         .route("/v1/send", post(send))
         .route("/v1/watch", get(watch))
@@ -159,6 +162,7 @@ async fn things(
         "signals" => hub.read(|record| filter.newest(record.signals.iter())),
         "flows" => hub.read(|record| filter.newest(record.flows.iter())),
         "answers" => hub.read(|record| filter.newest(record.answers.iter())),
+        "stats" => hub.read(|record| filter.newest(record.stats.iter())),
         _ => {
             let Some((_, kind)) = OBJECTS.iter().find(|(path, _)| *path == things) else {
                 let known: Vec<&str> = OBJECTS.iter().map(|(path, _)| *path).collect();
@@ -212,12 +216,23 @@ struct SequenceQuery {
     limit: Option<usize>,
 }
 
+/// The series in logs or signals.
+fn sequences<'a>(record: &'a mut Record, things: &str) -> Result<&'a mut Sequences, Problem> {
+    match things {
+        "logs" => Ok(&mut record.logs.sequences),
+        "signals" => Ok(&mut record.signal_sequences),
+        _ => Err(Problem(StatusCode::NOT_FOUND, "only logs and signals are numbered".to_owned())),
+    }
+}
+
 async fn sequence(
     State(hub): State<Arc<Hub>>,
+    Path(things): Path<String>,
     Query(query): Query<SequenceQuery>,
 ) -> Result<Json<Value>, Problem> {
     let limit = query.limit.unwrap_or(100);
-    let report = hub.read(|record| record.logs.sequence(&query.prefix, &query.selector, limit));
+    let report =
+        hub.change(|record| Ok(sequences(record, &things)?.report(&query.prefix, &query.selector, limit)))?;
     report.map(|report| Json(json!(report))).map_err(|sentence| Problem(StatusCode::NOT_FOUND, sentence))
 }
 
@@ -226,10 +241,13 @@ struct Track {
     prefix: String,
 }
 
-async fn track(State(hub): State<Arc<Hub>>, Body(track): Body<Track>) -> Result<Json<Track>, Problem> {
-    hub.change(|record| record.logs.track(&track.prefix))
-        .map(|()| Json(track))
-        .map_err(|sentence| Problem(StatusCode::CONFLICT, sentence))
+async fn track(
+    State(hub): State<Arc<Hub>>,
+    Path(things): Path<String>,
+    Body(track): Body<Track>,
+) -> Result<Json<Track>, Problem> {
+    let tracked = hub.change(|record| Ok(sequences(record, &things)?.track(&track.prefix)))?;
+    tracked.map(|()| Json(track)).map_err(|sentence| Problem(StatusCode::CONFLICT, sentence))
 }
 
 async fn connections(State(hub): State<Arc<Hub>>) -> Json<Value> {
@@ -238,6 +256,7 @@ async fn connections(State(hub): State<Arc<Hub>>) -> Json<Value> {
         json!({
             "counts": connections.counts(),
             "streams": Stream::ALL.map(|stream| (stream, connections.stream(stream))).into_iter().collect::<BTreeMap<_, _>>(),
+            "openings": connections.openings(),
             "open": connections.open_now().collect::<Vec<_>>(),
             "past": connections.past(),
             "refusals": connections.refusals(),
@@ -290,10 +309,10 @@ async fn watch(State(hub): State<Arc<Hub>>) -> Sse<impl Items<Item = Result<Sent
 }
 
 async fn faults(State(hub): State<Arc<Hub>>) -> Json<Faults> {
-    Json(hub.faults())
+    Json(hub.faults().clone())
 }
 
 async fn set_faults(State(hub): State<Arc<Hub>>, Body(faults): Body<Faults>) -> Json<Faults> {
     hub.set_faults(faults);
-    Json(hub.faults())
+    Json(hub.faults().clone())
 }

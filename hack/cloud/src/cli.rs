@@ -3,6 +3,7 @@
 pub mod client;
 pub mod credentials;
 pub mod fact;
+pub mod fault;
 pub mod manifest;
 pub mod send;
 pub mod serve;
@@ -41,6 +42,7 @@ enum Command {
     Watch(watch::Args),
     Show(show::Args),
     Send(send::Args),
+    Fault(Box<fault::Args>),
 }
 
 impl Cli {
@@ -54,6 +56,7 @@ impl Cli {
             Command::Watch(args) => watch::run(&args, &api).await,
             Command::Show(args) => show::run(&args, &api).await,
             Command::Send(args) => send::run(args, &api).await,
+            Command::Fault(args) => fault::run(&args, &api).await,
         };
         match done {
             Ok(()) => ExitCode::SUCCESS,

@@ -2,7 +2,7 @@
 //! operators, and the switches that break things on purpose.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -13,17 +13,21 @@ use std::{
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::{
     sync::{broadcast, mpsc, watch},
-    time::{Instant, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::warn;
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
+use tonic::{Code, Status};
+use tracing::{info, warn};
 
 use crate::{
     credentials::{Authority, Claims, tokens},
+    faults::{self, Faults, Moment, When},
     record::{Arrival, Record, connections::Refusal},
     wire::{Order, Stream},
 };
@@ -47,20 +51,6 @@ pub(crate) enum Event {
         /// A sentence.
         text: String,
     },
-}
-
-/// What is broken on purpose.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Faults {
-    /// Streams that answer `UNIMPLEMENTED`.
-    pub unimplemented: BTreeSet<Stream>,
-    /// Every token is refused.
-    pub refuse_tokens: bool,
-    /// Cuts every connection, once, when it is set.
-    pub close_streams: bool,
-    /// Ends these streams alone, once, when it is set.
-    pub end_streams: BTreeSet<Stream>,
 }
 
 /// Why a message did not get its answer.
@@ -103,14 +93,40 @@ pub(crate) struct Opened {
     pub(crate) id: u64,
     pub(crate) cluster: Arc<str>,
     pub(crate) orders: mpsc::Receiver<Bytes>,
-    /// Cancelled by a fault.
-    pub(crate) end: CancellationToken,
+    pub(crate) end: End,
 }
 
 struct Down {
     stream: Stream,
     orders: mpsc::Sender<Bytes>,
-    end: CancellationToken,
+    end: End,
+}
+
+/// How a stream ended; the first who says it is right. Clones share it.
+#[derive(Clone)]
+pub(crate) struct End(Arc<watch::Sender<Option<Result<(), Status>>>>);
+
+impl End {
+    fn new() -> Self {
+        Self(Arc::new(watch::Sender::new(None)))
+    }
+
+    /// The stream ends, in `status` unless that is OK.
+    pub(crate) fn with(&self, status: Status) {
+        let end = if status.code() == Code::Ok { Ok(()) } else { Err(status) };
+        self.0.send_if_modified(|known| {
+            let first = known.is_none();
+            known.get_or_insert(end);
+            first
+        });
+    }
+
+    /// Resolves when it has ended.
+    pub(crate) async fn come(&self) -> Result<(), Status> {
+        let mut known = self.0.subscribe();
+        let end = known.wait_for(Option::is_some).await.ok().and_then(|end| end.clone());
+        end.unwrap_or(Ok(()))
+    }
 }
 
 /// The shared state.
@@ -127,8 +143,11 @@ pub(crate) struct Hub {
     changed: watch::Sender<u64>,
     events: broadcast::Sender<Event>,
     down: Mutex<BTreeMap<u64, Down>>,
-    faults: Mutex<Faults>,
+    faults: watch::Sender<Faults>,
+    /// Ends what the present faults do over time.
+    course: Mutex<Option<DropGuard>>,
     cut: Mutex<CancellationToken>,
+    goaway: Mutex<CancellationToken>,
     ids: AtomicU64,
 }
 
@@ -150,8 +169,10 @@ impl Hub {
             changed: watch::Sender::new(0),
             events: broadcast::Sender::new(WATCH_QUEUE),
             down: Mutex::default(),
-            faults: Mutex::default(),
+            faults: watch::Sender::default(),
+            course: Mutex::default(),
             cut: Mutex::default(),
+            goaway: Mutex::default(),
             ids: AtomicU64::new(0),
         }
     }
@@ -218,16 +239,18 @@ impl Hub {
         let (sender, orders) = mpsc::channel(DOWN_QUEUE);
         let id = self.next_id();
         let cluster: Arc<str> = claims.sub.as_str().into();
-        let end = CancellationToken::new();
+        let end = End::new();
         lock(&self.down).insert(id, Down { stream, orders: sender, end: end.clone() });
-        self.change(|record| record.connections.open_stream(connection, stream, &cluster));
+        let now = Timestamp::now();
+        self.change(|record| record.connections.open_stream(connection, (stream, id), &cluster, now));
         Opened { id, cluster, orders, end }
     }
 
     /// Closes it.
-    pub(crate) fn close(&self, connection: u64, stream: Stream, id: u64) {
+    pub(crate) fn close(&self, connection: u64, stream: Stream, id: u64, outcome: String) {
         lock(&self.down).remove(&id);
-        self.change(|record| record.connections.close_stream(connection, stream));
+        let now = Timestamp::now();
+        self.change(|record| record.connections.close_stream(connection, (stream, id), outcome, now));
     }
 
     /// Sends `{"<member>": {…}}` to the operator whose stream was opened last
@@ -272,20 +295,67 @@ impl Hub {
         if control && !data_only { Stream::Control } else { Stream::Data }
     }
 
-    /// The switches.
-    pub(crate) fn faults(&self) -> Faults {
-        lock(&self.faults).clone()
+    /// What is broken now.
+    pub(crate) fn faults(&self) -> watch::Ref<'_, Faults> {
+        self.faults.borrow()
     }
 
-    /// Replaces the switches.
-    pub(crate) fn set_faults(&self, faults: Faults) {
-        if faults.close_streams {
+    /// What is broken now, and every change of it.
+    pub(crate) fn watch_faults(&self) -> watch::Receiver<Faults> {
+        self.faults.subscribe()
+    }
+
+    /// Whether a fault ends a stream at this moment.
+    pub(crate) fn strike(&self, stream: Stream, moment: Moment) -> Option<Status> {
+        let mut struck = None;
+        self.faults.send_if_modified(|faults| {
+            struck = faults.strike(stream, moment);
+            struck.is_some()
+        });
+        struck
+    }
+
+    /// Replaces what is broken.
+    pub(crate) fn set_faults(self: &Arc<Self>, mut faults: Faults) {
+        let (cut, goaway) = (std::mem::take(&mut faults.cut), std::mem::take(&mut faults.goaway));
+        let (flap, lasts) = (faults.flap.take(), faults.lasts);
+        let (now, later) = faults.resets.drain(..).partition(|reset| reset.when == When::Now);
+        faults.resets = later;
+        self.faults.send_replace(faults);
+        for reset in now {
+            for down in lock(&self.down).values().filter(|down| reset.streams.contains(&down.stream)) {
+                down.end.with(faults::status(reset.code));
+            }
+        }
+        if cut {
             self.cut_all();
         }
-        for down in lock(&self.down).values().filter(|down| faults.end_streams.contains(&down.stream)) {
-            down.end.cancel();
+        if goaway {
+            std::mem::take(&mut *lock(&self.goaway)).cancel();
         }
-        *lock(&self.faults) = Faults { close_streams: false, end_streams: BTreeSet::new(), ..faults };
+        let course = self.stop.child_token();
+        let earlier = lock(&self.course).replace(course.clone().drop_guard());
+        drop(earlier);
+        if flap.is_none() && lasts.is_none() {
+            return;
+        }
+        let hub = Arc::clone(self);
+        self.readers.spawn(async move {
+            let flapping = async {
+                let Some(flap) = flap else { return };
+                for _ in 0..flap.times {
+                    sleep(flap.interval()).await;
+                    hub.cut_all();
+                }
+            };
+            let ending = async {
+                let Some(lasts) = lasts else { return };
+                sleep(lasts.unsigned_abs()).await;
+                info!("The faults are over");
+                hub.faults.send_replace(Faults::default());
+            };
+            course.run_until_cancelled(async { tokio::join!(flapping, ending) }).await
+        });
     }
 
     /// Cuts every connection that is open now, without a word to the other end.
@@ -298,12 +368,23 @@ impl Hub {
         lock(&self.cut).clone()
     }
 
+    /// Cancelled when the connections of now are asked to end.
+    pub(crate) fn goaway(&self) -> CancellationToken {
+        lock(&self.goaway).clone()
+    }
+
     /// Checks the token of an RPC.
     pub(crate) fn admit(&self, authorization: Option<&str>) -> Result<Claims, tokens::Refusal> {
-        if lock(&self.faults).refuse_tokens {
+        if self.faults().refuse_tokens {
             return Err(tokens::Refusal::Fault);
         }
-        self.authority.tokens().admit(authorization, Timestamp::now())
+        self.authority.tokens().admit(authorization, self.token_clock())
+    }
+
+    /// The time by which tokens are judged and minted.
+    pub(crate) fn token_clock(&self) -> Timestamp {
+        let now = Timestamp::now();
+        now.checked_add(self.faults().clock).unwrap_or(now)
     }
 
     fn next_id(&self) -> u64 {

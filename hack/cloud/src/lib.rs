@@ -35,13 +35,15 @@
 mod api;
 pub mod cli;
 pub mod credentials;
+pub mod faults;
 mod hub;
 pub mod record;
 mod server;
 pub mod wire;
 
 pub use credentials::{Authority, Claims};
-pub use hub::{Faults, SendError, Sent};
+pub use faults::Faults;
+pub use hub::{SendError, Sent};
 pub use record::Record;
-pub use server::{Cloud, Config, MAX_MESSAGE_BYTES, serve};
+pub use server::{CONNECTION_WINDOW, Cloud, Config, MAX_MESSAGE_BYTES, serve};
 pub use wire::Stream;

@@ -5,12 +5,13 @@ pub mod inventory;
 pub mod logs;
 pub mod ring;
 pub mod sequence;
+pub mod source;
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use kestrel_proto::cloud::v1::PodLogs;
+use kestrel_proto::cloud::v1::{KubernetesEvent, PodLogs};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -19,11 +20,14 @@ use connections::Connections;
 use inventory::Inventory;
 use logs::Logs;
 use ring::Ring;
+use sequence::Sequences;
+use source::Source;
 
-/// Bytes of signals, of flows and of answers that are kept.
+/// Bytes of signals, of flows, of answers and of the operators' own figures that are kept.
 const SIGNAL_BUDGET: usize = 32 << 20;
 const FLOW_BUDGET: usize = 32 << 20;
 const ANSWER_BUDGET: usize = 64 << 20;
+const STATS_BUDGET: usize = 1 << 20;
 
 /// One message with where it came from.
 #[derive(Clone, Debug)]
@@ -90,6 +94,10 @@ pub struct Record {
     pub inventory: Inventory,
     /// Events, status changes and alerts.
     pub signals: Ring,
+    /// The numbered series in the names and messages of Kubernetes events, by what they are about.
+    pub signal_sequences: Sequences,
+    /// What operators say of themselves.
+    pub stats: Ring,
     /// L3/L4 flows and L7 access logs.
     pub flows: Ring,
     /// Log lines.
@@ -108,6 +116,8 @@ impl Record {
             tallies: BTreeMap::new(),
             inventory: Inventory::default(),
             signals: Ring::new(SIGNAL_BUDGET),
+            signal_sequences: Sequences::new("signal "),
+            stats: Ring::new(STATS_BUDGET),
             flows: Ring::new(FLOW_BUDGET),
             logs: Logs::default(),
             answers: Ring::new(ANSWER_BUDGET),
@@ -153,9 +163,24 @@ impl Record {
                     self.logs.insert(batch, arrival.at);
                 }
             }
+            "operator_stats" => self.stats.push(Arc::clone(arrival)),
             _ if !arrival.facts.request_id.is_empty() => self.answers.push(Arc::clone(arrival)),
-            _ => self.signals.push(Arc::clone(arrival)),
+            kind => {
+                if kind == "kubernetes_event"
+                    && let Ok(event) = arrival.message.decode()
+                {
+                    self.count(event);
+                }
+                self.signals.push(Arc::clone(arrival));
+            }
         }
+    }
+
+    fn count(&mut self, event: KubernetesEvent) {
+        let text = format!("{}: {}", event.name, event.message);
+        let about = event.involved_object.map(|object| object.name).unwrap_or_default();
+        let source = Source { namespace: event.namespace, pod: about, container: String::new() };
+        self.signal_sequences.insert(&source, &text);
     }
 
     /// The newest answer to a request.
@@ -188,12 +213,12 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use kestrel_proto::cloud::v1::{
-        Action, InventoryCommit, Pod, ShellCommandResponse, StreamControlRequest, StreamDataRequest,
-        stream_control_request, stream_data_request,
+        Action, InventoryCommit, ObjectReference, Pod, ShellCommandResponse, StreamControlRequest,
+        StreamDataRequest, stream_control_request, stream_data_request,
     };
     use prost::Message as _;
 
-    use super::*;
+    use super::{source::Selector, *};
 
     struct Cloud {
         record: Record,
@@ -270,6 +295,27 @@ mod tests {
         cloud.record.insert(Stream::Control, 3, &cloud.cluster, envelope.into(), Timestamp::UNIX_EPOCH);
         assert_eq!(cloud.record.answer("r1").unwrap().message.kind(), "shell_command_response");
         assert!(cloud.record.answer("r2").is_none());
+    }
+
+    #[test]
+    fn numbered_signals_are_followed_by_what_they_are_about() {
+        let mut cloud = Cloud::new();
+        let about = |name: &str| Some(ObjectReference { name: name.into(), ..ObjectReference::default() });
+        for (object, number) in [("a", 1), ("b", 2), ("a", 4), ("a", 3), ("a", 4)] {
+            cloud.data(
+                1,
+                stream_data_request::Request::KubernetesEvent(KubernetesEvent {
+                    message: format!("signal {number}"),
+                    involved_object: about(object),
+                    ..KubernetesEvent::default()
+                }),
+            );
+        }
+        let pod = |pod: &str| Selector { pod: Some(pod.into()), ..Selector::default() };
+        let report = cloud.record.signal_sequences.report("signal ", &pod("a"), 9).unwrap();
+        assert_eq!((report.missing, report.late, report.duplicates), (vec![2], 1, 1));
+        let report = cloud.record.signal_sequences.report("signal ", &Selector::default(), 9).unwrap();
+        assert_eq!((report.distinct, report.missing_count), (4, 0));
     }
 
     #[test]

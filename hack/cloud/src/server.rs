@@ -1,35 +1,40 @@
 //! A running cloud.
 
 mod accept;
+mod certificates;
+mod door;
+mod http2;
 mod streams;
 mod tokens;
+mod upload;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use futures::{FutureExt as _, StreamExt as _};
 use kestrel_proto::{
     cloud::v1::stream_service_server::StreamServiceServer,
     server::v1::autonp_server_service_server::AutonpServerServiceServer,
 };
-use kestrel_runtime::tls;
 use serde_json::Value;
 use tokio::{net::TcpListener, sync::mpsc, task::JoinSet, time::timeout};
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server;
+use tonic::service::Routes;
 use tracing::info;
 
 use crate::{
     api,
     credentials::Authority,
-    hub::{Faults, Hub, SendError, Sent},
+    faults::Faults,
+    hub::{Hub, SendError, Sent},
     record::Record,
     wire::Stream,
 };
 
 /// The largest message either way (the contract's limit).
 pub const MAX_MESSAGE_BYTES: usize = 10 << 20;
+/// The flow control window of a connection: larger than those of its streams
+/// (1 MiB) together, so that a stream that is not read stops no other.
+pub const CONNECTION_WINDOW: u32 = 16 << 20;
 /// How long connections may take to end before they are cut.
 const GRACE: Duration = Duration::from_secs(3);
 
@@ -49,11 +54,14 @@ pub struct Config {
     pub token_lifetime: Duration,
     /// From one heartbeat on a stream to the next.
     pub heartbeat: Duration,
+    /// The flow control window of a connection in bytes; 1 MiB is the default
+    /// of a tonic server, with which one stalled stream stops all.
+    pub connection_window: u32,
 }
 
 impl Config {
     /// Free ports on the loopback, tenant `development`, tokens of a day,
-    /// a heartbeat every 30 s.
+    /// a heartbeat every 30 s, [`CONNECTION_WINDOW`].
     pub fn new(authority: Authority) -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -63,6 +71,7 @@ impl Config {
             tenant: "development".to_owned(),
             token_lifetime: Duration::from_secs(24 * 3600),
             heartbeat: Duration::from_secs(30),
+            connection_window: CONNECTION_WINDOW,
         }
     }
 }
@@ -72,34 +81,34 @@ impl Config {
 /// # Errors
 /// A port that can't be bound, or a name that can't be in a certificate.
 pub async fn serve(config: Config) -> anyhow::Result<Cloud> {
-    let Config { listen, api, names, authority, tenant, token_lifetime, heartbeat } = config;
-    let config = accept::config(&authority, &names)?;
+    let Config { listen, api, names, authority, tenant, token_lifetime, heartbeat, connection_window } =
+        config;
+    let hub = Arc::new(Hub::new(authority, tenant, token_lifetime, heartbeat));
+    let config = accept::config(&hub, &names)?;
     let bind = async |address| {
         TcpListener::bind(address).await.with_context(|| format!("{address} cannot be bound"))
     };
     let (listener, api_listener) = (bind(listen).await?, bind(api).await?);
     let (address, api_address) = (listener.local_addr()?, api_listener.local_addr()?);
-    let hub = Arc::new(Hub::new(authority, tenant, token_lifetime, heartbeat));
-
-    let (accepted, connections) = mpsc::channel(1);
-    let incoming = ReceiverStream::new(connections).map({
-        let hub = Arc::clone(&hub);
-        move |(io, peer)| io::Result::Ok(accept::Connection::new(io, peer, Arc::clone(&hub)))
-    });
-    let server = Server::builder()
-        .add_service(
-            StreamServiceServer::new(streams::Streams(Arc::clone(&hub)))
-                .max_decoding_message_size(MAX_MESSAGE_BYTES)
-                .max_encoding_message_size(MAX_MESSAGE_BYTES),
-        )
-        .add_service(AutonpServerServiceServer::new(tokens::TokenService(Arc::clone(&hub))));
+    let streams = StreamServiceServer::new(streams::Streams(Arc::clone(&hub)))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let tokens = AutonpServerServiceServer::new(tokens::TokenService(Arc::clone(&hub)));
+    let routes = Routes::new(streams).add_service(tokens).prepare();
 
     let mut tasks = JoinSet::new();
-    let (stop, refusals) = (hub.stop.clone(), Arc::clone(&hub));
-    let refused = move |peer, reason| refusals.refuse(peer, "handshake", reason);
-    tasks.spawn(tls::server::accept(listener, config, stop.clone(), accepted, refused).map(Ok));
-    tasks.spawn(async move {
-        server.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await.context("gRPC server")
+    let (accepted, mut connections) = mpsc::channel(1);
+    tasks.spawn(door::keep(listener, config, Arc::clone(&hub), accepted));
+    tasks.spawn({
+        let hub = Arc::clone(&hub);
+        async move {
+            while let Some((io, peer)) = connections.recv().await {
+                let connection = accept::Connection::new(io, peer, Arc::clone(&hub));
+                let served = http2::serve(Arc::clone(&hub), routes.clone(), connection, connection_window);
+                hub.readers.spawn(served);
+            }
+            Ok(())
+        }
     });
     tasks.spawn(api::serve(api_listener, Arc::clone(&hub)));
     info!("Operators connect to {address}; the query API is at http://{api_address}");
@@ -162,6 +171,12 @@ impl Cloud {
         self.hub.set_faults(faults);
     }
 
+    /// What is broken now; resets that were asked for a number of times go
+    /// from it when they are used up.
+    pub fn faults(&self) -> Faults {
+        self.hub.faults().clone()
+    }
+
     /// Cuts every connection that is open now.
     pub fn cut_connections(&self) {
         self.hub.cut_all();
@@ -185,7 +200,7 @@ impl Cloud {
             }
             anyhow::Ok(())
         };
-        // Idle connections have no reason to end by themselves.
+        // Clients have no reason to end by themselves.
         match timeout(GRACE, orderly).await {
             Ok(result) => result?,
             Err(_) => self.hub.cut_all(),

@@ -5,7 +5,7 @@
 //! In JSON the fields have the names of the contract (`request_id`), enum
 //! values are text, times are RFC 3339 and 64-bit numbers are numbers.
 
-use std::sync::LazyLock;
+use std::{str::FromStr, sync::LazyLock};
 
 use bytes::{Buf as _, Bytes};
 use prost::Message as _;
@@ -51,6 +51,11 @@ impl Stream {
         }
     }
 
+    /// The RPC's name.
+    pub fn rpc(self) -> String {
+        format!("Stream{self:?}")
+    }
+
     /// The envelope of what the operator sends.
     fn request(self) -> Option<MessageDescriptor> {
         POOL.get_message_by_name(&format!("cloud.v1.Stream{self:?}Request"))
@@ -59,6 +64,17 @@ impl Stream {
     /// The envelope of what the cloud sends.
     fn response(self) -> Option<MessageDescriptor> {
         POOL.get_message_by_name(&format!("cloud.v1.Stream{self:?}Response"))
+    }
+}
+
+impl FromStr for Stream {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let stream = Self::ALL.into_iter().find(|stream| stream.name() == name);
+        stream.ok_or_else(|| {
+            format!("{name:?} is no stream; they are {}", Self::ALL.map(Self::name).join(", "))
+        })
     }
 }
 

@@ -66,8 +66,8 @@ enum Order {
 }
 
 fn stream(name: &str) -> Result<Stream, String> {
-    let orders = [Stream::Data, Stream::Control];
-    orders.into_iter().find(|stream| stream.name() == name).ok_or_else(|| "it is data or control".to_owned())
+    let carries_orders = |stream: &Stream| matches!(stream, Stream::Data | Stream::Control);
+    name.parse().ok().filter(carries_orders).ok_or_else(|| "it is data or control".to_owned())
 }
 
 /// Runs the command.

@@ -7,7 +7,7 @@ use jiff::SignedDuration;
 use kestrel_runtime::{daemon::Daemon, telemetry};
 
 use super::{client::ApiAddress, fail};
-use crate::{Authority, Cloud, Config};
+use crate::{Authority, CONNECTION_WINDOW, Cloud, Config};
 
 /// How long connections may take to end after a signal.
 const GRACE: Duration = Duration::from_secs(10);
@@ -33,6 +33,10 @@ pub struct Args {
     /// Time between two heartbeats on a stream.
     #[arg(long, default_value = "30s")]
     heartbeat: SignedDuration,
+    /// Flow control window of a connection in bytes; 1048576 is what a tonic server has by default,
+    /// with which one stalled stream stops all.
+    #[arg(long, default_value_t = CONNECTION_WINDOW)]
+    connection_window: u32,
 }
 
 /// Runs the command.
@@ -52,11 +56,13 @@ pub async fn run(args: Args, api: &ApiAddress) -> ExitCode {
 }
 
 async fn start(args: Args, api: &ApiAddress) -> anyhow::Result<Cloud> {
-    let Args { state, listen, names, tenant, token_lifetime, heartbeat } = args;
+    let Args { state, listen, names, tenant, token_lifetime, heartbeat, connection_window } = args;
     let authority = Authority::open(&state).context("--state")?;
     let token_lifetime = token_lifetime.try_into().context("--token-lifetime is not a time ahead")?;
     let heartbeat: Duration = heartbeat.try_into().context("--heartbeat is not a time ahead")?;
     anyhow::ensure!(!heartbeat.is_zero(), "--heartbeat is zero");
     let api = api.socket()?;
-    crate::serve(Config { listen, api, names, authority, tenant, token_lifetime, heartbeat }).await
+    let config =
+        Config { listen, api, names, authority, tenant, token_lifetime, heartbeat, connection_window };
+    crate::serve(config).await
 }

@@ -54,6 +54,7 @@ enum What {
     Logs,
     Connections,
     Answers,
+    Stats,
 }
 
 /// Titles of columns, and where their cells are in an item. An empty place is the fact in words.
@@ -75,7 +76,7 @@ impl What {
                 &[NAMESPACE, NAME, FACT, CREATED]
             }
             Self::Signals => &[AT, ("KIND", "/kind"), ("ACTION", "/action"), NAMESPACE, NAME, FACT],
-            Self::Flows | Self::Answers => &[AT, ("KIND", "/kind"), FACT],
+            Self::Flows | Self::Answers | Self::Stats => &[AT, ("KIND", "/kind"), FACT],
             Self::Logs => &[
                 ("TIME", "/time"),
                 NAMESPACE,

@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use crate::wire::Stream;
 
-/// Closed connections and refusals that are kept, each.
-const MAX_PAST: usize = 200;
+/// Closed connections, refusals and openings of streams that are kept, each.
+const MAX_PAST: usize = 1_000;
 /// Certificates that are remembered, to tell a reconnect from a first connection.
 const MAX_CERTIFICATES: usize = 1_000;
 
@@ -65,6 +65,23 @@ pub struct StreamCount {
     pub opened: u64,
 }
 
+/// One opening of a stream.
+#[derive(Clone, Debug, Serialize)]
+pub struct Opening {
+    /// Counts up over all streams.
+    pub id: u64,
+    /// The stream.
+    pub stream: Stream,
+    /// The connection's id.
+    pub connection: u64,
+    /// When the RPC was let in.
+    pub opened: Timestamp,
+    /// When it ended.
+    pub closed: Option<Timestamp>,
+    /// How it ended, in words.
+    pub outcome: String,
+}
+
 /// All connections.
 #[derive(Debug, Default)]
 pub struct Connections {
@@ -73,6 +90,7 @@ pub struct Connections {
     refusals: VecDeque<Refusal>,
     certificates: BTreeSet<ClientCertificate>,
     streams: BTreeMap<Stream, StreamCount>,
+    openings: VecDeque<Opening>,
     opened: u64,
     reconnects: u64,
     refused: u64,
@@ -101,20 +119,37 @@ impl Connections {
     }
 
     /// A stream was opened on a connection.
-    pub fn open_stream(&mut self, id: u64, stream: Stream, cluster: &str) {
+    pub fn open_stream(
+        &mut self,
+        connection: u64,
+        (stream, id): (Stream, u64),
+        cluster: &str,
+        now: Timestamp,
+    ) {
         let count = self.streams.entry(stream).or_default();
         count.open += 1;
         count.opened += 1;
-        if let Some(connection) = self.open.get_mut(&id) {
+        let opening = Opening { id, stream, connection, opened: now, closed: None, outcome: String::new() };
+        push_bounded(&mut self.openings, opening);
+        if let Some(connection) = self.open.get_mut(&connection) {
             *connection.streams.entry(stream).or_default() += 1;
             connection.clusters.insert(cluster.to_owned());
         }
     }
 
     /// A stream ended.
-    pub fn close_stream(&mut self, id: u64, stream: Stream) {
+    pub fn close_stream(
+        &mut self,
+        connection: u64,
+        (stream, id): (Stream, u64),
+        outcome: String,
+        now: Timestamp,
+    ) {
         self.streams.entry(stream).and_modify(|count| count.open = count.open.saturating_sub(1));
-        if let Some(connection) = self.open.get_mut(&id) {
+        if let Some(opening) = self.openings.iter_mut().rev().find(|opening| opening.id == id) {
+            (opening.closed, opening.outcome) = (Some(now), outcome);
+        }
+        if let Some(connection) = self.open.get_mut(&connection) {
             connection.streams.entry(stream).and_modify(|open| *open = open.saturating_sub(1));
         }
     }
@@ -138,6 +173,11 @@ impl Connections {
     /// The newest refusals, oldest first.
     pub fn refusals(&self) -> &VecDeque<Refusal> {
         &self.refusals
+    }
+
+    /// The newest openings of streams, oldest first.
+    pub fn openings(&self) -> &VecDeque<Opening> {
+        &self.openings
     }
 
     /// The counts of one stream.

@@ -1,12 +1,15 @@
 //! Log lines by container, within one byte budget, and the numbered series in them.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use jiff::Timestamp;
 use kestrel_proto::cloud::v1::{LogEntry, PodLogs};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use super::sequence::{Report, Sequence, number_after};
+use super::{
+    sequence::Sequences,
+    source::{Selector, Source},
+};
 
 /// Bytes of text that are kept over all containers.
 const TEXT_BUDGET: usize = 64 << 20;
@@ -14,21 +17,6 @@ const TEXT_BUDGET: usize = 64 << 20;
 const LINE_OVERHEAD: usize = 96;
 /// Containers whose lines are kept or counted.
 const MAX_CONTAINERS: usize = 20_000;
-/// Series that are tracked: one per prefix and container.
-const MAX_SEQUENCES: usize = 4_096;
-/// Prefixes that are tracked.
-const MAX_PREFIXES: usize = 16;
-
-/// A container of a pod.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Container {
-    /// Namespace of the pod.
-    pub namespace: String,
-    /// Name of the pod.
-    pub pod: String,
-    /// Name of the container.
-    pub container: String,
-}
 
 /// One line that is still kept.
 #[derive(Clone, Debug, Serialize)]
@@ -69,36 +57,12 @@ struct Kept {
     node: String,
 }
 
-/// Which containers a question is about; an absent part matches all.
-#[derive(Clone, Debug, Default, Deserialize)]
-pub struct Selector {
-    /// Namespace of the pod.
-    pub namespace: Option<String>,
-    /// Name of the pod.
-    pub pod: Option<String>,
-    /// What the pod's name begins with: the pods of one workload.
-    pub pod_prefix: Option<String>,
-    /// Name of the container.
-    pub container: Option<String>,
-}
-
-impl Selector {
-    fn matches(&self, container: &Container) -> bool {
-        let is =
-            |wanted: &Option<String>, value: &String| wanted.as_ref().is_none_or(|wanted| wanted == value);
-        is(&self.namespace, &container.namespace)
-            && is(&self.pod, &container.pod)
-            && is(&self.container, &container.container)
-            && self.pod_prefix.as_ref().is_none_or(|prefix| container.pod.starts_with(prefix))
-    }
-}
-
 /// What is known of a container's lines.
 #[derive(Clone, Debug, Serialize)]
 pub struct ContainerCount {
     /// The container.
     #[serde(flatten)]
-    pub container: Container,
+    pub container: Source,
     /// The node that sent them.
     pub node: String,
     /// Lines that arrived.
@@ -110,13 +74,12 @@ pub struct ContainerCount {
 /// Everything that arrived as `PodLogs`.
 #[derive(Debug)]
 pub struct Logs {
-    containers: BTreeMap<Container, Kept>,
+    containers: BTreeMap<Source, Kept>,
     bytes: usize,
     total: u64,
     uncounted: u64,
-    prefixes: BTreeSet<String>,
-    sequences: BTreeMap<(String, Container), Sequence>,
-    untracked: u64,
+    /// The numbered series in them.
+    pub sequences: Sequences,
 }
 
 impl Default for Logs {
@@ -127,9 +90,7 @@ impl Default for Logs {
             bytes: 0,
             total: 0,
             uncounted: 0,
-            prefixes: BTreeSet::from(["line ".to_owned()]),
-            sequences: BTreeMap::new(),
-            untracked: 0,
+            sequences: Sequences::new("line "),
         }
     }
 }
@@ -138,10 +99,10 @@ impl Logs {
     /// Takes a batch in.
     pub fn insert(&mut self, batch: PodLogs, arrived: Timestamp) {
         let container =
-            Container { namespace: batch.namespace, pod: batch.pod_name, container: batch.container_name };
+            Source { namespace: batch.namespace, pod: batch.pod_name, container: batch.container_name };
         self.total += batch.log_entries.len() as u64;
         for entry in &batch.log_entries {
-            self.count_in_sequences(&container, &entry.message);
+            self.sequences.insert(&container, &entry.message);
         }
         if !self.containers.contains_key(&container) && self.containers.len() >= MAX_CONTAINERS {
             self.uncounted += batch.log_entries.len() as u64;
@@ -161,43 +122,6 @@ impl Logs {
         }
     }
 
-    /// Follows the series whose numbers stand behind `prefix`, from now on.
-    ///
-    /// # Errors
-    /// Too many are followed already.
-    pub fn track(&mut self, prefix: &str) -> Result<(), String> {
-        if self.prefixes.len() >= MAX_PREFIXES && !self.prefixes.contains(prefix) {
-            return Err(format!("{MAX_PREFIXES} prefixes are followed already: {:?}", self.prefixes));
-        }
-        self.prefixes.insert(prefix.to_owned());
-        Ok(())
-    }
-
-    /// What arrived of the series behind `prefix` in all selected containers
-    /// together, over every line ever received.
-    ///
-    /// # Errors
-    /// The prefix is not followed, or not everywhere.
-    pub fn sequence(&self, prefix: &str, selector: &Selector, limit: usize) -> Result<Report, String> {
-        if !self.prefixes.contains(prefix) {
-            return Err(format!(
-                "no series {prefix:?} is followed, only {:?}: POST {{\"prefix\": {prefix:?}}} to \
-                 /v1/logs/sequence before the lines are written",
-                self.prefixes
-            ));
-        }
-        if self.untracked > 0 {
-            return Err(format!("more than {MAX_SEQUENCES} containers wrote numbered lines; start anew"));
-        }
-        let mut union = Sequence::default();
-        for ((_, _), sequence) in
-            self.sequences.iter().filter(|((of, container), _)| of == prefix && selector.matches(container))
-        {
-            union.merge(sequence);
-        }
-        Ok(union.report(limit))
-    }
-
     /// The selected containers.
     pub fn containers(&self, selector: &Selector) -> Vec<ContainerCount> {
         self.selected(selector)
@@ -212,8 +136,8 @@ impl Logs {
 
     /// The newest `limit` lines of the selected containers that contain
     /// `contains`, oldest first.
-    pub fn lines(&self, selector: &Selector, contains: &str, limit: usize) -> Vec<(Container, Line)> {
-        let mut found: Vec<(&Container, &Line)> = self
+    pub fn lines(&self, selector: &Selector, contains: &str, limit: usize) -> Vec<(Source, Line)> {
+        let mut found: Vec<(&Source, &Line)> = self
             .selected(selector)
             .flat_map(|(container, kept)| {
                 let matching = kept.lines.iter().rev().filter(|line| line.message.contains(contains));
@@ -242,20 +166,8 @@ impl Logs {
         self.uncounted
     }
 
-    fn selected<'a>(&'a self, selector: &'a Selector) -> impl Iterator<Item = (&'a Container, &'a Kept)> {
+    fn selected<'a>(&'a self, selector: &'a Selector) -> impl Iterator<Item = (&'a Source, &'a Kept)> {
         self.containers.iter().filter(|(container, _)| selector.matches(container))
-    }
-
-    fn count_in_sequences(&mut self, container: &Container, message: &str) {
-        for prefix in &self.prefixes {
-            let Some(number) = number_after(prefix, message) else { continue };
-            let key = (prefix.clone(), container.clone());
-            if self.sequences.len() < MAX_SEQUENCES || self.sequences.contains_key(&key) {
-                self.sequences.entry(key).or_default().insert(number);
-            } else {
-                self.untracked += 1;
-            }
-        }
     }
 
     /// Gives up the older half of the container that keeps most, so that a
@@ -314,21 +226,10 @@ mod tests {
         logs.insert(batch("web-2", numbered(55..=100)), Timestamp::UNIX_EPOCH);
         logs.insert(batch("db-0", numbered(300..=300)), Timestamp::UNIX_EPOCH);
         let pods = |prefix: &str| Selector { pod_prefix: Some(prefix.into()), ..Selector::default() };
-        let report = logs.sequence("line ", &pods("web-"), 10).unwrap();
+        let report = logs.sequences.report("line ", &pods("web-"), 10).unwrap();
         assert_eq!((report.min, report.max, report.distinct), (Some(1), Some(100), 100));
         assert_eq!((report.total, report.duplicates, report.missing_count), (106, 6, 0));
-        assert_eq!(logs.sequence("line ", &pods("nobody"), 10).unwrap().total, 0);
-    }
-
-    #[test]
-    fn a_prefix_is_followed_from_when_it_was_asked_for() {
-        let mut logs = Logs::default();
-        assert!(logs.sequence("no. ", &Selector::default(), 1).unwrap_err().contains("POST"));
-        logs.track("no. ").unwrap();
-        logs.insert(batch("web-1", ["no. 7".to_owned()]), Timestamp::UNIX_EPOCH);
-        assert_eq!(logs.sequence("no. ", &Selector::default(), 1).unwrap().min, Some(7));
-        (0..MAX_PREFIXES - 2).for_each(|n| logs.track(&n.to_string()).unwrap());
-        assert!(logs.track("one more").is_err());
+        assert_eq!(logs.sequences.report("line ", &pods("nobody"), 10).unwrap().total, 0);
     }
 
     #[test]
@@ -343,7 +244,7 @@ mod tests {
         let counts = logs.containers(&Selector::default());
         assert_eq!((counts[1].kept, counts[1].total), (1, 1));
         assert!(counts[0].kept < 20_000 && counts[0].total == 20_000);
-        let report = logs.sequence("line ", &Selector::default(), 1).unwrap();
+        let report = logs.sequences.report("line ", &Selector::default(), 1).unwrap();
         assert_eq!((report.distinct, report.missing_count), (20_000, 0));
     }
 

@@ -1,13 +1,85 @@
 //! Which numbers of a numbered series arrived: what proves that no line of
 //! "line 1 … line 20000" is missing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
+
+use super::source::{Selector, Source};
+
+/// Series that are followed: one per prefix and source.
+const MAX_SEQUENCES: usize = 4_096;
+/// Prefixes that are followed.
+const MAX_PREFIXES: usize = 16;
 
 /// The most separate runs that one sequence keeps. A real series arrives as a
 /// few runs; a text with a random number after the prefix does not.
 const MAX_RUNS: usize = 65_536;
+
+/// The numbered series in the texts of many sources.
+#[derive(Debug)]
+pub struct Sequences {
+    prefixes: BTreeSet<String>,
+    sequences: BTreeMap<(String, Source), Sequence>,
+    untracked: u64,
+}
+
+impl Sequences {
+    /// Follows the series behind `prefix` from the start.
+    pub fn new(prefix: &str) -> Self {
+        Self { prefixes: BTreeSet::from([prefix.to_owned()]), sequences: BTreeMap::new(), untracked: 0 }
+    }
+
+    /// Follows the series whose numbers stand behind `prefix`, from now on.
+    ///
+    /// # Errors
+    /// Too many are followed already.
+    pub fn track(&mut self, prefix: &str) -> Result<(), String> {
+        if self.prefixes.len() >= MAX_PREFIXES && !self.prefixes.contains(prefix) {
+            return Err(format!("{MAX_PREFIXES} prefixes are followed already: {:?}", self.prefixes));
+        }
+        self.prefixes.insert(prefix.to_owned());
+        Ok(())
+    }
+
+    /// Takes a text of `source` in.
+    pub fn insert(&mut self, source: &Source, text: &str) {
+        for prefix in &self.prefixes {
+            let Some(number) = number_after(prefix, text) else { continue };
+            let key = (prefix.clone(), source.clone());
+            if self.sequences.len() < MAX_SEQUENCES || self.sequences.contains_key(&key) {
+                self.sequences.entry(key).or_default().insert(number);
+            } else {
+                self.untracked += 1;
+            }
+        }
+    }
+
+    /// What arrived of the series behind `prefix` of all selected sources
+    /// together, over everything ever received.
+    ///
+    /// # Errors
+    /// The prefix is not followed, or not everywhere.
+    pub fn report(&self, prefix: &str, selector: &Selector, limit: usize) -> Result<Report, String> {
+        if !self.prefixes.contains(prefix) {
+            return Err(format!(
+                "no series {prefix:?} is followed, only {:?}: POST {{\"prefix\": {prefix:?}}} to this path \
+                 before the first of it is sent",
+                self.prefixes
+            ));
+        }
+        if self.untracked > 0 {
+            return Err(format!("more than {MAX_SEQUENCES} sources sent numbered texts; start anew"));
+        }
+        let mut union = Sequence::default();
+        for ((_, _), sequence) in
+            self.sequences.iter().filter(|((of, source), _)| of == prefix && selector.matches(source))
+        {
+            union.merge(sequence);
+        }
+        Ok(union.report(limit))
+    }
+}
 
 /// The numbers seen, as runs of consecutive ones.
 #[derive(Clone, Debug, Default)]
@@ -15,6 +87,7 @@ pub struct Sequence {
     /// First to last number of each run; runs neither touch nor overlap.
     runs: BTreeMap<u64, u64>,
     total: u64,
+    late: u64,
     unkept: u64,
 }
 
@@ -22,10 +95,12 @@ impl Sequence {
     /// Notes one arrival of `number`.
     pub fn insert(&mut self, number: u64) {
         self.total += 1;
+        let greatest = self.runs.values().next_back().copied();
         let before = self.runs.range(..=number).next_back().map(|(&first, &last)| (first, last));
         if before.is_some_and(|(_, last)| last >= number) {
             return;
         }
+        self.late += u64::from(greatest > Some(number));
         let joins_before = before.filter(|(_, last)| last + 1 == number);
         let joins_after =
             number.checked_add(1).and_then(|next| self.runs.get(&next).map(|&last| (next, last)));
@@ -58,6 +133,7 @@ impl Sequence {
         }
         self.runs.extend(open);
         self.total += other.total;
+        self.late += other.late;
         self.unkept += other.unkept;
     }
 
@@ -73,6 +149,7 @@ impl Sequence {
             duplicates: self.total - self.unkept - distinct,
             missing_count: gaps.clone().map(|gap| gap.end - gap.start).sum(),
             missing: gaps.flatten().take(limit).collect(),
+            late: self.late,
             unkept: self.unkept,
         }
     }
@@ -95,6 +172,8 @@ pub struct Report {
     pub missing_count: u64,
     /// The first of them.
     pub missing: Vec<u64>,
+    /// Numbers that were first seen after a larger one of their source.
+    pub late: u64,
     /// Lines whose number had no room: if not 0, the text is no series and the report is not exact.
     pub unkept: u64,
 }
@@ -111,8 +190,6 @@ pub fn number_after(prefix: &str, message: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -124,7 +201,14 @@ mod tests {
     }
 
     fn expected(numbers: &[u64]) -> Report {
-        let seen: BTreeSet<u64> = numbers.iter().copied().collect();
+        let mut seen = BTreeSet::new();
+        let late = numbers
+            .iter()
+            .filter(|&&number| {
+                let after_a_larger_one = seen.last().is_some_and(|&last| last > number);
+                seen.insert(number) && after_a_larger_one
+            })
+            .count() as u64;
         let (min, max) = (seen.first().copied(), seen.last().copied());
         let missing: Vec<u64> =
             min.zip(max).map_or(Vec::new(), |(min, max)| (min..max).filter(|n| !seen.contains(n)).collect());
@@ -136,6 +220,7 @@ mod tests {
             duplicates: (numbers.len() - seen.len()) as u64,
             missing_count: missing.len() as u64,
             missing,
+            late,
             unkept: 0,
         }
     }
@@ -154,8 +239,23 @@ mod tests {
             let mut merged = sequence(&one);
             merged.merge(&sequence(&two));
             let both: Vec<u64> = one.iter().chain(&two).copied().collect();
-            prop_assert_eq!(merged.report(usize::MAX), expected(&both));
+            // Order is a matter of one source.
+            let late = expected(&one).late + expected(&two).late;
+            prop_assert_eq!(merged.report(usize::MAX), Report { late, ..expected(&both) });
         }
+    }
+
+    #[test]
+    fn a_prefix_is_followed_from_when_it_was_asked_for() {
+        let mut sequences = Sequences::new("line ");
+        let source = Source::default();
+        sequences.insert(&source, "no. 6");
+        assert!(sequences.report("no. ", &Selector::default(), 1).unwrap_err().contains("POST"));
+        sequences.track("no. ").unwrap();
+        sequences.insert(&source, "no. 7");
+        assert_eq!(sequences.report("no. ", &Selector::default(), 1).unwrap().min, Some(7));
+        (0..MAX_PREFIXES - 2).for_each(|n| sequences.track(&n.to_string()).unwrap());
+        assert!(sequences.track("one more").is_err());
     }
 
     #[test]

@@ -5,42 +5,55 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use anyhow::Context as _;
 use jiff::Timestamp;
 use kestrel_runtime::tls;
-use rustls::{ServerConfig, server::WebPkiClientVerifier, sign::SingleCertAndKey};
+use rustls::{
+    ServerConfig,
+    server::{NoServerSessionStorage, WebPkiClientVerifier},
+    sign::SingleCertAndKey,
+};
 use rustls_pki_types::CertificateDer;
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    time::{Sleep, sleep},
 };
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::WaitForCancellationFutureOwned;
-use tonic::transport::server::Connected;
 use tracing::{debug, info};
 use x509_parser::parse_x509_certificate;
 
-use crate::{credentials::Authority, hub::Hub, record::connections::ClientCertificate};
+use super::certificates::Certificates;
+use crate::{hub::Hub, record::connections::ClientCertificate};
 
 /// Names that are always in the server certificate.
 const LOCAL_NAMES: [&str; 4] = ["localhost", "127.0.0.1", "::1", "kestrel-cloud"];
 
+/// What the kernel may take in ahead of a connection that is read slowly.
+const SLOW_BUFFER: usize = 32 * 1024;
+
 /// A TLS configuration with a fresh server certificate for `names`, which
-/// lets in only who has a certificate of `authority`.
-pub(super) fn config(authority: &Authority, names: &[String]) -> anyhow::Result<Arc<ServerConfig>> {
+/// lets in only who has a certificate of the hub's authority.
+pub(super) fn config(hub: &Arc<Hub>, names: &[String]) -> anyhow::Result<Arc<ServerConfig>> {
     let names: Vec<String> =
         LOCAL_NAMES.iter().map(ToString::to_string).chain(names.iter().cloned()).collect();
-    let certificate = authority.server(&names).context("the server certificate cannot be made")?;
-    let roots = Arc::new(tls::roots(authority.certificate().as_bytes())?);
+    let certificate = hub.authority.server(&names).context("the server certificate cannot be made")?;
+    let roots = Arc::new(tls::roots(hub.authority.certificate().as_bytes())?);
     let clients = WebPkiClientVerifier::builder_with_provider(roots, tls::provider()).build()?;
     let mut config = ServerConfig::builder_with_provider(tls::provider())
         .with_safe_default_protocol_versions()?
-        .with_client_cert_verifier(clients)
+        .with_client_cert_verifier(Arc::new(Certificates::new(clients, Arc::clone(hub))))
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(certificate)));
     config.alpn_protocols = vec![b"h2".to_vec()];
+    // A resumed session would not show its certificate again.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
     Ok(Arc::new(config))
 }
 
@@ -50,6 +63,8 @@ pub(super) struct Connection {
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     info: Info,
     hub: Arc<Hub>,
+    /// Between two pieces of a connection that is read slowly.
+    pause: Option<Pin<Box<Sleep>>>,
 }
 
 /// What an RPC knows of its connection.
@@ -66,7 +81,36 @@ impl Connection {
         info!("Connected: {peer} with the certificate {}", certificate.subject);
         hub.note("connection", format!("{peer} connected with the certificate {}", certificate.subject));
         let id = hub.change(|record| record.connections.open(peer, certificate, Timestamp::now()));
-        Self { io, cut: Box::pin(hub.cut().cancelled_owned()), info: Info { id, peer }, hub }
+        let cut = Box::pin(hub.cut().cancelled_owned());
+        Self { io, cut, info: Info { id, peer }, hub, pause: None }
+    }
+
+    pub(super) fn info(&self) -> Info {
+        self.info
+    }
+
+    /// Reads a tenth of a second's bytes, and waits for as long as they are worth.
+    fn poll_read_slowly(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+        rate: u32,
+    ) -> Poll<io::Result<()>> {
+        if let Some(pause) = &mut self.pause {
+            ready!(pause.as_mut().poll(context));
+            self.pause = None;
+        }
+        // The kernel would take megabytes ahead.
+        SockRef::from(self.io.get_ref().0).set_recv_buffer_size(SLOW_BUFFER)?;
+        let rate = rate.max(1);
+        let most = usize::try_from(rate.div_ceil(10)).unwrap_or(usize::MAX).min(buffer.remaining());
+        let mut bytes = vec![0; most];
+        let mut piece = ReadBuf::new(&mut bytes);
+        ready!(Pin::new(&mut self.io).poll_read(context, &mut piece))?;
+        let count = u32::try_from(piece.filled().len()).unwrap_or(u32::MAX);
+        buffer.put_slice(piece.filled());
+        self.pause = Some(Box::pin(sleep(Duration::from_secs(1) * count / rate)));
+        Poll::Ready(Ok(()))
     }
 
     fn check_cut(&mut self, context: &mut Context<'_>) -> io::Result<()> {
@@ -99,14 +143,6 @@ impl Drop for Connection {
     }
 }
 
-impl Connected for Connection {
-    type ConnectInfo = Info;
-
-    fn connect_info(&self) -> Info {
-        self.info
-    }
-}
-
 impl AsyncRead for Connection {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -114,7 +150,11 @@ impl AsyncRead for Connection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.check_cut(context)?;
-        Pin::new(&mut self.io).poll_read(context, buffer)
+        let rate = self.hub.faults().read_rate;
+        match rate {
+            Some(rate) => self.poll_read_slowly(context, buffer, rate),
+            None => Pin::new(&mut self.io).poll_read(context, buffer),
+        }
     }
 }
 

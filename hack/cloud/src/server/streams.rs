@@ -12,12 +12,12 @@ use kestrel_proto::cloud::v1::{
 use prost::Message;
 use tokio::time::{Instant, interval_at};
 use tokio_stream::wrappers::{IntervalStream, ReceiverStream};
-use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::info;
 
 use super::accept::Info;
 use crate::{
+    faults::Moment,
     hub::{Hub, Opened},
     wire::{Order, Stream},
 };
@@ -39,55 +39,59 @@ impl Streams {
         let hub = Arc::clone(&self.0);
         let info = connection(&request)?;
         let claims = admit(&hub, info, stream, &request)?;
-        if hub.faults().unimplemented.contains(&stream) {
-            return Err(Status::unimplemented(format!("{} is switched off by a fault", rpc(stream))));
+        if let Some(status) = hub.strike(stream, Moment::Open) {
+            return Err(status);
         }
         let Opened { id, cluster, orders, end } = hub.open(info.id, stream, &claims);
         let name = stream.name();
         info!("Cluster {cluster} (tenant {}) opened its {name} stream", claims.tenant);
         hub.note("stream", format!("cluster {cluster} opened its {name} stream"));
 
-        let ended = CancellationToken::new();
         let orders = ReceiverStream::new(orders);
+        let beating = Arc::clone(&hub);
         let heartbeats = IntervalStream::new(interval_at(Instant::now() + hub.heartbeat, hub.heartbeat))
             .filter_map(move |_| {
-                future::ready(Order::heartbeat(stream, Timestamp::now()).ok().map(|order| order.envelope))
+                let beats = !beating.faults().quiet.contains(&stream);
+                let order = beats.then(|| Order::heartbeat(stream, Timestamp::now()).ok()).flatten();
+                future::ready(order.map(|order| order.envelope))
             });
-        let stop = hub.stop.clone();
+        let (ended, last) = (end.clone(), end.clone());
         let down = stream::select(orders, heartbeats)
             .map(|envelope| Down::decode(envelope).map_err(|error| Status::internal(error.to_string())))
-            .take_until(ended.clone().cancelled_owned())
-            .chain(stream::once(future::lazy(move |_| stop.is_cancelled())).filter_map(|stopped| {
-                let status = Status::unavailable("the development cloud is ending");
-                future::ready(stopped.then_some(Err(status)))
-            }));
+            .take_until(async move { ended.come().await })
+            .chain(stream::once(async move { last.come().await.err() }).filter_map(async |end| end.map(Err)));
 
         let mut up = request.into_inner();
         hub.readers.clone().spawn(async move {
+            let mut received = 0;
             let outcome = loop {
+                if let Some(status) = hub.strike(stream, Moment::Received(received)) {
+                    end.with(status);
+                }
                 tokio::select! {
-                    () = hub.stop.cancelled() => break "the cloud ends".to_owned(),
-                    () = end.cancelled() => break "a fault".to_owned(),
-                    received = up.message() => match received {
+                    biased;
+                    ended = end.come() => break match ended {
+                        Ok(()) => "a fault".to_owned(),
+                        Err(status) => format!("{:?}: {}", status.code(), status.message()),
+                    },
+                    () = hub.stop.cancelled() => end.with(Status::unavailable("the development cloud is ending")),
+                    message = up.message() => match message {
                         Ok(Some(message)) => {
                             hub.insert(stream, (id, &cluster), message.encode_to_vec().into());
+                            received += 1;
                         }
                         Ok(None) => break "the operator ended it".to_owned(),
-                        Err(status) => break format!("{:?}: {}", status.code(), status.message()),
+                        Err(status) => end.with(status),
                     }
                 }
             };
+            end.with(Status::ok(""));
             info!("The {name} stream of cluster {cluster} ended ({outcome})");
             hub.note("stream", format!("the {name} stream of cluster {cluster} ended ({outcome})"));
-            hub.close(info.id, stream, id);
-            ended.cancel();
+            hub.close(info.id, stream, id, outcome);
         });
         Ok(Response::new(Box::pin(down)))
     }
-}
-
-fn rpc(stream: Stream) -> String {
-    format!("Stream{stream:?}")
 }
 
 /// The connection of an RPC.
@@ -113,7 +117,7 @@ fn admit<T>(
             Ok(claims)
         })
         .map_err(|refusal| {
-            hub.refuse(info.peer, &rpc(stream), refusal.to_string());
+            hub.refuse(info.peer, &stream.rpc(), refusal.to_string());
             Status::unauthenticated(refusal.to_string())
         })
 }

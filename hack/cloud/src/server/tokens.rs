@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use kestrel_proto::server::v1::{
     OnboardClusterRequest, OnboardClusterResponse, RenewClusterTokenRequest, RenewClusterTokenResponse,
     autonp_server_service_server::AutonpServerService,
@@ -21,7 +20,7 @@ impl TokenService {
     /// A token for a cluster, and its lifetime in seconds.
     fn mint(&self, tenant: &str, cluster: &str) -> Result<(String, i64), Status> {
         let seconds = i64::try_from(self.0.token_lifetime.as_secs()).unwrap_or(i64::MAX);
-        let claims = Claims::new(tenant, cluster, Timestamp::now(), seconds);
+        let claims = Claims::new(tenant, cluster, self.0.token_clock(), seconds);
         let token = self.0.authority.tokens().mint(&claims);
         let token = token.map_err(|error| Status::internal(format!("no token can be minted: {error}")))?;
         Ok((token, seconds))
@@ -38,10 +37,11 @@ impl AutonpServerService for TokenService {
         let tokens = self.0.authority.tokens();
         let admitted = self.0.admit(metadata(&request, "authorization"));
         let current = request.into_inner().current_token;
-        let claims = admitted.and_then(|_| tokens.check(&current, Timestamp::now())).map_err(|refusal| {
-            self.0.refuse(info.peer, "RenewClusterToken", refusal.to_string());
-            Status::unauthenticated(refusal.to_string())
-        })?;
+        let claims =
+            admitted.and_then(|_| tokens.check(&current, self.0.token_clock())).map_err(|refusal| {
+                self.0.refuse(info.peer, "RenewClusterToken", refusal.to_string());
+                Status::unauthenticated(refusal.to_string())
+            })?;
         let (access_token, expires_in) = self.mint(&claims.tenant, &claims.sub)?;
         info!("Renewed the token of cluster {} for {expires_in} s", claims.sub);
         self.0.note("token", format!("cluster {} renewed its token for {expires_in} s", claims.sub));

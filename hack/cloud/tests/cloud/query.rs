@@ -67,7 +67,7 @@ async fn lines_and_series_are_found_by_container_and_prefix() {
         let report = api.get("/v1/logs/sequence", &web).await.unwrap();
         let expected = json!({
             "min": 1, "max": 300, "distinct": 300, "total": 300, "duplicates": 0,
-            "missing_count": 0, "missing": [], "unkept": 0,
+            "missing_count": 0, "missing": [], "late": 0, "unkept": 0,
         });
         assert_eq!(report, expected);
     }
@@ -90,7 +90,7 @@ async fn a_request_is_sent_and_watched() {
         opened(&cloud, Stream::Control).await;
         let message = json!({ "kubernetes_api_request": { "api_paths": ["version"] } });
         let sent = api.post("/v1/send", &query(&[("timeout", "20")]), &message).await.unwrap();
-        api.post("/v1/faults", &[], &json!({ "close_streams": true })).await.unwrap();
+        api.post("/v1/faults", &[], &json!({ "cut": true })).await.unwrap();
         sent
     };
     let (sent, ()) = tokio::join!(asking, answer_one(&cloud, &token));

@@ -53,7 +53,7 @@ async fn metadata_is_checked_with_a_sentence() {
     cloud.set_faults(Faults { refuse_tokens: true, ..Faults::default() });
     let status = open_data(channel.clone(), &good, "acme").await.unwrap_err();
     assert_eq!(status.code(), Code::Unauthenticated);
-    cloud.set_faults(Faults { unimplemented: [Stream::Data].into(), ..Faults::default() });
+    cloud.set_faults(Faults::unimplemented([Stream::Data]));
     let status = open_data(channel, &good, "acme").await.unwrap_err();
     assert_eq!(status.code(), Code::Unimplemented);
 }

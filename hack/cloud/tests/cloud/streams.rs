@@ -75,7 +75,7 @@ async fn what_an_operator_sends_is_recorded() {
         (record.logs.total() == 100).then(|| {
             let pods: Vec<Pod> =
                 record.inventory.of_kind("pod").map(|pod| pod.message.decode().unwrap()).collect();
-            let report = record.logs.sequence("line ", &Default::default(), 1).unwrap();
+            let report = record.logs.sequences.report("line ", &Default::default(), 1).unwrap();
             (commit.objects, pods, report.distinct, report.missing_count)
         })
     });
@@ -140,7 +140,7 @@ async fn a_cut_ends_the_streams_and_the_next_connection_is_a_reconnect() {
     let endpoint = endpoint(cloud.address(), cloud.authority().certificate(), Some(&client));
     let channel = endpoint.connect().await.unwrap();
     let (_data, mut down) = open_data(channel, &token, "acme").await.unwrap();
-    cloud.set_faults(Faults { close_streams: true, ..Faults::default() });
+    cloud.set_faults(Faults::cut());
     assert!(down.message().await.is_err());
     let closed = cloud.wait_for(LIMIT, |record| {
         let nothing =
