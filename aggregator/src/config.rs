@@ -10,7 +10,7 @@ use crate::{
     leader, link,
     uplink::{
         self, Keepalive, Retry,
-        credentials::{Credentials, TokenSource},
+        credentials::{Bootstrap, Credentials, TokenSource},
     },
 };
 
@@ -18,6 +18,8 @@ use crate::{
 /// the time until a stream that the server does not offer is tried again.
 const RETRY: Retry =
     Retry { first: Duration::from_secs(1), most: Duration::from_secs(60), absent: Duration::from_secs(300) };
+/// From one look at the credentials' files and at the runtime Secret to the next.
+const LOOK: Duration = Duration::from_secs(30);
 
 /// Everything that can be set.
 #[derive(Debug)]
@@ -83,13 +85,14 @@ fn uplink(settings: &mut Settings<'_>) -> uplink::Config {
         port: settings.parse("SERVER_PORT", 50051),
         server_name: settings.text("SERVER_NAME", &host),
         host,
-        credentials: Credentials {
+        credentials: Credentials::new(Bootstrap {
             client_certificate: settings.path("CLIENT_CERT_FILE", "/tls/client.crt"),
             client_key: settings.path("CLIENT_KEY_FILE", "/tls/client.key"),
             authority: settings.path("CA_CERT_FILE", "/tls/ca.crt"),
             token: token(settings),
             insecure: settings.flag("TLS_INSECURE_SKIP_VERIFY", false),
-        },
+            look: LOOK,
+        }),
         keepalive: Keepalive {
             interval: settings.seconds("KESTREL_KEEPALIVE_SECONDS", 20),
             timeout: settings.seconds("KESTREL_KEEPALIVE_TIMEOUT_SECONDS", 10),
@@ -143,7 +146,7 @@ mod tests {
         let config = Config::read(&BTreeMap::from([("AUTH_TOKEN", "a.b.c")])).unwrap();
         assert!(config.election.is_none() && config.link.pod_ip.is_none());
         assert_eq!((config.uplink.host.as_str(), config.uplink.port), ("auto-np-server", 50051));
-        assert_eq!(config.uplink.credentials.authority, Path::new("/tls/ca.crt"));
+        assert_eq!(config.uplink.credentials.bootstrap().authority, Path::new("/tls/ca.crt"));
         assert!(!format!("{config:?}").contains("a.b.c"), "a token in a debug print");
     }
 
@@ -161,7 +164,7 @@ mod tests {
         let config = Config::read(&source).unwrap();
         assert_eq!(config.election.unwrap().identity, "kestrel-aggregator-x");
         assert_eq!(config.uplink.server_name, "cloud.example");
-        assert!(matches!(config.uplink.credentials.token, TokenSource::File(_)));
+        assert!(matches!(config.uplink.credentials.bootstrap().token, TokenSource::File(_)));
         assert_eq!(config.logs_policy, LogPolicy::All);
         assert_eq!(config.link.pod_ip, Some(IpAddr::from([10, 0, 0, 7])));
     }

@@ -20,7 +20,7 @@ use crate::{
     own_logs::{Identity, OwnLogs},
     owner::owner,
     signals::Nodes,
-    uplink::{self, Uplink, lanes::Lanes},
+    uplink::{self, Uplink, credentials::RuntimeSecret, lanes::Lanes},
 };
 
 /// Builds everything and starts it. What the process says of itself comes from `own_logs`.
@@ -28,10 +28,12 @@ use crate::{
 /// # Errors
 /// Something without which nothing can work, in a sentence.
 pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> {
-    let Config { health_port, namespace, election, logs_policy, uplink, link } = config;
-    let cluster = kube::Config::infer()
+    let Config { health_port, namespace, election, logs_policy, mut uplink, link } = config;
+    let mut cluster = kube::Config::infer()
         .await
         .context("no Kubernetes API server is known: run in a cluster, or set KUBECONFIG")?;
+    // The proxy is for the way out of the cluster.
+    cluster.proxy_url = None;
     let client = Client::try_from(cluster).context("the Kubernetes API server's address can't be used")?;
 
     let mut registry = Registry::default();
@@ -50,6 +52,8 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
     let admin = AdminPort::bind(health_port, readiness, registry, drain.clone()).await?;
 
     let mirror = Mirror::new(uplink.keepalive.hold());
+    let secret = RuntimeSecret::new(client.clone(), &namespace, owner());
+    uplink.credentials = uplink.credentials.kept_in(secret);
     let lanes = Lanes::new(uplink_metrics.clone());
     let (pods, nodes) = (Pods::new(logs_policy), Nodes::new(lanes.signals()));
     let executor = Executor::new(client.clone(), lanes.clone(), drain.clone());

@@ -15,6 +15,7 @@ mod outbound;
 pub mod problem;
 mod queue;
 pub mod receipt;
+mod renewal;
 pub mod report;
 mod request;
 mod stream;
@@ -118,16 +119,14 @@ impl Uplink {
     async fn connect(&self) -> Result<Connection, Problem> {
         let Config { host, port, server_name, credentials, keepalive, .. } = &self.config;
         // A token that can't be used makes every stream fail: said before the effort.
-        credentials.token(jiff::Timestamp::now()).await?;
+        credentials.token().await?;
         let config = credentials.tls().await?;
-        if credentials.insecure {
-            self.report.caution(
-                "the server's certificate is not verified: TLS_INSECURE_SKIP_VERIFY (Helm: \
-                 server.tls.insecureSkipVerify) is true",
-            );
-        }
         let target = Target { host: host.clone(), port: *port, server_name: server_name.clone(), config };
-        let connection = Connection::open(&target, *keepalive).await?;
+        let connection = Connection::open(&target, *keepalive).await.inspect_err(|problem| {
+            if problem.is_of_our_certificate() {
+                credentials.certificate_refused();
+            }
+        })?;
         self.metrics.connections.inc();
         self.metrics.connected.set(1);
         self.report.solved();

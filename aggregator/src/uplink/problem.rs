@@ -1,12 +1,16 @@
 //! What can be wrong with the uplink, as sentences that name what to change.
 
-use std::{io, path::PathBuf};
+use std::{fmt, io, path::PathBuf};
 
 use kestrel_runtime::tls::{Invalid, client::ConnectError};
 use rustls::AlertDescription;
 use tonic::{Code, Status};
 
-/// A setting, by its environment variable and its value in the Helm chart.
+/// The Secret in which the operator itself keeps what it was given at run time.
+pub(crate) const RUNTIME_SECRET: &str = "kestrel-operator-jwt-runtime";
+
+/// Where a credential is from: a setting, by its environment variable and its
+/// value in the Helm chart, or what the server gave at run time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "named like the variables")]
 pub enum Setting {
@@ -15,32 +19,48 @@ pub enum Setting {
     ClientCertFile,
     ClientKeyFile,
     CaCertFile,
+    /// The runtime Secret.
+    RuntimeSecret,
+    /// The server's last answer to a renewal.
+    Renewal,
 }
 
-impl Setting {
-    fn name(self) -> &'static str {
-        match self {
-            Self::AuthToken => "AUTH_TOKEN",
-            Self::AuthTokenFile => "AUTH_TOKEN_FILE",
-            Self::ClientCertFile => "CLIENT_CERT_FILE",
-            Self::ClientKeyFile => "CLIENT_KEY_FILE",
-            Self::CaCertFile => "CA_CERT_FILE",
-        }
-    }
-
-    fn helm(self) -> &'static str {
-        match self {
-            Self::AuthToken | Self::AuthTokenFile => "auth.token or auth.existingSecret",
-            Self::ClientCertFile => "certificates.client.cert or certificates.existingSecret",
-            Self::ClientKeyFile => "certificates.client.key or certificates.existingSecret",
-            Self::CaCertFile => "certificates.ca.cert or certificates.existingSecret",
-        }
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AuthToken => "AUTH_TOKEN (Helm: auth.token or auth.existingSecret)",
+            Self::AuthTokenFile => "AUTH_TOKEN_FILE (Helm: auth.token or auth.existingSecret)",
+            Self::ClientCertFile => {
+                "CLIENT_CERT_FILE (Helm: certificates.client.cert or certificates.existingSecret)"
+            }
+            Self::ClientKeyFile => {
+                "CLIENT_KEY_FILE (Helm: certificates.client.key or certificates.existingSecret)"
+            }
+            Self::CaCertFile => "CA_CERT_FILE (Helm: certificates.ca.cert or certificates.existingSecret)",
+            Self::RuntimeSecret => return write!(f, "the Secret {RUNTIME_SECRET}"),
+            Self::Renewal => "the last renewal",
+        })
     }
 }
 
-impl std::fmt::Display for Setting {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} (Helm: {})", self.name(), self.helm())
+/// Where a piece of PEM text is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A file that a setting names.
+    File(Setting, PathBuf),
+    /// A key of the runtime Secret.
+    Secret(&'static str),
+    /// A field of a certificate that the server pushed.
+    Pushed(&'static str),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(setting, path) => write!(f, "{}, named by {setting}", path.display()),
+            Self::Secret(key) => write!(f, "{key} in the Secret {RUNTIME_SECRET}"),
+            Self::Pushed(field) => write!(f, "{field} of the pushed certificate"),
+        }
     }
 }
 
@@ -58,15 +78,35 @@ pub enum Problem {
         source: io::Error,
     },
     /// A file that holds something else.
-    #[error("{} {invalid}; it is named by {setting}", path.display())]
+    #[error("{place}: {invalid}")]
     Unusable {
-        /// The setting that names it.
-        setting: Setting,
-        /// The file.
-        path: PathBuf,
+        /// Where it is.
+        place: Place,
         /// What is wrong with it.
         invalid: Invalid,
     },
+    /// A certificate that is not valid now.
+    #[error("{place}: the client certificate {when}: a new one is needed (or set this machine's clock)")]
+    CertificateTime {
+        /// Where it is.
+        place: Place,
+        /// Since or until when.
+        when: String,
+    },
+    /// A certificate that would not be used.
+    #[error("the pushed certificate was made before the one in use, so it would never be used")]
+    CertificateOlder,
+    /// The runtime Secret can't be read or written.
+    #[error("the Secret {RUNTIME_SECRET} can't be {doing}: {why}")]
+    RuntimeSecret {
+        /// `read` or `written`.
+        doing: &'static str,
+        /// The API server's words.
+        why: String,
+    },
+    /// There is no API server, and so no runtime Secret.
+    #[error("outside a cluster there is no Secret {RUNTIME_SECRET} to keep a pushed certificate in")]
+    NoCluster,
     /// A token of another form.
     #[error("the token of {0} is not a JWT: {1}")]
     Malformed(Setting, &'static str),
@@ -80,6 +120,30 @@ pub enum Problem {
         setting: Setting,
         /// When.
         at: jiff::Timestamp,
+    },
+    /// A token of somebody else.
+    #[error(
+        "the token of {setting} is not used: it is of {other}, and that of {given} is of {own}; if that is \
+         right, delete the Secret {RUNTIME_SECRET}"
+    )]
+    Foreign {
+        /// Where it is from.
+        setting: Setting,
+        /// Whose it is.
+        other: String,
+        /// The token that decides.
+        given: Setting,
+        /// Whose that one is.
+        own: String,
+    },
+    /// The server gave no new token.
+    #[error("the token can't be renewed and is tried again: {0}")]
+    NotRenewed(String),
+    /// The server knows no renewal.
+    #[error("the server offers no renewal of tokens: put a new one into {setting} before this one ends")]
+    NoRenewal {
+        /// Where the present one is from.
+        setting: Setting,
     },
     /// A token that the server does not take.
     #[error("the server refuses the token of {setting}: {reason}")]
@@ -140,6 +204,15 @@ pub enum Problem {
 }
 
 impl Problem {
+    /// Whether the server refused the client certificate that was shown.
+    pub(crate) fn is_of_our_certificate(&self) -> bool {
+        match self {
+            Self::CertificateRefused { .. } => true,
+            Self::Connect { error: ConnectError::Refused(alert), .. } => is_about_the_certificate(*alert),
+            _ => false,
+        }
+    }
+
     /// What makes it the same problem as one that was told before: streams that
     /// end for one reason are one problem.
     pub(crate) fn subject(&self) -> String {

@@ -8,7 +8,6 @@ use std::{
 };
 
 use http::{HeaderName, HeaderValue, Method, header};
-use jiff::Timestamp;
 use kestrel_proto::cloud::v1::{
     StreamControlResponse, StreamDataResponse, StreamEventsResponse, StreamFlowsResponse, StreamLogsResponse,
 };
@@ -153,7 +152,7 @@ struct Attempt<'a> {
 impl Attempt<'_> {
     async fn run<R: Response>(&self) -> End {
         let Self { uplink, connection, stream, .. } = *self;
-        let token = match uplink.config.credentials.token(Timestamp::now()).await {
+        let token = match uplink.config.credentials.token().await {
             Ok(token) => token,
             Err(problem) => return End::Problem(problem),
         };
@@ -274,7 +273,10 @@ impl Attempt<'_> {
         End::Problem(match (status.code(), self.stream) {
             (Code::Unimplemented, Stream::Data) => Problem::NotKestrel(server()),
             (Code::Unimplemented, _) => return End::Unimplemented,
-            (Code::Unauthenticated, _) => Problem::TokenRefused { setting: token.setting, reason: reason() },
+            (Code::Unauthenticated, _) => {
+                self.uplink.config.credentials.refused(token);
+                Problem::TokenRefused { setting: token.setting, reason: reason() }
+            }
             (Code::Ok, stream) => {
                 Problem::StreamEnded { stream: stream.name(), reason: "the server ended it".to_owned() }
             }

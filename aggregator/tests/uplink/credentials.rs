@@ -3,7 +3,10 @@
 
 use std::{fs, path::Path};
 
-use kestrel_aggregator::uplink::Config;
+use kestrel_aggregator::uplink::{
+    Config,
+    credentials::{Bootstrap, Credentials},
+};
 use kestrel_dev_cloud::{Authority, Cloud, Faults, Stream, faults::When};
 use tokio::net::TcpListener;
 use tonic::Code;
@@ -130,8 +133,11 @@ async fn an_unverified_server_is_taken_only_when_that_is_asked_for() {
     write_credentials(cloud.authority(), folder.path());
     let mut config = config(folder.path(), cloud.address().port());
     config.server_name = "cloud.example".to_owned();
-    config.credentials.authority = "/nonexistent".into();
-    config.credentials.insecure = true;
+    config.credentials = Credentials::new(Bootstrap {
+        authority: "/nonexistent".into(),
+        insecure: true,
+        ..config.credentials.bootstrap().clone()
+    });
     let rig = Rig::with(folder, config);
     rig.all_streams_are_up().await;
     rig.stop().await;

@@ -7,7 +7,7 @@ use kestrel_aggregator::{
     inventory::Mirror,
     uplink::{
         Config, Keepalive, Request, Retry, Uplink,
-        credentials::{Credentials, TokenSource},
+        credentials::{Bootstrap, Credentials, TokenSource},
         lanes::{Lanes, Over},
         metrics::{Metrics, StreamLabel},
         receipt::{Outcome, Receipt},
@@ -61,13 +61,14 @@ pub(crate) fn config(folder: &Path, port: u16) -> Config {
         host: "127.0.0.1".to_owned(),
         port,
         server_name: "localhost".to_owned(),
-        credentials: Credentials {
+        credentials: Credentials::new(Bootstrap {
             client_certificate: folder.join("client.crt"),
             client_key: folder.join("client.key"),
             authority: folder.join("ca.crt"),
             token: TokenSource::File(folder.join("token")),
             insecure: false,
-        },
+            look: Duration::from_millis(50),
+        }),
         keepalive: KEEPALIVE,
         retry: Retry {
             first: Duration::from_millis(10),
