@@ -35,8 +35,8 @@ use choice::Refused;
 use material::{Pair, Trust};
 use secret::Contents;
 
-pub use secret::RuntimeSecret;
 pub(crate) use choice::Fingerprint;
+pub use secret::RuntimeSecret;
 pub(crate) use token::Token;
 
 /// Authorities that the machine (or the image) trusts; trusted beside

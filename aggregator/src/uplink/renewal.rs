@@ -144,9 +144,7 @@ impl Schedule {
         let due = match plan.due {
             _ if self.wanted => Duration::ZERO,
             None => Duration::MAX,
-            Some((by_clock, by_time)) => {
-                until(now, by_clock).min(by_time.saturating_duration_since(instant))
-            }
+            Some((by_clock, by_time)) => until(now, by_clock).min(by_time.saturating_duration_since(instant)),
         };
         let pause = self.not_before.map(|end| end.saturating_duration_since(instant)).unwrap_or_default();
         due.max(pause)

@@ -3,9 +3,7 @@ use std::{convert::Infallible, time::SystemTime};
 use bytes::Bytes;
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt as _, Full};
-use k8s_openapi::{
-    ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::OwnerReference,
-};
+use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use kube::{Client, client::Body};
 use rcgen::{CertificateParams, Issuer, KeyPair};
 use serde_json::json;
@@ -40,7 +38,10 @@ impl Server {
     async fn answer(self, request: Request<Body>) -> Result<Response<Full<Bytes>>, Infallible> {
         let (parts, body) = request.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
-        let failure = |code| (code, json!({ "code": code, "message": "no", "status": "Failure" }));
+        let failure = |code| {
+            let reason = if code == 404 { "NotFound" } else { "" };
+            (code, json!({ "code": code, "reason": reason, "message": "no", "status": "Failure" }))
+        };
         let mut stored = self.0.lock().unwrap();
         let (status, answer) = match (&parts.method, stored.secret.is_some()) {
             (&Method::GET, false) => failure(404),

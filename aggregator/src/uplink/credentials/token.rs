@@ -106,8 +106,7 @@ impl Token {
     /// # Errors
     /// It is of another tenant or cluster than `given`.
     pub(crate) fn check_owner(&self, given: &Self) -> Result<(), Problem> {
-        let same_cluster =
-            self.cluster == given.cluster || self.cluster.is_null() || given.cluster.is_null();
+        let same_cluster = self.cluster == given.cluster || self.cluster.is_null() || given.cluster.is_null();
         if self.tenant == given.tenant && same_cluster {
             return Ok(());
         }

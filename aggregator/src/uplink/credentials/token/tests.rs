@@ -58,7 +58,11 @@ fn token(setting: Setting, issued: impl Into<Option<i64>>, ends: impl Into<Optio
     Token::parse(&jwt(&claims.to_string()), setting).unwrap()
 }
 
-fn chosen(given: Result<Token, Problem>, runtime: Vec<Token>, refused: &mut Refused) -> (String, Vec<String>) {
+fn chosen(
+    given: Result<Token, Problem>,
+    runtime: Vec<Token>,
+    refused: &mut Refused,
+) -> (String, Vec<String>) {
     let runtime = runtime.into_iter().map(Ok).collect();
     let (chosen, remarks) = choose(given, runtime, refused, at(1_000));
     let chosen = chosen.map_or_else(|problem| problem.to_string(), |token| token.setting.to_string());
@@ -117,7 +121,8 @@ fn a_token_of_another_tenant_or_cluster_is_never_used_silently() {
 
 #[test]
 fn a_refused_token_gives_way_to_another_valid_one() {
-    let (given, kept) = (token(Setting::AuthTokenFile, 800, 2_000), token(Setting::RuntimeSecret, 900, 2_000));
+    let (given, kept) =
+        (token(Setting::AuthTokenFile, 800, 2_000), token(Setting::RuntimeSecret, 900, 2_000));
     let mut refused = Refused::default();
     let mut next = |old: Option<&Token>| {
         old.inspect(|old| refused.add(old.fingerprint));
