@@ -21,6 +21,9 @@ const RETRY: Retry =
 /// From one look at the credentials' files and at the runtime Secret to the next.
 const LOOK: Duration = Duration::from_secs(30);
 
+/// Where every program of the operator has its admin port.
+const HEALTH_PORT: u16 = 8081;
+
 /// Everything that can be set.
 #[derive(Debug)]
 pub struct Config {
@@ -58,7 +61,7 @@ impl Config {
             overlap: duration + uplink.keepalive.hold(),
         });
         let config = Self {
-            health_port: settings.parse("HEALTH_PORT", 8081),
+            health_port: settings.parse("HEALTH_PORT", HEALTH_PORT),
             election,
             logs_policy: logs_policy(&mut settings),
             uplink,
@@ -77,6 +80,17 @@ impl Config {
         settings.finish()?;
         Ok(config)
     }
+}
+
+/// The admin port alone: whoever asks there needs nothing else.
+///
+/// # Errors
+/// It is no port.
+pub fn health_port(source: &dyn Source) -> Result<u16, Mistakes> {
+    let mut settings = Settings::new(source);
+    let port = settings.parse("HEALTH_PORT", HEALTH_PORT);
+    settings.finish()?;
+    Ok(port)
 }
 
 fn uplink(settings: &mut Settings<'_>) -> uplink::Config {

@@ -1,5 +1,6 @@
 //! The one connection between a cluster and Kestrel Cloud.
 
+pub mod check;
 pub mod config;
 pub mod executor;
 pub mod inventory;
@@ -10,4 +11,5 @@ mod owner;
 pub mod run;
 pub mod signals;
 pub mod stats;
+pub mod status;
 pub mod uplink;

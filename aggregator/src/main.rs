@@ -1,8 +1,18 @@
-//! The aggregator's process: configuration in, parts built, run, drained.
+//! The aggregator's process: configuration in, parts built, run, drained. Two
+//! words make it a tool for people instead.
 
-use std::{process::ExitCode, time::Duration};
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+    time::Duration,
+};
 
-use kestrel_aggregator::{config::Config, own_logs::OwnLogs, run};
+use kestrel_aggregator::{
+    check,
+    config::{self, Config},
+    own_logs::OwnLogs,
+    run, status,
+};
 use kestrel_runtime::{
     config::Environment,
     limits,
@@ -14,10 +24,42 @@ use tracing::error;
 /// Within the 30 s that Kubernetes gives, and within the Lease's duration.
 const GRACE: Duration = Duration::from_secs(10);
 
+const USAGE: &str = "\
+usage: kestrel-aggregator [status | check]
+
+  (nothing)  the daemon; its environment variables are in docs/interfaces.md
+  status     what the daemon on this host is doing, in ten lines (HEALTH_PORT: its admin port)
+  check      tries everything an installation needs, with the daemon's variables and KUBECONFIG;
+             a line each, ok or FAILED with the remedy, and code 1 if anything failed
+";
+
 /// Two threads: one may encode a large cluster while the other answers.
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> anyhow::Result<ExitCode> {
     tls::install_provider();
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => daemon().await,
+        ["status"] => {
+            io::stdout().write_all(status::ask(config::health_port(&Environment)?)?.as_bytes())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        ["check"] => {
+            let all_well = check::run(&Environment, &mut io::stdout()).await?;
+            Ok(if all_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        ["help" | "--help" | "-h"] => {
+            io::stdout().write_all(USAGE.as_bytes())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        _ => {
+            io::stderr().write_all(USAGE.as_bytes())?;
+            Ok(ExitCode::from(2))
+        }
+    }
+}
+
+async fn daemon() -> anyhow::Result<ExitCode> {
     let own_logs = OwnLogs::default();
     telemetry::init_heard(Format::Text, Some(own_logs.listener()))?;
     limits::forbid_core_dumps();

@@ -19,6 +19,7 @@ mod renewal;
 pub mod report;
 mod request;
 mod stream;
+pub mod trial;
 mod window;
 
 use std::{

@@ -56,6 +56,14 @@ impl Mirror {
         }
     }
 
+    /// Watches whose list is complete, and all of them.
+    pub fn watches(&self) -> (usize, usize) {
+        // A pod's watch makes two kinds of records.
+        let watched = Kind::ALL.iter().filter(|kind| **kind != Kind::OwnerlessPod);
+        let state = self.state();
+        (watched.clone().filter(|kind| state.complete.contains(kind)).count(), watched.count())
+    }
+
     /// A list of `kind` begins: what it does not mention is gone when it ends.
     pub(super) fn begin(&self, kind: Kind) {
         self.change(|state, _| state.begin(kind));
@@ -79,7 +87,10 @@ impl Mirror {
 
     /// `kind` can't be listed at present; the commit does not wait for it.
     pub(super) fn skip(&self, kind: Kind) {
-        self.change(|state, _| state.listed(kind));
+        self.change(|state, _| {
+            state.complete.remove(&kind);
+            state.listed(kind);
+        });
     }
 
     fn change(&self, change: impl FnOnce(&mut State, Instant)) {
@@ -140,7 +151,10 @@ struct State {
     /// [`Gone::Until`] of records, in the order of time; some are outdated.
     forget: VecDeque<(Instant, Key)>,
     lists: BTreeMap<Kind, u32>,
+    /// Kinds for which the commit does not wait.
     listed: BTreeSet<Kind>,
+    /// Kinds whose list is complete.
+    complete: BTreeSet<Kind>,
     /// A connection has begun, so that changes are due.
     connected: bool,
     /// The commit of this connection is due or sent.
@@ -157,6 +171,7 @@ impl State {
             forget: VecDeque::new(),
             lists: BTreeMap::new(),
             listed: BTreeSet::new(),
+            complete: BTreeSet::new(),
             connected: false,
             committed: false,
             resend_window,
@@ -255,6 +270,7 @@ impl State {
         for key in vanished {
             self.remove(&key, now);
         }
+        self.complete.insert(kind);
         self.listed(kind);
     }
 

@@ -2,11 +2,17 @@
 
 use std::{
     fs,
+    net::SocketAddr,
+    path::Path,
     process::{Child, Command, Output, Stdio},
 };
 
-use kestrel_dev_cloud::Authority;
-use tokio::net::{TcpListener, TcpStream};
+use kestrel_dev_cloud::{Authority, Cloud};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
 
 use crate::rig::{LIMIT, cloud, line_arrives, write_credentials};
 
@@ -48,55 +54,172 @@ fn every_mistake_is_said_at_once_and_the_exit_code_tells() {
     }
 }
 
+/// The program with the credentials in `folder`, on its way to `cloud`.
+fn installed(folder: &Path, cloud: &Cloud, api_server: SocketAddr) -> Command {
+    let kubeconfig = folder.join("kubeconfig");
+    let cluster = format!("{{name: c, cluster: {{server: 'http://{api_server}'}}}}");
+    let context = "{name: c, context: {cluster: c, user: u}}";
+    let text =
+        format!("{{clusters: [{cluster}], contexts: [{context}], current-context: c, users: [{{name: u}}]}}");
+    fs::write(&kubeconfig, text).unwrap();
+    let mut program = program();
+    program
+        .env("KUBECONFIG", kubeconfig)
+        .env("SERVER_HOST", "localhost")
+        .env("SERVER_PORT", cloud.address().port().to_string())
+        .env("CLIENT_CERT_FILE", folder.join("client.crt"))
+        .env("CLIENT_KEY_FILE", folder.join("client.key"))
+        .env("CA_CERT_FILE", folder.join("ca.crt"))
+        .env("AUTH_TOKEN", fs::read_to_string(folder.join("token")).unwrap());
+    program
+}
+
+/// An address where nobody listens.
+async fn nobody() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+}
+
+/// Runs it to its end: code, standard output, standard error.
+async fn ran(mut program: Command) -> (Option<i32>, String, String) {
+    let output = tokio::task::spawn_blocking(move || program.stdout(Stdio::piped()).output().unwrap());
+    let Output { status, stdout, stderr } = output.await.unwrap();
+    (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
 #[tokio::test]
 async fn without_an_api_server_it_is_connected_alive_not_ready_and_ends_well() {
     let cloud = cloud(Authority::generate().unwrap(), None).await;
     let folder = tempfile::tempdir().unwrap();
     write_credentials(cloud.authority(), folder.path());
-    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let kubeconfig = folder.path().join("kubeconfig");
-    let cluster = format!("{{name: c, cluster: {{server: 'http://{nobody}'}}}}");
-    let context = "{name: c, context: {cluster: c, user: u}}";
-    let text =
-        format!("{{clusters: [{cluster}], contexts: [{context}], current-context: c, users: [{{name: u}}]}}");
-    fs::write(&kubeconfig, text).unwrap();
-
-    let file = |name| folder.path().join(name);
-    let child = program()
-        .env("KUBECONFIG", &kubeconfig)
-        .env("SERVER_HOST", "localhost")
-        .env("SERVER_PORT", cloud.address().port().to_string())
-        .env("CLIENT_CERT_FILE", file("client.crt"))
-        .env("CLIENT_KEY_FILE", file("client.key"))
-        .env("CA_CERT_FILE", file("ca.crt"))
-        .env("AUTH_TOKEN", fs::read_to_string(file("token")).unwrap())
-        .env("HEALTH_PORT", free.port().to_string())
+    let port = nobody().await.port();
+    let child = installed(folder.path(), &cloud, nobody().await)
+        .env("HEALTH_PORT", port.to_string())
         .env("KESTREL_LINK_PORT", "0")
+        .env("POD_NAME", "the-pod")
         .spawn();
     let running = Running(Some(child.unwrap()));
     let connected = cloud.wait_for(LIMIT, |record| (record.connections.counts().streams == 5).then_some(()));
     assert!(connected.await.is_some());
-    assert!(get(free.port(), "/livez").await.starts_with("HTTP/1.0 200"));
-    let readiness = get(free.port(), "/readyz").await;
+    assert!(get(port, "/livez").await.starts_with("HTTP/1.0 200"));
+    let readiness = get(port, "/readyz").await;
     assert!(
         readiness.contains("503") && readiness.contains("first list of the cluster's pods"),
         "{readiness}"
     );
-    assert!(get(free.port(), "/metrics").await.contains("kestrel_uplink_connected 1"));
-    // The cloud hears of it too.
+    let metrics = get(port, "/metrics").await;
+    assert!(metrics.contains("kestrel_uplink_connected 1"));
+    let status = || {
+        let mut status = program();
+        status.arg("status").env("HEALTH_PORT", port.to_string());
+        status
+    };
+    // The cloud hears what the log says.
     line_arrives(&cloud, "can't be watched: Connection refused").await;
 
     let output = tokio::task::spawn_blocking(|| running.terminate()).await.unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(0), "{said}");
     assert!(said.contains("can't be watched: Connection refused"), "{said}");
-    assert!(!said.contains(&fs::read_to_string(file("token")).unwrap()), "the token is in the log");
-    cloud.stop().await.unwrap();
+    let token = fs::read_to_string(folder.path().join("token")).unwrap();
+    for text in [&said, &metrics] {
+        assert!(!text.contains(&token), "the token is in: {text}");
+    }
+    let (code, _, said) = ran(status()).await;
+    assert_eq!(code, Some(1));
+    assert!(said.contains("no aggregator answers") && said.contains("HEALTH_PORT"), "{said}");
+}
+
+#[tokio::test]
+async fn check_is_content_with_a_good_installation_and_names_what_is_wrong_with_a_bad_one() {
+    let cloud = cloud(Authority::generate().unwrap(), None).await;
+    let folder = tempfile::tempdir().unwrap();
+    write_credentials(cloud.authority(), folder.path());
+    let token = fs::read_to_string(folder.path().join("token")).unwrap();
+    let (good, server) = api_server("31", "no such resource").await;
+    let mut program = installed(folder.path(), &cloud, good);
+    program.arg("check");
+    let (code, lines, said) = ran(program).await;
+    assert_eq!(code, Some(0), "{lines}{said}");
+    assert!(lines.lines().count() > 15 && lines.lines().all(|line| line.starts_with("ok ")), "{lines}");
+    for part in
+        ["of tenant acme", "good until", "takes the certificate", "v1.31.0", "get, list, watch of events"]
+    {
+        assert!(lines.contains(part), "{part} in {lines}");
+    }
+    assert_eq!(cloud.wait_for(LIMIT, |record| Some(record.connections.counts().streams)).await, Some(0));
+    server.abort();
+
+    let other = Authority::generate().unwrap();
+    other.write_client(folder.path(), &other.client("cluster").unwrap()).unwrap();
+    let (bad, server) = api_server("23", r#""resource":"nodes""#).await;
+    let mut program = installed(folder.path(), &cloud, bad);
+    program.arg("check");
+    let (code, lines, _) = ran(program).await;
+    assert_eq!(code, Some(1), "{lines}");
+    let failed: Vec<_> = lines.lines().filter(|line| line.starts_with("FAILED")).collect();
+    for (line, part) in failed.iter().zip(["CA_CERT_FILE", "1.24 or newer is needed"]) {
+        assert!(line.contains(part), "{part} in {lines}");
+    }
+    assert_eq!(failed.len(), 2, "{lines}");
+    assert!(!lines.contains(&token), "{lines}");
+    server.abort();
+
+    let (newer, _server) = api_server("29", r#""resource":"nodes""#).await;
+    let mut program = installed(folder.path(), &cloud, newer);
+    program.arg("check");
+    let (_, lines, _) = ran(program).await;
+    assert!(
+        lines.contains("FAILED  right: get of nodes, list of nodes, watch of nodes is missing"),
+        "{lines}"
+    );
+}
+
+#[test]
+fn other_words_get_the_usage() {
+    let output = program().arg("statsu").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8(output.stderr).unwrap().starts_with("usage: "));
+}
+
+/// An API server that knows its version, and grants every right but those
+/// whose review contains `refused`.
+async fn api_server(minor: &'static str, refused: &'static str) -> (SocketAddr, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(serve(stream, minor, refused));
+        }
+    });
+    (address, server)
+}
+
+/// One request.
+async fn serve(stream: TcpStream, minor: &str, refused: &str) {
+    let mut stream = BufReader::new(stream);
+    let (mut head, mut length) = (String::new(), 0);
+    while stream.read_line(&mut head).await.unwrap() > 2 {
+        let last = head.lines().last().unwrap().to_lowercase();
+        length = last.strip_prefix("content-length: ").map_or(length, |bytes| bytes.parse().unwrap());
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await.unwrap();
+    let answer = if head.starts_with("GET /version") {
+        let rest = ["gitCommit", "gitTreeState", "buildDate", "goVersion", "compiler", "platform"]
+            .map(|name| format!(r#","{name}":"""#))
+            .concat();
+        format!(r#"{{"major":"1","minor":"{minor}","gitVersion":"v1.{minor}.0"{rest}}}"#)
+    } else {
+        let allowed = !String::from_utf8(body).unwrap().contains(refused);
+        let kind = r#""apiVersion":"authorization.k8s.io/v1","kind":"SelfSubjectAccessReview""#;
+        format!(r#"{{{kind},"metadata":{{}},"spec":{{}},"status":{{"allowed":{allowed}}}}}"#)
+    };
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n";
+    let text = format!("{head}content-length: {}\r\n\r\n{answer}", answer.len());
+    stream.write_all(text.as_bytes()).await.unwrap();
 }
 
 async fn get(port: u16, path: &str) -> String {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await.unwrap();
     let mut answer = String::new();

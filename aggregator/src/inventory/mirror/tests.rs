@@ -226,3 +226,18 @@ proptest! {
         prop_assert_eq!(receiver.holds, truth);
     }
 }
+
+#[test]
+fn a_kind_that_cannot_be_listed_is_not_complete() {
+    let mirror = Mirror::new(WINDOW);
+    let of = Kind::ALL.len() - 1;
+    assert_eq!(mirror.watches(), (0, of));
+    for kind in [Kind::Pod, Kind::OwnerlessPod, Kind::Node] {
+        mirror.begin(kind);
+        mirror.finish(kind);
+    }
+    assert_eq!(mirror.watches(), (2, of), "both kinds of pods are one watch");
+    mirror.skip(Kind::Node);
+    mirror.skip(Kind::Job);
+    assert_eq!(mirror.watches(), (1, of));
+}

@@ -1,0 +1,183 @@
+//! Tries everything an installation needs, and says what to do about each
+//! thing that does not work. It changes nothing, and opens no stream.
+
+mod rights;
+
+use std::{io, time::Duration};
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+use kestrel_runtime::config::Source;
+use kube::Client;
+use tokio::time::timeout;
+
+use crate::{
+    config::Config,
+    uplink::{self, trial},
+};
+use rights::{ON_REQUEST, RIGHTS, Right};
+
+/// The API server must say its version within this time.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// The oldest Kubernetes, by its minor version.
+const OLDEST: u32 = 24;
+/// The oldest whose pods can be given a collector.
+const INJECTION: u32 = 30;
+
+/// What came of one trial; the error names its remedy.
+struct Finding {
+    subject: &'static str,
+    result: Result<String, String>,
+}
+
+/// Runs all trials, writes a line for each as it ends, and says whether all went well.
+///
+/// # Errors
+/// Nothing can be written.
+pub async fn run(source: &dyn Source, out: &mut dyn io::Write) -> io::Result<bool> {
+    let mut all_well = true;
+    let mut say = |findings: Vec<Finding>| {
+        for finding in findings {
+            all_well &= finding.result.is_ok();
+            writeln!(out, "{}", line(&finding))?;
+        }
+        out.flush()
+    };
+    let config = match Config::read(source) {
+        Ok(config) => config,
+        Err(mistakes) => {
+            let finding = |mistake| Finding { subject: "settings", result: Err(mistake) };
+            say(mistakes.0.into_iter().map(finding).collect())?;
+            return Ok(false);
+        }
+    };
+    say(cloud(&config.uplink).await)?;
+    match client().await {
+        Err(problem) => say(vec![Finding { subject: "Kubernetes", result: Err(format!("{problem:#}")) }])?,
+        Ok(client) => {
+            let result = version(&client).await;
+            let reachable = result.is_ok();
+            say(vec![Finding { subject: "Kubernetes", result }])?;
+            // One line is enough for an API server that is away.
+            for right in RIGHTS.iter().filter(|_| reachable) {
+                let result = has(right, &client, &config.namespace).await;
+                say(vec![Finding { subject: "right", result }])?;
+            }
+        }
+    }
+    Ok(all_well)
+}
+
+fn line(Finding { subject, result }: &Finding) -> String {
+    match result {
+        Ok(found) => format!("ok      {subject}: {found}"),
+        Err(problem) => format!("FAILED  {subject}: {problem}"),
+    }
+}
+
+/// Token, certificate and server; the last only with what the first two give.
+async fn cloud(config: &uplink::Config) -> Vec<Finding> {
+    let now = Timestamp::now();
+    let token = trial::token(config).await;
+    let certificate = trial::certificate(config).await;
+    let ready = token.is_ok() && certificate.is_ok();
+    let server = if ready {
+        let server = format!("{}:{}", config.host, config.port);
+        let good =
+            |()| format!("{server} takes the certificate and speaks HTTP/2; it has not seen the token");
+        trial::server(config).await.map(good).map_err(|problem| problem.to_string())
+    } else {
+        Err("not tried without a token and a certificate".to_owned())
+    };
+    let until = |end: Option<Timestamp>| end.map_or("without an end".to_owned(), |end| until(end, now));
+    vec![
+        Finding {
+            subject: "token",
+            result: token
+                .map(|(tenant, end)| format!("of tenant {tenant}, {}", until(end)))
+                .map_err(|problem| problem.to_string()),
+        },
+        Finding {
+            subject: "certificate",
+            result: certificate
+                .map(|end| format!("{}; its key fits it, and the server's authority can be read", until(end)))
+                .map_err(|problem| problem.to_string()),
+        },
+        Finding { subject: "server", result: server },
+    ]
+}
+
+/// A moment and how far away it is.
+fn until(end: Timestamp, now: Timestamp) -> String {
+    let hours = end.duration_since(now).as_hours();
+    let away = if hours < 72 { format!("{hours} hours") } else { format!("{} days", hours / 24) };
+    format!("good until {end:.0} ({away})")
+}
+
+async fn client() -> anyhow::Result<Client> {
+    let mut config = kube::Config::infer()
+        .await
+        .context("no Kubernetes API server is known: run in a cluster, or set KUBECONFIG")?;
+    config.proxy_url = None;
+    Client::try_from(config).context("the Kubernetes API server's address can't be used")
+}
+
+async fn version(client: &Client) -> Result<String, String> {
+    let remedy = "check KUBECONFIG and the way to the API server";
+    let info = timeout(TIMEOUT, client.apiserver_version())
+        .await
+        .map_err(|_| format!("no answer in 10 s: {remedy}"))?
+        .map_err(|error| format!("{}: {remedy}", anyhow::Error::new(error).root_cause()))?;
+    judge_version(&info.major, &info.minor, &info.git_version)
+}
+
+fn judge_version(major: &str, minor: &str, name: &str) -> Result<String, String> {
+    let digits = minor.trim_end_matches(|c: char| !c.is_ascii_digit());
+    match (major, digits.parse::<u32>()) {
+        ("1", Ok(minor)) if minor < OLDEST => {
+            Err(format!("{name} is too old: 1.{OLDEST} or newer is needed"))
+        }
+        ("1", Ok(minor)) if minor < INJECTION => {
+            Ok(format!("{name}; collectors in pods would need 1.{INJECTION} or newer"))
+        }
+        _ => Ok(name.to_owned()),
+    }
+}
+
+async fn has(right: &Right, client: &Client, namespace: &str) -> Result<String, String> {
+    let missing = right.missing(client, namespace).await?;
+    if missing.is_empty() {
+        return Ok(right.to_string());
+    }
+    if *right == ON_REQUEST {
+        return Ok(format!("{right} is not given, so no log can be asked for (Helm: podLogs.onRequest)"));
+    }
+    let kind = if right.own { "Role" } else { "ClusterRole" };
+    Err(format!(
+        "{} is missing: the chart's {kind} kestrel-aggregator grants it, and whoever installs the chart needs it to be \
+         allowed to grant it",
+        missing.join(", ")
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_kubernetes_is_told_what_it_lacks() {
+        let judge = |minor: &str| judge_version("1", minor, &format!("v1.{minor}.0"));
+        assert!(judge("23").unwrap_err().contains("1.24 or newer is needed"));
+        assert!(judge("24+").unwrap().contains("collectors in pods would need 1.30"));
+        assert_eq!(judge("30+").unwrap(), "v1.30+.0");
+        assert_eq!(judge_version("2", "0", "v2.0.0").unwrap(), "v2.0.0");
+    }
+
+    #[test]
+    fn an_end_is_said_with_its_distance() {
+        let now = Timestamp::UNIX_EPOCH;
+        let end = |hours: i64| until(Timestamp::from_second(hours * 3600).unwrap(), now);
+        assert_eq!(end(5), "good until 1970-01-01T05:00:00Z (5 hours)");
+        assert!(end(100).ends_with("(4 days)"));
+    }
+}
