@@ -1,38 +1,47 @@
 //! The one connection to Kestrel Cloud and its five streams.
 //!
 //! Each stream is opened again alone when it ends; when the connection dies, all
-//! of them are, on a new one. What waits is in [`lanes`] and in the inventory's
+//! of them are, on a new one. A connection that the server wants to end (GOAWAY)
+//! is left for a new one that is open already. What waits is in [`lanes`] and in the inventory's
 //! mirror, which live as long as the process, so nothing waits for anything
 //! that a connection would have to fetch first.
 
+mod call;
 mod chunk;
 mod connection;
 pub mod credentials;
+mod dial;
+mod frames;
 pub mod lanes;
+mod life;
 mod message;
 pub mod metrics;
 mod outbound;
 pub mod problem;
+mod pulse;
 mod queue;
 pub mod receipt;
 mod renewal;
 pub mod report;
 mod request;
+mod session;
+pub mod state;
 mod stream;
 pub mod trial;
 mod window;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
-use futures::future::join_all;
-use kestrel_runtime::{backoff::Backoff, tls::client::Target};
-use tokio::time::sleep;
+use futures::{
+    StreamExt as _,
+    future::{BoxFuture, join_all},
+    stream::FuturesUnordered,
+};
+use kestrel_runtime::backoff::Backoff;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-pub use connection::Keepalive;
+pub use life::Keepalive;
 pub use message::Answer;
 pub use request::Request;
 pub use stream::Retry;
@@ -40,15 +49,18 @@ pub use stream::Retry;
 use crate::inventory::Mirror;
 use connection::Connection;
 use credentials::Credentials;
+use dial::Dial;
 use lanes::{Lanes, Over};
 use metrics::Metrics;
 use outbound::Absent;
 use problem::Problem;
 use report::Report;
+use session::Session;
+use state::{Board, State};
 use stream::{Stream, supervise};
 
-/// At the end of the process the server gets this long to take what waits and
-/// to end the streams.
+/// At the end of the process, or of a connection that is left, the server gets
+/// this long to take what is under way and to end the streams.
 const FAREWELL: Duration = Duration::from_secs(3);
 
 /// Where to connect, and how.
@@ -74,19 +86,57 @@ pub type Requests = Arc<dyn Fn(Over, Request) + Send + Sync>;
 /// The connection to the cloud.
 pub struct Uplink {
     config: Config,
+    dial: Box<dyn Dial>,
     lanes: Lanes,
     mirror: Mirror,
     requests: Requests,
     metrics: Metrics,
     report: Report,
-    absent: Arc<Absent>,
+    board: Board,
+    absent: Absent,
+}
+
+/// Shows what an uplink is at any moment; clones show the same one.
+#[derive(Clone)]
+pub struct View {
+    server: String,
+    board: Board,
+    report: Report,
+}
+
+impl View {
+    /// The uplink at this moment.
+    pub fn state(&self) -> State {
+        self.board.read(self.server.clone(), self.report.last_problem())
+    }
+}
+
+/// A connection in use.
+struct Serving<'a> {
+    session: Arc<Session>,
+    begun: Instant,
+    /// Ends with the connection, or some time after it was left.
+    work: BoxFuture<'a, ()>,
 }
 
 impl Uplink {
     /// An uplink that is not connected yet.
     pub fn new(config: Config, lanes: Lanes, mirror: Mirror, requests: Requests, metrics: Metrics) -> Self {
-        let (report, absent) = (Report::default(), Arc::default());
-        Self { config, lanes, mirror, requests, metrics, report, absent }
+        let dial = Box::new(config.clone());
+        Self::over(dial, config, lanes, mirror, requests, metrics)
+    }
+
+    /// An uplink over another way than TCP and TLS.
+    fn over(
+        dial: Box<dyn Dial>,
+        config: Config,
+        lanes: Lanes,
+        mirror: Mirror,
+        requests: Requests,
+        metrics: Metrics,
+    ) -> Self {
+        let (report, board, absent) = (Report::default(), Board::default(), Absent::default());
+        Self { config, dial, lanes, mirror, requests, metrics, report, board, absent }
     }
 
     /// What it says of itself.
@@ -94,62 +144,154 @@ impl Uplink {
         self.report.clone()
     }
 
+    /// What it shows of itself.
+    pub fn view(&self) -> View {
+        View { server: self.config.server(), board: self.board.clone(), report: self.report.clone() }
+    }
+
     /// Keeps the connection up until the drain. Only a leader does, so its signals
     /// are due from now on.
     pub async fn run(&self, drain: &CancellationToken) {
         self.lanes.lead();
         let mut backoff = Backoff::new(self.config.retry.first, self.config.retry.most);
-        while !drain.is_cancelled() {
-            let lived = tokio::select! {
-                () = drain.cancelled() => return,
-                opened = self.connect() => match opened {
-                    Ok(connection) => self.serve(connection, drain).await,
-                    Err(problem) => {
-                        self.report.problem(&problem);
-                        Duration::ZERO
-                    }
-                },
-            };
+        let mut opening = Some(self.open(Duration::ZERO));
+        let mut serving: Option<Serving<'_>> = None;
+        // Connections that were left and are not yet at their end.
+        let mut left = FuturesUnordered::new();
+        while serving.is_some() || !drain.is_cancelled() {
+            let session = serving.as_ref().map(|serving| Arc::clone(&serving.session));
             tokio::select! {
-                () = drain.cancelled() => {}
-                () = sleep(backoff.next(lived)) => {}
+                biased;
+                () = of(serving.as_mut().map(|serving| &mut serving.work)) => {
+                    if let Some(ended) = serving.take() {
+                        self.ended(&ended, drain);
+                        opening.get_or_insert_with(|| self.open(backoff.next(ended.begun.elapsed())));
+                    }
+                }
+                () = drain.cancelled(), if serving.is_none() => {}
+                opened = of(opening.as_mut()), if !drain.is_cancelled() => {
+                    opening = None;
+                    match opened {
+                        Ok(connection) => {
+                            let next = self.serving(connection, drain);
+                            if let Some(old) = serving.replace(next) {
+                                old.session.leave(&self.lanes);
+                                left.push(old.work);
+                            }
+                        }
+                        Err(problem) => {
+                            self.report.problem(&problem);
+                            opening = Some(self.open(backoff.next(Duration::ZERO)));
+                        }
+                    }
+                }
+                () = of(session.as_deref().map(|session| self.unwanted(session))), if opening.is_none() => {
+                    if let Some(serving) = &serving {
+                        opening = Some(self.open(backoff.next(serving.begun.elapsed())));
+                    }
+                }
+                Some(()) = left.next() => {}
             }
         }
+    }
+
+    /// Opens a connection, after a while.
+    fn open(&self, wait: Duration) -> BoxFuture<'_, Result<Connection, Problem>> {
+        Box::pin(async move {
+            sleep(wait).await;
+            self.connect().await
+        })
     }
 
     async fn connect(&self) -> Result<Connection, Problem> {
-        let Config { host, port, server_name, credentials, keepalive, .. } = &self.config;
+        let Config { credentials, keepalive, .. } = &self.config;
         // A token that can't be used makes every stream fail: said before the effort.
         credentials.token().await?;
-        let config = credentials.tls().await?;
-        let target = Target { host: host.clone(), port: *port, server_name: server_name.clone(), config };
-        let connection = Connection::open(&target, *keepalive).await.inspect_err(|problem| {
+        let transport = self.dial.dial().await?;
+        let connection =
+            Connection::open(transport, self.config.server(), self.config.authority(), *keepalive);
+        connection.await.inspect_err(|problem| {
             if problem.is_of_our_certificate() {
                 credentials.certificate_refused();
             }
-        })?;
-        self.metrics.connections.inc();
-        self.metrics.connected.set(1);
-        self.report.solved();
-        self.report.news(&format!("connected to {}", connection.server));
-        Ok(connection)
+        })
     }
 
-    /// Keeps the streams of a connection open; returns how long it lived.
-    async fn serve(&self, connection: Connection, drain: &CancellationToken) -> Duration {
-        let begun = Instant::now();
-        let streams = join_all(Stream::ALL.map(|stream| supervise(self, &connection, stream, drain)));
+    fn serving<'a>(&'a self, connection: Connection, drain: &'a CancellationToken) -> Serving<'a> {
+        self.metrics.connections.inc();
+        self.metrics.connected.set(1);
+        self.board.connected();
+        self.report.solved();
+        self.report.news(&format!("connected to {}", connection.server));
+        let session = Arc::new(Session::new(connection));
+        let work = Box::pin(self.serve(Arc::clone(&session), drain));
+        Serving { session, begun: Instant::now(), work }
+    }
+
+    /// Keeps the streams of a connection open until it ends, or is left.
+    async fn serve(&self, session: Arc<Session>, drain: &CancellationToken) {
+        let streams = join_all(Stream::ALL.map(|stream| supervise(self, &session, stream, drain)));
+        let farewell = async {
+            tokio::select! {
+                biased;
+                () = drain.cancelled() => {}
+                () = session.left.cancelled() => {}
+            }
+            sleep(FAREWELL).await;
+        };
+        let renewal = renewal::keep_renewed(&self.config.credentials, &session.connection);
+        let look = async {
+            // By then the server has said how much it takes.
+            sleep(self.config.keepalive.hold()).await;
+            if let Some(narrow) = session.connection.life.windows().narrow()
+                && !session.is_over()
+            {
+                self.report.caution(&narrow);
+                self.board.connection(|connection| connection.narrow = Some(narrow));
+            }
+            std::future::pending().await
+        };
         tokio::select! {
+            biased;
             _ = streams => {}
-            () = async {
-                drain.cancelled().await;
-                sleep(FAREWELL).await;
-            } => {}
+            () = farewell => {}
+            () = look => {}
+            never = renewal => match never {},
         }
+        session.connection.close().await;
+    }
+
+    /// Resolves when a connection should be replaced while it still works.
+    async fn unwanted(&self, session: &Session) {
+        let Connection { life, server, .. } = &session.connection;
+        tokio::select! {
+            biased;
+            () = life.going_away.cancelled() => match life.problem(server) {
+                Problem::ConnectionLost { reason, .. } => {
+                    self.report.news(&format!("a new connection to {server} is made: {reason}"));
+                }
+                problem => self.report.problem(&problem),
+            },
+            () = self.dial.changed() => {
+                self.report.news(&format!("a new connection to {server} is made: there are new credentials"));
+            }
+        }
+        self.board.connection(|connection| connection.leaving = true);
+    }
+
+    fn ended(&self, Serving { session, .. }: &Serving<'_>, drain: &CancellationToken) {
         self.metrics.connected.set(0);
+        self.board.disconnected();
         if !drain.is_cancelled() {
-            self.report.problem(&connection.life.problem(&connection.server));
+            self.report.problem(&session.connection.life.problem(&session.connection.server));
         }
-        begun.elapsed()
+    }
+}
+
+/// The output of a future that may be missing, and then never comes.
+async fn of<F: Future>(future: Option<F>) -> F::Output {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
     }
 }

@@ -250,7 +250,6 @@ impl Credentials {
     /// Resolves when [`Self::tls`] would give something else than it gave last:
     /// a new connection should then take the place of the old one. May be dropped
     /// and called again at any time. Looks at the files and at the Secret again and again.
-    #[cfg_attr(not(test), allow(dead_code, reason = "the connection is about to call it"))]
     pub(crate) async fn changed(&self) {
         loop {
             let rung = self.rung();

@@ -1,34 +1,26 @@
 //! What a stream sends, in the order of the lanes.
 
-use std::{
-    convert::Infallible,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU8, Ordering},
-    },
-    time::Instant,
+use std::sync::{
+    Arc,
+    atomic::{AtomicU8, Ordering},
 };
 
 use bytes::Bytes;
-use futures::stream;
-use http_body_util::{BodyExt as _, StreamBody, combinators::UnsyncBoxBody};
-use hyper::body::Frame;
+use h2::SendStream;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    Uplink,
+    call::{Closed, Piece, room},
     chunk::Chunk,
     lanes::{Lane, Lanes},
-    message::grpc_head,
-    metrics::{Kind, KindLabel, Metrics, StreamLabel},
+    message::{Message, grpc_head},
+    metrics::{Kind, KindLabel, StreamLabel},
     queue::Number,
+    session::{Session, lock},
     stream::Stream,
-    window::Window,
 };
-use crate::inventory::Mirror;
-
-type Progress = Box<dyn FnMut(usize) + Send>;
-/// The body of every request.
-pub(crate) type RequestBody = UnsyncBoxBody<Chunk<Progress>, Infallible>;
 
 /// What a message in the resend window stands for.
 #[derive(Debug)]
@@ -40,6 +32,14 @@ pub(crate) enum Cargo {
 }
 
 impl Cargo {
+    /// It has left the resend window.
+    pub(crate) fn left(self, lanes: &Lanes) {
+        match self {
+            Self::Kept(lane, number) => lanes.left(lane, number),
+            Self::Inventory => {}
+        }
+    }
+
     /// Gives back what the end of the stream took.
     pub(crate) fn lost(self, lanes: &Lanes) {
         match self {
@@ -67,6 +67,16 @@ const ORDER: [Source; 8] = [
     Source::Lane(Lane::Logs),
     Source::Lane(Lane::Flows),
 ];
+
+impl Cargo {
+    /// The stream on which it belongs.
+    pub(crate) fn home(&self) -> Stream {
+        match self {
+            Self::Kept(lane, _) => Source::Lane(*lane).home(),
+            Self::Inventory => Source::Inventory.home(),
+        }
+    }
+}
 
 impl Source {
     fn home(self) -> Stream {
@@ -116,106 +126,144 @@ impl Absent {
 }
 
 /// The sending side of one stream.
-pub(crate) struct Outbound {
+pub(crate) struct Outbound<'a> {
+    pub uplink: &'a Uplink,
+    pub session: &'a Session,
     pub stream: Stream,
-    pub lanes: Lanes,
-    pub mirror: Mirror,
-    pub absent: Arc<Absent>,
-    pub window: Arc<Mutex<Window<Cargo>>>,
-    pub metrics: Metrics,
-    /// Cancelled when the stream is over.
-    pub over: CancellationToken,
     /// Cancelled when the process ends: what the lanes keep is still sent.
-    pub drain: CancellationToken,
+    pub drain: &'a CancellationToken,
 }
 
-/// A window is whole after every one of its operations, so a panic elsewhere
-/// while it was locked has not harmed it.
-pub(crate) fn lock(window: &Mutex<Window<Cargo>>) -> MutexGuard<'_, Window<Cargo>> {
-    window.lock().unwrap_or_else(PoisonError::into_inner)
+/// A message on its way: its place in the resend window and its bytes.
+struct Outgoing {
+    place: u64,
+    head: Bytes,
+    body: Bytes,
 }
 
-impl Outbound {
-    /// The request body; it ends when the stream is over.
-    pub(crate) fn into_body(self) -> RequestBody {
-        let chunks = stream::unfold(self, async |outbound| {
-            let chunk = outbound.next().await?;
-            Some((Ok(Frame::data(chunk)), outbound))
-        });
-        StreamBody::new(chunks).boxed_unsync()
+impl Outbound<'_> {
+    /// Sends what is due until nothing more is to be sent here, then ends this
+    /// side of the stream.
+    ///
+    /// # Errors
+    /// The stream has ended.
+    pub(crate) async fn pump(&self, sender: &mut SendStream<Piece>) -> Result<(), Closed> {
+        loop {
+            // Chosen when it can be sent, and not before.
+            let next = tokio::select! {
+                biased;
+                () = self.session.left.cancelled() => None,
+                room = room(sender, 1) => {
+                    room?;
+                    self.next().await
+                }
+            };
+            match next {
+                Some(message) => self.send(message, sender).await?,
+                None => return sender.send_data(Chunk::nothing(), true).map_err(|_| Closed),
+            }
+        }
     }
 
-    async fn next(&self) -> Option<Chunk<Progress>> {
+    async fn next(&self) -> Option<Outgoing> {
         loop {
-            let changed = self.lanes.changed();
-            if self.over.is_cancelled() {
+            let changed = self.uplink.lanes.changed();
+            if self.session.left.is_cancelled() {
                 return None;
             }
             let draining = self.drain.is_cancelled();
             if let Some((kind, (head, body), cargo)) = self.pick(draining) {
-                let chunk = self.enter(head, body, cargo)?;
-                self.metrics.sent.get_or_create(&KindLabel { kind }).inc();
-                return Some(chunk);
+                let place = self.enter(cargo)?;
+                self.uplink.metrics.sent.get_or_create(&KindLabel { kind }).inc();
+                return Some(Outgoing { place, head, body });
             }
             if draining {
                 return None;
             }
             tokio::select! {
+                biased;
+                () = self.session.left.cancelled() => {}
+                () = self.drain.cancelled() => {}
                 () = changed => {}
                 () = self.inventory_due() => {}
-                () = self.over.cancelled() => {}
-                () = self.drain.cancelled() => {}
             }
         }
     }
 
+    /// Hands a message over in pieces for which there is room.
+    async fn send(&self, message: Outgoing, sender: &mut SendStream<Piece>) -> Result<(), Closed> {
+        let Outgoing { place, mut head, mut body } = message;
+        while !(head.is_empty() && body.is_empty()) {
+            let room = room(sender, head.len() + body.len()).await?;
+            let first = head.split_to(room.min(head.len()));
+            let second = body.split_to((room - first.len()).min(body.len()));
+            let behind = head.len() + body.len();
+            let (window, life) = (self.session.window(self.stream), &self.session.connection.life);
+            let (window, life) = (Arc::clone(window), Arc::clone(life));
+            let (board, stream) = (self.uplink.board.clone(), self.stream);
+            let progress = move |count, rest: usize| {
+                life.sent(count);
+                board.sent(stream, count, rest + behind == 0);
+                lock(&window).progress(place, rest + behind, Instant::now());
+            };
+            sender.send_data(Chunk::new(first, second, Box::new(progress)), false).map_err(|_| Closed)?;
+        }
+        Ok(())
+    }
+
     /// The most urgent message that is due and that this stream carries.
     fn pick(&self, draining: bool) -> Option<(Kind, (Bytes, Bytes), Cargo)> {
-        let mine = |source: &Source| {
-            source.carrier(&self.absent) == self.stream && (!draining || source.is_drained())
-        };
+        let Uplink { lanes, mirror, absent, .. } = self.uplink;
+        let mine =
+            |source: &Source| source.carrier(absent) == self.stream && (!draining || source.is_drained());
         ORDER.into_iter().filter(mine).find_map(|source| match source {
             Source::Lane(lane) => {
-                let (number, message) = self.lanes.take(lane)?;
+                let (number, message) = lanes.take(lane)?;
                 Some((lane.kind(), self.envelope(message), Cargo::Kept(lane, number)))
             }
             Source::Inventory => {
-                let record = self.mirror.next()?;
+                let record = mirror.next()?;
                 let head = grpc_head(record.len(), 0).freeze();
                 Some((Kind::Inventory, (head, record), Cargo::Inventory))
             }
         })
     }
 
-    fn envelope(&self, message: super::message::Message) -> (Bytes, Bytes) {
+    fn envelope(&self, message: Message) -> (Bytes, Bytes) {
         match self.stream {
             Stream::Data => message.on_data_stream(),
             _ => message.on_own_stream(),
         }
     }
 
-    /// The message on its way; `None` if the stream ended since it was picked.
-    fn enter(&self, head: Bytes, body: Bytes, cargo: Cargo) -> Option<Chunk<Progress>> {
-        let mut window = lock(&self.window);
-        let place = match window.enter(cargo, Instant::now()) {
-            Ok(place) => place,
-            Err(cargo) => {
-                drop(window);
-                cargo.lost(&self.lanes);
-                return None;
-            }
-        };
-        let label = StreamLabel { stream: self.stream.name() };
-        self.metrics.window.get_or_create(&label).set(i64::try_from(window.len()).unwrap_or(i64::MAX));
+    /// The place of a message in the window; `None` if the stream ended since it
+    /// was picked.
+    fn enter(&self, cargo: Cargo) -> Option<u64> {
+        let mut window = lock(self.session.window(self.stream));
+        let entered = window.enter(cargo, Instant::now());
+        let count = window.len();
         drop(window);
-        let window = Arc::clone(&self.window);
-        let progress = move |rest| lock(&window).progress(place, rest, Instant::now());
-        Some(Chunk::new(head, body, Box::new(progress)))
+        match entered {
+            Ok(place) => {
+                let label = StreamLabel { stream: self.stream.name() };
+                self.uplink.board.unsettled(self.stream, count);
+                self.uplink
+                    .metrics
+                    .window
+                    .get_or_create(&label)
+                    .set(i64::try_from(count).unwrap_or(i64::MAX));
+                Some(place)
+            }
+            Err(cargo) => {
+                cargo.lost(&self.uplink.lanes);
+                None
+            }
+        }
     }
 
     async fn inventory_due(&self) {
         match self.stream {
-            Stream::Data => self.mirror.due().await,
+            Stream::Data => self.uplink.mirror.due().await,
             _ => std::future::pending().await,
         }
     }
@@ -223,41 +271,7 @@ impl Outbound {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use kestrel_proto::cloud::v1::{KubernetesEvent, PodLogs, stream_events_request};
-    use tokio::sync::mpsc::unbounded_channel;
-
     use super::*;
-    use crate::uplink::receipt::{Outcome, Receipt};
-
-    #[tokio::test]
-    async fn what_is_picked_while_its_stream_ends_is_given_back() {
-        let lanes = Lanes::new(Metrics::default());
-        lanes.lead();
-        let body = |stream| {
-            let window = Mutex::new(Window::default());
-            lock(&window).lose();
-            Outbound {
-                stream,
-                lanes: lanes.clone(),
-                mirror: Mirror::new(Duration::ZERO),
-                absent: Arc::default(),
-                window: Arc::new(window),
-                metrics: Metrics::default(),
-                over: CancellationToken::new(),
-                drain: CancellationToken::new(),
-            }
-            .into_body()
-        };
-        lanes.signals().send(stream_events_request::Request::KubernetesEvent(KubernetesEvent::default()));
-        assert!(body(Stream::Events).frame().await.is_none());
-        assert!(lanes.take(Lane::Signals).is_some(), "the next stream sends it");
-        let (to, mut outcomes) = unbounded_channel();
-        lanes.logs().send(PodLogs::default(), Receipt::new(1, to)).await;
-        assert!(body(Stream::Logs).frame().await.is_none());
-        assert!(matches!(outcomes.recv().await, Some((1, Outcome::Lost(_)))));
-    }
 
     #[test]
     fn what_has_no_stream_goes_over_the_data_stream_in_the_order_of_urgency() {

@@ -1,8 +1,6 @@
 //! The token's renewal: at two thirds of its life, and at once when the server
 //! does not take it any more.
 
-#![cfg_attr(not(test), allow(dead_code, reason = "the connection is about to call it"))]
-
 use std::{convert::Infallible, time::Duration};
 
 use jiff::Timestamp;

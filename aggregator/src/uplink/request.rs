@@ -24,11 +24,18 @@ pub enum Request {
 
 /// What comes on a stream.
 pub(crate) trait Response: prost::Message + Default + 'static {
+    /// Whether it is a sign of life, which comes again and again.
+    fn is_heartbeat(&self) -> bool;
+
     /// The request in it; acks and heartbeats are none.
     fn request(self) -> Option<Request>;
 }
 
 impl Response for StreamDataResponse {
+    fn is_heartbeat(&self) -> bool {
+        matches!(self.response, Some(data::Response::Heartbeat(_)))
+    }
+
     fn request(self) -> Option<Request> {
         use data::Response as Data;
         Some(match self.response? {
@@ -47,6 +54,10 @@ impl Response for StreamDataResponse {
 }
 
 impl Response for StreamControlResponse {
+    fn is_heartbeat(&self) -> bool {
+        matches!(self.response, Some(control::Response::Heartbeat(_)))
+    }
+
     fn request(self) -> Option<Request> {
         use control::Response as Control;
         Some(match self.response? {
@@ -67,6 +78,10 @@ impl Response for StreamControlResponse {
 macro_rules! only_heartbeats {
     ($($message:ty),*) => {$(
         impl Response for $message {
+            fn is_heartbeat(&self) -> bool {
+                self.response.is_some()
+            }
+
             fn request(self) -> Option<Request> {
                 None
             }

@@ -1,41 +1,37 @@
 //! One of the five streams: opened, listened to, and opened again alone when
 //! it ends.
 
-use std::{
-    error::Error,
-    sync::{Arc, Mutex},
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Method, header};
+use h2::Reason;
+use jiff::Timestamp;
 use kestrel_proto::cloud::v1::{
     StreamControlResponse, StreamDataResponse, StreamEventsResponse, StreamFlowsResponse, StreamLogsResponse,
 };
 use kestrel_runtime::backoff::Backoff;
 use secrecy::ExposeSecret as _;
-use tokio::time::{interval, sleep};
+use tokio::time::{Instant, interval, sleep};
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Status, Streaming, codec::BufferSettings};
-use tonic_prost::ProstDecoder;
+use tonic::{Code, Status};
 
 use super::{
     Uplink,
-    connection::Connection,
+    call::{Call, Event, Failed},
     credentials::Token,
     lanes::Over,
-    message::MAX_MESSAGE_BYTES,
     metrics::StreamLabel,
-    outbound::{Cargo, Outbound, RequestBody, lock},
+    outbound::{Cargo, Outbound},
     problem::{Problem, reason},
+    pulse::Pulse,
     request::Response,
-    window::Window,
+    session::{Session, lock},
+    state::Phase,
 };
 
-const TENANT: HeaderName = HeaderName::from_static("autonp-tenantid");
-const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
-const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
-const USER_AGENT: HeaderValue =
-    HeaderValue::from_static(concat!("kestrel-operator/", env!("CARGO_PKG_VERSION")));
+/// The resend window is looked at this many times while a message is in it.
+const SWEEPS: u32 = 8;
+/// A peer that takes nothing for this many times the hold never will.
+const STUCK: u32 = 4;
 
 /// The streams of the contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,259 +72,6 @@ impl Stream {
     }
 }
 
-/// How a stream ended.
-enum End {
-    /// With its connection.
-    Connection,
-    /// The server does not offer it.
-    Unimplemented,
-    /// Alone.
-    Problem(Problem),
-}
-
-/// Keeps one stream of a connection open until the connection is dead or the
-/// drain is over.
-pub(crate) async fn supervise(
-    uplink: &Uplink,
-    connection: &Connection,
-    stream: Stream,
-    drain: &CancellationToken,
-) {
-    let mut backoff = Backoff::new(uplink.config.retry.first, uplink.config.retry.most);
-    let mut failed = false;
-    loop {
-        let begun = Instant::now();
-        let attempt = Attempt { uplink, connection, stream, drain, failed };
-        let end = match stream {
-            Stream::Data => attempt.run::<StreamDataResponse>().await,
-            Stream::Control => attempt.run::<StreamControlResponse>().await,
-            Stream::Flows => attempt.run::<StreamFlowsResponse>().await,
-            Stream::Events => attempt.run::<StreamEventsResponse>().await,
-            Stream::Logs => attempt.run::<StreamLogsResponse>().await,
-        };
-        if drain.is_cancelled() || connection.life.dead.is_cancelled() {
-            return;
-        }
-        let wait = match end {
-            End::Connection => {
-                connection.life.dead.cancel();
-                return;
-            }
-            End::Unimplemented => {
-                if uplink.absent.add(stream) {
-                    let name = stream.name();
-                    uplink.report.news(&format!(
-                        "the server does not offer the {name} stream; the data stream carries its messages"
-                    ));
-                }
-                uplink.lanes.ring();
-                failed = false;
-                uplink.config.retry.absent
-            }
-            End::Problem(problem) => {
-                uplink.report.problem(&problem);
-                failed = true;
-                backoff.next(begun.elapsed())
-            }
-        };
-        tokio::select! {
-            () = sleep(wait) => {}
-            () = connection.life.dead.cancelled() => return,
-            () = drain.cancelled() => return,
-        }
-    }
-}
-
-/// One opening of a stream.
-struct Attempt<'a> {
-    uplink: &'a Uplink,
-    connection: &'a Connection,
-    stream: Stream,
-    drain: &'a CancellationToken,
-    /// The attempt before this one failed.
-    failed: bool,
-}
-
-impl Attempt<'_> {
-    async fn run<R: Response>(&self) -> End {
-        let Self { uplink, connection, stream, .. } = *self;
-        let token = match uplink.config.credentials.token().await {
-            Ok(token) => token,
-            Err(problem) => return End::Problem(problem),
-        };
-        let over = connection.life.dead.child_token();
-        let _ended_with_this_attempt = over.clone().drop_guard();
-        let window = Arc::new(Mutex::new(Window::default()));
-        if stream == Stream::Data {
-            uplink.mirror.restart();
-        }
-        let body = Outbound {
-            stream,
-            lanes: uplink.lanes.clone(),
-            mirror: uplink.mirror.clone(),
-            absent: Arc::clone(&uplink.absent),
-            window: Arc::clone(&window),
-            metrics: uplink.metrics.clone(),
-            over: over.clone(),
-            drain: self.drain.clone(),
-        };
-        uplink.metrics.stream_opens.get_or_create(&stream.label()).inc();
-        let end = {
-            let mut talk = std::pin::pin!(self.talk::<R>(&token, body.into_body()));
-            let mut sweep = interval(uplink.config.keepalive.hold() / SWEEPS);
-            loop {
-                tokio::select! {
-                    // First what the stream knows of its end.
-                    biased;
-                    end = &mut talk => break end,
-                    () = over.cancelled() => break End::Connection,
-                    _ = sweep.tick() => if let Some(end) = self.sweep(&window) {
-                        break end;
-                    },
-                }
-            }
-        };
-        uplink.metrics.stream_up.get_or_create(&stream.label()).set(0);
-        // The body must not take what is given back now.
-        over.cancel();
-        self.lose(&window);
-        end
-    }
-
-    /// Opens the stream and listens to it until it ends.
-    async fn talk<R: Response>(&self, token: &Token, body: RequestBody) -> End {
-        let mut requests = self.connection.requests.clone();
-        let request = match self.request(token, body) {
-            Ok(request) => request,
-            Err(problem) => return End::Problem(problem),
-        };
-        if requests.ready().await.is_err() {
-            return End::Connection;
-        }
-        let response = match requests.send_request(request).await {
-            Ok(response) => response,
-            Err(error) => return self.ended(Status::from_error(error.into()), token),
-        };
-        if let Some(status) = Status::from_header_map(response.headers()) {
-            return self.ended(status, token);
-        }
-        self.opened();
-        let (parts, body) = response.into_parts();
-        let decoder = ProstDecoder::<R>::new(BufferSettings::default());
-        let mut messages =
-            Streaming::new_response(decoder, body, parts.status, None, Some(MAX_MESSAGE_BYTES));
-        loop {
-            match messages.message().await {
-                Ok(Some(message)) => {
-                    if let Some(request) = message.request() {
-                        let over = if self.stream == Stream::Data { Over::Data } else { Over::Control };
-                        (self.uplink.requests)(over, request);
-                    }
-                }
-                Ok(None) => return self.ended(Status::ok(""), token),
-                Err(status) => return self.ended(status, token),
-            }
-        }
-    }
-
-    fn request(&self, token: &Token, body: RequestBody) -> Result<http::Request<RequestBody>, Problem> {
-        let mut origin = self.connection.origin.clone().into_parts();
-        origin.path_and_query = Some(http::uri::PathAndQuery::from_static(self.stream.path()));
-        let mut request = http::Request::new(body);
-        // Scheme and authority are there, and the path is a constant.
-        *request.uri_mut() = http::Uri::from_parts(origin).unwrap_or_default();
-        *request.method_mut() = Method::POST;
-        let headers = request.headers_mut();
-        headers.insert(header::TE, TRAILERS);
-        headers.insert(header::CONTENT_TYPE, GRPC);
-        headers.insert(header::USER_AGENT, USER_AGENT);
-        headers.insert(header::AUTHORIZATION, token.bearer()?);
-        headers.insert(TENANT, token.tenant.clone());
-        Ok(request)
-    }
-
-    /// The server has answered: the stream exists.
-    fn opened(&self) {
-        let Self { uplink, stream, .. } = self;
-        uplink.metrics.stream_up.get_or_create(&stream.label()).set(1);
-        uplink.report.solved();
-        let name = stream.name();
-        if uplink.absent.remove(*stream) {
-            uplink.report.news(&format!("the server offers the {name} stream now"));
-            uplink.lanes.ring();
-        } else if self.failed {
-            uplink.report.news(&format!("the {name} stream is open again"));
-        }
-    }
-
-    fn ended(&self, status: Status, token: &Token) -> End {
-        let server = || self.connection.server.clone();
-        if let Some(error) = connection_error(&status) {
-            if error == ConnectionError::TooManyPings {
-                self.connection.life.pings_too_many();
-            }
-            return End::Connection;
-        }
-        let reason = || reason(&status, token.secret.expose_secret());
-        End::Problem(match (status.code(), self.stream) {
-            (Code::Unimplemented, Stream::Data) => Problem::NotKestrel(server()),
-            (Code::Unimplemented, _) => return End::Unimplemented,
-            (Code::Unauthenticated, _) => {
-                self.uplink.config.credentials.refused(token);
-                Problem::TokenRefused { setting: token.setting, reason: reason() }
-            }
-            (Code::Ok, stream) => {
-                Problem::StreamEnded { stream: stream.name(), reason: "the server ended it".to_owned() }
-            }
-            (_, stream) => Problem::StreamEnded { stream: stream.name(), reason: reason() },
-        })
-    }
-
-    /// Lets go what has left the resend window; the end if nothing leaves any
-    /// more. That ends the connection: a stream that is stuck can't be closed
-    /// alone, because HTTP/2 holds its body until there is room to send.
-    fn sweep(&self, window: &Mutex<Window<Cargo>>) -> Option<End> {
-        let last_read = self.connection.life.last_read()?;
-        let (hold, now) = (self.uplink.config.keepalive.hold(), Instant::now());
-        let mut window = lock(window);
-        if window.is_stuck(now, hold * STUCK) {
-            self.connection.life.takes_nothing(self.stream.name());
-            return Some(End::Connection);
-        }
-        let left = window.leave(now, hold, last_read);
-        self.measure(&window);
-        drop(window);
-        for cargo in left {
-            match cargo {
-                Cargo::Kept(lane, number) => self.uplink.lanes.left(lane, number),
-                Cargo::Inventory => {}
-            }
-        }
-        None
-    }
-
-    /// Gives back what was in the resend window of a stream that is over.
-    fn lose(&self, window: &Mutex<Window<Cargo>>) {
-        let mut window = lock(window);
-        let lost = window.lose();
-        self.measure(&window);
-        drop(window);
-        for cargo in lost {
-            cargo.lost(&self.uplink.lanes);
-        }
-    }
-
-    fn measure(&self, window: &Window<Cargo>) {
-        let count = i64::try_from(window.len()).unwrap_or(i64::MAX);
-        self.uplink.metrics.window.get_or_create(&self.stream.label()).set(count);
-    }
-}
-
-/// The resend window is looked at this many times while a message is in it.
-const SWEEPS: u32 = 8;
-/// A peer that takes nothing for this many times the hold never will.
-const STUCK: u32 = 4;
-
 /// Times between attempts.
 #[derive(Clone, Copy, Debug)]
 pub struct Retry {
@@ -340,30 +83,226 @@ pub struct Retry {
     pub absent: Duration,
 }
 
-/// Why a whole connection ended, as far as its streams know.
-#[derive(Debug, PartialEq)]
-enum ConnectionError {
-    TooManyPings,
-    Other,
+/// How a stream ended.
+enum End {
+    /// With its connection, or for the sake of the next one.
+    Connection,
+    /// The server does not offer it.
+    Unimplemented,
+    /// Alone.
+    Problem(Problem),
 }
 
-/// What a status says of the whole connection, if it is about that.
-fn connection_error(status: &Status) -> Option<ConnectionError> {
-    let mut next: Option<&(dyn Error + 'static)> = status.source();
-    while let Some(error) = next {
-        if let Some(error) = error.downcast_ref::<h2::Error>() {
-            return match error.reason() {
-                _ if error.is_reset() => None,
-                Some(h2::Reason::ENHANCE_YOUR_CALM) => Some(ConnectionError::TooManyPings),
-                _ => Some(ConnectionError::Other),
-            };
+/// Keeps one stream of a connection open until the connection is dead or left,
+/// or the drain is over.
+pub(crate) async fn supervise(uplink: &Uplink, session: &Session, stream: Stream, drain: &CancellationToken) {
+    let mut backoff = Backoff::new(uplink.config.retry.first, uplink.config.retry.most);
+    let mut failed = false;
+    loop {
+        let begun = Instant::now();
+        let attempt = Attempt { uplink, session, stream, drain, failed };
+        let end = match stream {
+            Stream::Data => attempt.run::<StreamDataResponse>().await,
+            Stream::Control => attempt.run::<StreamControlResponse>().await,
+            Stream::Flows => attempt.run::<StreamFlowsResponse>().await,
+            Stream::Events => attempt.run::<StreamEventsResponse>().await,
+            Stream::Logs => attempt.run::<StreamLogsResponse>().await,
+        };
+        if drain.is_cancelled() || session.is_over() {
+            return;
         }
-        if let Some(error) = error.downcast_ref::<hyper::Error>()
-            && (error.is_closed() || error.is_canceled())
-        {
-            return Some(ConnectionError::Other);
+        let wait = match end {
+            // It will be over soon, in one way or the other.
+            End::Connection => Duration::MAX,
+            End::Unimplemented => {
+                uplink.board.phase(stream, Phase::Fallback);
+                if uplink.absent.add(stream) {
+                    let name = stream.name();
+                    uplink.report.news(&format!(
+                        "the server does not offer the {name} stream; the data stream carries its messages"
+                    ));
+                }
+                uplink.lanes.ring();
+                failed = false;
+                uplink.config.retry.absent
+            }
+            End::Problem(problem) => {
+                uplink.board.problem(stream, problem.to_string());
+                uplink.report.problem(&problem);
+                failed = true;
+                backoff.next(begun.elapsed())
+            }
+        };
+        tokio::select! {
+            biased;
+            () = session.over() => return,
+            () = drain.cancelled() => return,
+            () = sleep(wait) => {}
         }
-        next = error.source();
     }
-    None
+}
+
+/// One opening of a stream.
+struct Attempt<'a> {
+    uplink: &'a Uplink,
+    session: &'a Session,
+    stream: Stream,
+    drain: &'a CancellationToken,
+    /// The attempt before this one failed.
+    failed: bool,
+}
+
+impl Attempt<'_> {
+    async fn run<R: Response>(&self) -> End {
+        let Self { uplink, session, stream, .. } = *self;
+        let token = match uplink.config.credentials.token().await {
+            Ok(token) => token,
+            Err(problem) => return End::Problem(problem),
+        };
+        let board = uplink.board.clone();
+        let received = move |bytes| board.received(stream, bytes);
+        let call = match session.connection.stream::<R>(stream.path(), &token, Box::new(received)).await {
+            Ok(call) => call,
+            Err(failed) => return self.ended(failed, &token),
+        };
+        if session.is_over() {
+            return End::Connection;
+        }
+        lock(session.window(stream)).open();
+        if stream == Stream::Data {
+            uplink.mirror.restart();
+        }
+        uplink.metrics.stream_opens.get_or_create(&stream.label()).inc();
+        uplink.board.phase(stream, Phase::Opening);
+        let end = self.talk(call, &token).await;
+        if !session.left.is_cancelled() {
+            uplink.metrics.stream_up.get_or_create(&stream.label()).set(0);
+            uplink.board.phase(stream, Phase::Closed);
+            let lost = lock(session.window(stream)).lose();
+            self.settle(lost, |cargo| cargo.lost(&uplink.lanes));
+        }
+        end
+    }
+
+    /// Sends and listens until the stream ends.
+    async fn talk<R: Response>(&self, call: Call<R>, token: &Token) -> End {
+        let Self { uplink, session, stream, drain, .. } = *self;
+        let Call { mut answers, mut sender } = call;
+        let outbound = Outbound { uplink, session, stream, drain };
+        let end = {
+            let mut pump = std::pin::pin!(outbound.pump(&mut sender));
+            let (mut pulse, mut pumping) = (Pulse::default(), true);
+            let mut sweeps = interval(uplink.config.keepalive.hold() / SWEEPS);
+            loop {
+                tokio::select! {
+                    biased;
+                    _ = sweeps.tick(), if !session.left.is_cancelled() => if let Some(problem) = self.sweep(&pulse) {
+                        break End::Problem(problem);
+                    },
+                    // If nothing can be sent any more, the answers say why.
+                    _ = &mut pump, if pumping => pumping = false,
+                    event = answers.next() => match event {
+                        Ok(Event::Opened) => self.opened(),
+                        Ok(Event::Message(message)) => self.receive(message, &mut pulse),
+                        Ok(Event::Ended) => break self.ended(Failed::Status(Status::ok("")), token),
+                        Err(failed) => break self.ended(failed, token),
+                    },
+                    () = session.connection.life.dead.cancelled() => break End::Connection,
+                }
+            }
+        };
+        // HTTP/2 must not send any more of what is given back now.
+        sender.send_reset(Reason::CANCEL);
+        end
+    }
+
+    /// The server has answered: the stream exists.
+    fn opened(&self) {
+        let Self { uplink, session, stream, .. } = *self;
+        if session.left.is_cancelled() {
+            return;
+        }
+        uplink.metrics.stream_up.get_or_create(&stream.label()).set(1);
+        uplink.board.phase(stream, Phase::Open(Timestamp::now()));
+        uplink.report.solved();
+        let name = stream.name();
+        if uplink.absent.contains(stream) {
+            // What the data stream carried in its stead may not have arrived, and
+            // nothing newer may arrive before it.
+            let carried = lock(session.window(Stream::Data)).give_up(|cargo| cargo.home() == stream);
+            for cargo in carried {
+                cargo.lost(&uplink.lanes);
+            }
+            uplink.absent.remove(stream);
+            uplink.report.news(&format!("the server offers the {name} stream now"));
+            uplink.lanes.ring();
+        } else if self.failed {
+            uplink.report.news(&format!("the {name} stream is open again"));
+        }
+    }
+
+    fn receive(&self, message: impl Response, pulse: &mut Pulse) {
+        self.uplink.board.message(self.stream);
+        if message.is_heartbeat() {
+            pulse.beat(Instant::now());
+        } else {
+            pulse.heard(Instant::now());
+        }
+        if let Some(request) = message.request() {
+            let over = if self.stream == Stream::Data { Over::Data } else { Over::Control };
+            (self.uplink.requests)(over, request);
+        }
+    }
+
+    fn ended(&self, failed: Failed, token: &Token) -> End {
+        let name = self.stream.name();
+        let status = match failed {
+            Failed::Connection => return End::Connection,
+            Failed::Problem(problem) => return End::Problem(problem),
+            Failed::Status(status) => status,
+        };
+        let reason = || reason(&status, token.secret.expose_secret());
+        End::Problem(match (status.code(), self.stream) {
+            (Code::Unimplemented, Stream::Data) => {
+                Problem::NotKestrel(self.session.connection.server.clone())
+            }
+            (Code::Unimplemented, _) => return End::Unimplemented,
+            (Code::Unauthenticated, _) => {
+                self.uplink.config.credentials.refused(token);
+                Problem::TokenRefused { setting: token.setting, reason: reason() }
+            }
+            (Code::Ok, _) => Problem::StreamEnded { stream: name, reason: "the server ended it".to_owned() },
+            _ => Problem::StreamEnded { stream: name, reason: reason() },
+        })
+    }
+
+    /// Lets go what has left the resend window. The answer is why the stream
+    /// must be opened again, if it must: the server does not read it or does
+    /// not serve it any more.
+    fn sweep(&self, pulse: &Pulse) -> Option<Problem> {
+        let Self { uplink, session, stream, .. } = *self;
+        let (hold, now) = (uplink.config.keepalive.hold(), Instant::now());
+        let broken = |reason: &str| Problem::StreamEnded { stream: stream.name(), reason: reason.to_owned() };
+        if pulse.missing(now, hold).is_some() {
+            return Some(broken("its heartbeats stopped"));
+        }
+        let last_read = session.connection.life.last_read()?;
+        let mut window = lock(session.window(stream));
+        if window.is_stuck(now, hold * STUCK) {
+            return Some(broken("the server takes nothing on it any more"));
+        }
+        let left = window.leave(now, hold, last_read);
+        drop(window);
+        self.settle(left, |cargo| cargo.left(&uplink.lanes));
+        None
+    }
+
+    /// Does what must be done for what has come out of the resend window.
+    fn settle(&self, cargo: Vec<Cargo>, settle: impl Fn(Cargo)) {
+        let Self { uplink, session, stream, .. } = *self;
+        let count = lock(session.window(stream)).len();
+        uplink.board.unsettled(stream, count);
+        uplink.metrics.window.get_or_create(&stream.label()).set(i64::try_from(count).unwrap_or(i64::MAX));
+        cargo.into_iter().for_each(settle);
+    }
 }

@@ -8,17 +8,16 @@
 //! the connection before that: either it did not answer a PING, or the kernel
 //! gave up on unacknowledged bytes (`TCP_USER_TIMEOUT`, see `connection`).
 
-use std::{
-    collections::VecDeque,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, time::Duration};
+
+use tokio::time::Instant;
 
 /// Messages that were sent, oldest first, each with what must be done for it
-/// when it leaves or is lost.
+/// when it leaves or is lost. One stream after another uses it.
 #[derive(Debug)]
 pub(crate) struct Window<C> {
     entries: VecDeque<Entry<C>>,
-    /// The stream is gone.
+    /// The stream is gone, or there was none yet.
     closed: bool,
     /// When HTTP/2 last took bytes of a message.
     moved: Option<Instant>,
@@ -28,18 +27,25 @@ pub(crate) struct Window<C> {
 
 #[derive(Debug)]
 struct Entry<C> {
-    cargo: C,
+    /// Nothing, if another stream cares for it now.
+    cargo: Option<C>,
     entered: Instant,
     departed: Option<Instant>,
 }
 
 impl<C> Default for Window<C> {
     fn default() -> Self {
-        Self { entries: VecDeque::new(), closed: false, moved: None, first: 0 }
+        Self { entries: VecDeque::new(), closed: true, moved: None, first: 0 }
     }
 }
 
 impl<C> Window<C> {
+    /// A stream begins. Places of earlier streams mean nothing from now on.
+    pub(crate) fn open(&mut self) {
+        self.closed = false;
+        self.moved = None;
+    }
+
     /// Adds a message that is about to be sent; the answer is its place, for
     /// [`Window::progress`].
     ///
@@ -49,7 +55,7 @@ impl<C> Window<C> {
         if self.closed {
             return Err(cargo);
         }
-        self.entries.push_back(Entry { cargo, entered: now, departed: None });
+        self.entries.push_back(Entry { cargo: Some(cargo), entered: now, departed: None });
         Ok(self.first + self.entries.len() as u64 - 1)
     }
 
@@ -75,7 +81,7 @@ impl<C> Window<C> {
             && let Some(entry) = self.entries.pop_front()
         {
             self.first += 1;
-            left.push(entry.cargo);
+            left.extend(entry.cargo);
         }
         left
     }
@@ -88,11 +94,17 @@ impl<C> Window<C> {
         })
     }
 
+    /// Takes out, of what is in the window, all that another stream is to carry
+    /// from now on, oldest first.
+    pub(crate) fn give_up(&mut self, given_up: impl Fn(&C) -> bool) -> Vec<C> {
+        self.entries.iter_mut().filter_map(|entry| entry.cargo.take_if(|cargo| given_up(cargo))).collect()
+    }
+
     /// Takes out everything, and lets nothing in any more: the stream is gone.
     pub(crate) fn lose(&mut self) -> Vec<C> {
         self.closed = true;
         self.first += self.entries.len() as u64;
-        self.entries.drain(..).map(|entry| entry.cargo).collect()
+        self.entries.drain(..).filter_map(|entry| entry.cargo).collect()
     }
 
     /// How many messages are in the window.
@@ -109,11 +121,17 @@ mod tests {
 
     const HOLD: Duration = Duration::from_secs(30);
 
+    fn open<C>() -> Window<C> {
+        let mut window = Window::default();
+        window.open();
+        window
+    }
+
     #[test]
     fn a_message_leaves_after_the_hold_and_a_sign_of_life_since() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut window = Window::default();
+        let mut window = open();
         let place = window.enter("first", start).unwrap();
         window.enter("never departed", start).unwrap();
         assert!(window.leave(at(100), HOLD, at(100)).is_empty(), "it is still in the send buffer");
@@ -129,7 +147,7 @@ mod tests {
     fn a_message_is_stuck_when_no_byte_of_it_moves() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut window = Window::default();
+        let mut window = open();
         assert!(!window.is_stuck(at(100), HOLD), "nothing to send");
         let place = window.enter("large", at(100)).unwrap();
         assert!(!window.is_stuck(at(129), HOLD) && window.is_stuck(at(130), HOLD));
@@ -139,13 +157,33 @@ mod tests {
         assert!(!window.is_stuck(at(300), HOLD), "it has departed");
     }
 
+    #[test]
+    fn what_another_stream_carries_is_not_lost_with_this_one() {
+        let now = Instant::now();
+        let mut window = open();
+        for cargo in [1, 2, 3] {
+            window.enter(cargo, now).unwrap();
+        }
+        assert_eq!(window.give_up(|cargo| cargo % 2 == 1), [1, 3]);
+        assert_eq!(window.lose(), [2]);
+        window.open();
+        let place = window.enter(4, now).unwrap();
+        window.progress(place - 1, 0, now);
+        assert!(
+            window.leave(now + HOLD, HOLD, now + HOLD).is_empty(),
+            "the place of another stream's message"
+        );
+        window.progress(place, 0, now);
+        assert_eq!(window.leave(now + HOLD, HOLD, now + HOLD), [4]);
+    }
+
     proptest! {
         /// Everything leaves or is lost exactly once, in order, and nothing leaves early.
         #[test]
         fn all_cargo_comes_out_once_and_in_order(steps in prop::collection::vec((0_u8..4, 0_u64..40), 0..200)) {
             let start = Instant::now();
             let (mut now, mut window, mut added, mut departed_at, mut out) =
-                (start, Window::default(), 0_u64, Vec::new(), Vec::new());
+                (start, open(), 0_u64, Vec::new(), Vec::new());
             for (step, amount) in steps {
                 match step {
                     0 => {

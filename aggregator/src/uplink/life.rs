@@ -1,0 +1,252 @@
+//! The signs of a connection's life, taken from the bytes that pass.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use h2::{Ping, PingPong, Reason};
+use rustls::AlertDescription;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::{
+    frames::{Frames, Windows},
+    problem::{Problem, is_about_the_certificate},
+};
+
+/// How the peer's life is watched.
+#[derive(Clone, Copy, Debug)]
+pub struct Keepalive {
+    /// A PING is sent when nothing came for this long. A grpc-go server with
+    /// default settings takes more than two PINGs within five minutes for an
+    /// attack, unless it sent something in between, which its heartbeats are.
+    pub interval: Duration,
+    /// Its answer must come within this.
+    pub timeout: Duration,
+}
+
+impl Keepalive {
+    /// How long a message stays in the resend window at least: a peer that did
+    /// not take it has by then cost the connection.
+    pub fn hold(self) -> Duration {
+        self.interval + self.timeout
+    }
+}
+
+/// What is known of a connection's peer.
+#[derive(Debug)]
+pub(crate) struct Life {
+    state: Mutex<State>,
+    spoke: Notify,
+    /// Cancelled when the peer wants no new streams here (GOAWAY).
+    pub going_away: CancellationToken,
+    /// Cancelled when the connection is closed.
+    pub dead: CancellationToken,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    last_read: Option<Instant>,
+    frames: Frames,
+    /// Bytes of DATA that have left.
+    sent: u64,
+    fault: Option<Fault>,
+}
+
+/// Why reading or writing ended.
+#[derive(Debug)]
+enum Fault {
+    Alert(AlertDescription),
+    Io(String),
+    Silent,
+}
+
+impl Life {
+    pub(crate) fn new() -> Self {
+        Self {
+            state: Mutex::default(),
+            spoke: Notify::new(),
+            going_away: CancellationToken::new(),
+            dead: CancellationToken::new(),
+        }
+    }
+
+    /// When the peer's last byte came.
+    pub(crate) fn last_read(&self) -> Option<Instant> {
+        self.state().last_read
+    }
+
+    /// The peer's windows as far as they are known.
+    pub(crate) fn windows(&self) -> Windows {
+        self.state().frames.windows()
+    }
+
+    /// Resolves once a byte has come. For one waiter.
+    pub(crate) async fn first_word(&self) {
+        if self.last_read().is_none() {
+            self.spoke.notified().await;
+        }
+    }
+
+    /// Bytes of DATA have left.
+    pub(crate) fn sent(&self, bytes: usize) {
+        self.state().sent += bytes as u64;
+    }
+
+    /// Sends a PING whenever nothing came for the interval; returns when
+    /// nothing came after one, neither its answer nor anything else.
+    pub(crate) async fn keep(&self, mut pings: PingPong, keepalive: Keepalive) {
+        let begun = Instant::now();
+        let last_sign = || self.last_read().unwrap_or(begun);
+        loop {
+            let due = last_sign() + keepalive.interval;
+            if Instant::now() < due {
+                sleep_until(due).await;
+                continue;
+            }
+            let asked = Instant::now();
+            let mut answer = std::pin::pin!(pings.ping(Ping::opaque()));
+            loop {
+                let patience = last_sign().max(asked) + keepalive.timeout;
+                tokio::select! {
+                    biased;
+                    answered = &mut answer => match answered {
+                        Ok(_) => break,
+                        // The connection is closed already.
+                        Err(_) => return,
+                    },
+                    () = sleep_until(patience) => {}
+                }
+                if last_sign().max(asked) + keepalive.timeout <= Instant::now() {
+                    self.state().fault.get_or_insert(Fault::Silent);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn read(&self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        let mut state = self.state();
+        let sent = state.sent;
+        state.frames.read(bytes, sent);
+        if state.frames.going_away().is_some() {
+            self.going_away.cancel();
+        }
+        if state.last_read.replace(Instant::now()).is_none() {
+            self.spoke.notify_one();
+        }
+    }
+
+    fn failed(&self, error: &io::Error) {
+        let rustls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        let mut state = self.state();
+        match rustls {
+            // The server's own word explains more than what followed from it.
+            Some(rustls::Error::AlertReceived(alert)) => state.fault = Some(Fault::Alert(*alert)),
+            _ => {
+                state.fault.get_or_insert_with(|| Fault::Io(error.to_string()));
+            }
+        }
+    }
+
+    /// Why the connection ended.
+    pub(crate) fn problem(&self, server: &str) -> Problem {
+        let server = server.to_owned();
+        let state = self.state();
+        let reason = match (&state.fault, state.frames.going_away()) {
+            (_, Some(Reason::ENHANCE_YOUR_CALM)) => return Problem::TooManyPings(server),
+            (Some(Fault::Alert(alert)), _) if is_about_the_certificate(*alert) => {
+                return Problem::CertificateRefused { server, alert: *alert };
+            }
+            (Some(Fault::Alert(alert)), _) => format!("the server broke TLS off ({alert:?})"),
+            (_, Some(Reason::NO_ERROR)) => "the server asked for it".to_owned(),
+            (_, Some(reason)) => format!("the server went away ({})", reason.description()),
+            (Some(Fault::Io(error)), None) => error.clone(),
+            (Some(Fault::Silent), None) => "the server answers no PING any more".to_owned(),
+            (None, None) => "the server closed it".to_owned(),
+        };
+        Problem::ConnectionLost { server, reason }
+    }
+
+    /// Nothing here can be left half done by a panic.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A transport whose life is watched.
+pub(crate) struct Watched<T> {
+    transport: T,
+    life: Arc<Life>,
+    /// Says that the connection is gone when HTTP/2 drops it.
+    _dead: DropGuard,
+}
+
+impl<T> Watched<T> {
+    pub(crate) fn new(transport: T, life: &Arc<Life>) -> Self {
+        Self { transport, life: Arc::clone(life), _dead: life.dead.clone().drop_guard() }
+    }
+
+    fn note<R>(&self, result: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
+        if let Poll::Ready(Err(error)) = &result {
+            self.life.failed(error);
+        }
+        result
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let result = ready!(Pin::new(&mut self.transport).poll_read(cx, buffer));
+        match &result {
+            Ok(()) => self.life.read(&buffer.filled()[before..]),
+            Err(error) => self.life.failed(error),
+        }
+        Poll::Ready(result)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.transport).poll_write(cx, bytes);
+        self.note(result)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.transport).poll_write_vectored(cx, slices);
+        self.note(result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.transport.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let result = Pin::new(&mut self.transport).poll_flush(cx);
+        self.note(result)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.transport).poll_shutdown(cx)
+    }
+}
