@@ -25,6 +25,7 @@ mod renewal;
 pub mod report;
 mod request;
 mod session;
+pub mod spool;
 pub mod state;
 mod stream;
 pub mod trial;

@@ -1,23 +1,29 @@
 //! What waits for the connection: one lane for each class of message, so that
 //! a flood in one class delays no other.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use jiff::Timestamp;
 use kestrel_proto::cloud::v1::{OperatorStats, PodLogs, stream_events_request, stream_flows_request};
 use prometheus_client::encoding::EncodeLabelValue;
 use tokio::sync::{Notify, futures::Notified};
+use tracing::{info, warn};
 
 pub use super::queue::{Depth, Number};
 use super::{
     message::{Answer, MAX_MESSAGE_BYTES, Message},
-    metrics::{DropReason, Kind, LaneLabel, Metrics},
-    queue::{Evicted, Queue},
+    metrics::{Kind, LaneLabel, Metrics},
+    queue::Queue,
     receipt::Receipt,
+    spool::{Room, Spool, log::Refused},
 };
+
+/// Messages on disk whose agents wait: their receipts are in memory.
+const MOST_RECEIPTS: usize = 64 * 1024;
 
 /// A lane, from the most to the least urgent. The inventory, which its mirror
 /// keeps, has its turn between signals and stats.
@@ -60,8 +66,29 @@ impl Lane {
             Self::Signals => 8 * 1024 * 1024,
             Self::Stats => MAX_MESSAGE_BYTES,
             Self::OwnLogs => 1024 * 1024,
-            // Logs only pass through: the agents' files are their spool.
             Self::Logs | Self::Flows => 8 * 1024 * 1024,
+        }
+    }
+
+    /// The name of its folder in the spool.
+    fn folder(self) -> Option<&'static str> {
+        match self {
+            Self::Signals => Some("signals"),
+            Self::Logs => Some("logs"),
+            Self::Flows => Some("flows"),
+            Self::ControlAnswers | Self::DataAnswers | Self::Stats | Self::OwnLogs => None,
+        }
+    }
+
+    /// What is in it, for people.
+    fn name(self) -> &'static str {
+        match self {
+            Self::ControlAnswers | Self::DataAnswers => "answers",
+            Self::Signals => "signals",
+            Self::Stats => "measurements",
+            Self::OwnLogs => "warnings of the operator",
+            Self::Logs => "logs",
+            Self::Flows => "flows",
         }
     }
 
@@ -82,26 +109,60 @@ pub struct Lanes(Arc<Shared>);
 
 struct Shared {
     queues: [Mutex<Queue>; Lane::ALL.len()],
-    leads: AtomicBool,
+    /// The spool's room, and how long it keeps anything.
+    spool: Option<(Arc<Room>, Duration)>,
     bell: Notify,
-    /// Rings when an answer or logs were taken.
+    /// Rings when a message was taken or has left.
     room: Notify,
     /// Whose turn it is to wait for room for logs.
     turn: tokio::sync::Mutex<()>,
     metrics: Metrics,
+    clock: fn() -> Timestamp,
 }
 
 impl Lanes {
-    /// Empty lanes.
+    /// Empty lanes, in memory alone.
     pub fn new(metrics: Metrics) -> Self {
-        Self(Arc::new(Shared {
-            queues: Lane::ALL.map(|lane| Mutex::new(Queue::new(lane.budget()))),
-            leads: AtomicBool::new(false),
+        Self::build(metrics, None, Timestamp::now)
+    }
+
+    /// Lanes with what an earlier process left in the spool. Where the disk can't
+    /// be used, it is said, and the lane is in memory alone.
+    pub fn with_spool(metrics: Metrics, spool: &Spool) -> Self {
+        Self::build(metrics, Some(spool), Timestamp::now)
+    }
+
+    fn build(metrics: Metrics, spool: Option<&Spool>, clock: fn() -> Timestamp) -> Self {
+        let room = spool.map(Spool::room);
+        let queues = Lane::ALL.map(|lane| {
+            let parts = spool.zip(room.as_ref()).zip(lane.folder());
+            let log = parts.and_then(|((spool, room), folder)| {
+                spool.open(folder, room).inspect_err(|error| say_failed(lane, error)).ok()
+            });
+            let mut queue = Queue::new(lane.budget(), log);
+            if lane == Lane::Logs {
+                queue.discard();
+            }
+            let recovered = queue.depth().messages;
+            metrics.spool_recovered.get_or_create(&LaneLabel { lane }).inc_by(recovered);
+            if recovered > 0 {
+                info!("{recovered} {} that an earlier process left on disk are sent now", lane.name());
+            }
+            Mutex::new(if lane == Lane::Signals { queue.held() } else { queue })
+        });
+        let lanes = Self(Arc::new(Shared {
+            queues,
+            spool: room.zip(spool.map(|spool| spool.age)),
             bell: Notify::new(),
             room: Notify::new(),
             turn: tokio::sync::Mutex::new(()),
             metrics,
-        }))
+            clock,
+        }));
+        for lane in Lane::ALL {
+            lanes.settle(lane, &mut lanes.queue(lane));
+        }
+        lanes
     }
 
     /// The end where signals go in.
@@ -141,17 +202,21 @@ impl Lanes {
     }
 
     /// This process leads from now on: its signals are due, beginning with the
-    /// oldest that is kept.
+    /// oldest that is kept, and written to disk before they are sent.
     pub fn lead(&self) {
-        self.0.leads.store(true, Ordering::Release);
+        let mut queue = self.queue(Lane::Signals);
+        queue.release();
+        self.on_disk(Lane::Signals, &mut queue, Queue::write_ahead);
+        self.settle(Lane::Signals, &mut queue);
+        drop(queue);
         self.ring();
     }
 
     /// Every signal that came before this time has left the resend window.
     pub fn told_until(&self) -> Timestamp {
         // The clock is read with the lane locked: no signal comes in between.
-        let queue = self.queue(Lane::Signals);
-        queue.oldest().unwrap_or_else(Timestamp::now)
+        let mut queue = self.queue(Lane::Signals);
+        queue.oldest().unwrap_or_else(self.0.clock)
     }
 
     /// Another leader told all signals that came before this time: what is kept
@@ -159,12 +224,15 @@ impl Lanes {
     pub fn forget_told(&self, before: Timestamp) {
         let mut queue = self.queue(Lane::Signals);
         queue.forget(before);
-        self.measure(Lane::Signals, &queue);
+        self.settle(Lane::Signals, &mut queue);
     }
 
     /// What waits in a lane.
     pub fn depth(&self, lane: Lane) -> Depth {
-        self.queue(lane).depth()
+        let mut queue = self.queue(lane);
+        self.expire(&mut queue);
+        self.settle(lane, &mut queue);
+        queue.depth()
     }
 
     /// Resolves at the next change of any lane; made before the lanes are looked at.
@@ -179,13 +247,11 @@ impl Lanes {
 
     /// The oldest message that is due.
     pub(crate) fn take(&self, lane: Lane) -> Option<(Number, Message)> {
-        if lane == Lane::Signals && !self.leads() {
-            return None;
-        }
         let mut queue = self.queue(lane);
+        self.expire(&mut queue);
         let taken = queue.take();
+        self.settle(lane, &mut queue);
         if taken.is_some() {
-            self.measure(lane, &queue);
             self.0.room.notify_waiters();
         }
         taken
@@ -195,7 +261,8 @@ impl Lanes {
     pub(crate) fn left(&self, lane: Lane, number: Number) {
         let mut queue = self.queue(lane);
         queue.left(number);
-        self.measure(lane, &queue);
+        self.settle(lane, &mut queue);
+        self.0.room.notify_waiters();
     }
 
     /// The stream of a taken message ended before that: the message must be sent
@@ -207,31 +274,97 @@ impl Lanes {
 
     fn push(&self, lane: Lane, message: Message) {
         let mut queue = self.queue(lane);
-        let Evicted { unsent, sent } = queue.push(message, Timestamp::now());
-        self.measure(lane, &queue);
+        let now = (self.0.clock)();
+        self.expire(&mut queue);
+        let on_disk = match lane {
+            // Before they are sent, so that a kill costs none.
+            Lane::Signals => !queue.is_held(),
+            Lane::Flows => !queue.has_room(message.bytes()),
+            _ => false,
+        };
+        let is_there = on_disk
+            && self.could_hold(&message)
+            && self.on_disk(lane, &mut queue, |queue| queue.spool(&message, now).map(|()| false));
+        if !is_there {
+            queue.push(message, now);
+        }
+        self.settle(lane, &mut queue);
         drop(queue);
-        let reason =
-            if lane == Lane::Signals && !self.leads() { DropReason::Standby } else { DropReason::LaneFull };
-        self.0.metrics.drop(lane.kind(), reason, unsent);
-        self.0.metrics.drop(lane.kind(), DropReason::NotKept, sent);
         self.ring();
     }
 
     /// Adds logs if there is room for them, else gives them back.
     fn push_logs(&self, message: Message, receipt: Receipt) -> Option<(Message, Receipt)> {
         let mut queue = self.queue(Lane::Logs);
-        if !queue.has_room(message.bytes()) {
+        let now = (self.0.clock)();
+        self.expire(&mut queue);
+        if queue.has_room(message.bytes()) {
+            queue.push_with(message, receipt, now);
+        } else if queue.receipts() < MOST_RECEIPTS
+            && self.could_hold(&message)
+            && self.on_disk(Lane::Logs, &mut queue, |queue| queue.spool(&message, now).map(|()| false))
+        {
+            queue.attach(receipt);
+        } else {
+            self.settle(Lane::Logs, &mut queue);
             return Some((message, receipt));
         }
-        queue.push_with(message, receipt, Timestamp::now());
-        self.measure(Lane::Logs, &queue);
+        self.settle(Lane::Logs, &mut queue);
         drop(queue);
         self.ring();
         None
     }
 
-    fn leads(&self) -> bool {
-        self.0.leads.load(Ordering::Acquire)
+    fn could_hold(&self, message: &Message) -> bool {
+        self.0.spool.as_ref().is_some_and(|(room, _)| room.could_hold(message.bytes()))
+    }
+
+    /// Writes to the lane's part of the spool while `write` says that there is
+    /// more, and makes room for it. Says whether all was written.
+    fn on_disk(
+        &self,
+        lane: Lane,
+        queue: &mut Queue,
+        mut write: impl FnMut(&mut Queue) -> Result<bool, Refused>,
+    ) -> bool {
+        loop {
+            match write(queue) {
+                Ok(true) => {}
+                Ok(false) => return true,
+                Err(Refused::Full) if self.make_room(lane, queue) => {}
+                Err(Refused::Failed(error)) => {
+                    say_failed(lane, &error);
+                    return false;
+                }
+                Err(Refused::Full | Refused::Paused) => return false,
+            }
+        }
+    }
+
+    /// Drops the oldest of the least urgent on disk that is less urgent than
+    /// `lane`, or of the lane itself; says whether that gave room. Lanes are locked
+    /// in their order.
+    fn make_room(&self, lane: Lane, queue: &mut Queue) -> bool {
+        let evict = |other: Lane| {
+            let mut queue = self.queue(other);
+            let gave = queue.evict();
+            self.settle(other, &mut queue);
+            gave
+        };
+        match lane {
+            Lane::Signals => evict(Lane::Flows) || evict(Lane::Logs) || queue.evict(),
+            // Agents hold their logs: they wait rather than drop older ones.
+            Lane::Logs => evict(Lane::Flows),
+            _ => !queue.oldest_is_in_memory() && queue.evict(),
+        }
+    }
+
+    fn expire(&self, queue: &mut Queue) {
+        if let Some((_, age)) = self.0.spool
+            && let Ok(limit) = (self.0.clock)().checked_sub(age)
+        {
+            queue.expire(limit);
+        }
     }
 
     /// A queue is whole after every one of its operations, so a panic elsewhere
@@ -240,10 +373,27 @@ impl Lanes {
         self.0.queues[lane as usize].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn measure(&self, lane: Lane, queue: &Queue) {
-        let bytes = i64::try_from(queue.bytes()).unwrap_or(i64::MAX);
-        self.0.metrics.lane_bytes.get_or_create(&LaneLabel { lane }).set(bytes);
+    /// Counts what an operation cost, and measures the queue after it.
+    fn settle(&self, lane: Lane, queue: &mut Queue) {
+        let (metrics, label) = (&self.0.metrics, LaneLabel { lane });
+        for (reason, count) in queue.drops() {
+            metrics.drop(lane, reason, count);
+        }
+        let memory = i64::try_from(queue.bytes()).unwrap_or(i64::MAX);
+        metrics.lane_bytes.get_or_create(&label).set(memory);
+        if let Some(disk) = queue.disk() {
+            let disk = i64::try_from(disk.bytes()).unwrap_or(i64::MAX);
+            metrics.spool_bytes.get_or_create(&label).set(disk);
+        }
     }
+}
+
+fn say_failed(lane: Lane, error: &io::Error) {
+    warn!(
+        "{} can't be written to disk and wait in memory alone, which a restart of this pod loses: {error}; \
+         check the volume at KESTREL_STATE_DIR and its size (Helm: aggregator.stateSizeLimit)",
+        lane.name()
+    );
 }
 
 /// The stream that carried a request, and so carries its answer.
@@ -325,7 +475,7 @@ impl StatsLane {
     pub fn send(&self, stats: OperatorStats) {
         let mut queue = self.0.queue(Lane::Stats);
         queue.replace(stats.into(), Timestamp::now());
-        self.0.measure(Lane::Stats, &queue);
+        self.0.settle(Lane::Stats, &mut queue);
         drop(queue);
         self.0.ring();
     }
@@ -363,7 +513,10 @@ mod tests {
     use tokio::sync::mpsc::unbounded_channel;
 
     use super::*;
-    use crate::uplink::{metrics::DropLabel, receipt::Outcome};
+    use crate::uplink::{
+        metrics::{DropLabel, DropReason},
+        receipt::Outcome,
+    };
 
     fn signal(bytes: usize) -> stream_events_request::Request {
         let message = "x".repeat(bytes);
@@ -389,7 +542,7 @@ mod tests {
         }
         let (first, _) = lanes.take(Lane::Signals).unwrap();
         assert_eq!(first, 3);
-        let label = DropLabel { kind: Kind::Signal, reason: DropReason::LaneFull };
+        let label = DropLabel { lane: Lane::Signals, reason: DropReason::LaneFull };
         assert_eq!(lanes.0.metrics.dropped.get_or_create(&label).get(), 3);
     }
 

@@ -5,7 +5,7 @@
 //! does not know their stream. A message is encoded once, without an envelope;
 //! the envelope is the few bytes before it.
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use kestrel_proto::cloud::v1::{
     NetworkPoliciesWithErrors, OperatorStats, PodLogs, stream_control_request, stream_events_request,
     stream_flows_request,
@@ -22,10 +22,8 @@ pub(crate) const MAX_MESSAGE_BYTES: usize = 10 * 1024 * 1024;
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Message {
     body: Bytes,
-    /// Field of the own stream's envelope.
-    own: u32,
-    /// Field of the data stream's envelope.
-    data: u32,
+    /// Field of the own stream's envelope, and of the data stream's.
+    fields: [u8; 2],
 }
 
 /// What a request of the cloud is answered with.
@@ -47,7 +45,7 @@ impl From<stream_events_request::Request> for Message {
             Signal::WorkloadRolloutStatus(status) => (4, 21, status.encode_to_vec()),
             Signal::DatadogMonitorAlert(alert) => (5, 27, alert.encode_to_vec()),
         };
-        Self { body: body.into(), own, data }
+        Self { body: body.into(), fields: [own, data] }
     }
 }
 
@@ -58,14 +56,14 @@ impl From<stream_flows_request::Request> for Message {
             Flow::Flow(flow) => (1, 1, flow.encode_to_vec()),
             Flow::L7AccessLog(log) => (2, 10, log.encode_to_vec()),
         };
-        Self { body: body.into(), own, data }
+        Self { body: body.into(), fields: [own, data] }
     }
 }
 
 impl From<OperatorStats> for Message {
     /// Only the data stream has a place for it.
     fn from(stats: OperatorStats) -> Self {
-        Self { body: stats.encode_to_vec().into(), own: 25, data: 25 }
+        Self { body: stats.encode_to_vec().into(), fields: [25, 25] }
     }
 }
 
@@ -83,14 +81,25 @@ impl From<Answer> for Message {
             Answer::Tool(Tool::DatadogQueryResponse(answer)) => (8, 26, answer.encode_to_vec()),
             Answer::Policy(verdict) => (3, 3, verdict.encode_to_vec()),
         };
-        Self { body: body.into(), own, data }
+        Self { body: body.into(), fields: [own, data] }
     }
 }
 
 impl Message {
     /// Logs, in as many messages as they need.
     pub(crate) fn of_logs(logs: PodLogs) -> Vec<Self> {
-        vec![Self { body: logs.encode_to_vec().into(), own: 1, data: 22 }]
+        vec![Self { body: logs.encode_to_vec().into(), fields: [1, 22] }]
+    }
+
+    /// What a record on disk holds: the fields' numbers, then the body.
+    pub(crate) fn record(&self) -> [&[u8]; 2] {
+        [&self.fields, &self.body]
+    }
+
+    /// The message of which `record` was written.
+    pub(crate) fn from_record(mut record: Bytes) -> Option<Self> {
+        let fields = [record.try_get_u8().ok()?, record.try_get_u8().ok()?];
+        Some(Self { body: record, fields })
     }
 
     /// Its size without the envelope.
@@ -100,12 +109,12 @@ impl Message {
 
     /// Head and body of the gRPC message on the stream of its own.
     pub(crate) fn on_own_stream(self) -> (Bytes, Bytes) {
-        (head(self.own, &self.body), self.body)
+        (head(self.fields[0], &self.body), self.body)
     }
 
     /// Head and body of the gRPC message on the data stream.
     pub(crate) fn on_data_stream(self) -> (Bytes, Bytes) {
-        (head(self.data, &self.body), self.body)
+        (head(self.fields[1], &self.body), self.body)
     }
 }
 
@@ -119,9 +128,9 @@ pub(crate) fn grpc_head(length: usize, room: usize) -> BytesMut {
 }
 
 /// Everything that comes before `body` when it is field `field` of an envelope.
-fn head(field: u32, body: &Bytes) -> Bytes {
+fn head(field: u8, body: &Bytes) -> Bytes {
     let mut envelope = BytesMut::with_capacity(12);
-    encode_key(field, WireType::LengthDelimited, &mut envelope);
+    encode_key(u32::from(field), WireType::LengthDelimited, &mut envelope);
     encode_varint(body.len() as u64, &mut envelope);
     let mut head = grpc_head(envelope.len() + body.len(), envelope.len());
     head.extend_from_slice(&envelope);

@@ -25,8 +25,12 @@ pub struct Metrics {
     pub dropped: Family<DropLabel, Counter>,
     /// Messages in the resend window.
     pub window: Family<StreamLabel, Gauge>,
-    /// Bytes kept in a lane.
+    /// Bytes that a lane keeps in memory.
     pub lane_bytes: Family<LaneLabel, Gauge>,
+    /// Bytes that a lane keeps on disk.
+    pub spool_bytes: Family<LaneLabel, Gauge>,
+    /// Messages that an earlier process had left on disk.
+    pub spool_recovered: Family<LaneLabel, Counter>,
 }
 
 /// A lane.
@@ -65,14 +69,14 @@ pub enum Kind {
 /// A drop and its reason.
 #[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct DropLabel {
-    /// What was dropped.
-    pub kind: Kind,
+    /// The lane that dropped it.
+    pub lane: Lane,
     /// Why.
     pub reason: DropReason,
 }
 
 /// Why a message was dropped.
-#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelValue)]
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, PartialOrd, Ord, EncodeLabelValue)]
 pub enum DropReason {
     /// Its lane was full, and it was the oldest.
     LaneFull,
@@ -80,6 +84,12 @@ pub enum DropReason {
     NotKept,
     /// A standby kept it for the case that it leads, and had no more room.
     Standby,
+    /// The spool was full, and it was the oldest of the least urgent.
+    SpoolFull,
+    /// It waited for longer than the spool keeps anything.
+    TooOld,
+    /// It was damaged on disk.
+    Corrupt,
 }
 
 impl Metrics {
@@ -96,13 +106,17 @@ impl Metrics {
             self.dropped.clone(),
         );
         registry.register("window_messages", "Messages in the resend window", self.window.clone());
-        registry.register("lane_bytes", "Bytes kept in a lane", self.lane_bytes.clone());
+        registry.register("lane_bytes", "Bytes that a lane keeps in memory", self.lane_bytes.clone());
+        registry.register("spool_bytes", "Bytes that a lane keeps on disk", self.spool_bytes.clone());
+        registry.register(
+            "spool_recovered",
+            "Messages that an earlier process had left on disk",
+            self.spool_recovered.clone(),
+        );
     }
 
     /// Counts `count` drops.
-    pub(crate) fn drop(&self, kind: Kind, reason: DropReason, count: u64) {
-        if count > 0 {
-            self.dropped.get_or_create(&DropLabel { kind, reason }).inc_by(count);
-        }
+    pub(crate) fn drop(&self, lane: Lane, reason: DropReason, count: u64) {
+        self.dropped.get_or_create(&DropLabel { lane, reason }).inc_by(count);
     }
 }
