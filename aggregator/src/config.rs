@@ -1,7 +1,7 @@
 //! The aggregator's environment variables: those of the Go operator under
 //! their old names, and ours.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, path::Path, time::Duration};
 
 use kestrel_proto::node::v1::LogPolicy;
 use kestrel_runtime::config::{Mistakes, Settings, Source};
@@ -11,6 +11,7 @@ use crate::{
     uplink::{
         self, Keepalive, Retry,
         credentials::{Bootstrap, Credentials, TokenSource},
+        spool::Spool,
     },
 };
 
@@ -38,6 +39,8 @@ pub struct Config {
     pub logs_policy: LogPolicy,
     /// The connection to the cloud.
     pub uplink: uplink::Config,
+    /// `KESTREL_STATE_DIR` (unset: everything waits in memory): the spool.
+    pub spool: Option<Spool>,
     /// The agents' end.
     pub link: link::Config,
 }
@@ -65,6 +68,7 @@ impl Config {
             election,
             logs_policy: logs_policy(&mut settings),
             uplink,
+            spool: spool(&mut settings),
             link: link::Config {
                 port: settings.parse("KESTREL_LINK_PORT", 8443),
                 max_connections: settings.parse("KESTREL_LINK_MAX_CONNECTIONS", 6000),
@@ -131,6 +135,16 @@ fn token(settings: &mut Settings<'_>) -> TokenSource {
     TokenSource::Text(text.into())
 }
 
+/// `KESTREL_SPOOL_BYTES` (256 MiB): at most half of the volume, so that it never
+/// fills up; `KESTREL_SPOOL_HOURS` (24).
+fn spool(settings: &mut Settings<'_>) -> Option<Spool> {
+    let bytes = settings.parse("KESTREL_SPOOL_BYTES", 256 * 1024 * 1024);
+    let hours: u32 = settings.parse("KESTREL_SPOOL_HOURS", 24);
+    let folder = settings.optional("KESTREL_STATE_DIR")?;
+    let age = Duration::from_secs(3600 * u64::from(hours));
+    Some(Spool { folder: Path::new(&folder).join("spool"), bytes, age })
+}
+
 fn logs_policy(settings: &mut Settings<'_>) -> LogPolicy {
     match settings.text("KESTREL_LOGS_POLICY", "errors").as_str() {
         "all" => LogPolicy::All,
@@ -151,14 +165,14 @@ fn address(settings: &mut Settings<'_>, name: &str) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, path::Path};
+    use std::collections::BTreeMap;
 
     use super::*;
 
     #[test]
     fn outside_a_cluster_a_token_is_all_that_must_be_said() {
         let config = Config::read(&BTreeMap::from([("AUTH_TOKEN", "a.b.c")])).unwrap();
-        assert!(config.election.is_none() && config.link.pod_ip.is_none());
+        assert!(config.election.is_none() && config.link.pod_ip.is_none() && config.spool.is_none());
         assert_eq!((config.uplink.host.as_str(), config.uplink.port), ("auto-np-server", 50051));
         assert_eq!(config.uplink.credentials.bootstrap().authority, Path::new("/tls/ca.crt"));
         assert!(!format!("{config:?}").contains("a.b.c"), "a token in a debug print");
@@ -174,12 +188,17 @@ mod tests {
             ("AUTH_TOKEN", "old"),
             ("SERVER_HOST", "cloud.example"),
             ("KESTREL_LOGS_POLICY", "all"),
+            ("KESTREL_STATE_DIR", "/var/lib/kestrel"),
+            ("KESTREL_SPOOL_BYTES", "1000"),
         ]);
         let config = Config::read(&source).unwrap();
         assert_eq!(config.election.unwrap().identity, "kestrel-aggregator-x");
         assert_eq!(config.uplink.server_name, "cloud.example");
         assert!(matches!(config.uplink.credentials.bootstrap().token, TokenSource::File(_)));
         assert_eq!(config.logs_policy, LogPolicy::All);
+        let spool = config.spool.unwrap();
+        assert_eq!((spool.folder.as_path(), spool.bytes), (Path::new("/var/lib/kestrel/spool"), 1000));
+        assert_eq!(spool.age, Duration::from_secs(24 * 3600));
         assert_eq!(config.link.pod_ip, Some(IpAddr::from([10, 0, 0, 7])));
     }
 

@@ -28,7 +28,7 @@ use crate::{
 /// # Errors
 /// Something without which nothing can work, in a sentence.
 pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> {
-    let Config { health_port, namespace, election, logs_policy, mut uplink, link } = config;
+    let Config { health_port, namespace, election, logs_policy, mut uplink, spool, link } = config;
     let mut cluster = kube::Config::infer()
         .await
         .context("no Kubernetes API server is known: run in a cluster, or set KUBECONFIG")?;
@@ -54,7 +54,10 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
     let mirror = Mirror::new(uplink.keepalive.hold());
     let secret = RuntimeSecret::new(client.clone(), &namespace, owner());
     uplink.credentials = uplink.credentials.kept_in(secret);
-    let lanes = Lanes::new(uplink_metrics.clone());
+    let lanes = spool.map_or_else(
+        || Lanes::new(uplink_metrics.clone()),
+        |spool| Lanes::with_spool(uplink_metrics.clone(), &spool),
+    );
     let (pods, nodes) = (Pods::new(logs_policy), Nodes::new(lanes.signals()));
     let executor = Executor::new(client.clone(), lanes.clone(), drain.clone());
     let uplink = Uplink::new(uplink, lanes.clone(), mirror.clone(), executor.requests(), uplink_metrics);
