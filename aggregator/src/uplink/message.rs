@@ -5,6 +5,8 @@
 //! does not know their stream. A message is encoded once, without an envelope;
 //! the envelope is the few bytes before it.
 
+mod fit;
+
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use kestrel_proto::cloud::v1::{
     NetworkPoliciesWithErrors, OperatorStats, PodLogs, stream_control_request, stream_events_request,
@@ -17,6 +19,8 @@ use prost::{
 
 /// No message on the wire is larger, in either direction.
 pub(crate) const MAX_MESSAGE_BYTES: usize = 10 * 1024 * 1024;
+/// A message without its envelope, which is a field's key and a length.
+const BODY_BYTES: usize = MAX_MESSAGE_BYTES - 16;
 
 /// An encoded message without its envelope.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,7 +40,8 @@ pub enum Answer {
 }
 
 impl From<stream_events_request::Request> for Message {
-    fn from(signal: stream_events_request::Request) -> Self {
+    fn from(mut signal: stream_events_request::Request) -> Self {
+        fit::signal(&mut signal);
         use stream_events_request::Request as Signal;
         let (own, data, body) = match signal {
             Signal::KubernetesEvent(event) => (1, 18, event.encode_to_vec()),
@@ -44,17 +49,6 @@ impl From<stream_events_request::Request> for Message {
             Signal::NodeConditionChange(change) => (3, 20, change.encode_to_vec()),
             Signal::WorkloadRolloutStatus(status) => (4, 21, status.encode_to_vec()),
             Signal::DatadogMonitorAlert(alert) => (5, 27, alert.encode_to_vec()),
-        };
-        Self { body: body.into(), fields: [own, data] }
-    }
-}
-
-impl From<stream_flows_request::Request> for Message {
-    fn from(flow: stream_flows_request::Request) -> Self {
-        use stream_flows_request::Request as Flow;
-        let (own, data, body) = match flow {
-            Flow::Flow(flow) => (1, 1, flow.encode_to_vec()),
-            Flow::L7AccessLog(log) => (2, 10, log.encode_to_vec()),
         };
         Self { body: body.into(), fields: [own, data] }
     }
@@ -68,7 +62,8 @@ impl From<OperatorStats> for Message {
 }
 
 impl From<Answer> for Message {
-    fn from(answer: Answer) -> Self {
+    fn from(mut answer: Answer) -> Self {
+        fit::answer(&mut answer);
         use stream_control_request::Request as Tool;
         let (own, data, body) = match answer {
             Answer::Tool(Tool::KubernetesApiResponse(answer)) => (1, 7, answer.encode_to_vec()),
@@ -88,7 +83,19 @@ impl From<Answer> for Message {
 impl Message {
     /// Logs, in as many messages as they need.
     pub(crate) fn of_logs(logs: PodLogs) -> Vec<Self> {
-        vec![Self { body: logs.encode_to_vec().into(), fields: [1, 22] }]
+        let message = |logs: PodLogs| Self { body: logs.encode_to_vec().into(), fields: [1, 22] };
+        fit::logs(logs).into_iter().map(message).collect()
+    }
+
+    /// A flow or an access log; `None`: it does not fit, which is for its lane to
+    /// count.
+    pub(crate) fn of_flow(flow: stream_flows_request::Request) -> Option<Self> {
+        use stream_flows_request::Request as Flow;
+        let (own, data, body) = match flow {
+            Flow::Flow(flow) => (1, 1, flow.encode_to_vec()),
+            Flow::L7AccessLog(log) => (2, 10, log.encode_to_vec()),
+        };
+        (body.len() <= BODY_BYTES).then(|| Self { body: body.into(), fields: [own, data] })
     }
 
     /// What a record on disk holds: the fields' numbers, then the body.
@@ -212,7 +219,7 @@ mod tests {
             ),
         ];
         for (flow, data) in flows {
-            same(flow.clone().into(), &StreamFlowsRequest { request: Some(flow) }, data);
+            same(Message::of_flow(flow.clone()).unwrap(), &StreamFlowsRequest { request: Some(flow) }, data);
         }
         let stats = OperatorStats { num_goroutines: 7, ..Default::default() };
         let envelope = StreamDataRequest { request: Some(Data::OperatorStats(stats)) };

@@ -90,6 +90,8 @@ pub enum DropReason {
     TooOld,
     /// It was damaged on disk.
     Corrupt,
+    /// It is larger than the wire allows, and a part of it says nothing.
+    TooLarge,
 }
 
 impl Metrics {

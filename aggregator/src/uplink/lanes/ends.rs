@@ -5,6 +5,7 @@ use kestrel_proto::cloud::v1::{OperatorStats, PodLogs, stream_events_request, st
 use super::{Lane, Lanes};
 use crate::uplink::{
     message::{Answer, MAX_MESSAGE_BYTES, Message},
+    metrics::DropReason,
     receipt::Receipt,
 };
 
@@ -94,7 +95,10 @@ impl FlowLane {
 
     /// Adds a flow; it is kept over reconnects until it left the resend window.
     pub fn send(&self, flow: stream_flows_request::Request) {
-        self.0.push(Lane::Flows, flow.into());
+        match Message::of_flow(flow) {
+            Some(flow) => self.0.push(Lane::Flows, flow),
+            None => self.0.0.metrics.drop(Lane::Flows, DropReason::TooLarge, 1),
+        }
     }
 }
 
