@@ -4,7 +4,10 @@
 use std::{net::IpAddr, path::Path, time::Duration};
 
 use kestrel_proto::node::v1::LogPolicy;
-use kestrel_runtime::config::{Mistakes, Settings, Source};
+use kestrel_runtime::{
+    config::{Mistakes, Settings, Source},
+    tls::proxy::Proxy,
+};
 
 use crate::{
     leader, link,
@@ -99,8 +102,10 @@ pub fn health_port(source: &dyn Source) -> Result<u16, Mistakes> {
 
 fn uplink(settings: &mut Settings<'_>) -> uplink::Config {
     let host = settings.text("SERVER_HOST", "auto-np-server");
+    let port = settings.parse("SERVER_PORT", 50051);
     uplink::Config {
-        port: settings.parse("SERVER_PORT", 50051),
+        port,
+        proxy: Proxy::between(settings, &host, port),
         server_name: settings.text("SERVER_NAME", &host),
         host,
         credentials: Credentials::new(Bootstrap {

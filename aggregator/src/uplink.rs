@@ -38,7 +38,7 @@ use futures::{
     future::{BoxFuture, join_all},
     stream::FuturesUnordered,
 };
-use kestrel_runtime::backoff::Backoff;
+use kestrel_runtime::{backoff::Backoff, tls::proxy::Proxy};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -73,6 +73,8 @@ pub struct Config {
     pub port: u16,
     /// The name in its certificate.
     pub server_name: String,
+    /// Whom the way there leads over.
+    pub proxy: Option<Proxy>,
     /// What to show and what to trust.
     pub credentials: Credentials,
     /// How its life is watched.

@@ -4,6 +4,7 @@
 
 pub mod authority;
 pub mod client;
+pub mod proxy;
 pub mod server;
 
 use std::sync::Arc;

@@ -117,6 +117,7 @@ impl Server {
             port: self.address.port(),
             server_name: "kestrel-agent-link.kestrel-ai.svc".to_owned(),
             config: Arc::new(config),
+            proxy: None,
         };
         let endpoint = Endpoint::from_static("http://link");
         let channel = endpoint.connect_with_connector(Connector(target)).await.unwrap();

@@ -36,6 +36,7 @@ impl Dial for Config {
                 port: self.port,
                 server_name: self.server_name.clone(),
                 config: self.credentials.tls().await?,
+                proxy: self.proxy.clone(),
             };
             let stream =
                 target.connect().await.map_err(|error| Problem::Connect { server: self.server(), error })?;

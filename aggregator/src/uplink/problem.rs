@@ -229,6 +229,13 @@ fn connect_sentence(server: &str, error: &ConnectError) -> String {
         ConnectError::Reach { .. } => {
             "check SERVER_HOST and SERVER_PORT (Helm: server.host, server.port) and the way out of the cluster"
         }
+        ConnectError::Proxy { status: Some(407), .. } => {
+            "put a user and a password that it knows into HTTPS_PROXY (Helm: server.proxy.existingSecret)"
+        }
+        ConnectError::Proxy { status: Some(_), .. } => {
+            "have it allow CONNECT to this host and port, or exempt the host in NO_PROXY (Helm: server.proxy.noProxy)"
+        }
+        ConnectError::Proxy { status: None, .. } => "check HTTPS_PROXY (Helm: server.proxy.url)",
         ConnectError::BadCertificate(_) => "the server needs another one, or this machine's clock is wrong",
         ConnectError::Untrusted => {
             return format!("{server}: {error}; it belongs into {}", Setting::CaCertFile);
@@ -245,7 +252,11 @@ fn connect_sentence(server: &str, error: &ConnectError) -> String {
     };
     match error {
         // They name it themselves.
-        ConnectError::Resolve { .. } | ConnectError::Reach { .. } => format!("{error}; {mend}"),
+        ConnectError::Resolve { .. }
+        | ConnectError::Reach { .. }
+        | ConnectError::Proxy { status: Some(_), .. } => {
+            format!("{error}; {mend}")
+        }
         _ => format!("{server}: {error}; {mend}"),
     }
 }
@@ -288,9 +299,17 @@ mod tests {
         let reach = io::Error::from(io::ErrorKind::ConnectionRefused);
         let resolve = io::Error::from(io::ErrorKind::NotFound);
         let host = || "cloud".to_owned();
+        let proxy = |status: Option<u16>| ConnectError::Proxy {
+            proxy: "p:80".to_owned(),
+            reason: if status.is_some() { "makes no tunnel to cloud:443" } else { "is away" }.to_owned(),
+            status,
+        };
         for (error, setting) in [
             (ConnectError::Resolve { host: host(), source: resolve }, "server.host"),
             (ConnectError::Reach { host: host(), port: 443, source: reach }, "SERVER_PORT"),
+            (proxy(None), "server.proxy.url"),
+            (proxy(Some(407)), "server.proxy.existingSecret"),
+            (proxy(Some(403)), "NO_PROXY"),
             (ConnectError::Untrusted, "CA_CERT_FILE"),
             (ConnectError::BadCertificate("expired".to_owned()), "clock"),
             (ConnectError::WrongName("no".to_owned()), "SERVER_NAME"),

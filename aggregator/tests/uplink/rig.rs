@@ -61,6 +61,7 @@ pub(crate) fn config(folder: &Path, port: u16) -> Config {
         host: "127.0.0.1".to_owned(),
         port,
         server_name: "localhost".to_owned(),
+        proxy: None,
         credentials: Credentials::new(Bootstrap {
             client_certificate: folder.join("client.crt"),
             client_key: folder.join("client.key"),

@@ -244,7 +244,9 @@ impl Link {
             .with_no_client_auth();
         config.alpn_protocols = vec![b"h2".to_vec()];
         let port = endpoint.port_u16().unwrap_or(443);
-        Ok(Target { server_name: host.clone(), host, port, config: Arc::new(config) })
+        let config = Arc::new(config);
+        // The link is inside the cluster.
+        Ok(Target { server_name: host.clone(), host, port, config, proxy: None })
     }
 
     fn token(&self) -> Result<String, Failure> {

@@ -12,13 +12,19 @@ use hyper_util::rt::TokioIo;
 use rustls::{AlertDescription, CertificateError, ClientConfig};
 use rustls_pki_types::ServerName;
 use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpStream, lookup_host},
     time::timeout,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-/// One address gets this long to accept a connection and shake hands.
+use super::proxy::{self, Proxy};
+
+/// One address gets this long to accept a connection and shake hands, and a
+/// proxy to make a tunnel.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// What a proxy says before the tunnel begins is no longer.
+const HEAD_BYTES: usize = 16 * 1024;
 
 /// Where to connect and whom to expect there.
 #[derive(Clone)]
@@ -31,6 +37,8 @@ pub struct Target {
     pub server_name: String,
     /// Trust roots, and our own certificate if the server asks for one.
     pub config: Arc<ClientConfig>,
+    /// Whom the way there leads over.
+    pub proxy: Option<Proxy>,
 }
 
 /// Why a connection attempt failed.
@@ -53,6 +61,16 @@ pub enum ConnectError {
         port: u16,
         /// The last address's failure.
         source: io::Error,
+    },
+    /// The proxy can't be reached or makes no tunnel.
+    #[error("the proxy {proxy} {reason}")]
+    Proxy {
+        /// Host and port of the proxy.
+        proxy: String,
+        /// What it did.
+        reason: String,
+        /// The HTTP status of its answer, if it gave one.
+        status: Option<u16>,
     },
     /// The server's certificate is signed by nobody whom we trust.
     #[error("the server's certificate is signed by an authority that we do not trust")]
@@ -82,7 +100,10 @@ impl Target {
     pub async fn connect(&self) -> Result<TlsStream<TcpStream>, ConnectError> {
         let name = ServerName::try_from(self.server_name.clone())
             .map_err(|_| ConnectError::ServerName(self.server_name.clone()))?;
-        let stream = self.reach().await?;
+        let stream = match &self.proxy {
+            None => reach(&self.host, self.port).await?,
+            Some(proxy) => self.tunnel(proxy).await?,
+        };
         let connector = TlsConnector::from(Arc::clone(&self.config));
         match timeout(TIMEOUT, connector.connect(name, stream)).await {
             Ok(Ok(stream)) => Ok(stream),
@@ -91,26 +112,62 @@ impl Target {
         }
     }
 
-    /// A TCP connection to the first address that accepts one.
-    async fn reach(&self) -> Result<TcpStream, ConnectError> {
-        let resolve = |source| ConnectError::Resolve { host: self.host.clone(), source };
-        let addresses = timeout(TIMEOUT, lookup_host((self.host.as_str(), self.port)))
-            .await
-            .map_err(|_| resolve(io::Error::new(io::ErrorKind::TimedOut, "no answer in 10 s")))?
-            .map_err(resolve)?;
-        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for address in addresses {
-            match timeout(TIMEOUT, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => {
-                    let _best_effort = stream.set_nodelay(true);
-                    return Ok(stream);
+    /// A connection that the proxy has made to the server.
+    async fn tunnel(&self, proxy: &Proxy) -> Result<TcpStream, ConnectError> {
+        let failed = |reason, status| ConnectError::Proxy { proxy: proxy.to_string(), reason, status };
+        let mut stream = reach(&proxy.host, proxy.port).await.map_err(|error| match error {
+            ConnectError::Resolve { source, .. } => failed(format!("can't be resolved: {source}"), None),
+            ConnectError::Reach { source, .. } => failed(format!("can't be reached: {source}"), None),
+            other => other,
+        })?;
+        let request = proxy.request(&self.host, self.port);
+        let head = async {
+            stream.write_all(request.as_bytes()).await?;
+            let mut head = Vec::new();
+            // Byte by byte: what comes after the head belongs to the server.
+            while !head.ends_with(b"\r\n\r\n") && head.len() < HEAD_BYTES {
+                match stream.read_u8().await {
+                    Ok(byte) => head.push(byte),
+                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
+                    Err(error) => return Err(error),
                 }
-                Ok(Err(error)) => last = error,
-                Err(_) => last = io::Error::new(io::ErrorKind::TimedOut, "no answer in 10 s"),
             }
+            Ok(head)
+        };
+        let head = match timeout(TIMEOUT, head).await {
+            Ok(head) => head.map_err(|error| failed(format!("broke off: {error}"), None))?,
+            Err(_) => return Err(failed("does not answer within 10 s".to_owned(), None)),
+        };
+        match proxy::status(&head) {
+            Some((200..300, _)) => Ok(stream),
+            Some((status, line)) => {
+                let server = format!("{}:{}", self.host, self.port);
+                Err(failed(format!("makes no tunnel to {server}: it answers {line:?}"), Some(status)))
+            }
+            None => Err(failed("does not speak HTTP".to_owned(), None)),
         }
-        Err(ConnectError::Reach { host: self.host.clone(), port: self.port, source: last })
     }
+}
+
+/// A TCP connection to the first address that accepts one.
+async fn reach(host: &str, port: u16) -> Result<TcpStream, ConnectError> {
+    let resolve = |source| ConnectError::Resolve { host: host.to_owned(), source };
+    let addresses = timeout(TIMEOUT, lookup_host((host, port)))
+        .await
+        .map_err(|_| resolve(io::Error::new(io::ErrorKind::TimedOut, "no answer in 10 s")))?
+        .map_err(resolve)?;
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in addresses {
+        match timeout(TIMEOUT, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => {
+                let _best_effort = stream.set_nodelay(true);
+                return Ok(stream);
+            }
+            Ok(Err(error)) => last = error,
+            Err(_) => last = io::Error::new(io::ErrorKind::TimedOut, "no answer in 10 s"),
+        }
+    }
+    Err(ConnectError::Reach { host: host.to_owned(), port, source: last })
 }
 
 fn handshake_error(error: &io::Error) -> ConnectError {
@@ -151,11 +208,7 @@ impl<U> tower::Service<U> for Connector {
 #[cfg(test)]
 mod tests {
     use rustls::RootCertStore;
-    use tokio::{
-        io::{AsyncReadExt as _, AsyncWriteExt as _},
-        net::TcpListener,
-        sync::mpsc,
-    };
+    use tokio::{net::TcpListener, sync::mpsc};
     use tokio_util::sync::CancellationToken;
 
     use super::*;
@@ -199,7 +252,8 @@ mod tests {
 
     fn target(port: u16, roots: RootCertStore, server_name: &str) -> Target {
         let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-        Target { host: "127.0.0.1".into(), port, server_name: server_name.into(), config: Arc::new(config) }
+        let config = Arc::new(config);
+        Target { host: "127.0.0.1".into(), port, server_name: server_name.into(), config, proxy: None }
     }
 
     fn trusting(authority: &Authority) -> RootCertStore {

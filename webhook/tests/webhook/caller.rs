@@ -49,6 +49,7 @@ impl Caller {
             port: self.port,
             server_name: "localhost".to_owned(),
             config: Arc::new(config),
+            proxy: None,
         };
         target.connect().await
     }
