@@ -1,50 +1,97 @@
 //! Does what the cloud asks for, and answers.
 //!
-//! This version reads the Kubernetes API and nothing else; whatever else is
-//! asked for is refused in an answer of its own kind.
+//! This version reads the Kubernetes API, takes a new client certificate and
+//! restarts itself; whatever else is asked for is refused in an answer of its
+//! own kind.
 
 mod json;
+mod operator;
 mod path;
 mod read;
+mod record;
 mod refusal;
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, MutexGuard, PoisonError},
+    time::Duration,
+};
 
-use kestrel_proto::cloud::v1::stream_control_request::Request as Tool;
+use kestrel_proto::cloud::v1::{KubernetesApiRequest, stream_control_request::Request as Tool};
 use kube::Client;
 use tokio::{
-    sync::{Mutex, Semaphore},
-    time::{Instant, timeout_at},
+    sync::{Mutex, Semaphore, SemaphorePermit},
+    time::{Instant, sleep, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::uplink::{
-    Answer, Request, Requests,
+    Answer, Message, Request, Requests,
+    credentials::Credentials,
     lanes::{Lanes, Over},
 };
+use record::{Key, Limits, Record, Verdict};
 use refusal::refuse;
 
 /// Batches that run at the same time; each may hold some 20 MiB.
 const AT_ONCE: usize = 8;
-/// Batches that run or wait; beyond it the cloud is told to come back later.
+/// Requests that run or wait; beyond it the cloud is told to come back later.
 const IN_ALL: usize = 256;
+/// What is kept to answer repeats from; more entries than can run at once.
+const KEPT: Limits = Limits { entries: 4096, bytes: 32 * 1024 * 1024, age: Duration::from_secs(600) };
 
 /// Runs requests beside each other.
 pub struct Executor {
     client: Client,
+    credentials: Credentials,
     lanes: Lanes,
-    places: Arc<Semaphore>,
+    record: std::sync::Mutex<Record<Message>>,
+    places: Semaphore,
     /// Whose turn it is to wait for room in a lane.
-    turn: Arc<Mutex<()>>,
+    turn: Mutex<()>,
     tasks: TaskTracker,
     drain: CancellationToken,
 }
 
+/// What came of a request.
+struct Outcome<'a> {
+    answer: Answer,
+    /// The cloud should ask again, and so a repeat is run.
+    passing: bool,
+    /// Taken until the answer is in its lane: until then it holds memory.
+    place: Option<SemaphorePermit<'a>>,
+    /// The process ends itself so long after the answer.
+    restart: Option<Duration>,
+}
+
+impl Outcome<'_> {
+    fn lasting(answer: Answer) -> Self {
+        Self { answer, passing: false, place: None, restart: None }
+    }
+
+    fn passing(request: Request, status: i32, why: &str) -> Self {
+        Self { passing: true, ..Self::lasting(refuse(request, status, why)) }
+    }
+}
+
 impl Executor {
-    /// An executor that reads with `client` and answers into `lanes`.
-    pub fn new(client: Client, lanes: Lanes, drain: CancellationToken) -> Arc<Self> {
-        let (places, tasks) = (Arc::new(Semaphore::new(AT_ONCE)), TaskTracker::new());
-        Arc::new(Self { client, lanes, places, turn: Arc::default(), tasks, drain })
+    /// An executor that reads with `client` and answers into `lanes`. It ends
+    /// the process by `drain` when it is asked to.
+    pub fn new(
+        client: Client,
+        credentials: Credentials,
+        lanes: Lanes,
+        drain: CancellationToken,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            client,
+            credentials,
+            lanes,
+            record: std::sync::Mutex::new(Record::new(KEPT)),
+            places: Semaphore::new(AT_ONCE),
+            turn: Mutex::default(),
+            tasks: TaskTracker::new(),
+            drain,
+        })
     }
 
     /// The end where requests go in.
@@ -60,102 +107,113 @@ impl Executor {
         self.tasks.wait().await;
     }
 
-    fn take(&self, over: Over, request: Request) {
+    fn take(self: &Arc<Self>, over: Over, request: Request) {
         let answers = self.lanes.answers(over);
-        let request = match request {
-            Request::KubernetesApi(request) if self.tasks.len() < IN_ALL => request,
-            Request::KubernetesApi(_) => {
-                let why = format!("{IN_ALL} requests wait already: ask again later");
-                return answers.send(refuse(request, 429, &why));
-            }
-            other => {
-                return answers.send(refuse(other, 501, "not supported by this version of the operator"));
-            }
+        if self.tasks.len() >= IN_ALL {
+            let why = format!("{IN_ALL} requests wait already: ask again later");
+            return answers.send(refuse(request, 429, &why));
+        }
+        let key = Key::of(&request);
+        let verdict = match &key {
+            None => Verdict::Run,
+            Some(key) => self.record().came(key, over, record::is_read(&request), Instant::now()),
         };
-        let (client, places, drain) = (self.client.clone(), Arc::clone(&self.places), self.drain.clone());
-        let turn = Arc::clone(&self.turn);
-        let deadline = Instant::now() + read::limit(&request);
-        self.tasks.spawn(async move {
-            let again = request.clone();
-            let work = async {
-                let Ok(place) = timeout_at(deadline, places.acquire()).await else {
-                    let why = format!("{AT_ONCE} other requests took all of its time: ask again later");
-                    return (refuse(Request::KubernetesApi(request), 504, &why), None, None);
-                };
-                let answer = read::answer(&client, request, deadline).await;
-                // Answers of the largest size would push each other out unsent.
-                let turn = turn.lock().await;
-                answers.room().await;
-                (Answer::Tool(Tool::KubernetesApiResponse(answer)), Some(place), Some(turn))
-            };
-            let (answer, _place, _turn) = drain.run_until_cancelled(work).await.unwrap_or_else(|| {
-                let why = "the operator is being stopped: ask again";
-                (refuse(Request::KubernetesApi(again), 503, why), None, None)
-            });
-            answers.send(answer);
+        let executor = Arc::clone(self);
+        match verdict {
+            Verdict::Run => {
+                self.tasks.spawn(async move { executor.run(key, over, request).await });
+            }
+            Verdict::Runs => {}
+            Verdict::Answered(message) => {
+                self.tasks.spawn(async move {
+                    let _turn = executor.room(|| over).await;
+                    executor.lanes.answers(over).send_encoded(message);
+                });
+            }
+            Verdict::Forgotten => {
+                let why = "this request was answered before, and the answer is not kept any more: it is not \
+                           run again, ask with another request_id";
+                answers.send(refuse(request, 410, why));
+            }
+        }
+    }
+
+    async fn run(&self, key: Option<Key>, over: Over, request: Request) {
+        // Where it came last.
+        let asker = || key.as_ref().and_then(|key| self.record().asker(key)).unwrap_or(over);
+        let again = request.clone();
+        let work = async {
+            let outcome = self.outcome(request).await;
+            // Only what was read can be large.
+            let turn = if outcome.place.is_some() { Some(self.room(asker).await) } else { None };
+            (outcome, turn)
+        };
+        let (outcome, turn) = self.drain.run_until_cancelled(work).await.unwrap_or_else(|| {
+            (Outcome::passing(again, 503, "the operator is being stopped: ask again"), None)
         });
+        match key {
+            // Without an id, or of a kind that has a lane of its own.
+            None => self.lanes.answers(over).send(outcome.answer),
+            Some(key) => {
+                let message = Message::from(outcome.answer);
+                let bytes = message.bytes();
+                let asker = if outcome.passing {
+                    self.record().abandoned(&key)
+                } else {
+                    self.record().answered(key, message.clone(), bytes, Instant::now())
+                };
+                self.lanes.answers(asker.unwrap_or(over)).send_encoded(message);
+            }
+        }
+        drop((turn, outcome.place));
+        if let Some(delay) = outcome.restart {
+            self.drain.run_until_cancelled(sleep(delay)).await;
+            self.drain.cancel();
+        }
+    }
+
+    async fn outcome(&self, request: Request) -> Outcome<'_> {
+        match request {
+            Request::KubernetesApi(request) => self.read(request).await,
+            Request::CertificateRenewal(request) => {
+                Outcome::lasting(operator::renew_certificate(&self.credentials, request).await)
+            }
+            Request::OperatorRestart(request) => {
+                let (answer, restart) = operator::restart(request);
+                Outcome { restart, ..Outcome::lasting(answer) }
+            }
+            other => Outcome::lasting(refuse(other, 501, "not supported by this version of the operator")),
+        }
+    }
+
+    async fn read(&self, request: KubernetesApiRequest) -> Outcome<'_> {
+        let deadline = Instant::now() + read::limit(&request);
+        let Ok(place) = timeout_at(deadline, self.places.acquire()).await else {
+            let why = format!("{AT_ONCE} other requests took all of its time: ask again later");
+            return Outcome::passing(Request::KubernetesApi(request), 504, &why);
+        };
+        let answer = read::answer(&self.client, request, deadline).await;
+        Outcome { place: place.ok(), ..Outcome::lasting(Answer::Tool(Tool::KubernetesApiResponse(answer))) }
+    }
+
+    /// Waits for room where the answer goes: answers of the largest size would
+    /// push each other out unsent. The room is taken while the turn is held.
+    async fn room(&self, over: impl Fn() -> Over) -> tokio::sync::MutexGuard<'_, ()> {
+        let turn = self.turn.lock().await;
+        loop {
+            let lane = over();
+            self.lanes.answers(lane).room().await;
+            if over() == lane {
+                return turn;
+            }
+        }
+    }
+
+    fn record(&self) -> MutexGuard<'_, Record<Message>> {
+        // It is whole after every one of its operations.
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{convert::Infallible, future::pending, time::Duration};
-
-    use bytes::Bytes;
-    use http_body_util::Full;
-    use kestrel_proto::cloud::v1::{KubernetesApiRequest, KubernetesApiResponse};
-    use kube::client::Body;
-    use prost::Message as _;
-
-    use super::*;
-    use crate::uplink::{lanes::Lane, metrics::Metrics};
-
-    #[tokio::test(start_paused = true)]
-    async fn who_waits_for_a_place_in_vain_and_who_runs_at_the_drain_is_answered() {
-        let silent =
-            async |_: http::Request<Body>| pending::<Result<http::Response<Full<Bytes>>, Infallible>>().await;
-        let client = Client::new(tower::service_fn(silent), "default");
-        let (lanes, drain) = (Lanes::new(Metrics::default()), CancellationToken::new());
-        let executor = Executor::new(client, lanes.clone(), drain.clone());
-        let ask = |timeout_seconds| {
-            let request = KubernetesApiRequest {
-                api_paths: vec!["version".to_owned()],
-                timeout_seconds,
-                ..Default::default()
-            };
-            executor.take(Over::Control, Request::KubernetesApi(request));
-        };
-        let answers = || {
-            let bodies = std::iter::from_fn(|| lanes.take(Lane::ControlAnswers))
-                .map(|(_, message)| message.on_own_stream().1);
-            bodies
-                .map(|body| KubernetesApiResponse::decode(body).unwrap().results[0].status_code)
-                .collect::<Vec<_>>()
-        };
-        for _ in 0..AT_ONCE {
-            ask(300);
-        }
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        ask(5);
-        tokio::time::sleep(Duration::from_secs(6)).await;
-        assert_eq!(answers(), [504]);
-        drain.cancel();
-        executor.finish().await;
-        assert_eq!(answers(), [503; AT_ONCE]);
-    }
-
-    #[tokio::test]
-    async fn a_large_answer_waits_until_the_one_before_is_sent() {
-        use futures::FutureExt as _;
-        let lanes = Lanes::new(Metrics::default());
-        let lane = lanes.answers(Over::Control);
-        lane.room().await;
-        let global_error_message = "x".repeat(8 << 20);
-        let answer = KubernetesApiResponse { global_error_message, ..Default::default() };
-        lane.send(Answer::Tool(Tool::KubernetesApiResponse(answer)));
-        let mut room = std::pin::pin!(lane.room());
-        assert!((&mut room).now_or_never().is_none());
-        lanes.take(Lane::ControlAnswers).unwrap();
-        room.await;
-    }
-}
+mod tests;

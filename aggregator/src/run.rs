@@ -59,7 +59,7 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
         |spool| Lanes::with_spool(uplink_metrics.clone(), &spool),
     );
     let (pods, nodes) = (Pods::new(logs_policy), Nodes::new(lanes.signals()));
-    let executor = Executor::new(client.clone(), lanes.clone(), drain.clone());
+    let executor = Executor::new(client.clone(), uplink.credentials.clone(), lanes.clone(), drain.clone());
     let uplink = Uplink::new(uplink, lanes.clone(), mirror.clone(), executor.requests(), uplink_metrics);
     let election = election.map(|election| {
         Election::new(client.clone(), &namespace, election, Arc::new(lanes.clone()), owner())

@@ -44,6 +44,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use life::Keepalive;
 pub use message::Answer;
+pub(crate) use message::Message;
 pub use request::Request;
 pub use stream::Retry;
 

@@ -272,7 +272,6 @@ impl Credentials {
     ///
     /// # Errors
     /// They can't be of use, or can't be kept; nothing has changed then.
-    #[cfg_attr(not(test), allow(dead_code, reason = "the executor is about to call it"))]
     pub(crate) async fn renew_certificate(
         &self,
         certificate: &str,

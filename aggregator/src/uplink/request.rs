@@ -8,7 +8,7 @@ use kestrel_proto::cloud::v1::{
 };
 
 /// A request of the server, whichever stream it came on.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 #[expect(missing_docs, reason = "named like the contract's messages")]
 pub enum Request {
     KubernetesApi(KubernetesApiRequest),

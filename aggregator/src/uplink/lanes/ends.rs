@@ -49,6 +49,11 @@ impl AnswerLane {
         let lane = if matches!(answer, Answer::Policy(_)) { Lane::DataAnswers } else { self.1 };
         self.0.push(lane, answer.into());
     }
+
+    /// Adds a tool's answer that is encoded already.
+    pub(crate) fn send_encoded(&self, answer: Message) {
+        self.0.push(self.1, answer);
+    }
 }
 
 /// Where signals go in. Over budget the oldest is dropped and counted.

@@ -1,0 +1,171 @@
+use std::{
+    convert::Infallible,
+    future::pending,
+    path::PathBuf,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use kestrel_proto::cloud::v1::{
+    CertificateRenewalRequest, CertificateRenewalResponse, KubernetesApiResponse, OperatorRestartRequest,
+    OperatorRestartResponse,
+};
+use kube::client::Body;
+
+use super::*;
+use crate::uplink::{
+    credentials::{Bootstrap, TokenSource},
+    lanes::Lane,
+    metrics::Metrics,
+};
+
+fn credentials() -> Credentials {
+    Credentials::new(Bootstrap {
+        client_certificate: PathBuf::new(),
+        client_key: PathBuf::new(),
+        authority: PathBuf::new(),
+        token: TokenSource::Text("".into()),
+        insecure: false,
+        look: Duration::from_secs(30),
+    })
+}
+
+/// The answers in a lane.
+fn answers<M: prost::Message + Default>(lanes: &Lanes, lane: Lane) -> Vec<M> {
+    let taken = std::iter::from_fn(|| lanes.take(lane)).map(|(_, message)| message.on_own_stream().1);
+    taken.map(|body| M::decode(body).unwrap()).collect()
+}
+
+/// An executor before an API server that never answers.
+fn executor(drain: &CancellationToken) -> (Arc<Executor>, Lanes) {
+    let silent =
+        async |_: http::Request<Body>| pending::<Result<http::Response<Full<Bytes>>, Infallible>>().await;
+    let client = Client::new(tower::service_fn(silent), "default");
+    let lanes = Lanes::new(Metrics::default());
+    (Executor::new(client, credentials(), lanes.clone(), drain.clone()), lanes)
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_place_in_vain_and_who_runs_at_the_drain_is_answered() {
+    let drain = CancellationToken::new();
+    let (executor, lanes) = executor(&drain);
+    let ask = |timeout_seconds| {
+        let request = KubernetesApiRequest {
+            api_paths: vec!["version".to_owned()],
+            timeout_seconds,
+            ..Default::default()
+        };
+        executor.take(Over::Control, Request::KubernetesApi(request));
+    };
+    let answers = || {
+        let answers = answers::<KubernetesApiResponse>(&lanes, Lane::ControlAnswers);
+        answers.iter().map(|answer| answer.results[0].status_code).collect::<Vec<_>>()
+    };
+    for _ in 0..AT_ONCE {
+        ask(300);
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    ask(5);
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!(answers(), [504]);
+    drain.cancel();
+    executor.finish().await;
+    assert_eq!(answers(), [503; AT_ONCE]);
+}
+
+#[tokio::test]
+async fn a_large_answer_waits_until_the_one_before_is_sent() {
+    use futures::FutureExt as _;
+    let lanes = Lanes::new(Metrics::default());
+    let lane = lanes.answers(Over::Control);
+    lane.room().await;
+    let global_error_message = "x".repeat(8 << 20);
+    let answer = KubernetesApiResponse { global_error_message, ..Default::default() };
+    lane.send(Answer::Tool(Tool::KubernetesApiResponse(answer)));
+    let mut room = std::pin::pin!(lane.room());
+    assert!((&mut room).now_or_never().is_none());
+    lanes.take(Lane::ControlAnswers).unwrap();
+    room.await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repeat_is_answered_once_from_the_record() {
+    let calls = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&calls);
+    let server = move |_: http::Request<Body>| {
+        count.fetch_add(1, Ordering::Relaxed);
+        async {
+            sleep(Duration::from_secs(5)).await;
+            Ok::<_, Infallible>(http::Response::new(Full::new(Bytes::from_static(b"{}"))))
+        }
+    };
+    let client = Client::new(tower::service_fn(server), "default");
+    let (lanes, drain) = (Lanes::new(Metrics::default()), CancellationToken::new());
+    let executor = Executor::new(client, credentials(), lanes.clone(), drain.clone());
+    let ask = |over, id: &str| {
+        let (request_id, api_paths) = (id.to_owned(), vec!["version".to_owned()]);
+        let request = KubernetesApiRequest { request_id, api_paths, ..Default::default() };
+        executor.take(over, Request::KubernetesApi(request));
+    };
+    let counts = || {
+        [Lane::ControlAnswers, Lane::DataAnswers].map(|lane| {
+            answers::<KubernetesApiResponse>(&lanes, lane).iter().filter(|a| a.results[0].success).count()
+        })
+    };
+    ask(Over::Control, "r1");
+    sleep(Duration::from_secs(1)).await;
+    ask(Over::Data, "r1");
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!((counts(), calls.load(Ordering::Relaxed)), ([0, 1], 1), "where it came last");
+    ask(Over::Control, "r1");
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!((counts(), calls.load(Ordering::Relaxed)), ([1, 0], 1), "from the record");
+    ask(Over::Control, "");
+    ask(Over::Control, "");
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!((counts(), calls.load(Ordering::Relaxed)), ([2, 0], 3), "without an id");
+    ask(Over::Control, "r2");
+    drain.cancel();
+    executor.finish().await;
+    assert_eq!(counts(), [0, 0], "ended, and not recorded");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_is_answered_first_and_ends_the_process_after_its_delay() {
+    let drain = CancellationToken::new();
+    let (executor, lanes) = executor(&drain);
+    let order = |delay_seconds, graceful| {
+        let request = OperatorRestartRequest { delay_seconds, graceful, ..Default::default() };
+        executor.take(Over::Data, Request::OperatorRestart(request));
+    };
+    let success = || {
+        let answers = answers::<OperatorRestartResponse>(&lanes, Lane::DataAnswers);
+        answers.iter().map(|answer| answer.success).collect::<Vec<_>>()
+    };
+    order(3601, true);
+    order(600, false);
+    sleep(Duration::from_secs(599)).await;
+    assert_eq!(success(), [false, true]);
+    assert!(!drain.is_cancelled());
+    order(0, true);
+    executor.finish().await;
+    assert_eq!(success(), [true]);
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_of_no_use_is_refused_with_the_reason() {
+    let drain = CancellationToken::new();
+    let (executor, lanes) = executor(&drain);
+    let request = CertificateRenewalRequest { request_id: "r1".to_owned(), ..Default::default() };
+    executor.take(Over::Control, Request::CertificateRenewal(request));
+    let mut changed = lanes.changed();
+    let answer = loop {
+        match answers::<CertificateRenewalResponse>(&lanes, Lane::ControlAnswers).pop() {
+            Some(answer) => break answer,
+            None => changed.await,
+        }
+        changed = lanes.changed();
+    };
+    assert!(!answer.success && answer.error_message.contains("client_cert"), "{answer:?}");
+}
