@@ -211,9 +211,10 @@ impl Uplink {
         let Config { credentials, keepalive, .. } = &self.config;
         // A token that can't be used makes every stream fail: said before the effort.
         credentials.token().await?;
-        let transport = self.dial.dial().await?;
-        let connection =
-            Connection::open(transport, self.config.server(), self.config.authority(), *keepalive);
+        let connection = async {
+            let transport = self.dial.dial().await?;
+            Connection::open(transport, self.config.server(), self.config.authority(), *keepalive).await
+        };
         connection.await.inspect_err(|problem| {
             if problem.is_of_our_certificate() {
                 credentials.certificate_refused();

@@ -93,6 +93,8 @@ struct Shared {
     bell: Notify,
     report: Report,
     schedule: Mutex<Schedule>,
+    /// Whose turn it is to renew the token.
+    renewing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -159,6 +161,7 @@ impl Credentials {
             bell: Notify::new(),
             report: Report::default(),
             schedule: Mutex::default(),
+            renewing: tokio::sync::Mutex::default(),
         }))
     }
 
@@ -332,6 +335,11 @@ impl Credentials {
     /// When the token is renewed.
     pub(super) fn schedule(&self) -> MutexGuard<'_, Schedule> {
         self.0.schedule.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One renews the token at a time.
+    pub(super) async fn renewal_turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.0.renewing.lock().await
     }
 
     /// Resolves at the next change; made before one looks.

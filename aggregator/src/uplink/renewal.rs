@@ -6,7 +6,7 @@ use std::{convert::Infallible, time::Duration};
 use jiff::Timestamp;
 use kestrel_runtime::backoff::Backoff;
 use secrecy::{ExposeSecret as _, SecretString};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tonic::{Code, Status};
 
 use super::{
@@ -14,8 +14,6 @@ use super::{
     problem::{Problem, reason},
 };
 
-/// The RPC may take this long.
-const DEADLINE: Duration = Duration::from_secs(30);
 /// A renewal is due at a point of the token's life between these two.
 const DUE: (f64, f64) = (0.62, 0.70);
 /// From one attempt to the next at least.
@@ -30,7 +28,7 @@ const LOOK: Duration = Duration::from_secs(60);
 /// `server.v1.AutonpServerService/RenewClusterToken`, once.
 pub(crate) trait Renew {
     /// Sends `token` as the authorization and as `current_token`; returns
-    /// `access_token`.
+    /// `access_token`. Takes 30 s at most.
     fn renew(&self, token: &Token) -> impl Future<Output = Result<SecretString, Status>> + Send;
 }
 
@@ -38,6 +36,8 @@ pub(crate) trait Renew {
 pub(crate) async fn keep_renewed(credentials: &Credentials, server: &impl Renew) -> Infallible {
     loop {
         let rung = credentials.rung();
+        // A connection that is being left does this too.
+        let turn = credentials.renewal_turn().await;
         let wait = match credentials.token().await {
             Ok(token) => {
                 let wait = credentials.schedule().wait(&token, Timestamp::now(), Instant::now());
@@ -50,6 +50,7 @@ pub(crate) async fn keep_renewed(credentials: &Credentials, server: &impl Renew)
             // A new connection could not be made either, and says so.
             Err(_) => LOOK,
         };
+        drop(turn);
         tokio::select! {
             () = rung => {}
             () = sleep(wait.min(LOOK)) => {}
@@ -58,9 +59,7 @@ pub(crate) async fn keep_renewed(credentials: &Credentials, server: &impl Renew)
 }
 
 async fn renew(credentials: &Credentials, server: &impl Renew, token: &Token) {
-    let answer = timeout(DEADLINE, server.renew(token)).await;
-    let answer = answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in 30 s")));
-    let renewed = match answer {
+    let renewed = match server.renew(token).await {
         Ok(text) => credentials.renewed(text.expose_secret(), token).await,
         Err(status) if status.code() == Code::Unimplemented => {
             Err(Problem::NoRenewal { setting: token.setting })
