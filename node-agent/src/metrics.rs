@@ -20,7 +20,7 @@ pub struct Metrics {
     bytes_lost: Counter,
     lines_sent: Counter,
     batches_sent: Counter,
-    batches_refused: Counter,
+    refusals: Counter,
     content_bytes: Counter,
     payload_bytes: Counter,
     link_up: Gauge,
@@ -54,7 +54,7 @@ impl Metrics {
             ("bytes_lost", "Bytes of log files removed before they could be read", &metrics.bytes_lost),
             ("lines_sent", "Lines sent to the aggregator", &metrics.lines_sent),
             ("batches_sent", "Batches sent to the aggregator", &metrics.batches_sent),
-            ("batches_refused", "Batches that the aggregator gave back", &metrics.batches_refused),
+            ("refusals", "Times the aggregator had us read again what was under way", &metrics.refusals),
             ("batch_content_bytes", "Bytes of sent batches before compression", &metrics.content_bytes),
             ("batch_payload_bytes", "Bytes of sent batches", &metrics.payload_bytes),
         ] {
@@ -95,7 +95,7 @@ impl Metrics {
             (&self.bytes_lost, stats.bytes_lost),
             (&self.lines_sent, shipped.lines),
             (&self.batches_sent, shipped.batches),
-            (&self.batches_refused, shipped.refused),
+            (&self.refusals, shipped.refusals),
             (&self.content_bytes, shipped.content_bytes),
             (&self.payload_bytes, shipped.payload_bytes),
         ] {

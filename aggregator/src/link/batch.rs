@@ -160,12 +160,24 @@ mod tests {
 
     fn zstd(content: &[u8], says: usize) -> Batch {
         let payload = zstd::bulk::compress(content, 1).unwrap().into();
-        Batch { id: 1, compression: Compression::Zstd.into(), payload, content_bytes: says as u64 }
+        Batch {
+            id: 1,
+            compression: Compression::Zstd.into(),
+            payload,
+            content_bytes: says as u64,
+            nacks_seen: 0,
+        }
     }
 
     fn plain(content: Vec<u8>) -> Batch {
         let content_bytes = content.len() as u64;
-        Batch { id: 1, compression: Compression::None.into(), payload: content.into(), content_bytes }
+        Batch {
+            id: 1,
+            compression: Compression::None.into(),
+            payload: content.into(),
+            content_bytes,
+            nacks_seen: 0,
+        }
     }
 
     #[test]

@@ -130,10 +130,10 @@ impl Repeats {
 mod tests {
     use kestrel_proto::cloud::v1::LogEntry;
     use proptest::prelude::*;
-    use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+    use tokio::sync::mpsc::UnboundedReceiver;
 
     use super::*;
-    use crate::uplink::receipt::Outcome;
+    use crate::uplink::receipt::{Outcome, Source};
 
     /// Lines named by where they end.
     fn chunk(start: u64, ends: &[u64]) -> LogChunk {
@@ -153,8 +153,8 @@ mod tests {
     }
 
     fn batch(id: u64) -> (Receipt, UnboundedReceiver<(u64, Outcome)>) {
-        let (to, outcomes) = unbounded_channel();
-        (Receipt::new(id, to), outcomes)
+        let (source, outcomes) = Source::new();
+        (source.receipt(id, 0), outcomes)
     }
 
     #[test]

@@ -16,7 +16,7 @@ use prost::Message as _;
 use tokio::{
     sync::{
         AcquireError, OwnedSemaphorePermit, Semaphore,
-        mpsc::{Sender, UnboundedReceiver, UnboundedSender, unbounded_channel},
+        mpsc::{Sender, UnboundedReceiver},
     },
     time::timeout,
 };
@@ -28,7 +28,7 @@ use super::{
     admission::{Full, Seat},
     batch::{self, Content},
     identity::{Identity, MAX_NAME, Peer},
-    ledger::Ledger,
+    ledger::{Ledger, Settled},
     lines::pod_logs,
     metrics::{Answered, OutcomeLabel, Refused, Role, RoleLabel},
     refusals::cut,
@@ -36,7 +36,7 @@ use super::{
 };
 use crate::{
     inventory::pods::Follower,
-    uplink::receipt::{Outcome, Receipt},
+    uplink::receipt::{Outcome, Receipt, Source},
 };
 
 /// The version of the protocol that this code speaks.
@@ -153,10 +153,10 @@ impl Session {
             Peer::Sidecar { uid, .. } => Some(uid.as_str()),
         };
         let follower = self.shared.pods.follow(&self.identity.node, only);
-        let (receipts, outcomes) = unbounded_channel();
+        let (source, outcomes) = Source::new();
         let open = Open { batches: Mutex::default(), places: Semaphore::new(MOST_UNANSWERED) };
         let reader =
-            Reader { session: self, open: &open, receipts, lines: HashMap::new(), named: HashSet::new() };
+            Reader { session: self, open: &open, source, lines: HashMap::new(), named: HashSet::new() };
         tokio::select! {
             end = reader.run(inbound) => end,
             end = self.write(&open, outcomes, follower) => end,
@@ -180,14 +180,12 @@ impl Session {
             tokio::select! {
                 () = follower.changed() => {}
                 Some((id, outcome)) = outcomes.recv() => {
-                    let label = OutcomeLabel {
-                        outcome: match outcome {
-                            Outcome::Left => Answered::Acked,
-                            Outcome::Lost(_) => Answered::Nacked,
-                        },
-                    };
-                    self.shared.metrics.batches.get_or_create(&label).inc();
-                    for answer in open.settle(id, outcome) {
+                    let Settled { answers, acked, given_up } = open.settle(id, outcome);
+                    for (outcome, count) in [(Answered::Acked, acked), (Answered::Nacked, given_up)] {
+                        let label = OutcomeLabel { outcome };
+                        self.shared.metrics.batches.get_or_create(&label).inc_by(count as u64);
+                    }
+                    for answer in answers {
                         self.answer(answer).await?;
                     }
                 }
@@ -234,27 +232,30 @@ struct Batches {
 }
 
 impl Open {
-    /// Takes up batch `id` when there is a place for it.
-    async fn begin(&self, id: u64, of_all: &Arc<Semaphore>) -> Result<(), Status> {
+    /// Takes up a batch when there is a place for it; `false`: see [`Ledger::begin`].
+    async fn begin(&self, batch: &Batch, of_all: &Arc<Semaphore>) -> Result<bool, Status> {
         let closed = |error: AcquireError| Status::internal(error.to_string());
         let place = self.places.acquire().await.map_err(closed)?;
         let share = Arc::clone(of_all).acquire_owned().await.map_err(closed)?;
         let mut batches = self.batches();
-        batches.ledger.begin(id).map_err(Status::invalid_argument)?;
+        if !batches.ledger.begin(batch.id, batch.nacks_seen).map_err(Status::invalid_argument)? {
+            return Ok(false);
+        }
         place.forget();
         match &mut batches.share {
             Some(all) => all.merge(share),
             none => *none = Some(share),
         }
-        Ok(())
+        Ok(true)
     }
 
-    fn settle(&self, id: u64, outcome: Outcome) -> Vec<AggregatorMessage> {
+    fn settle(&self, id: u64, outcome: Outcome) -> Settled {
         let mut batches = self.batches();
-        let (answers, settled) = batches.ledger.settle(id, outcome);
-        self.places.add_permits(settled);
-        drop(batches.share.as_mut().and_then(|all| all.split(settled)));
-        answers
+        let settled = batches.ledger.settle(id, outcome);
+        let places = settled.acked + settled.given_up;
+        self.places.add_permits(places);
+        drop(batches.share.as_mut().and_then(|all| all.split(places)));
+        settled
     }
 
     fn batches(&self) -> MutexGuard<'_, Batches> {
@@ -267,7 +268,7 @@ impl Open {
 struct Reader<'a> {
     session: &'a Session,
     open: &'a Open,
-    receipts: UnboundedSender<(u64, Outcome)>,
+    source: Source,
     /// lines so far, by pod UID and container
     lines: HashMap<(String, String), i64>,
     /// pods that the peer may not speak of, and was told so
@@ -303,10 +304,12 @@ impl Reader<'_> {
 
     async fn take(&mut self, batch: Batch) -> Result<(), Status> {
         let shared = &self.session.shared;
-        let (id, bytes) = (batch.id, batch.payload.len() as u64);
+        let (id, nacks_seen, bytes) = (batch.id, batch.nacks_seen, batch.payload.len() as u64);
         let invalid = |why: batch::Invalid| Status::invalid_argument(format!("batch {id} {why}"));
         shared.metrics.payload_bytes.inc_by(bytes);
-        self.open.begin(id, &shared.unanswered).await?;
+        if !self.open.begin(&batch, &shared.unanswered).await? {
+            return self.session.send(Down::Credit(Credit { bytes })).await;
+        }
 
         // One batch at a time is decompressed and waits for room, so that those
         // who wait behind it hold nothing but what they received.
@@ -315,7 +318,7 @@ impl Reader<'_> {
         let room = shared.decoded.take(content.decoded_bytes).await;
         drop(turn);
 
-        let receipt = Receipt::new(id, self.receipts.clone());
+        let receipt = self.source.receipt(id, nacks_seen);
         for chunk in content.decode().map_err(invalid)? {
             self.pass_on(chunk, &receipt).await;
         }

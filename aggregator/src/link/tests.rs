@@ -105,6 +105,7 @@ async fn server(most: usize) -> Server {
 struct Stream {
     up: mpsc::Sender<AgentMessage>,
     down: Streaming<AggregatorMessage>,
+    nacks_seen: u64,
 }
 
 impl Server {
@@ -128,7 +129,7 @@ impl Server {
         }
         let mut client = AgentLinkClient::new(channel);
         let down = timeout(DEADLINE, client.attach(request)).await.unwrap()?.into_inner();
-        Ok(Stream { up, down })
+        Ok(Stream { up, down, nacks_seen: 0 })
     }
 
     /// An attached stream that has read Welcome and the first pods.
@@ -180,8 +181,8 @@ impl Stream {
         let content = BatchContent { logs: chunks }.encode_to_vec();
         let payload: Bytes = zstd::bulk::compress(&content, 1).unwrap().into();
         let (bytes, content_bytes) = (payload.len() as u64, content.len() as u64);
-        self.send(Up::Batch(Batch { id, compression: Compression::Zstd.into(), payload, content_bytes }))
-            .await;
+        let (compression, nacks_seen) = (Compression::Zstd.into(), self.nacks_seen);
+        self.send(Up::Batch(Batch { id, compression, payload, content_bytes, nacks_seen })).await;
         bytes
     }
 }
@@ -251,13 +252,22 @@ async fn logs_pass_with_their_owner_and_are_answered_in_order_when_they_left() {
     let (_, second) = server.logs().await;
     let (logs, third) = server.logs().await;
     assert_eq!((logs.log_entries[0].line_number, logs.stream_offset), (4, 4));
-    server.lanes.left(Lane::Logs, third);
-    server.lanes.again(Lane::Logs, second);
     server.lanes.left(Lane::Logs, first);
+    server.lanes.again(Lane::Logs, second);
+    server.lanes.again(Lane::Logs, third);
     assert!(matches!(stream.next().await.unwrap(), Down::Ack(ack) if ack.up_to_id == 1));
     let Down::Nack(nack) = stream.next().await.unwrap() else { panic!() };
-    assert_eq!((nack.id, nack.reason.as_str()), (2, "the stream to the cloud ended too soon after"));
-    assert!(matches!(stream.next().await.unwrap(), Down::Ack(ack) if ack.up_to_id == 3));
+    assert_eq!(nack.reason, "the stream to the cloud ended too soon after");
+
+    // What was under way is not taken; its credit comes back.
+    let bytes = stream.batch(4, vec![chunk("web-1", "u1", &["five"])]).await;
+    assert!(matches!(stream.next().await.unwrap(), Down::Credit(credit) if credit.bytes == bytes));
+    stream.nacks_seen = 1;
+    stream.batch(5, vec![chunk("web-1", "u1", &["three", "four", "five"])]).await;
+    let (logs, again) = server.logs().await;
+    assert_eq!(texts(&logs), ["three", "four", "five"]);
+    server.lanes.left(Lane::Logs, again);
+    while !matches!(stream.next().await.unwrap(), Down::Ack(ack) if ack.up_to_id == 5) {}
 }
 
 #[tokio::test]
@@ -374,9 +384,10 @@ async fn a_batch_that_breaks_the_protocol_ends_the_stream_with_the_reason() {
         compression: Compression::None.into(),
         payload: Bytes::copy_from_slice(content),
         content_bytes: content.len() as u64,
+        nacks_seen: 0,
     };
     let bomb = zstd::bulk::compress(&vec![0; 64 * 1024 * 1024], 1).unwrap();
-    let bomb = Batch { id: 1, compression: 1, payload: bomb.into(), content_bytes: 1000 };
+    let bomb = Batch { id: 1, compression: 1, payload: bomb.into(), content_bytes: 1000, nacks_seen: 0 };
     for (batch, code, words) in [
         (plain(0, b""), Code::InvalidArgument, "ids must increase"),
         (plain(1, b"nonsense"), Code::InvalidArgument, "can't be decoded"),

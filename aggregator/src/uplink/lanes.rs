@@ -301,6 +301,10 @@ impl Lanes {
     /// Adds logs if there is room for them, else gives them back.
     fn push_logs(&self, message: Message, receipt: Receipt) -> Option<(Message, Receipt)> {
         let mut queue = self.queue(Lane::Logs);
+        if receipt.is_stale() {
+            receipt.lost("something before it was lost");
+            return None;
+        }
         let now = (self.0.clock)();
         self.expire(&mut queue);
         if queue.has_room(message.bytes()) {

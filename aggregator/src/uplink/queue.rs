@@ -253,6 +253,10 @@ impl Queue {
         // What came before it and was not taken is damaged.
         let damaged = self.receipts.extract_if(..number, |_, _| true);
         damaged.for_each(|(_, receipt)| receipt.lost("it can't be read from the disk any more"));
+        if receipt.as_ref().is_some_and(Receipt::is_stale) {
+            self.disk.as_mut()?.remove(place);
+            return None;
+        }
         let message = Message::from_record(payload)?;
         self.taken.insert(number, Entry { enqueued: time, body: Body::Disk(place), receipt });
         Some((number, message))
@@ -261,6 +265,14 @@ impl Queue {
     fn take_due(&mut self, number: Number) -> Option<(Number, Message)> {
         let mut entry = self.due.remove(&number)?;
         self.due_bytes -= entry.bytes();
+        if entry.receipt.as_ref().is_some_and(Receipt::is_stale) {
+            // Its sender sends it again, after what was lost.
+            self.bytes -= entry.bytes();
+            if let (Body::Disk(place), Some(disk)) = (entry.body, &mut self.disk) {
+                disk.remove(place);
+            }
+            return None;
+        }
         let message = match &entry.body {
             Body::Memory(message) => message.clone(),
             Body::Disk(place) => Message::from_record(self.disk.as_mut()?.read(*place)?)?,
@@ -397,10 +409,9 @@ impl Queue {
 mod tests {
     use kestrel_proto::cloud::v1::PodLogs;
     use proptest::prelude::*;
-    use tokio::sync::mpsc::unbounded_channel;
 
     use super::*;
-    use crate::uplink::receipt::Outcome;
+    use crate::uplink::receipt::{Outcome, Source};
 
     /// A message of `bytes` bytes; two of them are its head.
     fn message(bytes: usize) -> Message {
@@ -430,10 +441,10 @@ mod tests {
 
     #[test]
     fn of_a_message_with_a_receipt_only_that_is_kept() {
-        let (to, mut outcomes) = unbounded_channel();
+        let (source, mut outcomes) = Source::new();
         let mut queue = Queue::new(10, None);
         for id in 0..2 {
-            queue.push_with(message(5), Receipt::new(id, to.clone()), at(0));
+            queue.push_with(message(5), source.receipt(id, 0), at(0));
         }
         assert!(!queue.has_room(1));
         let taken = [queue.take().unwrap().0, queue.take().unwrap().0];

@@ -1,8 +1,11 @@
 //! What became of logs, for the agent that still holds their file.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+    atomic::{AtomicU64, Ordering},
+};
 
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// What became of logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +15,38 @@ pub enum Outcome {
     /// At least one has not and never will: read the file again. The reason is
     /// for people.
     Lost(&'static str),
+}
+
+/// Who sends loads of logs in an order that must be kept. When one is lost, all
+/// that were sent after it are stale, until the source has begun again.
+/// Clones are the same source.
+#[derive(Clone, Debug)]
+pub struct Source(Arc<Sender>);
+
+#[derive(Debug)]
+struct Sender {
+    /// How often the source had to begin again.
+    generation: AtomicU64,
+    outcomes: UnboundedSender<(u64, Outcome)>,
+}
+
+impl Source {
+    /// A source, and the end where it hears what became of its loads, by their ids.
+    pub fn new() -> (Self, UnboundedReceiver<(u64, Outcome)>) {
+        let (outcomes, heard) = unbounded_channel();
+        (Self(Arc::new(Sender { generation: AtomicU64::new(0), outcomes })), heard)
+    }
+
+    /// How often it had to begin again.
+    pub fn generation(&self) -> u64 {
+        self.0.generation.load(Ordering::Acquire)
+    }
+
+    /// The receipt of load `id`, sent after the source began again for the
+    /// `generation`th time.
+    pub fn receipt(&self, id: u64, generation: u64) -> Receipt {
+        Receipt::of(Waiter::Source(id), self.clone(), generation)
+    }
 }
 
 /// Goes with every message of a load of logs; clones share one outcome, which
@@ -30,13 +65,15 @@ struct Load {
     waiting: Mutex<Vec<Waiter>>,
     lost: OnceLock<&'static str>,
     outcome: Arc<OnceLock<Outcome>>,
+    source: Source,
+    generation: u64,
 }
 
 /// Who has to know.
 #[derive(Debug)]
 enum Waiter {
-    /// An agent, of one of its batches.
-    Batch(u64, UnboundedSender<(u64, Outcome)>),
+    /// The source, by this id.
+    Source(u64),
     /// A larger load.
     Load(Receipt),
 }
@@ -49,20 +86,21 @@ pub struct Fate {
 }
 
 impl Receipt {
-    /// The receipt of an agent's batch `id`; its outcome is sent to `to`.
-    pub fn new(id: u64, to: UnboundedSender<(u64, Outcome)>) -> Self {
-        Self::of(Waiter::Batch(id, to))
-    }
-
     /// The receipt of a part of what this one stands for.
     pub fn part(&self) -> Self {
-        Self::of(Waiter::Load(self.clone()))
+        Self::of(Waiter::Load(self.clone()), self.load.source.clone(), self.load.generation)
     }
 
-    fn of(waiter: Waiter) -> Self {
+    fn of(waiter: Waiter, source: Source, generation: u64) -> Self {
         let waiting = Mutex::new(vec![waiter]);
-        let load = Load { waiting, lost: OnceLock::new(), outcome: Arc::default() };
+        let load = Load { waiting, lost: OnceLock::new(), outcome: Arc::default(), source, generation };
         Self { load: Arc::new(load), settled: false }
+    }
+
+    /// Something that the source sent before, or this, was lost: it is all sent
+    /// again, and to send this now would break the order.
+    pub fn is_stale(&self) -> bool {
+        self.load.generation < self.load.source.generation()
     }
 
     /// Where to ask what became of it.
@@ -79,7 +117,7 @@ impl Receipt {
 
     /// The message of this clone will not arrive.
     pub fn lost(self, why: &'static str) {
-        let _first_reason_counts = self.load.lost.set(why);
+        self.load.lose(why);
     }
 }
 
@@ -108,8 +146,18 @@ impl Fate {
 
 impl Load {
     /// The list is whole after every push, so a panic elsewhere has not harmed it.
-    fn waiting(&self) -> std::sync::MutexGuard<'_, Vec<Waiter>> {
+    fn waiting(&self) -> MutexGuard<'_, Vec<Waiter>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lose(&self, why: &'static str) {
+        let _first_reason_counts = self.lost.set(why);
+        let _once_for_all_of_a_generation = self.source.0.generation.compare_exchange(
+            self.generation,
+            self.generation + 1,
+            Ordering::AcqRel,
+            Ordering::Acquire,
+        );
     }
 }
 
@@ -122,7 +170,7 @@ impl Clone for Receipt {
 impl Drop for Receipt {
     fn drop(&mut self) {
         if !self.settled {
-            let _first_reason_counts = self.load.lost.set("dropped on its way");
+            self.load.lose("dropped on its way");
         }
     }
 }
@@ -134,9 +182,9 @@ impl Drop for Load {
         let waiting = std::mem::take(&mut *self.waiting());
         for waiter in waiting {
             match (waiter, outcome) {
-                (Waiter::Batch(id, to), outcome) => {
+                (Waiter::Source(id), outcome) => {
                     // The agent may be gone, then nobody waits for this.
-                    let _nobody_waits = to.send((id, outcome));
+                    let _nobody_waits = self.source.0.outcomes.send((id, outcome));
                 }
                 (Waiter::Load(receipt), Outcome::Left) => receipt.left(),
                 (Waiter::Load(receipt), Outcome::Lost(why)) => receipt.lost(why),
@@ -147,13 +195,11 @@ impl Drop for Load {
 
 #[cfg(test)]
 mod tests {
-    use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-
     use super::*;
 
     fn receipt() -> (Receipt, UnboundedReceiver<(u64, Outcome)>) {
-        let (to, outcomes) = unbounded_channel();
-        (Receipt::new(7, to), outcomes)
+        let (source, outcomes) = Source::new();
+        (source.receipt(7, 0), outcomes)
     }
 
     #[test]
@@ -218,5 +264,23 @@ mod tests {
         }
         let (late, _lates) = receipt();
         assert!(!fate.share(&late) && fate.is_lost());
+    }
+
+    #[test]
+    fn after_a_loss_all_is_stale_until_the_source_has_begun_again() {
+        let (source, mut outcomes) = Source::new();
+        let (first, second) = (source.receipt(1, 0), source.receipt(2, 0));
+        let part = second.part();
+        let held = first.clone();
+        first.lost("gone");
+        assert!(outcomes.try_recv().is_err() && held.is_stale(), "known before the whole load is settled");
+        assert!(second.is_stale() && part.is_stale() && source.receipt(3, 0).is_stale());
+        assert_eq!(source.generation(), 1);
+        drop((held, part, second));
+        assert_eq!(source.generation(), 1, "one loss, whatever follows from it");
+        let again = source.receipt(4, 1);
+        assert!(!again.is_stale());
+        again.left();
+        assert_eq!(source.generation(), 1);
     }
 }

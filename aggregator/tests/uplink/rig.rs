@@ -10,7 +10,7 @@ use kestrel_aggregator::{
         credentials::{Bootstrap, Credentials, TokenSource},
         lanes::{Lanes, Over},
         metrics::{Metrics, StreamLabel},
-        receipt::{Outcome, Receipt},
+        receipt::{Outcome, Source},
         report::Report,
     },
 };
@@ -22,7 +22,7 @@ use tempfile::TempDir;
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
-    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    sync::mpsc::{UnboundedReceiver, unbounded_channel},
     task::JoinHandle,
     time::{Instant, sleep},
 };
@@ -40,7 +40,7 @@ pub(crate) struct Rig {
     pub(crate) metrics: Metrics,
     pub(crate) report: Report,
     pub(crate) requests: UnboundedReceiver<(Over, Request)>,
-    settled: UnboundedSender<(u64, Outcome)>,
+    settled: Source,
     outcomes: UnboundedReceiver<(u64, Outcome)>,
     drain: CancellationToken,
     task: JoinHandle<()>,
@@ -111,7 +111,7 @@ impl Rig {
             let drain = drain.clone();
             async move { uplink.run(&drain).await }
         });
-        let (settled, outcomes) = unbounded_channel();
+        let (settled, outcomes) = Source::new();
         Self { folder, lanes, metrics, report, requests, settled, outcomes, drain, task }
     }
 
@@ -141,7 +141,7 @@ impl Rig {
             log_entries,
             ..Default::default()
         };
-        self.lanes.logs().send(logs, Receipt::new(id, self.settled.clone())).await;
+        self.lanes.logs().send(logs, self.settled.receipt(id, self.settled.generation())).await;
     }
 
     /// The next outcome of a batch.

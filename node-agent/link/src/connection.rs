@@ -155,7 +155,7 @@ impl Link {
             let event = match incoming.message().await {
                 Ok(Some(message)) => match message.message {
                     Some(Message::Ack(ack)) => Event::Ack(ack.up_to_id),
-                    Some(Message::Nack(nack)) => Event::Nack { id: nack.id, reason: nack.reason },
+                    Some(Message::Nack(nack)) => Event::Nack(nack.reason),
                     Some(Message::Credit(credit)) => Event::Credit(credit.bytes),
                     Some(Message::PodUpdate(update)) => Event::Pods(update),
                     // A second Welcome changes nothing; what a newer aggregator

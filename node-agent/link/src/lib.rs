@@ -29,13 +29,9 @@ pub enum Event {
     },
     /// Batches up to and including this id need not be kept any longer.
     Ack(u64),
-    /// A batch did not reach the cloud.
-    Nack {
-        /// Its id.
-        id: u64,
-        /// Why, for people.
-        reason: String,
-    },
+    /// Something did not reach the cloud: what has no answer must be read again.
+    /// The string says why, for people.
+    Nack(String),
     /// The aggregator let go of this many payload bytes.
     Credit(u64),
     /// Pods came, changed or went.

@@ -25,6 +25,7 @@ pub struct Session {
     credit: u64,
     under_way: u64,
     max_batch_bytes: u64,
+    nacks: u64,
 }
 
 /// A Welcome that breaks the protocol.
@@ -60,7 +61,7 @@ impl Session {
         if max_batch_bytes < LEAST_BATCH_BYTES || credit_bytes < max_batch_bytes {
             return Err(Unwelcome::Limits { max_batch_bytes, credit_bytes });
         }
-        Ok(Self { messages, next_id: 1, credit: credit_bytes, under_way: 0, max_batch_bytes })
+        Ok(Self { messages, next_id: 1, credit: credit_bytes, under_way: 0, max_batch_bytes, nacks: 0 })
     }
 
     /// The id that the next batch will have.
@@ -86,6 +87,7 @@ impl Session {
             compression: Compression::Zstd.into(),
             payload: payload.clone(),
             content_bytes: content_bytes as u64,
+            nacks_seen: self.nacks,
         };
         if self.messages.try_send(AgentMessage { message: Some(Message::Batch(batch)) }).is_err() {
             return false;
@@ -99,6 +101,11 @@ impl Session {
     /// Sends the node's conditions; false if the link does not take them now.
     pub fn report(&self, report: HostReport) -> bool {
         self.messages.try_send(AgentMessage { message: Some(Message::HostReport(report)) }).is_ok()
+    }
+
+    /// The aggregator takes nothing that was filled before now and has no answer.
+    pub fn begin_again(&mut self) {
+        self.nacks += 1;
     }
 
     /// The aggregator let go of `bytes`.

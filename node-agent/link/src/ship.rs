@@ -45,8 +45,8 @@ pub struct Shipped {
     pub content_bytes: u64,
     /// Their bytes after compression.
     pub payload_bytes: u64,
-    /// Batches that the aggregator gave back.
-    pub refused: u64,
+    /// Times the aggregator had us read again what was under way.
+    pub refusals: u64,
 }
 
 /// What happened on the link besides batches and their answers.
@@ -115,10 +115,13 @@ impl Shipper {
                 return Some(Notice::Connected);
             }
             Event::Ack(up_to) => self.engine.ack(up_to),
-            Event::Nack { id, reason } => {
-                tracing::debug!("batch {id} is read again: {reason}");
-                self.shipped.refused += 1;
-                self.engine.nack(id);
+            Event::Nack(reason) => {
+                tracing::debug!("what was not acknowledged is read again: {reason}");
+                self.shipped.refusals += 1;
+                if let Some(session) = &mut self.session {
+                    session.begin_again();
+                }
+                self.read_again();
             }
             Event::Credit(bytes) => {
                 if let Some(session) = &mut self.session {
@@ -128,14 +131,19 @@ impl Shipper {
             Event::Pods(update) => return Some(Notice::Pods(update)),
             Event::Disconnected { reason, retry_in } => {
                 self.session = None;
-                self.held = None;
-                self.opened = None;
-                self.builder.clear();
-                self.engine.rewind();
+                self.read_again();
                 return Some(Notice::Disconnected { reason, retry_in });
             }
         }
         None
+    }
+
+    /// Forgets what was read and has no answer.
+    fn read_again(&mut self) {
+        self.held = None;
+        self.opened = None;
+        self.builder.clear();
+        self.engine.rewind();
     }
 
     /// Does all that can be done now without waiting, and says after which

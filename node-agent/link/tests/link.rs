@@ -151,9 +151,10 @@ async fn refused_and_lost_batches_are_read_again() {
         let mut stream = aggregator.accept(CREDIT).await;
         let (first, content) = stream.batch().await;
         assert_eq!(messages(&content), ["one"]);
-        stream.nack(first.id).await;
+        assert_eq!(first.nacks_seen, 0);
+        stream.nack().await;
         let (second, content) = stream.batch().await;
-        assert_eq!((second.id, messages(&content)), (2, vec!["one".to_owned()]));
+        assert_eq!((second.id, second.nacks_seen, messages(&content)), (2, 1, vec!["one".to_owned()]));
         stream.fail(Status::internal("gone")).await;
         let mut stream = aggregator.accept(CREDIT).await;
         let (first, content) = stream.batch().await;
@@ -165,7 +166,7 @@ async fn refused_and_lost_batches_are_read_again() {
         far,
         ship(&mut client, &mut shipper, |s| s.shipped().batches == 3 && s.engine.in_flight() == 0)
     );
-    assert_eq!(shipper.shipped().refused, 1);
+    assert_eq!(shipper.shipped().refusals, 1);
 }
 
 #[tokio::test]

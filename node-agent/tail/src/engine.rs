@@ -265,19 +265,10 @@ impl Engine {
         self.settle(|file| file.ledger.ack(up_to));
     }
 
-    /// A batch did not arrive: what was in it is read again.
-    pub fn nack(&mut self, batch: u64) {
-        self.settle(|file| file.reread(|ledger| ledger.nack(batch)));
-    }
-
-    /// The connection is gone: what is not delivered is read again.
+    /// The connection is gone, or something did not arrive: what is not
+    /// acknowledged is read again.
     pub fn rewind(&mut self) {
-        self.settle(|file| {
-            file.reread(|ledger| {
-                ledger.rewind();
-                true
-            });
-        });
+        self.settle(Tracked::rewind);
     }
 
     /// From now on no end of a record is waited for.

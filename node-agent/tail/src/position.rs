@@ -19,7 +19,6 @@ pub struct Ledger {
 #[derive(Clone, Copy, Debug)]
 struct Range {
     batch: u64,
-    start: u64,
     end: u64,
 }
 
@@ -48,7 +47,7 @@ impl Ledger {
     pub fn claim(&mut self, batch: u64, end: u64) {
         match self.in_flight.back_mut() {
             Some(last) if last.batch == batch => last.end = end,
-            _ => self.in_flight.push_back(Range { batch, start: self.read, end }),
+            _ => self.in_flight.push_back(Range { batch, end }),
         }
         self.read = end;
     }
@@ -70,17 +69,7 @@ impl Ledger {
         }
     }
 
-    /// `batch` did not arrive: its bytes and, to keep the order, all later ones
-    /// are read again. Later answers for those find nothing. True if the file
-    /// had bytes in it.
-    pub fn nack(&mut self, batch: u64) -> bool {
-        let Some(at) = self.in_flight.iter().position(|range| range.batch == batch) else { return false };
-        self.read = self.in_flight[at].start;
-        self.in_flight.truncate(at);
-        true
-    }
-
-    /// The connection is gone and with it every answer.
+    /// What was not acknowledged is read again; later answers for it find nothing.
     pub fn rewind(&mut self) {
         self.in_flight.clear();
         self.read = self.acked;
@@ -99,7 +88,7 @@ mod tests {
         Skip(u64),
         NewBatch,
         Ack,
-        Nack(u8),
+        Nack,
         Reconnect,
     }
 
@@ -109,7 +98,7 @@ mod tests {
             2 => (1_u64..50).prop_map(Step::Skip),
             4 => Just(Step::NewBatch),
             2 => Just(Step::Ack),
-            1 => any::<u8>().prop_map(Step::Nack),
+            1 => Just(Step::Nack),
             1 => Just(Step::Reconnect),
         ]
     }
@@ -158,12 +147,12 @@ mod tests {
                             ledger.ack(up_to as u64 - 1);
                         }
                     }
-                    Step::Nack(which) => {
-                        let sent = batches.len() - 1;
-                        if sent > 0 && batches[which as usize % sent].0 == Fate::Open {
-                            batches[which as usize % sent].0 = Fate::Refused;
-                            ledger.nack((which as usize % sent) as u64);
+                    Step::Nack => {
+                        ledger.rewind();
+                        for (fate, _) in batches.iter_mut().filter(|(fate, _)| *fate == Fate::Open) {
+                            *fate = Fate::Refused;
                         }
+                        batches.push((Fate::Open, vec![]));
                     }
                     Step::Reconnect => {
                         ledger.rewind();
@@ -184,19 +173,18 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_batch_takes_later_ranges_of_the_file_with_it() {
+    fn what_is_read_again_is_done_only_with_its_new_batch() {
         let mut ledger = Ledger::default();
         ledger.claim(1, 10);
         ledger.claim(2, 20);
         ledger.skip(25);
+        ledger.ack(1);
+        ledger.rewind();
+        assert_eq!((ledger.read(), ledger.in_flight()), (10, 0));
         ledger.claim(3, 30);
-        assert!(ledger.nack(2));
-        assert_eq!((ledger.read(), ledger.in_flight()), (10, 1));
+        ledger.ack(2);
+        assert_eq!(ledger.acked(), 10, "an answer to what was given up");
         ledger.ack(3);
-        assert_eq!(ledger.acked(), 10);
-        assert!(!ledger.nack(3));
-        ledger.claim(4, 30);
-        ledger.ack(4);
         assert_eq!(ledger.acked(), 30);
     }
 }

@@ -210,8 +210,8 @@ fn a_packed_file_takes_over_what_is_in_flight_in_the_plain_one() {
     bench.append(LIVE, &cri(10..20));
     bench.pack(ROTATED);
     bench.read();
-    bench.engine.nack(1);
-    assert_eq!(bench.read(), numbered(0..10));
+    bench.engine.rewind();
+    assert_eq!(bench.read(), numbered(0..20));
     assert_eq!(bench.engine.files(), 2);
     bench.ack_and_save();
     assert_eq!(bench.engine.in_flight(), 0);
@@ -516,7 +516,6 @@ enum Event {
     Pack,
     Read,
     Ack,
-    Nack(u64),
     Reconnect,
     Restart,
 }
@@ -528,7 +527,6 @@ fn event() -> impl Strategy<Value = Event> {
         2 => Just(Event::Pack),
         6 => Just(Event::Read),
         3 => Just(Event::Ack),
-        1 => (0_u64..8).prop_map(Event::Nack),
         1 => Just(Event::Reconnect),
         1 => Just(Event::Restart),
     ]
@@ -569,10 +567,6 @@ proptest! {
                     bench.read();
                 }
                 Event::Ack => bench.ack_and_save(),
-                Event::Nack(back) => {
-                    bench.engine.nack(bench.batch.saturating_sub(back));
-                    repeats = true;
-                }
                 Event::Reconnect => {
                     bench.engine.rewind();
                     repeats = true;

@@ -6,13 +6,12 @@ use kestrel_proto::cloud::v1::{
     stream_events_request, stream_flows_request,
 };
 use tempfile::TempDir;
-use tokio::sync::mpsc::unbounded_channel;
 
 use super::*;
 use crate::uplink::{
     message::Answer,
     metrics::{DropLabel, DropReason},
-    receipt::Outcome,
+    receipt::{Outcome, Source},
 };
 
 fn signal(bytes: usize) -> stream_events_request::Request {
@@ -101,11 +100,11 @@ fn the_newest_measurement_replaces_and_flows_are_due_again() {
 #[tokio::test]
 async fn logs_wait_for_room_and_get_it_when_earlier_ones_go() {
     let lanes = leading();
-    let (to, mut outcomes) = unbounded_channel();
+    let (source, mut outcomes) = Source::new();
     let all = Lane::Logs.budget();
-    lanes.logs().send(logs(all - 100), Receipt::new(1, to.clone())).await;
+    lanes.logs().send(logs(all - 100), source.receipt(1, 0)).await;
     let lane = lanes.logs();
-    let mut second = std::pin::pin!(lane.send(logs(200), Receipt::new(2, to)));
+    let mut second = std::pin::pin!(lane.send(logs(200), source.receipt(2, 0)));
     assert!((&mut second).now_or_never().is_none());
     let (number, _) = lanes.take(Lane::Logs).unwrap();
     lanes.left(Lane::Logs, number);
@@ -172,10 +171,12 @@ async fn logs_and_flows_wait_on_disk_when_memory_is_full_and_come_in_their_order
     let folder = tempfile::tempdir().unwrap();
     let spool = spool(&folder, 1 << 30);
     let lanes = Lanes::with_spool(Metrics::default(), &spool);
-    let (to, mut outcomes) = unbounded_channel();
+    let mut heard = Vec::new();
     const MIB: usize = 1 << 20;
     for id in 0..20 {
-        lanes.logs().send(logs(MIB), Receipt::new(id, to.clone())).await;
+        let (source, outcomes) = Source::new();
+        heard.push(outcomes);
+        lanes.logs().send(logs(MIB), source.receipt(id, 0)).await;
         lanes.flows().send(flow(MIB + id as usize));
     }
     for lane in [Lane::Logs, Lane::Flows] {
@@ -188,7 +189,7 @@ async fn logs_and_flows_wait_on_disk_when_memory_is_full_and_come_in_their_order
     taken.iter().for_each(|(number, _)| lanes.again(Lane::Logs, *number));
     let again = leave(&lanes, Lane::Logs).len();
     assert!((1..20).contains(&again));
-    let outcomes: Vec<_> = std::iter::from_fn(|| outcomes.try_recv().ok()).collect();
+    let outcomes: Vec<_> = heard.iter_mut().filter_map(|heard| heard.try_recv().ok()).collect();
     let lost = outcomes.iter().filter(|(_, outcome)| *outcome != Outcome::Left).count();
     assert_eq!((outcomes.len(), lost), (20, 20 - again));
     let flows = leave(&lanes, Lane::Flows);
@@ -196,13 +197,36 @@ async fn logs_and_flows_wait_on_disk_when_memory_is_full_and_come_in_their_order
 }
 
 #[tokio::test]
+async fn a_loss_takes_back_what_its_source_sent_after_it_also_from_the_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = spool(&folder, 1 << 30);
+    let lanes = Lanes::with_spool(Metrics::default(), &spool);
+    let (source, mut outcomes) = Source::new();
+    for id in 0..20 {
+        lanes.logs().send(logs(1 << 20), source.receipt(id, 0)).await;
+    }
+    let first = [lanes.take(Lane::Logs).unwrap().0, lanes.take(Lane::Logs).unwrap().0];
+    lanes.left(Lane::Logs, first[0]);
+    lanes.again(Lane::Logs, first[1]);
+    assert!(lanes.take(Lane::Logs).is_none());
+    lanes.logs().send(logs(1), source.receipt(20, 0)).await;
+    assert!(lanes.take(Lane::Logs).is_none(), "sent before the source knew");
+    let lost =
+        std::iter::from_fn(|| outcomes.try_recv().ok()).filter(|(_, outcome)| *outcome != Outcome::Left);
+    assert_eq!(lost.count(), 20);
+    assert!(std::fs::read_dir(spool.folder.join("logs")).unwrap().next().is_none(), "space is given back");
+    lanes.logs().send(logs(1), source.receipt(21, source.generation())).await;
+    assert!(lanes.take(Lane::Logs).is_some());
+}
+
+#[tokio::test]
 async fn after_a_restart_flows_are_there_and_logs_are_where_they_always_were() {
     let folder = tempfile::tempdir().unwrap();
     let spool = spool(&folder, 1 << 30);
     let lanes = Lanes::with_spool(Metrics::default(), &spool);
-    let (to, _outcomes) = unbounded_channel();
+    let (source, _outcomes) = Source::new();
     for id in 0..10 {
-        lanes.logs().send(logs(1 << 20), Receipt::new(id, to.clone())).await;
+        lanes.logs().send(logs(1 << 20), source.receipt(id, 0)).await;
         lanes.flows().send(flow(1 << 20));
     }
     drop(lanes);
@@ -216,7 +240,7 @@ async fn a_full_disk_costs_flows_before_logs_and_logs_before_signals() {
     let folder = tempfile::tempdir().unwrap();
     let lanes = Lanes::with_spool(Metrics::default(), &spool(&folder, 4 << 20));
     lanes.lead();
-    let (to, mut outcomes) = unbounded_channel();
+    let (source, mut outcomes) = Source::new();
     const KIB_500: usize = 500 << 10;
     for _ in 0..30 {
         lanes.flows().send(flow(KIB_500));
@@ -228,7 +252,7 @@ async fn a_full_disk_costs_flows_before_logs_and_logs_before_signals() {
     };
     assert_eq!(flows + dropped_flows(), 30);
     let mut sent = 0;
-    while lanes.logs().send(logs(KIB_500), Receipt::new(sent, to.clone())).now_or_never().is_some() {
+    while lanes.logs().send(logs(KIB_500), source.receipt(sent, 0)).now_or_never().is_some() {
         sent += 1;
     }
     assert!(outcomes.try_recv().is_ok_and(|(id, _)| id == sent), "the one that was given up");

@@ -143,8 +143,8 @@ impl Stream {
         self.send(Message::Ack(Ack { up_to_id })).await;
     }
 
-    pub async fn nack(&self, id: u64) {
-        self.send(Message::Nack(Nack { id, reason: "the test says so".into() })).await;
+    pub async fn nack(&self) {
+        self.send(Message::Nack(Nack { reason: "the test says so".into() })).await;
     }
 
     pub async fn credit(&self, bytes: u64) {

@@ -200,12 +200,11 @@ impl Tracked {
         now.saturating_duration_since(self.changed)
     }
 
-    /// Moves the ledger back; `back` says whether it did.
-    pub(super) fn reread(&mut self, back: impl FnOnce(&mut Ledger) -> bool) {
-        if back(&mut self.ledger) {
-            self.left_out = 0;
-            self.following = 0;
-            self.unfinished = None;
-        }
+    /// Goes back to what was acknowledged.
+    pub(super) fn rewind(&mut self) {
+        self.ledger.rewind();
+        self.left_out = 0;
+        self.following = 0;
+        self.unfinished = None;
     }
 }
