@@ -4,5 +4,8 @@
 
 mod credentials;
 mod process;
+mod proxy;
+mod renewal;
 mod rig;
+mod secret;
 mod streams;

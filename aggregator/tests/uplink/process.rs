@@ -65,6 +65,8 @@ fn installed(folder: &Path, cloud: &Cloud, api_server: SocketAddr) -> Command {
     let mut program = program();
     program
         .env("KUBECONFIG", kubeconfig)
+        // The way to neither the API server nor this machine's cloud.
+        .env("HTTPS_PROXY", "http://proxy.invalid:3128")
         .env("SERVER_HOST", "localhost")
         .env("SERVER_PORT", cloud.address().port().to_string())
         .env("CLIENT_CERT_FILE", folder.join("client.crt"))
