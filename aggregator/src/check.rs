@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use crate::{
     config::Config,
-    uplink::{self, trial},
+    uplink::{self, credentials::RuntimeSecret, trial},
 };
 use rights::{ON_REQUEST, RIGHTS, Right};
 
@@ -43,7 +43,7 @@ pub async fn run(source: &dyn Source, out: &mut dyn io::Write) -> io::Result<boo
         }
         out.flush()
     };
-    let config = match Config::read(source) {
+    let mut config = match Config::read(source) {
         Ok(config) => config,
         Err(mistakes) => {
             let finding = |mistake| Finding { subject: "settings", result: Err(mistake) };
@@ -51,9 +51,15 @@ pub async fn run(source: &dyn Source, out: &mut dyn io::Write) -> io::Result<boo
             return Ok(false);
         }
     };
+    let client = client().await;
+    if let Ok(client) = &client {
+        // What was renewed counts too.
+        let secret = RuntimeSecret::new(client.clone(), &config.namespace, None);
+        config.uplink.credentials = config.uplink.credentials.kept_in(secret);
+    }
     say(cloud(&config.uplink).await)?;
-    match client().await {
-        Err(problem) => say(vec![Finding { subject: "Kubernetes", result: Err(format!("{problem:#}")) }])?,
+    match client {
+        Err(problem) => say(vec![Finding { subject: "Kubernetes", result: Err(problem.to_string()) }])?,
         Ok(client) => {
             let result = version(&client).await;
             let reachable = result.is_ok();

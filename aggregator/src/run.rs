@@ -15,12 +15,14 @@ use crate::{
     config::Config,
     executor::Executor,
     inventory::{self, Mirror, Pods},
-    leader::Election,
+    leader::{Election, standing::Standing},
     link,
     own_logs::{Identity, OwnLogs},
     owner::owner,
     signals::Nodes,
-    uplink::{self, Uplink, credentials::RuntimeSecret, lanes::Lanes},
+    stats,
+    status::Status,
+    uplink::{Uplink, credentials::RuntimeSecret, drops, lanes::Lanes, metrics::Metrics},
 };
 
 /// Builds everything and starts it. What the process says of itself comes from `own_logs`.
@@ -36,45 +38,54 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
     cluster.proxy_url = None;
     let client = Client::try_from(cluster).context("the Kubernetes API server's address can't be used")?;
 
-    let mut registry = Registry::default();
-    let (uplink_metrics, link_metrics) =
-        (uplink::metrics::Metrics::default(), link::metrics::Metrics::default());
-    uplink_metrics.register(registry.sub_registry_with_prefix("kestrel_uplink"));
-    link_metrics.register(registry.sub_registry_with_prefix("kestrel_link"));
-
     let mut daemon = Daemon::new();
     let drain = daemon.drain();
+    let (metrics, link_metrics) = (Metrics::default(), link::metrics::Metrics::default());
+    let mirror = Mirror::new(uplink.keepalive.hold());
+    let secret = RuntimeSecret::new(client.clone(), &namespace, owner());
+    uplink.credentials = uplink.credentials.kept_in(secret);
+    let credentials = uplink.credentials.clone();
+    let lanes = spool
+        .as_ref()
+        .map_or_else(|| Lanes::new(metrics.clone()), |spool| Lanes::with_spool(metrics.clone(), spool));
+    let (pods, nodes) = (Pods::new(logs_policy), Nodes::new(lanes.signals()));
+    let executor = Executor::new(client.clone(), credentials.clone(), lanes.clone(), drain.clone());
+    let uplink = Uplink::new(uplink, lanes.clone(), mirror.clone(), executor.requests(), metrics.clone());
+    let election = election.map(|election| {
+        Election::new(client.clone(), &namespace, election, Arc::new(lanes.clone()), owner())
+    });
+
+    let identity = Identity {
+        pod: link.pod_name.clone().unwrap_or_default(),
+        namespace: link.namespace.clone(),
+        node: link.node_name.clone().unwrap_or_default(),
+    };
+    let status = Status {
+        pod: identity.pod.clone(),
+        standing: election.as_ref().map_or_else(Standing::alone, Election::standing),
+        view: uplink.view(),
+        credentials,
+        lanes: lanes.clone(),
+        metrics: metrics.clone(),
+        spool: spool.map(|spool| spool.bytes),
+        mirror: mirror.clone(),
+    };
+
+    let mut registry = Registry::default();
+    link_metrics.register(registry.sub_registry_with_prefix("kestrel_link"));
+    let of_the_uplink = registry.sub_registry_with_prefix("kestrel_uplink");
+    metrics.register(of_the_uplink);
+    of_the_uplink.register_collector(Box::new(status.clone()));
     // Not the cloud: an installation must come to its end while the cloud is
     // away, and a roll-out must not stop for it. Not the lead either: a standby
     // is as ready as it will be.
     let readiness = Readiness::default();
     let listed = readiness.require("the first list of the cluster's pods");
+    let lines = status.clone();
     let admin = AdminPort::bind(health_port, readiness, registry, drain.clone()).await?;
+    daemon.spawn("admin port", admin.with_text("/status", move || lines.text()).serve());
 
-    let mirror = Mirror::new(uplink.keepalive.hold());
-    let secret = RuntimeSecret::new(client.clone(), &namespace, owner());
-    uplink.credentials = uplink.credentials.kept_in(secret);
-    let lanes = spool.map_or_else(
-        || Lanes::new(uplink_metrics.clone()),
-        |spool| Lanes::with_spool(uplink_metrics.clone(), &spool),
-    );
-    let (pods, nodes) = (Pods::new(logs_policy), Nodes::new(lanes.signals()));
-    let executor = Executor::new(client.clone(), uplink.credentials.clone(), lanes.clone(), drain.clone());
-    let uplink = Uplink::new(uplink, lanes.clone(), mirror.clone(), executor.requests(), uplink_metrics);
-    let election = election.map(|election| {
-        Election::new(client.clone(), &namespace, election, Arc::new(lanes.clone()), owner())
-    });
-
-    daemon.spawn("admin port", admin.serve());
-    daemon.spawn("own logs", {
-        let identity = Identity {
-            pod: link.pod_name.clone().unwrap_or_default(),
-            namespace: link.namespace.clone(),
-            node: link.node_name.clone().unwrap_or_default(),
-        };
-        let lane = lanes.own_logs();
-        own_logs.pass_on(identity, move |logs| lane.send(logs), drain.clone())
-    });
+    tell_of_itself(&mut daemon, (own_logs, identity), status);
     daemon.spawn(
         "inventory",
         inventory::watch(client.clone(), mirror, pods.clone(), nodes.clone(), drain.clone()),
@@ -103,6 +114,17 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
         async move { lead(election, uplink, serve_link, drain, answered).await }
     });
     Ok(daemon)
+}
+
+/// What the process tells the cloud of itself: its warnings, among them what was
+/// dropped, and its measurements.
+fn tell_of_itself(daemon: &mut Daemon, (own_logs, identity): (OwnLogs, Identity), status: Status) {
+    let drain = daemon.drain();
+    let (lane, metrics) = (status.lanes.own_logs(), status.metrics.clone());
+    daemon.spawn("own logs", own_logs.pass_on(identity, move |logs| lane.send(logs), drain.clone()));
+    daemon.spawn("drops", drops::tell(metrics, drain.clone()));
+    let lane = status.lanes.stats();
+    daemon.spawn("stats", stats::tell(move || status.known(), move |stats| lane.send(stats), drain));
 }
 
 /// Waits for the lead, then does what only a leader may: talk to the cloud and

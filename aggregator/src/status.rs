@@ -1,6 +1,100 @@
-//! `kestrel-aggregator status`: what the process is doing, in ten lines for a
-//! person. The daemon makes them at its admin port; the command asks there.
+//! What the process is doing: in ten lines for a person (`kestrel-aggregator
+//! status`; the daemon makes them at its admin port, where the command asks), for
+//! `/metrics`, and for the cloud.
 
 mod ask;
+mod gauges;
+mod text;
+
+use std::fmt;
+
+use jiff::Timestamp;
+
+use crate::{
+    inventory::Mirror,
+    leader::standing::{Role, Standing},
+    stats::Known,
+    uplink::{
+        View,
+        credentials::{Credentials, Ends},
+        lanes::{Depth, Lane, Lanes},
+        metrics::{DropReason, Metrics},
+        state::State,
+    },
+};
 
 pub use ask::ask;
+
+/// Where all of it is known; clones know the same.
+#[derive(Clone)]
+pub struct Status {
+    /// The pod's name.
+    pub pod: String,
+    /// Its role.
+    pub standing: Standing,
+    /// The connection.
+    pub view: View,
+    /// Token and certificate.
+    pub credentials: Credentials,
+    /// What waits.
+    pub lanes: Lanes,
+    /// What was dropped, and what lies on disk.
+    pub metrics: Metrics,
+    /// Bytes that may lie on disk; `None`: nothing is written there.
+    pub spool: Option<u64>,
+    /// The watches.
+    pub mirror: Mirror,
+}
+
+impl fmt::Debug for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Status").field("pod", &self.pod).finish_non_exhaustive()
+    }
+}
+
+impl Status {
+    /// What is told to the cloud, while there is a connection.
+    pub fn known(&self) -> Option<Known> {
+        let state = self.view.state();
+        state.connection.as_ref()?;
+        let [data, control, ..] = &state.streams;
+        Some(Known {
+            data_stream: data.is_open(),
+            control_stream: control.is_open(),
+            sent: state.streams.iter().map(|stream| stream.sent.messages).sum(),
+            dropped: self.metrics.drops().iter().map(|(_, _, count)| count).sum(),
+            watches: self.mirror.watches(),
+        })
+    }
+
+    /// The lines.
+    pub fn text(&self) -> String {
+        Moment {
+            now: Timestamp::now(),
+            pod: &self.pod,
+            role: self.standing.now(),
+            uplink: self.view.state(),
+            ends: self.credentials.ends(),
+            waiting: Lane::ALL.map(|lane| (lane, self.lanes.depth(lane))),
+            spool: self.spool.map(|limit| (self.metrics.spooled(), limit)),
+            dropped: self.metrics.drops(),
+            watches: self.mirror.watches(),
+        }
+        .text()
+    }
+}
+
+/// All of it at one moment.
+struct Moment<'a> {
+    now: Timestamp,
+    pod: &'a str,
+    role: Role,
+    uplink: State,
+    ends: Ends,
+    waiting: [(Lane, Depth); Lane::ALL.len()],
+    /// Bytes on disk, and how many there may be.
+    spool: Option<(u64, u64)>,
+    dropped: Vec<(Lane, DropReason, u64)>,
+    /// Watches whose list is complete, and all of them.
+    watches: (usize, usize),
+}

@@ -11,6 +11,7 @@ mod chunk;
 mod connection;
 pub mod credentials;
 mod dial;
+pub mod drops;
 mod frames;
 pub mod lanes;
 mod life;
@@ -223,8 +224,6 @@ impl Uplink {
     }
 
     fn serving<'a>(&'a self, connection: Connection, drain: &'a CancellationToken) -> Serving<'a> {
-        self.metrics.connections.inc();
-        self.metrics.connected.set(1);
         self.board.connected();
         self.report.solved();
         self.report.news(&format!("connected to {}", connection.server));
@@ -285,7 +284,6 @@ impl Uplink {
     }
 
     fn ended(&self, Serving { session, .. }: &Serving<'_>, drain: &CancellationToken) {
-        self.metrics.connected.set(0);
         self.board.disconnected();
         if !drain.is_cancelled() {
             self.report.problem(&session.connection.life.problem(&session.connection.server));

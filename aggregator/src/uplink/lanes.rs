@@ -83,7 +83,7 @@ impl Lane {
     }
 
     /// What is in it, for people.
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::ControlAnswers | Self::DataAnswers => "answers",
             Self::Signals => "signals",

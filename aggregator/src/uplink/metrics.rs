@@ -1,4 +1,5 @@
-//! What the uplink counts.
+//! What the uplink counts. What it is at a moment is measured when somebody looks
+//! ([`Status`](crate::status::Status)).
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue},
@@ -11,20 +12,10 @@ use super::lanes::Lane;
 /// Counters and gauges of the uplink; clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
-    /// 1 while there is a connection.
-    pub connected: Gauge,
-    /// Connections made since the start.
-    pub connections: Counter,
-    /// 1 while the server answers on a stream.
-    pub stream_up: Family<StreamLabel, Gauge>,
-    /// Times a stream was opened.
-    pub stream_opens: Family<StreamLabel, Counter>,
     /// Messages handed to the connection.
     pub sent: Family<KindLabel, Counter>,
     /// Messages that will never arrive, or may not have.
     pub dropped: Family<DropLabel, Counter>,
-    /// Messages in the resend window.
-    pub window: Family<StreamLabel, Gauge>,
     /// Bytes that a lane keeps in memory.
     pub lane_bytes: Family<LaneLabel, Gauge>,
     /// Bytes that a lane keeps on disk.
@@ -94,20 +85,49 @@ pub enum DropReason {
     TooLarge,
 }
 
+impl DropReason {
+    /// All reasons.
+    pub const ALL: [Self; 7] = [
+        Self::LaneFull,
+        Self::NotKept,
+        Self::Standby,
+        Self::SpoolFull,
+        Self::TooOld,
+        Self::Corrupt,
+        Self::TooLarge,
+    ];
+
+    /// The reason, and what can be done, for people.
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Self::LaneFull => "no more room in memory, the oldest went",
+            Self::NotKept => "sent, but there was no room to keep them for a second time",
+            Self::Standby => "a standby has no more room for what its leader sends",
+            Self::SpoolFull => {
+                "no more room on disk, the oldest of the least urgent went (Helm: aggregator.stateSizeLimit)"
+            }
+            Self::TooOld => "they waited on disk for too long (Helm: aggregator.spoolHours)",
+            Self::Corrupt => "they were damaged on disk",
+            Self::TooLarge => {
+                "they are larger than the 10 MiB of the wire and have nothing that could be cut"
+            }
+        }
+    }
+}
+
 impl Metrics {
     /// Registers everything.
     pub fn register(&self, registry: &mut Registry) {
-        registry.register("connected", "1 while there is a connection", self.connected.clone());
-        registry.register("connections", "Connections made since the start", self.connections.clone());
-        registry.register("stream_up", "1 while the server answers on a stream", self.stream_up.clone());
-        registry.register("stream_opens", "Times a stream was opened", self.stream_opens.clone());
+        // So that the first drop is an increase.
+        for (lane, reason) in every_drop() {
+            self.dropped.get_or_create(&DropLabel { lane, reason }).inc_by(0);
+        }
         registry.register("messages_sent", "Messages handed to the connection", self.sent.clone());
         registry.register(
             "messages_dropped",
             "Messages that will never arrive, or may not have",
             self.dropped.clone(),
         );
-        registry.register("window_messages", "Messages in the resend window", self.window.clone());
         registry.register("lane_bytes", "Bytes that a lane keeps in memory", self.lane_bytes.clone());
         registry.register("spool_bytes", "Bytes that a lane keeps on disk", self.spool_bytes.clone());
         registry.register(
@@ -121,4 +141,21 @@ impl Metrics {
     pub(crate) fn drop(&self, lane: Lane, reason: DropReason, count: u64) {
         self.dropped.get_or_create(&DropLabel { lane, reason }).inc_by(count);
     }
+    /// Everything that was dropped so far.
+    pub(crate) fn drops(&self) -> Vec<(Lane, DropReason, u64)> {
+        let count =
+            |lane, reason| self.dropped.get(&DropLabel { lane, reason }).map_or(0, |count| count.get());
+        let drops = every_drop().map(|(lane, reason)| (lane, reason, count(lane, reason)));
+        drops.filter(|(_, _, count)| *count > 0).collect()
+    }
+
+    /// Bytes on disk.
+    pub(crate) fn spooled(&self) -> u64 {
+        let of = |lane| self.spool_bytes.get(&LaneLabel { lane }).map_or(0, |bytes| bytes.get());
+        u64::try_from(Lane::ALL.into_iter().map(of).sum::<i64>()).unwrap_or_default()
+    }
+}
+
+fn every_drop() -> impl Iterator<Item = (Lane, DropReason)> {
+    Lane::ALL.into_iter().flat_map(|lane| DropReason::ALL.map(|reason| (lane, reason)))
 }

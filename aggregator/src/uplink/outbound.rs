@@ -16,7 +16,7 @@ use super::{
     chunk::Chunk,
     lanes::{Lane, Lanes},
     message::{Message, grpc_head},
-    metrics::{Kind, KindLabel, StreamLabel},
+    metrics::{Kind, KindLabel},
     queue::Number,
     session::{Session, lock},
     stream::Stream,
@@ -245,13 +245,7 @@ impl Outbound<'_> {
         drop(window);
         match entered {
             Ok(place) => {
-                let label = StreamLabel { stream: self.stream.name() };
                 self.uplink.board.unsettled(self.stream, count);
-                self.uplink
-                    .metrics
-                    .window
-                    .get_or_create(&label)
-                    .set(i64::try_from(count).unwrap_or(i64::MAX));
                 Some(place)
             }
             Err(cargo) => {

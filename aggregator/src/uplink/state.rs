@@ -56,6 +56,13 @@ pub struct StreamState {
     pub unsettled: u64,
 }
 
+impl StreamState {
+    /// Whether the server answers on it.
+    pub fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open(_))
+    }
+}
+
 /// What passed since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {

@@ -19,7 +19,6 @@ use super::{
     call::{Call, Event, Failed},
     credentials::Token,
     lanes::Over,
-    metrics::StreamLabel,
     outbound::{Cargo, Outbound},
     problem::{Problem, reason},
     pulse::Pulse,
@@ -65,10 +64,6 @@ impl Stream {
             Self::Events => "/cloud.v1.StreamService/StreamEvents",
             Self::Logs => "/cloud.v1.StreamService/StreamLogs",
         }
-    }
-
-    fn label(self) -> StreamLabel {
-        StreamLabel { stream: self.name() }
     }
 }
 
@@ -172,11 +167,9 @@ impl Attempt<'_> {
         if stream == Stream::Data {
             uplink.mirror.restart();
         }
-        uplink.metrics.stream_opens.get_or_create(&stream.label()).inc();
         uplink.board.phase(stream, Phase::Opening);
         let end = self.talk(call, &token).await;
         if !session.left.is_cancelled() {
-            uplink.metrics.stream_up.get_or_create(&stream.label()).set(0);
             uplink.board.phase(stream, Phase::Closed);
             let lost = lock(session.window(stream)).lose();
             self.settle(lost, |cargo| cargo.lost(&uplink.lanes));
@@ -222,7 +215,6 @@ impl Attempt<'_> {
         if session.left.is_cancelled() {
             return;
         }
-        uplink.metrics.stream_up.get_or_create(&stream.label()).set(1);
         uplink.board.phase(stream, Phase::Open(Timestamp::now()));
         uplink.report.solved();
         let name = stream.name();
@@ -302,7 +294,6 @@ impl Attempt<'_> {
         let Self { uplink, session, stream, .. } = *self;
         let count = lock(session.window(stream)).len();
         uplink.board.unsettled(stream, count);
-        uplink.metrics.window.get_or_create(&stream.label()).set(i64::try_from(count).unwrap_or(i64::MAX));
         cargo.into_iter().for_each(settle);
     }
 }

@@ -14,7 +14,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::rig::{LIMIT, cloud, line_arrives, write_credentials};
+use crate::rig::{LIMIT, cloud, eventually, line_arrives, write_credentials};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_kestrel-aggregator");
 
@@ -102,6 +102,10 @@ async fn without_an_api_server_it_is_connected_alive_not_ready_and_ends_well() {
     let running = Running(Some(child.unwrap()));
     let connected = cloud.wait_for(LIMIT, |record| (record.connections.counts().streams == 5).then_some(()));
     assert!(connected.await.is_some());
+    // A core dump would hold the token.
+    let limits = fs::read_to_string(format!("/proc/{}/limits", running.0.as_ref().unwrap().id())).unwrap();
+    let core = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).unwrap();
+    assert!(core.split_whitespace().take(2).all(|limit| limit == "0"), "{limits}");
     assert!(get(port, "/livez").await.starts_with("HTTP/1.0 200"));
     let readiness = get(port, "/readyz").await;
     assert!(
@@ -109,21 +113,56 @@ async fn without_an_api_server_it_is_connected_alive_not_ready_and_ends_well() {
         "{readiness}"
     );
     let metrics = get(port, "/metrics").await;
-    assert!(metrics.contains("kestrel_uplink_connected 1"));
+    for line in [
+        "kestrel_uplink_connected 1",
+        "kestrel_uplink_leader 1",
+        "kestrel_uplink_stream_up{stream=\"logs\"} 1",
+        "kestrel_uplink_messages_dropped_total{lane=\"Signals\",reason=\"LaneFull\"} 0",
+    ] {
+        assert!(metrics.lines().any(|other| other == line), "{line} in {metrics}");
+    }
+    for gauge in ["token_expiry_timestamp_seconds", "certificate_expiry_timestamp_seconds"] {
+        let value = metrics.lines().find_map(|line| line.strip_prefix(&format!("kestrel_uplink_{gauge} ")));
+        assert!(value.is_some_and(|value| value.len() == 10), "{gauge} in {metrics}");
+    }
     let status = || {
         let mut status = program();
         status.arg("status").env("HEALTH_PORT", port.to_string());
         status
     };
+    let (code, lines, _) = ran(status()).await;
+    assert_eq!(code, Some(0));
+    assert!(
+        lines.contains("the-pod: leads since ") && lines.contains("server      connected to "),
+        "{lines}"
+    );
+    assert!(lines.contains("0 of 9 watches are complete") && lines.contains("problem     none"), "{lines}");
     // The cloud hears what the log says.
     line_arrives(&cloud, "can't be watched: Connection refused").await;
+
+    // Without the cloud: as alive as before, and no less ready.
+    let server = cloud.address();
+    cloud.stop().await.unwrap();
+    let text = std::sync::Mutex::new(String::new());
+    let look = || {
+        let lines = status().output().unwrap().stdout;
+        *text.lock().unwrap() = String::from_utf8(lines).unwrap();
+        let text = text.lock().unwrap();
+        let lost = text.contains("NOT connected to localhost:") && !text.contains("problem     none");
+        lost.then_some(())
+    };
+    eventually("a status without a connection", look, || text.lock().unwrap().clone()).await;
+    assert!(text.lock().unwrap().contains(&server.port().to_string()));
+    assert!(get(port, "/livez").await.starts_with("HTTP/1.0 200"));
+    let (_, why) = readiness.split_once("\r\n\r\n").unwrap();
+    assert!(get(port, "/readyz").await.ends_with(why), "no less ready than before");
 
     let output = tokio::task::spawn_blocking(|| running.terminate()).await.unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(0), "{said}");
     assert!(said.contains("can't be watched: Connection refused"), "{said}");
     let token = fs::read_to_string(folder.path().join("token")).unwrap();
-    for text in [&said, &metrics] {
+    for text in [&said, &lines, &metrics] {
         assert!(!text.contains(&token), "the token is in: {text}");
     }
     let (code, _, said) = ran(status()).await;

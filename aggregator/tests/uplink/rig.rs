@@ -6,12 +6,13 @@ use jiff::Timestamp;
 use kestrel_aggregator::{
     inventory::Mirror,
     uplink::{
-        Config, Keepalive, Request, Retry, Uplink,
+        Config, Keepalive, Request, Retry, Uplink, View,
         credentials::{Bootstrap, Credentials, TokenSource},
         lanes::{Lanes, Over},
-        metrics::{Metrics, StreamLabel},
+        metrics::Metrics,
         receipt::{Outcome, Source},
         report::Report,
+        state::StreamState,
     },
 };
 use kestrel_dev_cloud::{Authority, Claims, Cloud, Stream, serve};
@@ -39,6 +40,7 @@ pub(crate) struct Rig {
     pub(crate) lanes: Lanes,
     pub(crate) metrics: Metrics,
     pub(crate) report: Report,
+    pub(crate) view: View,
     pub(crate) requests: UnboundedReceiver<(Over, Request)>,
     settled: Source,
     outcomes: UnboundedReceiver<(u64, Outcome)>,
@@ -105,14 +107,14 @@ impl Rig {
         let (ask, requests) = unbounded_channel();
         let ask = Arc::new(move |over, request| ask.send((over, request)).unwrap());
         let uplink = Uplink::new(config, lanes.clone(), Mirror::new(KEEPALIVE.hold()), ask, metrics.clone());
-        let report = uplink.report();
+        let (report, view) = (uplink.report(), uplink.view());
         let drain = CancellationToken::new();
         let task = tokio::spawn({
             let drain = drain.clone();
             async move { uplink.run(&drain).await }
         });
         let (settled, outcomes) = Source::new();
-        Self { folder, lanes, metrics, report, requests, settled, outcomes, drain, task }
+        Self { folder, lanes, metrics, report, view, requests, settled, outcomes, drain, task }
     }
 
     pub(crate) async fn stop(self) {
@@ -163,11 +165,7 @@ impl Rig {
 
     /// Waits until all five streams are open.
     pub(crate) async fn all_streams_are_up(&self) {
-        let up = || {
-            let up = ["data", "control", "flows", "events", "logs"]
-                .map(|stream| self.metrics.stream_up.get_or_create(&StreamLabel { stream }).get());
-            (up == [1; 5]).then_some(())
-        };
+        let up = || self.view.state().streams.iter().all(StreamState::is_open).then_some(());
         eventually("five open streams", up, || format!("{:?}", self.report.last_problem())).await;
     }
 }

@@ -3,7 +3,7 @@
 use kestrel_aggregator::uplink::{
     Answer, Request,
     lanes::Over,
-    metrics::{Kind, KindLabel, StreamLabel},
+    metrics::{Kind, KindLabel},
     receipt::Outcome,
 };
 use kestrel_dev_cloud::{Authority, Faults, Stream, faults::When};
@@ -46,9 +46,9 @@ async fn signals_and_logs_arrive_on_their_streams_and_leave_the_window() {
     line_arrives(&cloud, "first line").await;
     assert_eq!(rig.outcome().await, (1, Outcome::Left));
     assert!(sent.elapsed() >= KEEPALIVE.hold(), "it left the window too soon");
-    let window = |stream| rig.metrics.window.get_or_create(&StreamLabel { stream }).get();
-    let empty = || (window("logs") == 0 && window("events") == 0).then_some(());
-    eventually("empty windows", empty, || format!("{} {}", window("logs"), window("events"))).await;
+    let windows = || rig.view.state().streams.map(|stream| (stream.name, stream.unsettled));
+    let empty = || windows().iter().all(|(_, messages)| *messages == 0).then_some(());
+    eventually("empty windows", empty, || format!("{:?}", windows())).await;
     let sent = |kind| rig.metrics.sent.get_or_create(&KindLabel { kind }).get();
     assert_eq!((sent(Kind::Signal), sent(Kind::Logs)), (1, 1));
     assert_eq!(cloud.read(|record| record.connections.counts().opened), 1);
@@ -125,7 +125,7 @@ async fn an_answer_survives_the_connection_on_which_it_was_asked_for() {
     };
     let (sent, ()) = tokio::join!(cloud.send(&order, None, LIMIT), story);
     assert_eq!(sent.unwrap().answer.unwrap().stream, Stream::Control);
-    assert!(rig.metrics.connections.get() == 2);
+    assert_eq!(rig.view.state().connections, 2);
     rig.stop().await;
     cloud.stop().await.unwrap();
 }

@@ -1,0 +1,246 @@
+//! State in, lines out.
+
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+
+use super::Moment;
+use crate::{
+    leader::standing::Role,
+    uplink::{
+        lanes::Depth,
+        state::{Phase, State, StreamState},
+    },
+};
+
+impl Moment<'_> {
+    pub(super) fn text(&self) -> String {
+        let mut lines = vec![("pod", self.pod()), ("server", self.server())];
+        if self.role.leads() {
+            lines.push(("streams", self.streams()));
+        }
+        lines.push(("waiting", self.waiting()));
+        if let Some((bytes, limit)) = self.spool {
+            lines.push(("spool", format!("{} of {} on disk", size(bytes), size(limit))));
+        }
+        lines.push(("dropped", self.dropped()));
+        lines.push(("token", self.end(self.ends.token)));
+        lines.push(("certificate", self.end(self.ends.certificate)));
+        let (complete, all) = self.watches;
+        lines.push(("inventory", format!("{complete} of {all} watches are complete")));
+        if let Some(narrow) =
+            self.uplink.connection.as_ref().and_then(|connection| connection.narrow.as_ref())
+        {
+            lines.push(("caution", narrow.clone()));
+        }
+        lines.push(("problem", self.uplink.problem.clone().unwrap_or_else(|| "none".to_owned())));
+        lines.iter().fold(String::new(), |mut text, (name, line)| {
+            // A String takes everything.
+            let _never_fails = writeln!(text, "{name:<12}{line}");
+            text
+        })
+    }
+
+    fn pod(&self) -> String {
+        let role = match &self.role {
+            Role::Undecided => "has not seen the Lease yet".to_owned(),
+            Role::Leads(since) => format!("leads {}", self.since(*since)),
+            Role::StandsBy(sentence) => sentence.clone(),
+        };
+        format!("{}: {role}", self.pod)
+    }
+
+    fn server(&self) -> String {
+        let State { server, connection, connections, .. } = &self.uplink;
+        match connection {
+            Some(connection) => {
+                let leaving = if connection.leaving { ", being replaced by a new one" } else { "" };
+                format!(
+                    "connected to {server} {} (connection {connections} of this process){leaving}",
+                    self.since(connection.since)
+                )
+            }
+            None if !self.role.leads() => format!("not connected to {server}: only the leader connects"),
+            None => format!("NOT connected to {server}; {connections} connections until now"),
+        }
+    }
+
+    fn streams(&self) -> String {
+        let streams =
+            self.uplink.streams.iter().map(|StreamState { name, phase, problem, .. }| match phase {
+                Phase::Open(_) => format!("{name} open"),
+                Phase::Opening => format!("{name} opening"),
+                Phase::Fallback => format!("{name} not offered (the data stream carries it)"),
+                Phase::Closed => match problem {
+                    Some(problem) if self.uplink.connection.is_some() => format!("{name} CLOSED ({problem})"),
+                    _ => format!("{name} closed"),
+                },
+            });
+        streams.collect::<Vec<_>>().join(", ")
+    }
+
+    fn waiting(&self) -> String {
+        let mut lanes = self.waiting.iter().filter(|(_, depth)| depth.messages > 0).map(|(lane, depth)| {
+            let Depth { messages, bytes, oldest } = *depth;
+            let age = oldest.map_or(String::new(), |oldest| format!(", {} old", age(self.now, oldest)));
+            format!("{} {messages} ({}{age})", lane.name(), size(bytes))
+        });
+        let Some(first) = lanes.next() else { return "nothing".to_owned() };
+        let list = lanes.fold(first, |list, lane| format!("{list}, {lane}"));
+        let why = match (&self.role, &self.uplink.connection) {
+            (Role::Leads(_), Some(_)) => "for the server to take it",
+            (Role::Leads(_), None) => "for a connection",
+            _ => "for the case that this replica leads",
+        };
+        format!("{list}: {why}")
+    }
+
+    fn dropped(&self) -> String {
+        let drops: Vec<_> = self
+            .dropped
+            .iter()
+            .map(|(lane, reason, count)| format!("{} {count} ({})", lane.name(), reason.words()))
+            .collect();
+        if drops.is_empty() { "nothing since the start".to_owned() } else { drops.join(", ") }
+    }
+
+    fn end(&self, end: Option<Timestamp>) -> String {
+        match end {
+            None => "not known yet".to_owned(),
+            Some(end) if end <= self.now => format!("EXPIRED at {end:.0}"),
+            Some(end) => format!("good until {end:.0} ({})", age(end, self.now)),
+        }
+    }
+
+    fn since(&self, moment: Timestamp) -> String {
+        format!("since {moment:.0} ({})", age(self.now, moment))
+    }
+}
+
+/// The time from `earlier` to `later`, in two units at most.
+fn age(later: Timestamp, earlier: Timestamp) -> String {
+    let seconds = later.duration_since(earlier).as_secs().max(0);
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..86_400 => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds / 3600 % 24),
+    }
+}
+
+/// Bytes in a unit that fits.
+fn size(bytes: u64) -> String {
+    const KIB: u64 = 1024;
+    match bytes {
+        0..KIB => format!("{bytes} B"),
+        KIB..1_048_576 => format!("{} KiB", bytes / KIB),
+        _ => format!("{:.1} MiB", bytes as f64 / (KIB * KIB) as f64),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::uplink::{
+        credentials::Ends,
+        lanes::Lane,
+        metrics::DropReason,
+        state::{ConnectionState, Traffic},
+    };
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + seconds).unwrap()
+    }
+
+    fn stream(name: &'static str, phase: Phase) -> StreamState {
+        let problem = Some("Unavailable".to_owned());
+        let none = Traffic::default();
+        StreamState { name, phase, problem, opened: 1, sent: none, received: none, unsettled: 0 }
+    }
+
+    fn moment(role: Role) -> Moment<'static> {
+        let connection =
+            role.leads().then(|| ConnectionState { since: at(-7200), leaving: false, narrow: None });
+        Moment {
+            now: at(0),
+            pod: "kestrel-aggregator-a",
+            role,
+            uplink: State {
+                server: "cloud:443".to_owned(),
+                connection,
+                connections: 2,
+                problem: None,
+                streams: [
+                    stream("data", Phase::Open(at(-7200))),
+                    stream("control", Phase::Opening),
+                    stream("flows", Phase::Fallback),
+                    stream("events", Phase::Closed),
+                    stream("logs", Phase::Open(at(-7200))),
+                ],
+            },
+            ends: Ends { token: Some(at(3600 * 15)), certificate: Some(at(-1)) },
+            waiting: Lane::ALL.map(|lane| {
+                let messages = if lane == Lane::Logs { 12 } else { 0 };
+                (lane, Depth { messages, bytes: messages * 1024, oldest: (messages > 0).then(|| at(-90)) })
+            }),
+            spool: Some((3 << 19, 256 << 20)),
+            dropped: vec![],
+            watches: (9, 9),
+        }
+    }
+
+    #[test]
+    fn a_leader_says_what_is_connected_what_waits_and_why() {
+        let expected = "\
+pod         kestrel-aggregator-a: leads since 2027-01-15T06:00:00Z (2 h 0 min)
+server      connected to cloud:443 since 2027-01-15T06:00:00Z (2 h 0 min) (connection 2 of this process)
+streams     data open, control opening, flows not offered (the data stream carries it), events CLOSED (Unavailable), logs open
+waiting     logs 12 (12 KiB, 1 min old): for the server to take it
+spool       1.5 MiB of 256.0 MiB on disk
+dropped     nothing since the start
+token       good until 2027-01-15T23:00:00Z (15 h 0 min)
+certificate EXPIRED at 2027-01-15T07:59:59Z
+inventory   9 of 9 watches are complete
+problem     none
+";
+        assert_eq!(moment(Role::Leads(at(-7200))).text(), expected);
+    }
+
+    #[test]
+    fn a_leader_without_a_connection_says_so_loudly_and_names_the_problem() {
+        let mut moment = moment(Role::Leads(at(-7200)));
+        moment.uplink.connection = None;
+        moment.uplink.problem = Some("cloud:443 can't be reached".to_owned());
+        moment.dropped = vec![(Lane::Flows, DropReason::LaneFull, 7)];
+        let text = moment.text();
+        for line in [
+            "server      NOT connected to cloud:443; 2 connections until now\n",
+            "events closed, ",
+            "(12 KiB, 1 min old): for a connection\n",
+            "dropped     flows 7 (",
+            "problem     cloud:443 can't be reached\n",
+        ] {
+            assert!(text.contains(line), "{line:?} in {text}");
+        }
+    }
+
+    #[test]
+    fn a_standby_says_who_leads_and_has_no_streams() {
+        let text = moment(Role::StandsBy("standing by: kestrel-aggregator-b leads".to_owned())).text();
+        assert!(
+            text.starts_with("pod         kestrel-aggregator-a: standing by: kestrel-aggregator-b leads\n")
+        );
+        assert!(text.contains("not connected to cloud:443: only the leader connects\n"), "{text}");
+        assert!(text.contains("(12 KiB, 1 min old): for the case that this replica leads"), "{text}");
+        assert!(!text.contains("streams"), "{text}");
+        assert!(moment(Role::Undecided).text().contains("has not seen the Lease yet"));
+    }
+
+    #[test]
+    fn times_and_sizes_are_short() {
+        let ages = [5, 125, 3725, 90_000].map(|seconds| age(at(seconds), at(0)));
+        assert_eq!(ages, ["5 s", "2 min", "1 h 2 min", "1 d 1 h"]);
+        assert_eq!(age(at(0), at(9)), "0 s", "a clock that was set back");
+        assert_eq!([512, 2048, 5 << 20].map(size), ["512 B", "2 KiB", "5.0 MiB"]);
+    }
+}
