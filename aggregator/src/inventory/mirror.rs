@@ -65,23 +65,23 @@ impl Mirror {
     }
 
     /// A list of `kind` begins: what it does not mention is gone when it ends.
-    pub(super) fn begin(&self, kind: Kind) {
+    pub fn begin(&self, kind: Kind) {
         self.change(|state, _| state.begin(kind));
     }
 
     /// The object is as `message` says. `message` has no action.
-    pub(super) fn apply(&self, kind: Kind, uid: &str, message: &impl Message) {
+    pub fn apply(&self, kind: Kind, uid: &str, message: &impl Message) {
         let content = message.encode_to_vec().into_boxed_slice();
         self.change(|state, _| state.apply(kind, uid, content));
     }
 
     /// The object is gone.
-    pub(super) fn remove(&self, kind: Kind, uid: &str) {
+    pub fn remove(&self, kind: Kind, uid: &str) {
         self.change(|state, now| state.remove(&Key(kind, uid.into()), now));
     }
 
     /// The list of `kind` is complete.
-    pub(super) fn finish(&self, kind: Kind) {
+    pub fn finish(&self, kind: Kind) {
         self.change(|state, now| state.finish(kind, now));
     }
 

@@ -1,0 +1,107 @@
+//! What is urgent does not wait for what is not.
+
+use std::time::Duration;
+
+use kestrel_aggregator::uplink::receipt::Source;
+use kestrel_dev_cloud::{Faults, Stream};
+use tokio::time::Instant;
+
+use crate::{is_full, traffic::logs, world::World};
+
+/// Signals that come while `meanwhile` runs; the longest gap between two.
+async fn longest_gap(world: &World, meanwhile: impl Future<Output = ()>) -> Duration {
+    let (begun, mut last, mut longest) = (Instant::now(), Instant::now(), Duration::ZERO);
+    let mut seen = world.cloud.read(|record| record.signals.total());
+    let watch = async {
+        loop {
+            let now = world.wait_for("a signal", |record| {
+                let total = record.signals.total();
+                (total > seen).then_some(total)
+            });
+            seen = now.await;
+            longest = longest.max(last.elapsed());
+            last = Instant::now();
+        }
+    };
+    tokio::select! {
+        () = watch => {}
+        () = meanwhile => {}
+    }
+    assert!(last > begun, "no signal came meanwhile");
+    longest.max(last.elapsed())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_answer_delays_no_signal_by_more_than_its_bytes_need() {
+    let mut world = World::new().await;
+    let mut needed = Duration::ZERO;
+    let longest = longest_gap(&world, async {
+        for _ in 0..4 {
+            needed = needed.max(world.ask(Stream::Control, "large").await);
+        }
+    })
+    .await;
+    // Signals come every few milliseconds: one may wait for a whole answer, and for this machine.
+    let most = (needed + Duration::from_millis(20)) * 10;
+    assert!(longest <= most, "{longest:?} without a signal, {needed:?} for the answer");
+    println!("large answer: {needed:?}; longest time without a signal: {longest:?}");
+    world.whole().await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stalled_stream_delays_no_other() {
+    let mut world = World::new().await;
+    let (source, _outcomes) = Source::new();
+    for stalled in [Stream::Logs, Stream::Flows, Stream::Data] {
+        world.cloud.set_faults(Faults { stall: vec![stalled], ..Faults::default() });
+        // More than the stream's window takes.
+        for number in 0..3 {
+            let filler = logs("filler", std::iter::once("x".repeat(1 << 20)));
+            world.lanes.logs().send(filler, source.receipt(number, 0)).await;
+        }
+        let flowing = longest_gap(&world, async {
+            for _ in 0..10 {
+                world.ask(Stream::Control, "small").await;
+            }
+        });
+        let longest = flowing.await;
+        assert!(longest < Duration::from_secs(3), "{stalled:?} stalled: {longest:?} without a signal");
+        world.cloud.set_faults(Faults::default());
+        world.whole().await;
+    }
+    world.end().await;
+}
+
+/// The 99th of 100 round trips.
+async fn p99(world: &World, count: usize) -> Duration {
+    let mut times = Vec::new();
+    for _ in 0..count {
+        times.push(world.ask(Stream::Control, "small").await);
+    }
+    times.sort_unstable();
+    times[count * 99 / 100 - 1]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tool_is_answered_in_time_while_logs_and_flows_saturate_the_connection() {
+    if !is_full() {
+        return;
+    }
+    let mut world = World::new().await;
+    let unloaded = p99(&world, 300).await;
+    let (source, _outcomes) = Source::new();
+    let lanes = world.lanes.clone();
+    let flood = tokio::spawn(async move {
+        for number in 0_u64.. {
+            let lines = (0..100).map(|_| "x".repeat(10_000));
+            lanes.logs().send(logs("flood", lines), source.receipt(number, 0)).await;
+        }
+    });
+    let loaded = p99(&world, 1000).await;
+    flood.abort();
+    println!("tool round trip, p99: {unloaded:?} unloaded, {loaded:?} loaded");
+    assert!(loaded <= unloaded * 3 + Duration::from_millis(20), "{unloaded:?} and {loaded:?}");
+    world.whole().await;
+    world.end().await;
+}
