@@ -126,7 +126,7 @@ impl Executor {
             Verdict::Runs => {}
             Verdict::Answered(message) => {
                 self.tasks.spawn(async move {
-                    let _turn = executor.room(|| over).await;
+                    let _turn = executor.drain.run_until_cancelled(executor.room(|| over)).await;
                     executor.lanes.answers(over).send_encoded(message);
                 });
             }

@@ -28,6 +28,11 @@ fn program() -> Command {
 struct Running(Option<Child>);
 
 impl Running {
+    /// Waits for its end.
+    fn ended(mut self) -> Output {
+        self.0.take().unwrap().wait_with_output().unwrap()
+    }
+
     fn terminate(mut self) -> Output {
         let child = self.0.take().unwrap();
         let ended = Command::new("kill").arg(child.id().to_string()).status();
@@ -258,6 +263,26 @@ async fn serve(stream: TcpStream, minor: &str, refused: &str) {
     let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n";
     let text = format!("{head}content-length: {}\r\n\r\n{answer}", answer.len());
     stream.write_all(text.as_bytes()).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_order_to_restart_is_answered_and_the_process_ends_well() {
+    let cloud = cloud(Authority::generate().unwrap(), None).await;
+    let folder = tempfile::tempdir().unwrap();
+    write_credentials(cloud.authority(), folder.path());
+    let mut program = installed(folder.path(), &cloud, nobody().await);
+    let running =
+        Running(Some(program.env("HEALTH_PORT", "0").env("KESTREL_LINK_PORT", "0").spawn().unwrap()));
+    let connected = cloud.wait_for(LIMIT, |record| (record.connections.counts().streams == 5).then_some(()));
+    assert!(connected.await.is_some());
+    let order = serde_json::json!({ "operator_restart_request": { "reason": "a test", "delay_seconds": 1 } });
+    let answer = cloud.send(&order, None, LIMIT).await.unwrap().answer.unwrap().message.json();
+    assert!(answer.to_string().contains("\"success\":true"), "{answer}");
+    let output = tokio::task::spawn_blocking(|| running.ended()).await.unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("asks for a restart in 1 s: \"a test\""), "{said}");
+    cloud.stop().await.unwrap();
 }
 
 async fn get(port: u16, path: &str) -> String {
