@@ -1,11 +1,13 @@
-use std::{convert::Infallible, time::SystemTime};
+use std::{convert::Infallible, path::Path, time::SystemTime};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use kube::{Client, client::Body};
 use rcgen::{CertificateParams, Issuer, KeyPair};
+use secrecy::ExposeSecret as _;
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::time::timeout;
