@@ -406,4 +406,6 @@ fn say_failed(lane: Lane, error: &io::Error) {
 }
 
 #[cfg(test)]
+mod outage;
+#[cfg(test)]
 mod tests;
