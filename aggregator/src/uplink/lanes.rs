@@ -20,7 +20,10 @@ use super::{
     metrics::{Kind, LaneLabel, Metrics},
     queue::Queue,
     receipt::Receipt,
-    spool::{Room, Spool, log::Refused},
+    spool::{
+        Room, Spool,
+        log::{Log, Refused},
+    },
 };
 pub use ends::{AnswerLane, FlowLane, LogLane, Over, OwnLogLane, SignalLane, StatsLane};
 
@@ -229,6 +232,19 @@ impl Lanes {
         self.expire(&mut queue);
         self.settle(lane, &mut queue);
         queue.depth()
+    }
+
+    /// Says what stays behind on disk when this process ends.
+    pub(crate) fn say_what_stays(&self) {
+        for lane in [Lane::Signals, Lane::Flows] {
+            let count = self.queue(lane).disk().map_or(0, Log::live);
+            if count > 0 {
+                let name = lane.name();
+                info!(
+                    "{count} {name} are left on disk: a restart of the container sends them, the end of the pod loses them"
+                );
+            }
+        }
     }
 
     /// Resolves at the next change of any lane; made before the lanes are looked at.

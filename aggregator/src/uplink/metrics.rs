@@ -73,8 +73,6 @@ pub enum DropReason {
     LaneFull,
     /// It was sent, but its lane was too full to keep it for sending it again.
     NotKept,
-    /// A standby kept it for the case that it leads, and had no more room.
-    Standby,
     /// The spool was full, and it was the oldest of the least urgent.
     SpoolFull,
     /// It waited for longer than the spool keeps anything.

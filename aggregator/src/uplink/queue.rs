@@ -32,6 +32,9 @@ pub(crate) struct Queue {
     budget: usize,
     /// Nothing is due yet.
     is_held: bool,
+    /// Messages that were dropped while nothing was due, and when the newest of
+    /// them came.
+    forgone: Option<(u64, Timestamp)>,
     disk: Option<Log>,
     /// Receipts of messages on disk that were never taken.
     receipts: BTreeMap<Number, Receipt>,
@@ -92,6 +95,7 @@ impl Queue {
             bytes: 0,
             budget,
             is_held: false,
+            forgone: None,
             disk,
             receipts: BTreeMap::new(),
             drops: Drops::new(),
@@ -103,9 +107,12 @@ impl Queue {
         Self { is_held: true, ..self }
     }
 
-    /// What is kept is due from now on.
+    /// What is kept is due from now on. What could not be kept, and was not
+    /// forgotten since, is lost.
     pub(crate) fn release(&mut self) {
         self.is_held = false;
+        let lost = self.forgone.take().map_or(0, |(lost, _)| lost);
+        self.count(DropReason::LaneFull, lost);
     }
 
     /// Drops all that is on disk; the senders still have it.
@@ -122,11 +129,7 @@ impl Queue {
     /// first, because it most likely arrived; then the oldest goes.
     pub(crate) fn push(&mut self, message: Message, now: Timestamp) {
         self.add(message, None, now);
-        while self.bytes > self.budget && (self.pop_taken() || self.pop_due(self.reason())) {}
-    }
-
-    fn reason(&self) -> DropReason {
-        if self.is_held { DropReason::Standby } else { DropReason::LaneFull }
+        while self.bytes > self.budget && (self.pop_taken() || self.pop_due(DropReason::LaneFull)) {}
     }
 
     /// Drops the oldest message that was taken and is in memory.
@@ -140,11 +143,16 @@ impl Queue {
 
     /// Drops the oldest message that is due and in memory.
     fn pop_due(&mut self, reason: DropReason) -> bool {
-        let Some(number) = self.first_in_memory() else { return false };
-        let bytes = self.due.remove(&number).map_or(0, |entry| entry.bytes());
-        self.bytes -= bytes;
-        self.due_bytes -= bytes;
-        self.count(reason, 1);
+        let first = self.first_in_memory().and_then(|number| self.due.remove(&number));
+        let Some(entry) = first else { return false };
+        self.bytes -= entry.bytes();
+        self.due_bytes -= entry.bytes();
+        if self.is_held {
+            let before = self.forgone.map_or(0, |(count, _)| count);
+            self.forgone = Some((before + 1, entry.enqueued));
+        } else {
+            self.count(reason, 1);
+        }
         true
     }
 
@@ -330,6 +338,7 @@ impl Queue {
         if let Some(disk) = &mut self.disk {
             disk.forget(time);
         }
+        self.forgone.take_if(|(_, newest)| *newest < time);
     }
 
     /// Drops what came before `time`, except what an agent holds in its file and
@@ -406,126 +415,4 @@ impl Queue {
 }
 
 #[cfg(test)]
-mod tests {
-    use kestrel_proto::cloud::v1::PodLogs;
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::uplink::receipt::{Outcome, Source};
-
-    /// A message of `bytes` bytes; two of them are its head.
-    fn message(bytes: usize) -> Message {
-        let message = PodLogs { pod_name: "x".repeat(bytes - 2), ..Default::default() };
-        Message::of_logs(message).remove(0)
-    }
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(second).unwrap()
-    }
-
-    #[test]
-    fn what_was_sent_goes_before_what_was_not() {
-        let mut queue = Queue::new(10, None);
-        for _ in 0..2 {
-            queue.push(message(5), at(0));
-        }
-        assert_eq!(queue.drops(), Drops::new());
-        let (first, _) = queue.take().unwrap();
-        for reason in [DropReason::NotKept, DropReason::LaneFull] {
-            queue.push(message(5), at(0));
-            assert_eq!(queue.drops(), Drops::from([(reason, 1)]));
-        }
-        queue.again(first);
-        assert_eq!(queue.take().unwrap().0, 2);
-    }
-
-    #[test]
-    fn of_a_message_with_a_receipt_only_that_is_kept() {
-        let (source, mut outcomes) = Source::new();
-        let mut queue = Queue::new(10, None);
-        for id in 0..2 {
-            queue.push_with(message(5), source.receipt(id, 0), at(0));
-        }
-        assert!(!queue.has_room(1));
-        let taken = [queue.take().unwrap().0, queue.take().unwrap().0];
-        assert_eq!((queue.bytes(), queue.has_room(10)), (0, true));
-        queue.left(taken[1]);
-        assert_eq!(outcomes.try_recv().unwrap(), (1, Outcome::Left));
-        queue.again(taken[0]);
-        assert!(matches!(outcomes.try_recv().unwrap(), (0, Outcome::Lost(_))));
-        assert_eq!(queue.take(), None);
-    }
-
-    #[test]
-    fn the_oldest_counts_until_it_left_and_the_told_are_forgotten() {
-        let mut queue = Queue::new(100, None);
-        for second in 1..=4 {
-            queue.push(message(5), at(second));
-        }
-        let (first, _) = queue.take().unwrap();
-        assert_eq!((queue.oldest(), queue.depth().oldest), (Some(at(1)), Some(at(2))));
-        queue.left(first);
-        queue.forget(at(4));
-        assert_eq!(queue.oldest(), Some(at(4)));
-        assert_eq!(queue.depth(), Depth { messages: 1, bytes: 5, oldest: Some(at(4)) });
-        queue.replace(message(7), at(5));
-        assert_eq!((queue.depth().bytes, queue.bytes()), (7, 7));
-    }
-
-    #[derive(Clone, Debug)]
-    enum Step {
-        Push(usize),
-        Take,
-        Left(usize),
-        Again(usize),
-    }
-
-    proptest! {
-        /// Every message is due, taken, left or counted as evicted; the order of
-        /// arrival is kept, and the budget is never exceeded.
-        #[test]
-        fn nothing_is_lost_without_being_counted(steps in prop::collection::vec(
-            prop_oneof![
-                (3_usize..40).prop_map(Step::Push),
-                Just(Step::Take),
-                any::<usize>().prop_map(Step::Left),
-                any::<usize>().prop_map(Step::Again),
-            ],
-            0..200,
-        )) {
-            let mut queue = Queue::new(100, None);
-            let (mut pushed, mut left, mut dropped) = (0_u64, 0_u64, 0_u64);
-            let mut out: Vec<Number> = Vec::new();
-            for step in steps {
-                match step {
-                    Step::Push(bytes) => {
-                        queue.push(message(bytes), at(0));
-                        pushed += 1;
-                        dropped += queue.drops().values().sum::<u64>();
-                    }
-                    Step::Take => {
-                        if let Some((number, _)) = queue.take() {
-                            prop_assert!(queue.due.keys().all(|&later| later > number));
-                            out.push(number);
-                        }
-                    }
-                    Step::Left(which) if !out.is_empty() => {
-                        let number = out.swap_remove(which % out.len());
-                        left += u64::from(queue.taken.contains_key(&number));
-                        queue.left(number);
-                    }
-                    Step::Again(which) if !out.is_empty() => {
-                        queue.again(out.swap_remove(which % out.len()));
-                    }
-                    Step::Left(_) | Step::Again(_) => {}
-                }
-                let due: usize = queue.due.values().map(Entry::bytes).sum();
-                let taken: usize = queue.taken.values().map(Entry::bytes).sum();
-                prop_assert_eq!((queue.due_bytes, queue.bytes()), (due, due + taken));
-                prop_assert!(queue.bytes() <= 100);
-                let here = (queue.due.len() + queue.taken.len()) as u64;
-                prop_assert_eq!(pushed, here + left + dropped);
-            }
-        }
-    }
-}
+mod tests;

@@ -2,6 +2,7 @@
 
 pub(crate) mod log;
 mod record;
+mod segment;
 
 use std::{
     io,

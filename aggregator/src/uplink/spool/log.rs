@@ -7,10 +7,10 @@
 
 use std::{
     collections::VecDeque,
-    fs::{self, DirBuilder, File, OpenOptions, Permissions},
+    fs::{self, DirBuilder, Permissions},
     io,
-    os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, PermissionsExt as _},
-    path::{Path, PathBuf},
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -19,14 +19,11 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     Room,
-    record::{self, HEAD_BYTES, Head},
+    record::{self, Head},
+    segment::Segment,
 };
 use crate::uplink::queue::Number;
 
-/// A file is closed at this size …
-const SEGMENT_BYTES: u64 = 1024 * 1024;
-/// … or age, because age limits what is kept by whole files.
-const SEGMENT_AGE: SignedDuration = SignedDuration::from_hours(1);
 /// After an error the disk is left alone for this time.
 const PAUSE: SignedDuration = SignedDuration::from_secs(10);
 
@@ -85,25 +82,6 @@ pub(crate) struct Log {
     room: Arc<Room>,
     failed: Option<Timestamp>,
     corrupt: u64,
-}
-
-#[derive(Debug)]
-struct Segment {
-    first: Number,
-    last: Number,
-    path: PathBuf,
-    file: File,
-    /// Bytes of whole records.
-    length: u64,
-    /// Bytes of records that were read.
-    read: u64,
-    /// Records that were not removed …
-    live: u64,
-    /// … and of these the ones that were not read, and their payload's bytes.
-    unread: u64,
-    unread_bytes: u64,
-    oldest: Timestamp,
-    newest: Timestamp,
 }
 
 impl Log {
@@ -169,32 +147,17 @@ impl Log {
     }
 
     fn write(&mut self, number: Number, now: Timestamp, record: &[u8]) -> io::Result<()> {
-        let goes_on = |segment: &Segment| {
-            segment.length < SEGMENT_BYTES && now.duration_since(segment.oldest).abs() < SEGMENT_AGE
-        };
-        if !self.is_open || !self.segments.back().is_some_and(goes_on) {
-            let segment = Segment::create(&self.folder, number, now)?;
-            if let Err(error) = segment.file.write_all_at(record, 0) {
-                // With an error that is told already, this one adds nothing.
-                let _best_effort = fs::remove_file(&segment.path);
-                return Err(error);
-            }
-            self.segments.push_back(segment);
-            self.is_open = true;
-        } else if let Some(segment) = self.segments.back_mut()
-            && let Err(error) = segment.file.write_all_at(record, segment.length)
+        if let Some(segment) = self.segments.back_mut().filter(|segment| self.is_open && segment.goes_on(now))
         {
-            let _best_effort = segment.file.set_len(segment.length);
+            return segment.append(number, now, record);
+        }
+        let mut segment = Segment::create(&self.folder, number, now)?;
+        if let Err(error) = segment.append(number, now, record) {
+            segment.delete();
             return Err(error);
         }
-        if let Some(segment) = self.segments.back_mut() {
-            segment.length += record.len() as u64;
-            segment.live += 1;
-            segment.unread += 1;
-            segment.unread_bytes += (record.len() - HEAD_BYTES) as u64;
-            segment.last = number;
-            segment.newest = segment.newest.max(now);
-        }
+        self.segments.push_back(segment);
+        self.is_open = true;
         Ok(())
     }
 
@@ -236,9 +199,7 @@ impl Log {
     pub(crate) fn remove(&mut self, place: Place) {
         let Some(index) = self.segment(place) else { return };
         let segment = &mut self.segments[index];
-        // Should it fail, the record comes again after a restart.
-        let _best_effort = segment.file.write_all_at(&[record::REMOVED], place.offset);
-        segment.live -= 1;
+        segment.remove(place.offset);
         if segment.live == 0 {
             self.delete(index);
         }
@@ -275,6 +236,11 @@ impl Log {
         })
     }
 
+    /// Records that were not removed.
+    pub(crate) fn live(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.live).sum()
+    }
+
     /// Bytes on disk.
     pub(crate) fn bytes(&self) -> u64 {
         self.segments.iter().map(|segment| segment.length).sum()
@@ -301,9 +267,7 @@ impl Log {
                 Some(head) => segment.read += head.record_bytes(),
                 None => {
                     self.is_open = false;
-                    self.corrupt += segment.unread;
-                    segment.live -= segment.unread;
-                    (segment.unread, segment.unread_bytes) = (0, 0);
+                    self.corrupt += segment.give_up();
                     if segment.live == 0 {
                         self.delete(index);
                     }
@@ -320,104 +284,7 @@ impl Log {
         self.is_open &= index + 1 < self.segments.len();
         let Some(segment) = self.segments.remove(index) else { return };
         self.room.give_back(segment.length);
-        // What can't be deleted may be as good as empty at least.
-        if fs::remove_file(&segment.path).is_err() {
-            let _best_effort = segment.file.set_len(0);
-        }
-    }
-}
-
-impl Segment {
-    fn create(folder: &Path, first: Number, now: Timestamp) -> io::Result<Self> {
-        let path = folder.join(format!("{first:020}.log"));
-        let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create(true).truncate(true).mode(0o600).open(&path)?;
-        Ok(Self {
-            first,
-            last: first,
-            path,
-            file,
-            length: 0,
-            read: 0,
-            live: 0,
-            unread: 0,
-            unread_bytes: 0,
-            oldest: now,
-            newest: now,
-        })
-    }
-
-    /// What an earlier process left, if anything is to be sent of it, and how
-    /// much was damaged. A record that was not written to its end is not counted:
-    /// nobody was told that it was kept.
-    fn recover(path: &Path) -> io::Result<(Option<Self>, u64)> {
-        let content = fs::read(path)?;
-        let file = OpenOptions::new().read(true).write(true).open(path)?;
-        let (mut segment, mut corrupt, mut offset) = (None::<Self>, 0, 0);
-        while let Some(bytes) = content.get(offset..offset + HEAD_BYTES) {
-            let Some(head) = record::head(bytes) else {
-                corrupt += 1;
-                break;
-            };
-            let begin = offset + HEAD_BYTES;
-            let Some(payload) = content.get(begin..begin + head.length as usize) else { break };
-            let place = offset as u64;
-            offset = begin + payload.len();
-            let is_whole = !head.is_live || head.is_of(payload);
-            if !is_whole {
-                corrupt += 1;
-                file.write_all_at(&[record::REMOVED], place)?;
-            }
-            let segment = match &mut segment {
-                Some(segment) => segment,
-                none => none.insert(Self {
-                    first: head.number,
-                    last: head.number,
-                    path: path.to_owned(),
-                    file: file.try_clone()?,
-                    length: 0,
-                    read: 0,
-                    live: 0,
-                    unread: 0,
-                    unread_bytes: 0,
-                    oldest: head.time,
-                    newest: head.time,
-                }),
-            };
-            segment.last = head.number;
-            segment.newest = segment.newest.max(head.time);
-            segment.length = offset as u64;
-            if head.is_live && is_whole {
-                segment.live += 1;
-                segment.unread += 1;
-                segment.unread_bytes += u64::from(head.length);
-            }
-        }
-        let segment = segment.filter(|segment| segment.live > 0);
-        if let Some(segment) = &segment {
-            file.set_len(segment.length)?;
-        }
-        Ok((segment, corrupt))
-    }
-
-    fn head(&self, offset: u64) -> Option<Head> {
-        let mut bytes = [0; HEAD_BYTES];
-        self.file.read_exact_at(&mut bytes, offset).ok()?;
-        let head = record::head(&bytes)?;
-        (offset + head.record_bytes() <= self.length).then_some(head)
-    }
-
-    fn payload(&self, offset: u64, head: &Head) -> Option<Bytes> {
-        let mut payload = vec![0; head.length as usize];
-        self.file.read_exact_at(&mut payload, offset + HEAD_BYTES as u64).ok()?;
-        head.is_of(&payload).then(|| payload.into())
-    }
-
-    /// The next record counts as read.
-    fn pass(&mut self, head: &Head) {
-        self.read += head.record_bytes();
-        self.unread -= 1;
-        self.unread_bytes -= u64::from(head.length);
+        segment.delete();
     }
 }
 

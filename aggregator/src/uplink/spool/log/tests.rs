@@ -1,12 +1,15 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs::OpenOptions,
+    os::unix::fs::FileExt as _,
+    path::Path,
     sync::atomic::Ordering,
 };
 
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::*;
+use super::{record::HEAD_BYTES, *};
 
 const NO_LIMIT: u64 = 1 << 40;
 

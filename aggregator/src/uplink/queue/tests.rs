@@ -1,0 +1,154 @@
+use std::time::Duration;
+
+use kestrel_proto::cloud::v1::PodLogs;
+use proptest::prelude::*;
+
+use super::*;
+use crate::uplink::{receipt::{Outcome, Source}, spool::Spool};
+
+/// A message of `bytes` bytes; two of them are its head.
+fn message(bytes: usize) -> Message {
+    let message = PodLogs { pod_name: "x".repeat(bytes - 2), ..Default::default() };
+    Message::of_logs(message).remove(0)
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+#[test]
+fn what_was_sent_goes_before_what_was_not() {
+    let mut queue = Queue::new(10, None);
+    for _ in 0..2 {
+        queue.push(message(5), at(0));
+    }
+    assert_eq!(queue.drops(), Drops::new());
+    let (first, _) = queue.take().unwrap();
+    for reason in [DropReason::NotKept, DropReason::LaneFull] {
+        queue.push(message(5), at(0));
+        assert_eq!(queue.drops(), Drops::from([(reason, 1)]));
+    }
+    queue.again(first);
+    assert_eq!(queue.take().unwrap().0, 2);
+}
+
+#[test]
+fn of_a_message_with_a_receipt_only_that_is_kept() {
+    let (source, mut outcomes) = Source::new();
+    let mut queue = Queue::new(10, None);
+    for id in 0..2 {
+        queue.push_with(message(5), source.receipt(id, 0), at(0));
+    }
+    assert!(!queue.has_room(1));
+    let taken = [queue.take().unwrap().0, queue.take().unwrap().0];
+    assert_eq!((queue.bytes(), queue.has_room(10)), (0, true));
+    queue.left(taken[1]);
+    assert_eq!(outcomes.try_recv().unwrap(), (1, Outcome::Left));
+    queue.again(taken[0]);
+    assert!(matches!(outcomes.try_recv().unwrap(), (0, Outcome::Lost(_))));
+    assert_eq!(queue.take(), None);
+}
+
+#[test]
+fn the_oldest_counts_until_it_left_and_the_told_are_forgotten() {
+    let mut queue = Queue::new(100, None);
+    for second in 1..=4 {
+        queue.push(message(5), at(second));
+    }
+    let (first, _) = queue.take().unwrap();
+    assert_eq!((queue.oldest(), queue.depth().oldest), (Some(at(1)), Some(at(2))));
+    queue.left(first);
+    queue.forget(at(4));
+    assert_eq!(queue.oldest(), Some(at(4)));
+    assert_eq!(queue.depth(), Depth { messages: 1, bytes: 5, oldest: Some(at(4)) });
+    queue.replace(message(7), at(5));
+    assert_eq!((queue.depth().bytes, queue.bytes()), (7, 7));
+}
+
+#[test]
+fn what_a_held_queue_could_not_keep_is_lost_when_nobody_else_told_it() {
+    for (told, lost) in [(at(1), 2), (at(2), 2), (at(3), 0)] {
+        let mut queue = Queue::new(10, None).held();
+        for second in 1..=4 {
+            queue.push(message(5), at(second));
+        }
+        queue.forget(told);
+        assert_eq!((queue.take(), queue.drops()), (None, Drops::new()));
+        queue.release();
+        assert_eq!(queue.drops().values().sum::<u64>(), lost);
+        assert_eq!(queue.take().unwrap().0, 2);
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Push(usize),
+    Take,
+    Left(usize),
+    Again(usize),
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    /// Every message is due, taken, left or counted as evicted; the order of
+    /// arrival is kept, and no budget is ever exceeded; with a disk and without.
+    #[test]
+    fn nothing_is_lost_without_being_counted(has_disk: bool, steps in prop::collection::vec(
+        prop_oneof![
+            (3_usize..40).prop_map(Step::Push),
+            Just(Step::Take),
+            any::<usize>().prop_map(Step::Left),
+            any::<usize>().prop_map(Step::Again),
+        ],
+        0..200,
+    )) {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool { folder: folder.path().to_owned(), bytes: 1000, age: Duration::MAX };
+        let disk = has_disk.then(|| spool.open("lane", &spool.room()).unwrap());
+        let mut queue = Queue::new(100, disk);
+        let (mut pushed, mut left, mut dropped) = (0_u64, 0_u64, 0_u64);
+        let mut out: Vec<Number> = Vec::new();
+        for step in steps {
+            match step {
+                Step::Push(bytes) => {
+                    let message = message(bytes);
+                    let is_there = !queue.has_room(bytes) && loop {
+                        match queue.spool(&message, at(0)) {
+                            Ok(()) => break true,
+                            Err(Refused::Full) if !queue.oldest_is_in_memory() && queue.evict() => {}
+                            Err(_) => break false,
+                        }
+                    };
+                    if !is_there {
+                        queue.push(message, at(0));
+                    }
+                    pushed += 1;
+                    dropped += queue.drops().values().sum::<u64>();
+                }
+                Step::Take => {
+                    if let Some((number, _)) = queue.take() {
+                        prop_assert!(queue.due.keys().all(|&later| later > number));
+                        out.push(number);
+                    }
+                }
+                Step::Left(which) if !out.is_empty() => {
+                    let number = out.swap_remove(which % out.len());
+                    left += u64::from(queue.taken.contains_key(&number));
+                    queue.left(number);
+                }
+                Step::Again(which) if !out.is_empty() => {
+                    queue.again(out.swap_remove(which % out.len()));
+                }
+                Step::Left(_) | Step::Again(_) => {}
+            }
+            let due: usize = queue.due.values().map(Entry::bytes).sum();
+            let taken: usize = queue.taken.values().map(Entry::bytes).sum();
+            prop_assert_eq!((queue.due_bytes, queue.bytes()), (due, due + taken));
+            prop_assert!(queue.bytes() <= 100);
+            prop_assert!(queue.disk().map_or(0, Log::bytes) <= 1000);
+            let here = queue.depth().messages + queue.taken.len() as u64;
+            prop_assert_eq!(pushed, here + left + dropped);
+        }
+    }
+}
