@@ -198,6 +198,7 @@ impl Uplink {
                 Some(()) = left.next() => {}
             }
         }
+        self.lanes.say_what_stays();
     }
 
     /// Opens a connection, after a while.

@@ -49,9 +49,9 @@ pub(crate) struct Record {
 pub(crate) enum Refused {
     /// The spool's budget is used up.
     Full,
-    /// The disk failed.
+    /// The disk fails from now on.
     Failed(io::Error),
-    /// The disk failed a short time ago.
+    /// The disk failed before, and is left alone or failed again.
     Paused,
 }
 
@@ -136,14 +136,18 @@ impl Log {
         if !self.room.reserve(bytes) {
             return Err(Refused::Full);
         }
-        self.write(number, now, &record).map_err(|error| {
-            self.room.give_back(bytes);
-            self.failed = Some(now);
-            self.is_open = false;
-            Refused::Failed(error)
-        })?;
-        self.failed = None;
-        Ok(())
+        match self.write(number, now, &record) {
+            Ok(()) => {
+                self.failed = None;
+                Ok(())
+            }
+            Err(error) => {
+                self.room.give_back(bytes);
+                self.is_open = false;
+                let is_news = self.failed.replace(now).is_none();
+                Err(if is_news { Refused::Failed(error) } else { Refused::Paused })
+            }
+        }
     }
 
     fn write(&mut self, number: Number, now: Timestamp, record: &[u8]) -> io::Result<()> {

@@ -154,9 +154,10 @@ fn a_disk_that_fails_is_left_alone_for_a_while_and_tried_again() {
     let lane = folder.path().join("lane");
     fs::remove_dir(&lane).unwrap();
     assert!(matches!(log.append(0, at(0), [b"", b"x"]), Err(Refused::Failed(_))));
+    assert!(matches!(log.append(0, at(10), [b"", b"x"]), Err(Refused::Paused)), "it is said once");
     fs::create_dir(&lane).unwrap();
-    assert!(matches!(log.append(0, at(9), [b"", b"x"]), Err(Refused::Paused)));
-    log.append(0, at(10), [b"", b"x"]).unwrap();
+    assert!(matches!(log.append(0, at(19), [b"", b"x"]), Err(Refused::Paused)));
+    log.append(0, at(20), [b"", b"x"]).unwrap();
     assert_eq!(rest(&mut log).len(), 1);
     assert_eq!(log.room.used.load(Ordering::Acquire), log.bytes());
 }
