@@ -85,22 +85,14 @@ pub enum DropReason {
 
 impl DropReason {
     /// All reasons.
-    pub const ALL: [Self; 7] = [
-        Self::LaneFull,
-        Self::NotKept,
-        Self::Standby,
-        Self::SpoolFull,
-        Self::TooOld,
-        Self::Corrupt,
-        Self::TooLarge,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::LaneFull, Self::NotKept, Self::SpoolFull, Self::TooOld, Self::Corrupt, Self::TooLarge];
 
     /// The reason, and what can be done, for people.
     pub(crate) fn words(self) -> &'static str {
         match self {
             Self::LaneFull => "no more room in memory, the oldest went",
             Self::NotKept => "sent, but there was no room to keep them for a second time",
-            Self::Standby => "a standby has no more room for what its leader sends",
             Self::SpoolFull => {
                 "no more room on disk, the oldest of the least urgent went (Helm: aggregator.stateSizeLimit)"
             }

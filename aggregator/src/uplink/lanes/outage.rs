@@ -6,12 +6,11 @@ use futures::FutureExt as _;
 use kestrel_proto::cloud::v1::{
     Flow, KubernetesEvent, LogEntry, PodLogs, stream_events_request, stream_flows_request,
 };
-use tokio::sync::mpsc::unbounded_channel;
 
 use super::*;
 use crate::uplink::{
     metrics::{DropLabel, DropReason},
-    receipt::Outcome,
+    receipt::{Outcome, Source},
 };
 
 thread_local! {
@@ -51,7 +50,8 @@ fn after_a_day_without_the_cloud_signals_are_kept_before_logs_and_logs_before_fl
         Spool { folder: folder.path().join("spool"), bytes: DISK, age: Duration::from_secs(24 * 3600) };
     let lanes = Lanes::build(Metrics::default(), Some(&spool), clock);
     lanes.lead();
-    let (to, mut outcomes) = unbounded_channel();
+    // Each batch is of an agent of its own: the loss of one takes back no other.
+    let mut agents = Vec::new();
     let (mut signals, mut logs, mut flows) = (0, 0, 0);
     let mut given_up = BTreeSet::new();
     let on_disk = || {
@@ -70,7 +70,9 @@ fn after_a_day_without_the_cloud_signals_are_kept_before_logs_and_logs_before_fl
         }
         let log_entries = vec![LogEntry { message: text(logs, 2000), ..Default::default() }];
         let batch = PodLogs { log_entries, ..Default::default() };
-        if lanes.logs().send(batch, Receipt::new(logs as u64, to.clone())).now_or_never().is_none() {
+        let (agent, outcomes) = Source::new();
+        agents.push(outcomes);
+        if lanes.logs().send(batch, agent.receipt(logs as u64, 0)).now_or_never().is_none() {
             // The agent waits: the batch is still in its file.
             given_up.insert(logs as u64);
         }
@@ -108,7 +110,7 @@ fn after_a_day_without_the_cloud_signals_are_kept_before_logs_and_logs_before_fl
     let line = |body: &[u8]| PodLogs::decode(body).unwrap().log_entries[0].message.clone();
     let got = arrived(&lanes, Lane::Logs, line);
     assert!(got.is_sorted());
-    let mut outcomes: Vec<_> = std::iter::from_fn(|| outcomes.try_recv().ok()).collect();
+    let mut outcomes: Vec<_> = agents.iter_mut().filter_map(|outcomes| outcomes.try_recv().ok()).collect();
     outcomes.retain(|(id, _)| !given_up.contains(id));
     let (left, lost): (Vec<_>, Vec<_>) =
         outcomes.into_iter().partition(|(_, outcome)| *outcome == Outcome::Left);

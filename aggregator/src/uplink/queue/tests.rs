@@ -4,7 +4,10 @@ use kestrel_proto::cloud::v1::PodLogs;
 use proptest::prelude::*;
 
 use super::*;
-use crate::uplink::{receipt::{Outcome, Source}, spool::Spool};
+use crate::uplink::{
+    receipt::{Outcome, Source},
+    spool::Spool,
+};
 
 /// A message of `bytes` bytes; two of them are its head.
 fn message(bytes: usize) -> Message {
