@@ -123,17 +123,17 @@ pub enum Problem {
     },
     /// A token of somebody else.
     #[error(
-        "the token of {setting} is not used: it is of {other}, and that of {given} is of {own}; if that is \
+        "the token of {setting} is not used: it is of tenant {other:?}, and that of {given} is of {own:?}; if that is \
          right, delete the Secret {RUNTIME_SECRET}"
     )]
     Foreign {
         /// Where it is from.
         setting: Setting,
-        /// Whose it is.
+        /// Its tenant.
         other: String,
         /// The token that decides.
         given: Setting,
-        /// Whose that one is.
+        /// The tenant of that one.
         own: String,
     },
     /// The server gave no new token.

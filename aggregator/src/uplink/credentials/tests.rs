@@ -96,7 +96,7 @@ impl Server {
 fn jwt(issued: i64, seconds: i64) -> String {
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     let issued = Timestamp::now().as_second() + issued;
-    let claims = json!({ "tenant": "acme", "sub": "c1", "iat": issued, "exp": issued + seconds });
+    let claims = json!({ "tenant": "acme", "iat": issued, "exp": issued + seconds });
     format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims.to_string()))
 }
 

@@ -19,8 +19,6 @@ pub(crate) struct Token {
     pub secret: SecretString,
     /// The cluster's tenant.
     pub tenant: HeaderValue,
-    /// The cluster; null in a token that does not say.
-    cluster: Value,
     /// When it was made.
     pub issued: Option<Timestamp>,
     /// When it ends.
@@ -34,8 +32,6 @@ pub(crate) struct Token {
 struct Claims {
     #[serde(default)]
     tenant: String,
-    #[serde(default)]
-    sub: Value,
     #[serde(default)]
     iat: Value,
     exp: Option<f64>,
@@ -69,7 +65,6 @@ impl Token {
             fingerprint: Fingerprint::of([text.as_bytes()]),
             secret: SecretString::from(text),
             tenant,
-            cluster: claims.sub,
             issued: claims.iat.as_f64().and_then(time),
             ends: claims.exp.and_then(time),
         })
@@ -86,7 +81,7 @@ impl Token {
     }
 
     /// Whether the runtime Secret holds this token already, or a newer one of
-    /// the same cluster.
+    /// the same tenant.
     pub(super) fn is_kept_by(&self, kept: Option<&[u8]>) -> bool {
         kept.and_then(|text| Self::parse_kept(text).ok()).is_some_and(|kept| {
             kept.fingerprint == self.fingerprint
@@ -104,19 +99,14 @@ impl Token {
     }
 
     /// # Errors
-    /// It is of another tenant or cluster than `given`.
+    /// It is of another tenant than `given`. No other claim that names an owner
+    /// is in the contract.
     pub(crate) fn check_owner(&self, given: &Self) -> Result<(), Problem> {
-        let same_cluster = self.cluster == given.cluster || self.cluster.is_null() || given.cluster.is_null();
-        if self.tenant == given.tenant && same_cluster {
+        if self.tenant == given.tenant {
             return Ok(());
         }
-        let (other, own) = (self.owner(), given.owner());
+        let [other, own] = [self, given].map(|token| token.tenant.to_str().unwrap_or_default().to_owned());
         Err(Problem::Foreign { setting: self.setting, other, given: given.setting, own })
-    }
-
-    fn owner(&self) -> String {
-        let tenant = self.tenant.to_str().unwrap_or_default();
-        format!("tenant {tenant:?}, cluster {}", self.cluster)
     }
 
     /// `Bearer <token>`, marked so that nothing prints it.

@@ -14,7 +14,7 @@ use crate::uplink::{
 };
 
 fn jwt(tenant: &str, issued: Option<i64>, ends: Option<i64>) -> String {
-    let claims = json!({ "tenant": tenant, "sub": "c1", "iat": issued, "exp": ends }).to_string();
+    let claims = json!({ "tenant": tenant, "iat": issued, "exp": ends }).to_string();
     format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims))
 }
 
