@@ -88,7 +88,9 @@ async fn cloud(config: &uplink::Config) -> Vec<Finding> {
     let certificate = trial::certificate(config).await;
     let ready = token.is_ok() && certificate.is_ok();
     let server = if ready {
-        let server = format!("{}:{}", config.host, config.port);
+        let through =
+            config.proxy.as_ref().map_or(String::new(), |proxy| format!(" through the proxy {proxy}"));
+        let server = format!("{}:{}{through}", config.host, config.port);
         let good =
             |()| format!("{server} takes the certificate and speaks HTTP/2; it has not seen the token");
         trial::server(config).await.map(good).map_err(|problem| problem.to_string())

@@ -77,6 +77,7 @@ fn misspelled_values_and_wrong_types_are_refused_by_name() {
         ("nodeAgent.tolerations=all", "'/nodeAgent/tolerations': got string, want array"),
         // Credentials in it would be in the release's values and in the pod's specification.
         ("server.proxy.url=http://me:secret@proxy:3128", "'/server/proxy/url'"),
+        ("server.proxy.url=socks5://proxy:1080", "'/server/proxy/url'"),
         ("aggregator.stateSizeLimit=much", "'/aggregator/stateSizeLimit'"),
         ("monitoring.serviceMonitor.interval=30", "'/monitoring/serviceMonitor/interval'"),
         ("nodeAgent.runtimeSocket=containerd.sock", "'/nodeAgent/runtimeSocket'"),

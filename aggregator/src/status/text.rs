@@ -61,19 +61,24 @@ impl Moment<'_> {
                 )
             }
             None if !self.role.leads() => format!("not connected to {server}: only the leader connects"),
-            None => format!("NOT connected to {server}; {connections} connections until now"),
+            None => {
+                format!("NOT connected to {server} (connections of this process until now: {connections})")
+            }
         }
     }
 
     fn streams(&self) -> String {
+        if self.uplink.connection.is_none() {
+            return "closed".to_owned();
+        }
         let streams =
             self.uplink.streams.iter().map(|StreamState { name, phase, problem, .. }| match phase {
                 Phase::Open(_) => format!("{name} open"),
                 Phase::Opening => format!("{name} opening"),
                 Phase::Fallback => format!("{name} not offered (the data stream carries it)"),
                 Phase::Closed => match problem {
-                    Some(problem) if self.uplink.connection.is_some() => format!("{name} CLOSED ({problem})"),
-                    _ => format!("{name} closed"),
+                    Some(problem) => format!("{name} CLOSED ({problem})"),
+                    None => format!("{name} closed"),
                 },
             });
         streams.collect::<Vec<_>>().join(", ")
@@ -214,8 +219,8 @@ problem     none
         moment.dropped = vec![(Lane::Flows, DropReason::LaneFull, 7)];
         let text = moment.text();
         for line in [
-            "server      NOT connected to cloud:443; 2 connections until now\n",
-            "events closed, ",
+            "server      NOT connected to cloud:443 (connections of this process until now: 2)\n",
+            "streams     closed\n",
             "(12 KiB, 1 min old): for a connection\n",
             "dropped     flows 7 (",
             "problem     cloud:443 can't be reached\n",
