@@ -16,6 +16,9 @@ use std::{
 
 use log::Log;
 
+/// Files in a full spool, give or take those that age closed.
+const MOST_SEGMENTS: u64 = 256;
+
 /// Where the spool is and how much it may hold.
 #[derive(Clone, Debug)]
 pub struct Spool {
@@ -62,6 +65,12 @@ impl Room {
 
     fn give_back(&self, bytes: u64) {
         self.used.fetch_sub(bytes, Ordering::AcqRel);
+    }
+
+    /// A file is closed at this size. Every file is open, so a large spool has
+    /// larger files rather than more.
+    fn segment_bytes(&self) -> u64 {
+        (self.budget / MOST_SEGMENTS).max(1024 * 1024)
     }
 
     /// Whether an empty spool has room for this.

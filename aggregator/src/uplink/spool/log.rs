@@ -151,7 +151,9 @@ impl Log {
     }
 
     fn write(&mut self, number: Number, now: Timestamp, record: &[u8]) -> io::Result<()> {
-        if let Some(segment) = self.segments.back_mut().filter(|segment| self.is_open && segment.goes_on(now))
+        let full = self.room.segment_bytes();
+        if let Some(segment) =
+            self.segments.back_mut().filter(|segment| self.is_open && segment.goes_on(full, now))
         {
             return segment.append(number, now, record);
         }

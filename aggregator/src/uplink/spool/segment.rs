@@ -33,9 +33,7 @@ pub(super) struct Segment {
     pub(super) newest: Timestamp,
 }
 
-/// A file is closed at this size …
-const FULL: u64 = 1024 * 1024;
-/// … or age, because age limits what is kept by whole files.
+/// A file is closed at this age, because age limits what is kept by whole files.
 const OLD: SignedDuration = SignedDuration::from_hours(1);
 
 impl Segment {
@@ -118,9 +116,9 @@ impl Segment {
         Ok((segment, corrupt))
     }
 
-    /// Whether it takes more.
-    pub(super) fn goes_on(&self, now: Timestamp) -> bool {
-        self.length < FULL && now.duration_since(self.oldest).abs() < OLD
+    /// Whether it takes more, if `full` bytes are enough.
+    pub(super) fn goes_on(&self, full: u64, now: Timestamp) -> bool {
+        self.length < full && now.duration_since(self.oldest).abs() < OLD
     }
 
     /// Adds a record.
