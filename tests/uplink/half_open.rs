@@ -80,7 +80,7 @@ impl Network {
             move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                started.send(cloud(address).await).unwrap();
+                started.send(cloud(|config| config.listen = address).await).unwrap();
                 end.cancelled().await;
             });
         });

@@ -4,9 +4,13 @@ use std::time::Duration;
 
 use kestrel_aggregator::uplink::receipt::Source;
 use kestrel_dev_cloud::{Faults, Stream};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
-use crate::{is_full, traffic::logs, world::World};
+use crate::{
+    is_full,
+    traffic::logs,
+    world::{LIMIT, World, cloud},
+};
 
 /// Signals that come while `meanwhile` runs; the longest gap between two.
 async fn longest_gap(world: &World, meanwhile: impl Future<Output = ()>) -> Duration {
@@ -69,6 +73,19 @@ async fn a_stalled_stream_delays_no_other() {
         assert!(longest < Duration::from_secs(3), "{stalled:?} stalled: {longest:?} without a signal");
         world.cloud.set_faults(Faults::default());
         world.whole().await;
+    }
+    world.end().await;
+}
+
+/// Against it the client cannot help.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_whose_streams_can_stop_each_other_is_named() {
+    let world = World::at(cloud(|config| config.connection_window = 1 << 20).await).await;
+    let narrow = || world.view.state().connection.and_then(|connection| connection.narrow);
+    let deadline = Instant::now() + LIMIT;
+    while narrow().is_none() {
+        assert!(Instant::now() < deadline, "{:?}", world.view.state());
+        sleep(Duration::from_millis(20)).await;
     }
     world.end().await;
 }

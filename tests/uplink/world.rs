@@ -13,10 +13,10 @@ use jiff::Timestamp;
 use kestrel_aggregator::{
     inventory::Mirror,
     uplink::{
-        Answer, Config, Keepalive, Request, Retry, Uplink,
+        Answer, Config, Keepalive, Request, Retry, Uplink, View,
         credentials::{Bootstrap, Credentials, TokenSource},
-        lanes::Lanes,
-        metrics::{Kind, Metrics},
+        lanes::{Lane, Lanes},
+        metrics::Metrics,
         report::Report as Words,
         spool::Spool,
     },
@@ -67,6 +67,7 @@ pub(crate) struct World {
     pub(crate) lanes: Lanes,
     pub(crate) metrics: Metrics,
     pub(crate) report: Words,
+    pub(crate) view: View,
     pub(crate) traffic: Traffic,
     cluster: Cluster,
     flows: Flows,
@@ -75,13 +76,13 @@ pub(crate) struct World {
     answers: JoinHandle<()>,
 }
 
-/// A cloud that sends its heartbeats often.
-pub(crate) async fn cloud(listen: SocketAddr) -> Arc<Cloud> {
+/// A cloud that sends its heartbeats often, at any port of the loopback unless
+/// `change` says something else.
+pub(crate) async fn cloud(change: impl FnOnce(&mut kestrel_dev_cloud::Config)) -> Arc<Cloud> {
     kestrel_runtime::tls::install_provider();
     let mut config = kestrel_dev_cloud::Config::new(Authority::generate().unwrap());
-    config.listen = listen;
-    config.names = vec![listen.ip().to_string()];
     config.heartbeat = Duration::from_millis(500);
+    change(&mut config);
     Arc::new(serve(config).await.unwrap())
 }
 
@@ -126,7 +127,7 @@ fn config(folder: &Path, server: SocketAddr) -> Config {
 impl World {
     /// A world in which everything works and traffic passes.
     pub(crate) async fn new() -> Self {
-        Self::at(cloud(SocketAddr::from(([127, 0, 0, 1], 0))).await).await
+        Self::at(cloud(|_| {}).await).await
     }
 
     /// The same with this cloud.
@@ -143,7 +144,7 @@ impl World {
         let ask = Arc::new(move |over, request| drop(ask.send((over, request))));
         let config = config(folder.path(), cloud.address());
         let uplink = Uplink::new(config, lanes.clone(), mirror.clone(), ask, metrics.clone());
-        let report = uplink.report();
+        let (report, view) = (uplink.report(), uplink.view());
         let drain = CancellationToken::new();
         let ending = drain.clone();
         let uplink = tokio::spawn(async move { uplink.run(&ending).await });
@@ -163,8 +164,20 @@ impl World {
         let mut traffic = Traffic::new(lanes.clone(), cluster.clone());
         traffic.resume();
         let flows = Flows::default();
-        let world =
-            Self { cloud, folder, lanes, metrics, report, traffic, cluster, flows, drain, uplink, answers };
+        let world = Self {
+            cloud,
+            folder,
+            lanes,
+            metrics,
+            report,
+            view,
+            traffic,
+            cluster,
+            flows,
+            drain,
+            uplink,
+            answers,
+        };
         world.connected().await;
         world
     }
@@ -270,7 +283,7 @@ impl World {
             let counts = self.traffic.counts();
             (counts.signals(), counts.lines(), counts.flows())
         };
-        let [signals, lines, flows] = [Kind::Signal, Kind::Logs, Kind::Flows].map(|kind| self.dropped(kind));
+        let [signals, lines, flows] = [Lane::Signals, Lane::Logs, Lane::Flows].map(|lane| self.dropped(lane));
         // What was sent and could not be kept for sending it again is counted, and may have come.
         let adds_up = |went_in, came, dropped| came <= went_in && went_in <= came + dropped;
         let Self { cloud, flows: seen, cluster, .. } = self;
@@ -292,13 +305,13 @@ impl World {
         })
     }
 
-    /// Messages of a kind that the uplink says it dropped.
-    fn dropped(&self, kind: Kind) -> u64 {
+    /// Messages of a lane that the uplink says it dropped.
+    fn dropped(&self, lane: Lane) -> u64 {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry()).unwrap();
-        let name = format!("messages_dropped_total{{kind=\"{kind:?}\"");
-        let of_kind = text.lines().filter(|line| line.starts_with(&name));
-        of_kind.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+        let name = format!("messages_dropped_total{{lane=\"{lane:?}\"");
+        let of_lane = text.lines().filter(|line| line.starts_with(&name));
+        of_lane.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
     }
 
     fn registry(&self) -> Registry {

@@ -24,6 +24,15 @@ fn program() -> Command {
     program
 }
 
+/// Pieces of the token, without its head, and of the client's key.
+fn pieces(folder: &Path) -> Vec<String> {
+    let token = fs::read_to_string(folder.join("token")).unwrap();
+    let key = fs::read_to_string(folder.join("client.key")).unwrap();
+    let parts = token.split('.').skip(1).chain(key.lines().filter(|line| !line.starts_with('-')));
+    let pieces = parts.flat_map(|part| part.as_bytes().chunks_exact(16));
+    pieces.map(|piece| String::from_utf8(piece.to_vec()).unwrap()).collect()
+}
+
 /// Ends the program when a test fails.
 struct Running(Option<Child>);
 
@@ -99,7 +108,10 @@ async fn without_an_api_server_it_is_connected_alive_not_ready_and_ends_well() {
     let folder = tempfile::tempdir().unwrap();
     write_credentials(cloud.authority(), folder.path());
     let port = nobody().await.port();
+    let log = folder.path().join("log");
     let child = installed(folder.path(), &cloud, nobody().await)
+        .env("KESTREL_LOG", "trace")
+        .stderr(fs::File::create(&log).unwrap())
         .env("HEALTH_PORT", port.to_string())
         .env("KESTREL_LINK_PORT", "0")
         .env("POD_NAME", "the-pod")
@@ -163,12 +175,14 @@ async fn without_an_api_server_it_is_connected_alive_not_ready_and_ends_well() {
     assert!(get(port, "/readyz").await.ends_with(why), "no less ready than before");
 
     let output = tokio::task::spawn_blocking(|| running.terminate()).await.unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
+    let said = fs::read_to_string(log).unwrap();
     assert_eq!(output.status.code(), Some(0), "{said}");
     assert!(said.contains("can't be watched: Connection refused"), "{said}");
-    let token = fs::read_to_string(folder.path().join("token")).unwrap();
-    for text in [&said, &lines, &metrics] {
-        assert!(!text.contains(&token), "the token is in: {text}");
+    assert!(said.contains(" TRACE "), "{said}");
+    for secret in pieces(folder.path()) {
+        for text in [&said, &lines, &metrics] {
+            assert!(!text.contains(&secret), "a piece of the token or the key is in: {text}");
+        }
     }
     let (code, _, said) = ran(status()).await;
     assert_eq!(code, Some(1));
