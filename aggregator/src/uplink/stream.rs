@@ -283,7 +283,7 @@ impl Attempt<'_> {
         if window.is_stuck(now, hold * STUCK) {
             return Some(broken("the server takes nothing on it any more"));
         }
-        let left = window.leave(now, hold, last_read);
+        let left = window.leave(hold, last_read);
         drop(window);
         self.settle(left, |cargo| cargo.left(&uplink.lanes));
         None
