@@ -102,7 +102,7 @@ async fn a_peer_that_is_gone_without_a_word_is_noticed_and_nothing_is_lost() {
     let end = CancellationToken::new();
     let _ended = end.clone().drop_guard();
     let mut world = World::at(network.cloud(end)).await;
-    for _ in 0..if crate::is_full() { 5 } else { 1 } {
+    for _ in 0..if crate::is_full() { 3 } else { 1 } {
         network.lose();
         world.problem("").await;
         network.find();

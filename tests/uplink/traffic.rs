@@ -163,9 +163,10 @@ async fn follow(lanes: Lanes, counts: Counts) {
             due.append(&mut lost);
             generation = source.generation();
         }
-        if due.is_empty() && counts.lines() > read {
-            due.insert((read + 1, counts.lines()));
-            read = counts.lines();
+        let written = counts.lines();
+        if due.is_empty() && written > read {
+            due.insert((read + 1, written));
+            read = written;
         }
         if lost.is_empty()
             && under_way.len() < CREDIT

@@ -43,14 +43,16 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{cluster::Cluster, secrets, traffic::Traffic};
+use crate::{cluster::Cluster, is_full, secrets, traffic::Traffic};
 
 /// Nothing here takes that long unless it is broken.
-pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_secs(180);
 
-/// Short, so that an outage is; long enough for a busy machine.
-pub(crate) const KEEPALIVE: Keepalive =
-    Keepalive { interval: Duration::from_millis(300), timeout: Duration::from_millis(2700) };
+/// The real times where all is tried; else short, so that an outage is.
+pub(crate) fn keepalive() -> Keepalive {
+    let [interval, timeout] = if is_full() { [20_000, 10_000] } else { [300, 2700] };
+    Keepalive { interval: Duration::from_millis(interval), timeout: Duration::from_millis(timeout) }
+}
 
 /// How much later than the resend window says a small machine may be.
 const SLACK: Duration = Duration::from_secs(10);
@@ -115,7 +117,7 @@ fn config(folder: &Path, server: SocketAddr) -> Config {
             look: Duration::from_millis(50),
         }),
         proxy: None,
-        keepalive: KEEPALIVE,
+        keepalive: keepalive(),
         retry: Retry {
             first: Duration::from_millis(10),
             most: Duration::from_millis(200),
@@ -136,7 +138,7 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         write_certificate(&cloud, folder.path());
         write_token(&cloud, folder.path(), 3600);
-        let (metrics, mirror) = (Metrics::default(), Mirror::new(KEEPALIVE.hold()));
+        let (metrics, mirror) = (Metrics::default(), Mirror::new(keepalive().hold()));
         let spool = Spool { folder: folder.path().join("spool"), bytes: 256 << 20, age: 60 * LIMIT };
         let lanes = Lanes::with_spool(metrics.clone(), &spool);
         lanes.lead();
@@ -347,7 +349,8 @@ impl World {
     /// A signal comes twice only if the stream that carried it ended, or its
     /// own stream was opened, before the signal had left the resend window.
     fn repeats_are_due_to_the_window(&self) {
-        let most = KEEPALIVE.hold() * 9 / 8 + SLACK;
+        let Keepalive { interval, .. } = keepalive();
+        let most = keepalive().hold() * 9 / 8 + interval + SLACK;
         self.cloud.read(|record| {
             let openings = record.connections.openings();
             let mut first: BTreeMap<String, &Arrival> = BTreeMap::new();

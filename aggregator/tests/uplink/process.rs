@@ -129,11 +129,19 @@ async fn without_an_api_server_it_is_connected_alive_not_ready_and_ends_well() {
         readiness.contains("503") && readiness.contains("first list of the cluster's pods"),
         "{readiness}"
     );
-    let metrics = get(port, "/metrics").await;
+    // The cloud knows of a stream before the operator does.
+    let scraped = async {
+        loop {
+            let metrics = get(port, "/metrics").await;
+            if metrics.contains("kestrel_uplink_stream_up{stream=\"logs\"} 1") {
+                break metrics;
+            }
+        }
+    };
+    let metrics = tokio::time::timeout(LIMIT, scraped).await.unwrap();
     for line in [
         "kestrel_uplink_connected 1",
         "kestrel_uplink_leader 1",
-        "kestrel_uplink_stream_up{stream=\"logs\"} 1",
         "kestrel_uplink_messages_dropped_total{lane=\"Signals\",reason=\"LaneFull\"} 0",
     ] {
         assert!(metrics.lines().any(|other| other == line), "{line} in {metrics}");

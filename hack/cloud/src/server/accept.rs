@@ -37,6 +37,8 @@ const LOCAL_NAMES: [&str; 4] = ["localhost", "127.0.0.1", "::1", "kestrel-cloud"
 
 /// What the kernel may take in ahead of a connection that is read slowly.
 const SLOW_BUFFER: usize = 32 * 1024;
+/// What is read of such a connection at once, at most.
+const SLOW_PIECE: usize = 16 * 1024;
 
 /// A TLS configuration with a fresh server certificate for `names`, which
 /// lets in only who has a certificate of the hub's authority.
@@ -89,7 +91,7 @@ impl Connection {
         self.info
     }
 
-    /// Reads a tenth of a second's bytes, and waits for as long as they are worth.
+    /// Reads a tenth of a second's bytes or fewer, and waits for as long as they are worth.
     fn poll_read_slowly(
         &mut self,
         context: &mut Context<'_>,
@@ -103,7 +105,8 @@ impl Connection {
         // The kernel would take megabytes ahead.
         SockRef::from(self.io.get_ref().0).set_recv_buffer_size(SLOW_BUFFER)?;
         let rate = rate.max(1);
-        let most = usize::try_from(rate.div_ceil(10)).unwrap_or(usize::MAX).min(buffer.remaining());
+        let tenth = usize::try_from(rate.div_ceil(10)).unwrap_or(SLOW_PIECE);
+        let most = tenth.min(SLOW_PIECE).min(buffer.remaining());
         let mut bytes = vec![0; most];
         let mut piece = ReadBuf::new(&mut bytes);
         ready!(Pin::new(&mut self.io).poll_read(context, &mut piece))?;
