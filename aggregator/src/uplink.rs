@@ -26,6 +26,8 @@ mod renewal;
 pub mod report;
 mod request;
 mod session;
+#[cfg(test)]
+mod simulation;
 pub mod spool;
 pub mod state;
 mod stream;

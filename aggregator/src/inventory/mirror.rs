@@ -86,7 +86,7 @@ impl Mirror {
     }
 
     /// `kind` can't be listed at present; the commit does not wait for it.
-    pub(super) fn skip(&self, kind: Kind) {
+    pub(crate) fn skip(&self, kind: Kind) {
         self.change(|state, _| {
             state.complete.remove(&kind);
             state.listed(kind);

@@ -41,17 +41,12 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// … which the server hears as well.
 const DEADLINE_TEXT: HeaderValue = HeaderValue::from_static("30S");
 
-/// Told of the bytes that have left.
-pub(crate) type Progress = Box<dyn FnMut(usize, usize) + Send>;
-/// What HTTP/2 is given to send.
-pub(crate) type Piece = Chunk<Progress>;
-
 /// A call that has begun.
 pub(crate) struct Call<A> {
     /// What the server says.
     pub answers: Answers<A>,
     /// Where our bytes go.
-    pub sender: SendStream<Piece>,
+    pub sender: SendStream<Chunk>,
 }
 
 /// The server's side of a call.
@@ -145,9 +140,10 @@ impl Connection {
             let mut request = request(self, path, token).map_err(Failed::Problem)?;
             request.headers_mut().insert(TIMEOUT, DEADLINE_TEXT);
             let Call { mut answers, mut sender } = self.begin(request, Box::new(|_| ())).await?;
-            let body = Bytes::from(question.encode_to_vec());
-            let head = grpc_head(body.len(), 0).freeze();
-            sender.send_data(Chunk::new(head, body, Box::new(|_, _| ())), true)?;
+            let mut chunk = Chunk::default();
+            chunk.push(grpc_head(question.encoded_len(), 0).freeze());
+            chunk.push(question.encode_to_vec().into());
+            sender.send_data(chunk, true)?;
             let mut answer = None;
             loop {
                 match answers.next().await? {
@@ -245,7 +241,7 @@ impl Body for Incoming {
 ///
 /// # Errors
 /// The stream has ended; its answers say why.
-pub(crate) async fn room(sender: &mut SendStream<Piece>, wanted: usize) -> Result<usize, Closed> {
+pub(crate) async fn room(sender: &mut SendStream<Chunk>, wanted: usize) -> Result<usize, Closed> {
     sender.reserve_capacity(wanted.min(SEND_BUFFER));
     poll_fn(|cx| {
         loop {

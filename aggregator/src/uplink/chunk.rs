@@ -1,75 +1,105 @@
-//! The bytes of one gRPC message, as HTTP/2 takes them.
+//! The bytes of gRPC messages, as HTTP/2 takes them.
 
-use std::io::IoSlice;
+use std::{collections::VecDeque, io::IoSlice};
 
-use bytes::{Buf, Bytes, buf::Chain};
+use bytes::{Buf, Bytes};
 
-/// A piece of a gRPC message. HTTP/2 consumes it as the peer's flow control and
-/// the socket take its bytes, and so tells when the last one has left the send
-/// buffer. Nothing is copied on the way.
-pub(crate) struct Chunk<F: FnMut(usize, usize)> {
-    bytes: Chain<Bytes, Bytes>,
-    progress: F,
+/// One large piece of a message, or many small messages. HTTP/2 consumes it as
+/// the peer's flow control and the socket take its bytes, and so tells when the
+/// last one has left the send buffer. Nothing is copied on the way.
+#[derive(Default)]
+pub(crate) struct Chunk {
+    parts: VecDeque<Bytes>,
+    bytes: usize,
+    consumed: Option<Consumed>,
 }
 
-impl<F: FnMut(usize, usize)> Chunk<F> {
-    /// `progress` is called whenever bytes were consumed, with their number and
-    /// that of the bytes that remain; not if the piece is thrown away.
-    pub(crate) fn new(head: Bytes, body: Bytes, progress: F) -> Self {
-        Self { bytes: head.chain(body), progress }
+/// Told of the bytes that were consumed.
+pub(crate) type Consumed = Box<dyn FnMut(usize) + Send>;
+
+impl Chunk {
+    /// Adds bytes at the end.
+    pub(crate) fn push(&mut self, part: Bytes) {
+        if !part.is_empty() {
+            self.bytes += part.len();
+            self.parts.push_back(part);
+        }
+    }
+
+    /// `consumed` is called with the number of bytes whenever some were
+    /// consumed; not if the chunk is thrown away.
+    pub(crate) fn tell(&mut self, consumed: Consumed) {
+        self.consumed = Some(consumed);
     }
 }
 
-impl Chunk<Box<dyn FnMut(usize, usize) + Send>> {
-    /// A piece that only ends a stream.
-    pub(crate) fn nothing() -> Self {
-        Self::new(Bytes::new(), Bytes::new(), Box::new(|_, _| ()))
-    }
-}
-
-impl<F: FnMut(usize, usize)> Buf for Chunk<F> {
+impl Buf for Chunk {
     fn remaining(&self) -> usize {
-        self.bytes.remaining()
+        self.bytes
     }
 
     fn chunk(&self) -> &[u8] {
-        self.bytes.chunk()
+        self.parts.front().map_or(&[], |part| part)
     }
 
     fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
-        self.bytes.chunks_vectored(slices)
+        let filled = slices.iter_mut().zip(&self.parts).map(|(slice, part)| *slice = IoSlice::new(part));
+        filled.count()
     }
 
     fn advance(&mut self, count: usize) {
-        self.bytes.advance(count);
-        if count > 0 {
-            (self.progress)(count, self.bytes.remaining());
+        let mut rest = count;
+        while rest > 0
+            && let Some(part) = self.parts.front_mut()
+        {
+            let now = rest.min(part.len());
+            part.advance(now);
+            rest -= now;
+            if part.is_empty() {
+                self.parts.pop_front();
+            }
+        }
+        self.bytes -= count - rest;
+        if count > 0
+            && let Some(consumed) = &mut self.consumed
+        {
+            consumed(count);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
 
     use super::*;
 
     #[test]
     fn what_is_consumed_is_reported_and_a_drop_is_not() {
-        let (consumed, rest) = (Cell::new(0), Cell::new(8));
+        let total = Arc::new(AtomicUsize::new(0));
+        let consumed = || total.load(Ordering::Relaxed);
         let chunk = || {
-            let report = |count, remaining| {
-                consumed.set(consumed.get() + count);
-                rest.set(remaining);
-            };
-            Chunk::new(Bytes::from_static(b"head"), Bytes::from_static(b"body"), report)
+            let mut chunk = Chunk::default();
+            for part in [&b"head"[..], b"", b"body"] {
+                chunk.push(Bytes::from_static(part));
+            }
+            let total = Arc::clone(&total);
+            chunk.tell(Box::new(move |count| {
+                total.fetch_add(count, Ordering::Relaxed);
+            }));
+            chunk
         };
         let mut sent = chunk();
+        let mut slices = [IoSlice::new(&[]); 3];
+        assert_eq!((sent.chunks_vectored(&mut slices), &*slices[1]), (2, &b"body"[..]));
         sent.advance(7);
-        assert_eq!((sent.chunk(), consumed.get(), rest.get()), (&b"y"[..], 7, 1));
+        assert_eq!((sent.chunk(), sent.remaining(), consumed()), (&b"y"[..], 1, 7));
         assert_eq!(sent.copy_to_bytes(1), "y");
-        assert_eq!((consumed.get(), rest.get()), (8, 0));
+        assert_eq!((sent.chunk(), sent.remaining(), consumed()), (&b""[..], 0, 8));
         drop((sent, chunk()));
-        assert_eq!(consumed.get(), 8);
+        assert_eq!(consumed(), 8);
     }
 }

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    call::Piece,
+    chunk::Chunk,
     dial::Transport,
     life::{Keepalive, Life, Watched},
     problem::Problem,
@@ -32,7 +32,7 @@ const HEADERS: u32 = 64 * 1024;
 
 /// An open connection. Its drop closes it at once, with everything on it.
 pub(crate) struct Connection {
-    requests: Mutex<Option<SendRequest<Piece>>>,
+    requests: Mutex<Option<SendRequest<Chunk>>>,
     /// Scheme and authority of every request.
     origin: Uri,
     /// What is known of the peer.
@@ -100,7 +100,7 @@ impl Connection {
     }
 
     /// A handle to open a stream with; `None` once the connection is closed.
-    pub(crate) fn requests(&self) -> Option<SendRequest<Piece>> {
+    pub(crate) fn requests(&self) -> Option<SendRequest<Chunk>> {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

@@ -12,6 +12,8 @@ const WINDOW_UPDATE: u8 = 8;
 /// Flag of a SETTINGS frame that only acknowledges ours.
 const ACK: u8 = 1;
 const INITIAL_WINDOW_SIZE: u16 = 4;
+/// What is kept of a peer's last words.
+const WORDS: usize = 100;
 
 /// How many bytes the peer lets us send ahead of its reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +38,14 @@ impl Windows {
     }
 }
 
+/// Why a peer is going away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct GoingAway {
+    pub reason: Reason,
+    /// The beginning of what it says to people.
+    pub words: Vec<u8>,
+}
+
 /// Reads frame headers and the few payloads that matter, however the bytes are cut.
 #[derive(Debug)]
 pub(crate) struct Frames {
@@ -49,7 +59,7 @@ pub(crate) struct Frames {
     filled: usize,
     credit: u64,
     windows: Windows,
-    going_away: Option<Reason>,
+    going_away: Option<GoingAway>,
 }
 
 impl Default for Frames {
@@ -91,7 +101,6 @@ impl Frames {
                 GO_AWAY => 8,
                 _ => 0,
             };
-            // What is behind the unit of a GOAWAY is text for people.
             let wanted = if self.filled < size { size - self.filled } else { self.rest };
             let (taken, others) = bytes.split_at(bytes.len().min(wanted).min(self.rest));
             if self.filled < size {
@@ -100,6 +109,10 @@ impl Frames {
                 if self.filled == size {
                     self.unit(sent);
                 }
+            } else if self.header[3] == GO_AWAY
+                && let Some(GoingAway { words, .. }) = &mut self.going_away
+            {
+                words.extend_from_slice(&taken[..taken.len().min(WORDS - words.len())]);
             }
             self.rest -= taken.len();
             bytes = others;
@@ -108,8 +121,8 @@ impl Frames {
     }
 
     /// Why the peer is going away, if it is.
-    pub(crate) fn going_away(&self) -> Option<Reason> {
-        self.going_away
+    pub(crate) fn going_away(&self) -> Option<&GoingAway> {
+        self.going_away.as_ref()
     }
 
     /// The peer's windows as far as they have shown themselves. What was sent
@@ -141,7 +154,10 @@ impl Frames {
                 self.credit += u64::from(u32::from_be_bytes([a & 0x7f, b, c, d]));
                 self.windows.connection = self.windows.connection.max(self.credit.saturating_sub(sent));
             }
-            GO_AWAY => self.going_away = Some(u32::from_be_bytes([e, f, g, h]).into()),
+            GO_AWAY => {
+                let reason = u32::from_be_bytes([e, f, g, h]).into();
+                self.going_away = Some(GoingAway { reason, words: Vec::new() });
+            }
             _ => {}
         }
     }
@@ -197,7 +213,9 @@ mod tests {
             }
             let windows = Windows { connection: (16 << 20) + 65_535, stream: 1 << 20 };
             prop_assert_eq!(frames.windows(), windows);
-            prop_assert_eq!(frames.going_away(), Some(Reason::ENHANCE_YOUR_CALM));
+            let words = b"too_many_pings".to_vec();
+            let going_away = GoingAway { reason: Reason::ENHANCE_YOUR_CALM, words };
+            prop_assert_eq!(frames.going_away(), Some(&going_away));
             prop_assert_eq!(windows.narrow(), None);
         }
 

@@ -18,9 +18,12 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    frames::{Frames, Windows},
+    frames::{Frames, GoingAway, Windows},
     problem::{Problem, is_about_the_certificate},
 };
+
+/// What grpc-go says to whoever sends more PINGs than it likes.
+const TOO_MANY_PINGS: &[u8] = b"too_many_pings";
 
 /// How the peer's life is watched.
 #[derive(Clone, Copy, Debug)]
@@ -165,13 +168,17 @@ impl Life {
         let server = server.to_owned();
         let state = self.state();
         let reason = match (&state.fault, state.frames.going_away()) {
-            (_, Some(Reason::ENHANCE_YOUR_CALM)) => return Problem::TooManyPings(server),
             (Some(Fault::Alert(alert)), _) if is_about_the_certificate(*alert) => {
                 return Problem::CertificateRefused { server, alert: *alert };
             }
             (Some(Fault::Alert(alert)), _) => format!("the server broke TLS off ({alert:?})"),
-            (_, Some(Reason::NO_ERROR)) => "the server asked for it".to_owned(),
-            (_, Some(reason)) => format!("the server went away ({})", reason.description()),
+            (_, Some(GoingAway { words, .. })) if words == TOO_MANY_PINGS => {
+                return Problem::TooManyPings(server);
+            }
+            (_, Some(GoingAway { reason: Reason::NO_ERROR, .. })) => "the server asked for it".to_owned(),
+            (_, Some(GoingAway { reason, words })) => {
+                format!("the server ended it ({reason:?} \"{}\")", words.escape_ascii())
+            }
             (Some(Fault::Io(error)), None) => error.clone(),
             (Some(Fault::Silent), None) => "the server answers no PING any more".to_owned(),
             (None, None) => "the server closed it".to_owned(),

@@ -1,19 +1,22 @@
 //! What a stream sends, in the order of the lanes.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU8, Ordering},
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
 };
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use h2::SendStream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Uplink,
-    call::{Closed, Piece, room},
-    chunk::Chunk,
+    call::{Closed, room},
+    chunk::{Chunk, Consumed},
     lanes::{Lane, Lanes},
     message::{Message, grpc_head},
     metrics::{Kind, KindLabel},
@@ -21,6 +24,9 @@ use super::{
     session::{Session, lock},
     stream::Stream,
 };
+
+/// What HTTP/2 puts into one frame, if the server asks for nothing else.
+const FRAME: usize = 16 * 1024;
 
 /// What a message in the resend window stands for.
 #[derive(Debug)]
@@ -141,30 +147,53 @@ struct Outgoing {
     body: Bytes,
 }
 
+impl Outgoing {
+    fn bytes(&self) -> usize {
+        self.head.len() + self.body.len()
+    }
+}
+
+/// A message of which bytes are in a chunk.
+struct Aboard {
+    place: u64,
+    /// Bytes of it in this chunk that have not left.
+    bytes: usize,
+    /// Bytes of it that are to come behind this chunk.
+    behind: usize,
+}
+
 impl Outbound<'_> {
     /// Sends what is due until nothing more is to be sent here, then ends this
     /// side of the stream.
     ///
     /// # Errors
     /// The stream has ended.
-    pub(crate) async fn pump(&self, sender: &mut SendStream<Piece>) -> Result<(), Closed> {
+    pub(crate) async fn pump(&self, sender: &mut SendStream<Chunk>) -> Result<(), Closed> {
+        // Of which some bytes were handed over.
+        let mut begun = None;
         loop {
-            // Chosen when it can be sent, and not before.
-            let next = tokio::select! {
-                biased;
-                () = self.session.left.cancelled() => None,
-                room = room(sender, 1) => {
-                    room?;
-                    self.next().await
-                }
-            };
-            match next {
-                Some(message) => self.send(message, sender).await?,
-                None => return sender.send_data(Chunk::nothing(), true).map_err(|_| Closed),
+            if begun.is_none() {
+                // Chosen when it can be sent, and not before.
+                begun = tokio::select! {
+                    biased;
+                    () = self.session.left.cancelled() => None,
+                    room = room(sender, 1) => {
+                        room?;
+                        self.next().await
+                    }
+                };
             }
+            let Some(message) = begun.take() else {
+                return sender.send_data(Chunk::default(), true).map_err(|_| Closed);
+            };
+            let room = room(sender, message.bytes().max(FRAME)).await?;
+            let (chunk, rest) = self.load(message, room);
+            begun = rest;
+            sender.send_data(chunk, false).map_err(|_| Closed)?;
         }
     }
 
+    /// The next message, when there is one; `None` if nothing more is to be sent.
     async fn next(&self) -> Option<Outgoing> {
         loop {
             let changed = self.uplink.lanes.changed();
@@ -172,10 +201,8 @@ impl Outbound<'_> {
                 return None;
             }
             let draining = self.drain.is_cancelled();
-            if let Some((kind, (head, body), cargo)) = self.pick(draining) {
-                let place = self.enter(cargo)?;
-                self.uplink.metrics.sent.get_or_create(&KindLabel { kind }).inc();
-                return Some(Outgoing { place, head, body });
+            if let Some(message) = self.pick(draining) {
+                return Some(message);
             }
             if draining {
                 return None;
@@ -190,33 +217,61 @@ impl Outbound<'_> {
         }
     }
 
-    /// Hands a message over in pieces for which there is room.
-    async fn send(&self, message: Outgoing, sender: &mut SendStream<Piece>) -> Result<(), Closed> {
-        let Outgoing { place, mut head, mut body } = message;
-        while !(head.is_empty() && body.is_empty()) {
-            let room = room(sender, head.len() + body.len()).await?;
-            let first = head.split_to(room.min(head.len()));
-            let second = body.split_to((room - first.len()).min(body.len()));
-            let behind = head.len() + body.len();
-            let (window, life) = (self.session.window(self.stream), &self.session.connection.life);
-            let (window, life) = (Arc::clone(window), Arc::clone(life));
-            let (board, stream) = (self.uplink.board.clone(), self.stream);
-            let progress = move |count, rest: usize| {
-                life.sent(count);
-                board.sent(stream, count, rest + behind == 0);
-                lock(&window).progress(place, rest + behind, Instant::now());
-            };
-            sender.send_data(Chunk::new(first, second, Box::new(progress)), false).map_err(|_| Closed)?;
-        }
-        Ok(())
+    /// As much as there is room for: of one message, or of several as long as
+    /// they fill no frame. A frame for each small message would be more head than
+    /// body, and a server may take many of them for an attack.
+    fn load(&self, first: Outgoing, mut room: usize) -> (Chunk, Option<Outgoing>) {
+        let (mut chunk, mut aboard, mut next) = (Chunk::default(), VecDeque::new(), Some(first));
+        let rest = loop {
+            let Some(mut message) = next else { break None };
+            let before = chunk.remaining();
+            chunk.push(message.head.split_to(room.min(message.head.len())));
+            let taken = chunk.remaining() - before;
+            chunk.push(message.body.split_to((room - taken).min(message.body.len())));
+            let bytes = chunk.remaining() - before;
+            room -= bytes;
+            aboard.push_back(Aboard { place: message.place, bytes, behind: message.bytes() });
+            if message.bytes() > 0 {
+                break Some(message);
+            }
+            let full = room == 0 || chunk.remaining() >= FRAME || self.session.left.is_cancelled();
+            next = if full { None } else { self.pick(self.drain.is_cancelled()) };
+        };
+        chunk.tell(self.progress(aboard));
+        (chunk, rest)
     }
 
-    /// The most urgent message that is due and that this stream carries.
-    fn pick(&self, draining: bool) -> Option<(Kind, (Bytes, Bytes), Cargo)> {
+    /// Notes what has left of a chunk.
+    fn progress(&self, mut aboard: VecDeque<Aboard>) -> Consumed {
+        let (window, life) = (self.session.window(self.stream), &self.session.connection.life);
+        let (window, life) = (Arc::clone(window), Arc::clone(life));
+        let (board, stream) = (self.uplink.board.clone(), self.stream);
+        Box::new(move |mut count| {
+            let (now, mut window) = (Instant::now(), lock(&window));
+            life.sent(count);
+            while count > 0
+                && let Some(Aboard { place, bytes, behind }) = aboard.front_mut()
+            {
+                let left = count.min(*bytes);
+                count -= left;
+                *bytes -= left;
+                let rest = *bytes + *behind;
+                window.progress(*place, rest, now);
+                board.sent(stream, left, rest == 0);
+                if *bytes == 0 {
+                    aboard.pop_front();
+                }
+            }
+        })
+    }
+
+    /// The most urgent message that is due and that this stream carries; it is in
+    /// the resend window from now on.
+    fn pick(&self, draining: bool) -> Option<Outgoing> {
         let Uplink { lanes, mirror, absent, .. } = self.uplink;
         let mine =
             |source: &Source| source.carrier(absent) == self.stream && (!draining || source.is_drained());
-        ORDER.into_iter().filter(mine).find_map(|source| match source {
+        let (kind, (head, body), cargo) = ORDER.into_iter().filter(mine).find_map(|source| match source {
             Source::Lane(lane) => {
                 let (number, message) = lanes.take(lane)?;
                 Some((lane.kind(), self.envelope(message), Cargo::Kept(lane, number)))
@@ -226,7 +281,10 @@ impl Outbound<'_> {
                 let head = grpc_head(record.len(), 0).freeze();
                 Some((Kind::Inventory, (head, record), Cargo::Inventory))
             }
-        })
+        })?;
+        let place = self.enter(cargo)?;
+        self.uplink.metrics.sent.get_or_create(&KindLabel { kind }).inc();
+        Some(Outgoing { place, head, body })
     }
 
     fn envelope(&self, message: Message) -> (Bytes, Bytes) {
