@@ -60,7 +60,7 @@ const SLACK: Duration = Duration::from_secs(10);
 /// From one look at all that came to the next.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// The size of an answer or of logs that are large.
+/// The size of a large message.
 pub(crate) const LARGE: usize = 9 << 20;
 
 pub(crate) struct World {
