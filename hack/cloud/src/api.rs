@@ -12,8 +12,7 @@
 //! | `GET /v1/connections` | connections, streams with their openings, and refusals |
 //! | `POST /v1/send` | a server message as JSON; its answer; `stream`, `timeout` (seconds) |
 //! | `GET /v1/watch` | server-sent events, one for each thing that arrives |
-//! | `GET`, `POST /v1/faults` | what is broken on purpose: the options of `kestrel-dev-cloud fault` as JSON, such as
-//! `{"resets": ["logs=UNAVAILABLE@now"], "door": "silent", "for": "2m"}` |
+//! | `GET`, `POST /v1/faults` | what is broken on purpose: the options of `kestrel-dev-cloud fault` as JSON, such as `{"resets": ["logs=UNAVAILABLE@now"], "door": "silent", "for": "2m"}` |
 
 use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
 
