@@ -125,6 +125,30 @@ fn a_leader_that_is_lost_is_replaced_in_time_and_no_line_is_missing() {
     });
 }
 
+/// Scenario: a person asks each replica how it is, and one whether an installation would work.
+/// Guarantee: one says that it leads and is connected, the other who leads; all is well, in about ten lines.
+#[test]
+fn every_replica_says_how_it_is() {
+    let leader = leader();
+    let aggregators = pods_of("aggregator");
+    assert_eq!(aggregators.len(), 2);
+    for pod in aggregators {
+        let program =
+            |command| kubectl(&["exec", "-n", OPERATOR, &pod, "--", "/kestrel-aggregator", command]);
+        let status = program("status");
+        println!("{status}");
+        let connected = status.contains("connected to kestrel-cloud") && status.contains("data open");
+        assert!(status.contains(if pod == leader { "leads since" } else { &leader }), "{status}");
+        assert_eq!(connected && !status.contains("not connected"), pod == leader, "{status}");
+        assert!(status.lines().count() <= 11 && status.contains("problem     none"), "{status}");
+        if pod == leader {
+            let check = program("check");
+            println!("{check}");
+            assert!(check.lines().count() > 10 && !check.contains("FAILED"), "{check}");
+        }
+    }
+}
+
 /// Scenario: the aggregator is rolled out while numbered lines pass.
 /// Guarantee: the gap is short at every hand-over, both replicas are ready at its end, and no line is missing.
 #[test]
