@@ -109,10 +109,6 @@ impl Executor {
 
     fn take(self: &Arc<Self>, over: Over, request: Request) {
         let answers = self.lanes.answers(over);
-        if self.tasks.len() >= IN_ALL {
-            let why = format!("{IN_ALL} requests wait already: ask again later");
-            return answers.send(refuse(request, 429, &why));
-        }
         let key = Key::of(&request);
         let verdict = match &key {
             None => Verdict::Run,
@@ -120,6 +116,11 @@ impl Executor {
         };
         let executor = Arc::clone(self);
         match verdict {
+            Verdict::Run if self.tasks.len() >= IN_ALL => {
+                let _asker = key.and_then(|key| self.record().abandoned(&key));
+                let why = format!("{IN_ALL} requests wait already: ask again later");
+                answers.send(refuse(request, 429, &why));
+            }
             Verdict::Run => {
                 self.tasks.spawn(async move { executor.run(key, over, request).await });
             }

@@ -9,7 +9,7 @@ use kestrel_runtime::{
 };
 use kube::Client;
 use prometheus_client::registry::Registry;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     config::Config,
@@ -52,7 +52,7 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
     let executor = Executor::new(client.clone(), credentials.clone(), lanes.clone(), drain.clone());
     let uplink = Uplink::new(uplink, lanes.clone(), mirror.clone(), executor.requests(), metrics.clone());
     let election = election.map(|election| {
-        Election::new(client.clone(), &namespace, election, Arc::new(lanes.clone()), owner())
+        Arc::new(Election::new(client.clone(), &namespace, election, Arc::new(lanes.clone()), owner()))
     });
 
     let identity = Identity {
@@ -62,7 +62,7 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
     };
     let status = Status {
         pod: identity.pod.clone(),
-        standing: election.as_ref().map_or_else(Standing::alone, Election::standing),
+        standing: election.as_deref().map_or_else(Standing::alone, Election::standing),
         view: uplink.view(),
         credentials,
         lanes: lanes.clone(),
@@ -130,7 +130,7 @@ fn tell_of_itself(daemon: &mut Daemon, (own_logs, identity): (OwnLogs, Identity)
 /// Waits for the lead, then does what only a leader may: talk to the cloud and
 /// to the agents. The Lease goes back when both have ended.
 async fn lead<F: Future<Output = anyhow::Result<()>>>(
-    election: Option<Election>,
+    election: Option<Arc<Election>>,
     uplink: Uplink,
     serve_link: impl FnOnce(CancellationToken) -> F,
     drain: CancellationToken,
@@ -154,11 +154,11 @@ async fn lead<F: Future<Output = anyhow::Result<()>>>(
         quiet.cancel();
         Ok(())
     };
+    // A task of its own, so that no amount of work can keep it from renewing.
     let hold = async {
-        match leadership {
-            None => Ok(()),
-            Some(leadership) => leadership.hold(&quiet).await,
-        }
+        let Some(leadership) = leadership else { return Ok(()) };
+        let quiet = quiet.clone();
+        AbortOnDropHandle::new(tokio::spawn(async move { leadership.hold(&quiet).await })).await?
     };
     // A lost Lease ends the work at once, in the middle of it.
     tokio::try_join!(work, hold)?;

@@ -153,7 +153,10 @@ impl Session {
             Peer::Sidecar { uid, .. } => Some(uid.as_str()),
         };
         let follower = self.shared.pods.follow(&self.identity.node, only);
-        let (source, outcomes) = Source::new();
+        let (source, outcomes) = match &self.identity.peer {
+            Peer::Agent { .. } => Source::new(),
+            Peer::Sidecar { .. } => Source::of_a_sidecar(),
+        };
         let open = Open { batches: Mutex::default(), places: Semaphore::new(MOST_UNANSWERED) };
         let reader =
             Reader { session: self, open: &open, source, lines: HashMap::new(), named: HashSet::new() };

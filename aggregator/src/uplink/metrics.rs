@@ -81,12 +81,22 @@ pub enum DropReason {
     Corrupt,
     /// It is larger than the wire allows, and a part of it says nothing.
     TooLarge,
+    /// It was sent shortly before the connection ended, and the pod whose sidecar
+    /// sent it is gone.
+    SenderGone,
 }
 
 impl DropReason {
     /// All reasons.
-    pub const ALL: [Self; 6] =
-        [Self::LaneFull, Self::NotKept, Self::SpoolFull, Self::TooOld, Self::Corrupt, Self::TooLarge];
+    pub const ALL: [Self; 7] = [
+        Self::LaneFull,
+        Self::NotKept,
+        Self::SpoolFull,
+        Self::TooOld,
+        Self::Corrupt,
+        Self::TooLarge,
+        Self::SenderGone,
+    ];
 
     /// The reason, and what can be done, for people.
     pub(crate) fn words(self) -> &'static str {
@@ -100,6 +110,9 @@ impl DropReason {
             Self::Corrupt => "they were damaged on disk",
             Self::TooLarge => {
                 "they are larger than the 10 MiB of the wire and have nothing that could be cut"
+            }
+            Self::SenderGone => {
+                "sent shortly before the connection ended, by sidecars whose pods are gone by now"
             }
         }
     }

@@ -190,6 +190,9 @@ impl Outbound<'_> {
             let (chunk, rest) = self.load(message, room);
             begun = rest;
             sender.send_data(chunk, false).map_err(|_| Closed)?;
+            // HTTP/2 may take it all for as long as there is more: the other
+            // streams, and what they say, have their turn in between.
+            tokio::task::yield_now().await;
         }
     }
 

@@ -313,6 +313,9 @@ impl Queue {
         match entry {
             Entry { body: Body::Sent, receipt, .. } => {
                 if let Some(receipt) = receipt {
+                    if receipt.is_last() {
+                        self.count(DropReason::SenderGone, 1);
+                    }
                     receipt.lost("the stream to the cloud ended too soon after");
                 }
             }

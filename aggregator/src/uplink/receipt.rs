@@ -28,18 +28,34 @@ struct Sender {
     /// How often the source had to begin again.
     generation: AtomicU64,
     outcomes: UnboundedSender<(u64, Outcome)>,
+    /// Nobody can send again what it sent, once it hears nothing any more.
+    ends: bool,
 }
 
 impl Source {
     /// A source, and the end where it hears what became of its loads, by their ids.
     pub fn new() -> (Self, UnboundedReceiver<(u64, Outcome)>) {
+        Self::that(false)
+    }
+
+    /// A source whose files go with it, as those of a sidecar do with its pod.
+    pub fn of_a_sidecar() -> (Self, UnboundedReceiver<(u64, Outcome)>) {
+        Self::that(true)
+    }
+
+    fn that(ends: bool) -> (Self, UnboundedReceiver<(u64, Outcome)>) {
         let (outcomes, heard) = unbounded_channel();
-        (Self(Arc::new(Sender { generation: AtomicU64::new(0), outcomes })), heard)
+        (Self(Arc::new(Sender { generation: AtomicU64::new(0), outcomes, ends })), heard)
     }
 
     /// How often it had to begin again.
     pub fn generation(&self) -> u64 {
         self.0.generation.load(Ordering::Acquire)
+    }
+
+    /// A sidecar that is gone.
+    fn is_over(&self) -> bool {
+        self.0.ends && self.0.outcomes.is_closed()
     }
 
     /// The receipt of load `id`, sent after the source began again for the
@@ -100,7 +116,12 @@ impl Receipt {
     /// Something that the source sent before, or this, was lost: it is all sent
     /// again, and to send this now would break the order.
     pub fn is_stale(&self) -> bool {
-        self.load.generation < self.load.source.generation()
+        self.load.is_stale()
+    }
+
+    /// Nobody can send again what this stands for.
+    pub fn is_last(&self) -> bool {
+        self.load.source.is_over()
     }
 
     /// Where to ask what became of it.
@@ -128,19 +149,14 @@ impl Fate {
         match self.outcome.get() {
             Some(outcome) => *outcome == Outcome::Left,
             None => match self.load.upgrade() {
-                Some(load) => {
+                Some(load) if !load.is_stale() => {
                     load.waiting().push(Waiter::Load(receipt.clone()));
                     true
                 }
-                // It is being settled at this moment: nobody knows how yet.
-                None => false,
+                // It will be lost, or is being settled at this moment.
+                _ => false,
             },
         }
-    }
-
-    /// Whether it is known to be lost.
-    pub fn is_lost(&self) -> bool {
-        matches!(self.outcome.get(), Some(Outcome::Lost(_)))
     }
 }
 
@@ -148,6 +164,10 @@ impl Load {
     /// The list is whole after every push, so a panic elsewhere has not harmed it.
     fn waiting(&self) -> MutexGuard<'_, Vec<Waiter>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_stale(&self) -> bool {
+        self.generation < self.source.generation() && !self.source.is_over()
     }
 
     fn lose(&self, why: &'static str) {
@@ -238,7 +258,7 @@ mod tests {
         let fate = part.fate();
         first.left();
         assert!(firsts.try_recv().is_err(), "its part is under way");
-        assert!(fate.share(&second) && !fate.is_lost());
+        assert!(fate.share(&second));
         second.left();
         assert!(seconds.try_recv().is_err());
         part.left();
@@ -263,7 +283,7 @@ mod tests {
             assert_eq!(outcomes.try_recv().unwrap(), (7, Outcome::Lost("gone")));
         }
         let (late, _lates) = receipt();
-        assert!(!fate.share(&late) && fate.is_lost());
+        assert!(!fate.share(&late));
     }
 
     #[test]
@@ -274,6 +294,9 @@ mod tests {
         let held = first.clone();
         first.lost("gone");
         assert!(outcomes.try_recv().is_err() && held.is_stale(), "known before the whole load is settled");
+        let next = source.receipt(3, 1);
+        assert!(!part.fate().share(&next), "it will be lost as well");
+        next.left();
         assert!(second.is_stale() && part.is_stale() && source.receipt(3, 0).is_stale());
         assert_eq!(source.generation(), 1);
         drop((held, part, second));
@@ -282,5 +305,16 @@ mod tests {
         assert!(!again.is_stale());
         again.left();
         assert_eq!(source.generation(), 1);
+    }
+
+    #[test]
+    fn what_a_sidecar_sent_before_it_was_gone_is_not_given_up_for_a_loss_before_it() {
+        for (is_sidecar, (source, outcomes)) in [(false, Source::new()), (true, Source::of_a_sidecar())] {
+            let (first, second) = (source.receipt(1, 0), source.receipt(2, 0));
+            first.lost("gone");
+            assert!(second.is_stale() && !second.is_last());
+            drop(outcomes);
+            assert_eq!((second.is_stale(), second.is_last()), (!is_sidecar, is_sidecar));
+        }
     }
 }

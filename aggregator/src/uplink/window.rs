@@ -6,7 +6,7 @@
 //! last byte went from HTTP/2 into the socket. With a hold of the keepalive's
 //! interval and timeout together, a peer that took nothing of it would have cost
 //! the connection before that: either it did not answer a PING, or the kernel
-//! gave up on unacknowledged bytes (`TCP_USER_TIMEOUT`, see `connection`). Life
+//! gave up on unacknowledged bytes (`TCP_USER_TIMEOUT`, see `dial`). Life
 //! that is shown earlier proves nothing: what the peer says while a message is
 //! on its way to it may be its last word.
 

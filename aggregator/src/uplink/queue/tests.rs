@@ -53,6 +53,20 @@ fn of_a_message_with_a_receipt_only_that_is_kept() {
 }
 
 #[test]
+fn what_a_sidecar_that_is_gone_sent_last_is_counted_and_the_rest_of_it_is_sent() {
+    let (source, outcomes) = Source::of_a_sidecar();
+    let mut queue = Queue::new(10, None);
+    for id in 0..2 {
+        queue.push_with(message(5), source.receipt(id, 0), at(0));
+    }
+    let (sent, _) = queue.take().unwrap();
+    drop(outcomes);
+    queue.again(sent);
+    assert_eq!(queue.drops(), Drops::from([(DropReason::SenderGone, 1)]));
+    assert!(queue.take().is_some(), "nobody would send it again");
+}
+
+#[test]
 fn the_oldest_counts_until_it_left_and_the_told_are_forgotten() {
     let mut queue = Queue::new(100, None);
     for second in 1..=4 {
