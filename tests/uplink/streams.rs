@@ -93,10 +93,11 @@ async fn send_large(world: &World, stream: Stream) {
     let text = "x".repeat(LARGE);
     match stream {
         Stream::Data | Stream::Control => drop(world.ask(stream, "large").await),
-        Stream::Events => world
-            .lanes
-            .signals()
-            .send(Signal::KubernetesEvent(KubernetesEvent { message: text, ..KubernetesEvent::default() })),
+        Stream::Events => world.lanes.signals().send(Signal::KubernetesEvent(KubernetesEvent {
+            name: format!("large-{}", world.opened(stream)),
+            message: text,
+            ..KubernetesEvent::default()
+        })),
         Stream::Logs => {
             let large = logs("large", std::iter::once(text));
             world.lanes.logs().send(large, Source::new().0.receipt(1, 0)).await;

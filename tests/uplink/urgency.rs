@@ -113,7 +113,7 @@ async fn a_tool_is_answered_in_time_while_logs_and_flows_saturate_the_connection
     let lanes = world.lanes.clone();
     let flood = tokio::spawn(async move {
         for number in 0_u64.. {
-            let lines = (0..100).map(|_| "x".repeat(10_000));
+            let lines = (0..10).map(|_| "x".repeat(2_000));
             lanes.logs().send(logs("flood", lines), source.receipt(number, 0)).await;
         }
     });
