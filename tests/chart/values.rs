@@ -81,9 +81,85 @@ fn misspelled_values_and_wrong_types_are_refused_by_name() {
         ("aggregator.stateSizeLimit=much", "'/aggregator/stateSizeLimit'"),
         ("monitoring.serviceMonitor.interval=30", "'/monitoring/serviceMonitor/interval'"),
         ("nodeAgent.runtimeSocket=containerd.sock", "'/nodeAgent/runtimeSocket'"),
+        // A lease has room for its retries only from there on.
+        ("aggregator.leaseSeconds=5", "'/aggregator/leaseSeconds': minimum: got 5, want 6"),
+        ("healthcheck.port=8443", "healthcheck.port must not be 8443 or 10250"),
+        ("healthcheck.port=10250", "healthcheck.port must not be 8443 or 10250"),
+        ("aggregator.stateSizeLimit=0", "must be at least 16Mi"),
+        ("aggregator.stateSizeLimit=1.5", "must be at least 16Mi"),
+        ("aggregator.stateSizeLimit=100m", "must be at least 16Mi"),
+        ("aggregator.stateSizeLimit=15Mi", "must be at least 16Mi"),
+        ("resources.limits.ephemeral-storage=1Mi", "must be at least 16Mi"),
     ] {
         let refusal = helm::render(&["--set", setting]).expect_err(setting);
         assert!(refusal.contains(complaint), "{setting}: {refusal}");
+    }
+}
+
+/// A null in a values file takes the default away; where a template looks into it, the refusal names it.
+#[test]
+fn what_is_needed_can_not_be_taken_away() {
+    for path in [
+        "server",
+        "server.port",
+        "server.tls",
+        "auth",
+        "certificates",
+        "certificates.client",
+        "certificates.ca",
+        "podLogs",
+        "image",
+        "replicaCount",
+        "resources",
+        "aggregator",
+        "aggregator.stateSizeLimit",
+        "link",
+        "link.maxConnections",
+        "nodeAgent",
+        "nodeAgent.resources",
+        "webhook",
+        "webhook.resources",
+        "serviceAccount",
+        "healthcheck",
+        "healthcheck.livenessProbe",
+        "healthcheck.readinessProbe",
+        "log",
+        "monitoring",
+        "monitoring.serviceMonitor",
+        "monitoring.prometheusRule",
+    ] {
+        let refusal = helm::render(&["--set", &format!("{path}=null")]).expect_err(path);
+        let name = path.rsplit('.').next().unwrap();
+        assert!(refusal.contains(&format!("missing property '{name}'")), "{path}: {refusal}");
+    }
+}
+
+#[test]
+fn what_may_be_empty_may_be_null() {
+    let nulls = [
+        "server.proxy",
+        "image.tag",
+        "podLogs.policy",
+        "resources.limits",
+        "podSecurityContext",
+        "securityContext",
+        "nodeSelector",
+        "tolerations",
+        "affinity",
+        "serviceAccount.annotations",
+        "nodeAgent.tolerations",
+        "nodeAgent.seLinuxOptions",
+        "webhook.excludedNamespaces",
+        "podLabels",
+        "priorityClassName",
+        "imagePullSecrets",
+        "kubeVersion",
+        "monitoring.serviceMonitor.labels",
+        "monitoring.prometheusRule.labels",
+    ];
+    let all = "monitoring.serviceMonitor.enabled=true,monitoring.prometheusRule.enabled=true";
+    for path in nulls {
+        helm::render(&["--set", all, "--set", &format!("{path}=null")]).expect(path);
     }
 }
 

@@ -27,7 +27,8 @@ pub(super) struct Right {
 }
 
 const READ: &[&str] = &["get", "list", "watch"];
-const KEEP: &[&str] = &["get", "update", "patch"];
+/// What only the cloud asks for.
+const ON_DEMAND: &[&str] = &["get", "list"];
 
 const fn cluster(
     group: &'static str,
@@ -41,29 +42,35 @@ const fn create(group: &'static str, resources: &'static [&'static str]) -> Righ
     Right { own: true, group, resources, name: None, verbs: &["create"] }
 }
 
-const fn keep(group: &'static str, resources: &'static [&'static str], name: &'static str) -> Right {
-    Right { own: true, group, resources, name: Some(name), verbs: KEEP }
+const fn keep(
+    group: &'static str,
+    resources: &'static [&'static str],
+    name: &'static str,
+    verbs: &'static [&'static str],
+) -> Right {
+    Right { own: true, group, resources, name: Some(name), verbs }
 }
 
 /// The one that a cluster's owner may withhold (`podLogs.onRequest: false`).
 pub(super) const ON_REQUEST: Right = cluster("", &["pods/log"], &["get"]);
 
 /// Those of the table in `docs/security.md`.
-pub(super) const RIGHTS: [Right; 14] = [
-    cluster("", &["namespaces", "nodes", "pods", "services"], READ),
-    cluster("", &["events"], READ),
+pub(super) const RIGHTS: [Right; 15] = [
+    cluster("", &["namespaces", "nodes", "pods"], READ),
+    cluster("", &["services", "events"], ON_DEMAND),
     cluster("apps", &["deployments", "statefulsets", "daemonsets", "replicasets"], READ),
     cluster("batch", &["jobs", "cronjobs"], READ),
-    cluster("networking.k8s.io", &["networkpolicies"], READ),
+    cluster("networking.k8s.io", &["networkpolicies"], ON_DEMAND),
     ON_REQUEST,
     cluster("authentication.k8s.io", &["tokenreviews"], &["create"]),
     create("coordination.k8s.io", &["leases"]),
-    keep("coordination.k8s.io", &["leases"], "kestrel-aggregator"),
+    keep("coordination.k8s.io", &["leases"], "kestrel-aggregator", &["get", "update"]),
     create("discovery.k8s.io", &["endpointslices"]),
-    keep("discovery.k8s.io", &["endpointslices"], "kestrel-agent-link"),
+    keep("discovery.k8s.io", &["endpointslices"], "kestrel-agent-link", &["patch"]),
     create("", &["secrets", "configmaps"]),
-    keep("", &["secrets", "configmaps"], "kestrel-agent-link"),
-    keep("", &["secrets"], "kestrel-operator-jwt-runtime"),
+    keep("", &["secrets"], "kestrel-agent-link", &["get"]),
+    keep("", &["secrets"], "kestrel-operator-jwt-runtime", &["get", "update"]),
+    keep("", &["configmaps"], "kestrel-agent-link", &["patch"]),
 ];
 
 impl fmt::Display for Right {

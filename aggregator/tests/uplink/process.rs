@@ -210,7 +210,7 @@ async fn check_is_content_with_a_good_installation_and_names_what_is_wrong_with_
     assert_eq!(code, Some(0), "{lines}{said}");
     assert!(lines.lines().count() > 15 && lines.lines().all(|line| line.starts_with("ok ")), "{lines}");
     for part in
-        ["of tenant acme", "good until", "takes the certificate", "v1.31.0", "get, list, watch of events"]
+        ["of tenant acme", "good until", "takes the certificate", "v1.31.0", "get, list of services, events"]
     {
         assert!(lines.contains(part), "{part} in {lines}");
     }

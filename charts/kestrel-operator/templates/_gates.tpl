@@ -17,5 +17,5 @@ matchExpressions:
   - key: kubernetes.io/metadata.name
     operator: NotIn
     values:
-      {{- concat (list .Release.Namespace "kube-system" "kube-public" "kube-node-lease") .Values.webhook.excludedNamespaces | uniq | toYaml | nindent 6 }}
+      {{- concat (list .Release.Namespace "kube-system" "kube-public" "kube-node-lease") (.Values.webhook.excludedNamespaces | default list) | uniq | toYaml | nindent 6 }}
 {{- end }}

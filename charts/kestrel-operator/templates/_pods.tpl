@@ -15,7 +15,7 @@ helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version }}
 
 {{- define "kestrel.podMetadata" -}}
 labels:
-  {{- merge (include "kestrel.selector" . | fromYaml) .root.Values.podLabels | toYaml | nindent 2 }}
+  {{- merge (include "kestrel.selector" . | fromYaml) (.root.Values.podLabels | default dict) | toYaml | nindent 2 }}
 {{- with .root.Values.podAnnotations }}
 annotations:
   {{- toYaml . | nindent 2 }}
@@ -124,6 +124,9 @@ readinessProbe:
 {{- end }}
 
 {{- define "kestrel.adminPort" -}}
+{{- if has (.Values.healthcheck.port | int) (list 8443 10250) }}
+{{- fail "healthcheck.port must not be 8443 or 10250: the agent link and the webhook listen there" }}
+{{- end -}}
 - name: admin
   containerPort: {{ .Values.healthcheck.port | int }}
 {{- end }}
@@ -161,6 +164,9 @@ readinessProbe:
 {{- $limit := include "kestrel.bytes" .Values.aggregator.stateSizeLimit | int64 -}}
 {{- with index (.Values.resources.limits | default dict) "ephemeral-storage" -}}
 {{- $limit = min $limit (include "kestrel.bytes" .) -}}
+{{- end -}}
+{{- if lt $limit 16777216 -}}
+{{- fail "aggregator.stateSizeLimit, and resources.limits.ephemeral-storage if it is set, must be at least 16Mi" -}}
 {{- end -}}
 {{- div $limit 2 -}}
 {{- end }}
