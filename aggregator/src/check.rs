@@ -24,6 +24,13 @@ const OLDEST: u32 = 24;
 /// The oldest whose pods can be given a collector.
 const INJECTION: u32 = 30;
 
+/// What works, but not as it should: it is written in place of `ok`.
+const CAUTION: &str = "caution";
+/// Why who the server is does not count.
+const UNVERIFIED: &str = "TLS_INSECURE_SKIP_VERIFY (Helm: server.tls.insecureSkipVerify) is true";
+/// Has to be done when the API server does not answer.
+const REMEDY: &str = "check KUBECONFIG and the way to the API server";
+
 /// What came of one trial; the error names its remedy.
 struct Finding {
     subject: &'static str,
@@ -58,6 +65,9 @@ pub async fn run(source: &dyn Source, out: &mut dyn io::Write) -> io::Result<boo
         config.uplink.credentials = config.uplink.credentials.kept_in(secret);
     }
     say(cloud(&config.uplink).await)?;
+    for caution in config.uplink.credentials.cautions() {
+        say(vec![Finding { subject: CAUTION, result: Ok(caution) }])?;
+    }
     match client {
         Err(problem) => say(vec![Finding { subject: "Kubernetes", result: Err(problem.to_string()) }])?,
         Ok(client) => {
@@ -76,6 +86,7 @@ pub async fn run(source: &dyn Source, out: &mut dyn io::Write) -> io::Result<boo
 
 fn line(Finding { subject, result }: &Finding) -> String {
     match result {
+        Ok(found) if *subject == CAUTION => format!("{subject} {found}"),
         Ok(found) => format!("ok      {subject}: {found}"),
         Err(problem) => format!("FAILED  {subject}: {problem}"),
     }
@@ -86,13 +97,15 @@ async fn cloud(config: &uplink::Config) -> Vec<Finding> {
     let now = Timestamp::now();
     let token = trial::token(config).await;
     let certificate = trial::certificate(config).await;
+    let insecure = config.credentials.bootstrap().insecure;
     let ready = token.is_ok() && certificate.is_ok();
     let server = if ready {
         let through =
             config.proxy.as_ref().map_or(String::new(), |proxy| format!(" through the proxy {proxy}"));
         let server = format!("{}:{}{through}", config.host, config.port);
+        let who = if insecure { format!(", but nothing was verified: {UNVERIFIED}") } else { String::new() };
         let good =
-            |()| format!("{server} takes the certificate and speaks HTTP/2; it has not seen the token");
+            |()| format!("{server} takes the certificate and speaks HTTP/2; it has not seen the token{who}");
         trial::server(config).await.map(good).map_err(|problem| problem.to_string())
     } else {
         Err("not tried without a token and a certificate".to_owned())
@@ -108,7 +121,11 @@ async fn cloud(config: &uplink::Config) -> Vec<Finding> {
         Finding {
             subject: "certificate",
             result: certificate
-                .map(|end| format!("{}; its key fits it, and the server's authority can be read", until(end)))
+                .map(|end| {
+                    let authority =
+                        if insecure { "no authority was read" } else { "the server's authority can be read" };
+                    format!("{}; its key fits it, and {authority}", until(end))
+                })
                 .map_err(|problem| problem.to_string()),
         },
         Finding { subject: "server", result: server },
@@ -131,11 +148,10 @@ async fn client() -> anyhow::Result<Client> {
 }
 
 async fn version(client: &Client) -> Result<String, String> {
-    let remedy = "check KUBECONFIG and the way to the API server";
     let info = timeout(TIMEOUT, client.apiserver_version())
         .await
-        .map_err(|_| format!("no answer in 10 s: {remedy}"))?
-        .map_err(|error| format!("{}: {remedy}", anyhow::Error::new(error).root_cause()))?;
+        .map_err(|_| format!("no answer in 10 s: {REMEDY}"))?
+        .map_err(|error| format!("{}: {REMEDY}", anyhow::Error::new(error).root_cause()))?;
     judge_version(&info.major, &info.minor, &info.git_version)
 }
 
@@ -153,7 +169,8 @@ fn judge_version(major: &str, minor: &str, name: &str) -> Result<String, String>
 }
 
 async fn has(right: &Right, client: &Client, namespace: &str) -> Result<String, String> {
-    let missing = right.missing(client, namespace).await?;
+    let missing =
+        right.missing(client, namespace).await.map_err(|why| format!("{right}: {why}: {REMEDY}"))?;
     if missing.is_empty() {
         return Ok(right.to_string());
     }
@@ -179,6 +196,12 @@ mod tests {
         assert!(judge("24+").unwrap().contains("collectors in pods would need 1.30"));
         assert_eq!(judge("30+").unwrap(), "v1.30+.0");
         assert_eq!(judge_version("2", "0", "v2.0.0").unwrap(), "v2.0.0");
+    }
+
+    #[test]
+    fn a_caution_is_neither_ok_nor_failed() {
+        let finding = |subject| line(&Finding { subject, result: Ok("so".to_owned()) });
+        assert_eq!([finding("token"), finding(CAUTION)], ["ok      token: so", "caution so"]);
     }
 
     #[test]

@@ -49,8 +49,9 @@ const DECODED_BYTES: u32 = 16 * 1024 * 1024;
 /// Batches of all streams that may wait for their answer; each costs about 200
 /// bytes here and in the resend window.
 const MOST_UNANSWERED: usize = 256 * 1024;
-/// Sessions get this long to say farewell.
-const DRAIN: Duration = Duration::from_secs(5);
+/// Sessions get this long to say farewell: an agent that is dead does not hold up
+/// a planned hand-over for longer.
+const DRAIN: Duration = Duration::from_secs(2);
 
 /// Where and for whom the link is served.
 #[derive(Clone, Debug)]

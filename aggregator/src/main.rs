@@ -36,6 +36,8 @@ usage: kestrel-aggregator [status | check]
 /// Two threads: one may encode a large cluster while the other answers.
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> anyhow::Result<ExitCode> {
+    // The tools hold the token too.
+    limits::forbid_core_dumps();
     tls::install_provider();
     let words: Vec<String> = std::env::args().skip(1).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
@@ -62,7 +64,6 @@ async fn main() -> anyhow::Result<ExitCode> {
 async fn daemon() -> anyhow::Result<ExitCode> {
     let own_logs = OwnLogs::default();
     telemetry::init_heard(Format::Text, Some(own_logs.listener()))?;
-    limits::forbid_core_dumps();
     let started = match Config::read(&Environment) {
         Ok(config) => run::start(config, own_logs).await,
         Err(mistakes) => Err(mistakes.into()),

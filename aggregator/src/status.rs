@@ -11,7 +11,7 @@ use std::fmt;
 use jiff::Timestamp;
 
 use crate::{
-    inventory::Mirror,
+    inventory::{Kind, Mirror},
     leader::standing::{Role, Standing},
     stats::Known,
     uplink::{
@@ -75,10 +75,12 @@ impl Status {
             role: self.standing.now(),
             uplink: self.view.state(),
             ends: self.credentials.ends(),
+            cautions: self.credentials.cautions(),
             waiting: Lane::ALL.map(|lane| (lane, self.lanes.depth(lane))),
             spool: self.spool.map(|limit| (self.metrics.spooled(), limit)),
             dropped: self.metrics.drops(),
-            watches: self.mirror.watches(),
+            watches: self.mirror.watches().1,
+            missing: self.mirror.missing(),
         }
         .text()
     }
@@ -91,10 +93,13 @@ struct Moment<'a> {
     role: Role,
     uplink: State,
     ends: Ends,
+    /// What is not right with the credentials.
+    cautions: Vec<String>,
     waiting: [(Lane, Depth); Lane::ALL.len()],
     /// Bytes on disk, and how many there may be.
     spool: Option<(u64, u64)>,
     dropped: Vec<(Lane, DropReason, u64)>,
-    /// Watches whose list is complete, and all of them.
-    watches: (usize, usize),
+    watches: usize,
+    /// The kinds whose list is not complete.
+    missing: Vec<Kind>,
 }

@@ -28,6 +28,11 @@ struct Shared {
     changed: Notify,
 }
 
+/// The kinds that have a watch; that of pods makes two kinds of records.
+fn watched() -> impl Iterator<Item = Kind> {
+    Kind::ALL.into_iter().filter(|kind| *kind != Kind::OwnerlessPod)
+}
+
 impl Mirror {
     /// An empty mirror. A deletion counts as lost, and is told again to the
     /// next connection, until `resend_window` has passed since it was sent.
@@ -58,10 +63,14 @@ impl Mirror {
 
     /// Watches whose list is complete, and all of them.
     pub fn watches(&self) -> (usize, usize) {
-        // A pod's watch makes two kinds of records.
-        let watched = Kind::ALL.iter().filter(|kind| **kind != Kind::OwnerlessPod);
+        let all = watched().count();
+        (all - self.missing().len(), all)
+    }
+
+    /// The kinds whose list is not complete.
+    pub fn missing(&self) -> Vec<Kind> {
         let state = self.state();
-        (watched.clone().filter(|kind| state.complete.contains(kind)).count(), watched.count())
+        watched().filter(|kind| !state.complete.contains(kind)).collect()
     }
 
     /// A list of `kind` begins: what it does not mention is gone when it ends.

@@ -26,14 +26,8 @@ impl Moment<'_> {
         lines.push(("dropped", self.dropped()));
         lines.push(("token", self.end(self.ends.token)));
         lines.push(("certificate", self.end(self.ends.certificate)));
-        let (complete, all) = self.watches;
-        lines.push(("inventory", format!("{complete} of {all} watches are complete")));
-        if let Some(narrow) =
-            self.uplink.connection.as_ref().and_then(|connection| connection.narrow.as_ref())
-        {
-            lines.push(("caution", narrow.clone()));
-        }
-        lines.push(("problem", self.uplink.problem.clone().unwrap_or_else(|| "none".to_owned())));
+        lines.push(("inventory", self.inventory()));
+        lines.push(("problem", self.problem()));
         lines.iter().fold(String::new(), |mut text, (name, line)| {
             // A String takes everything.
             let _never_fails = writeln!(text, "{name:<12}{line}");
@@ -109,6 +103,20 @@ impl Moment<'_> {
         if drops.is_empty() { "nothing since the start".to_owned() } else { drops.join(", ") }
     }
 
+    fn inventory(&self) -> String {
+        let complete =
+            format!("{} of {} watches are complete", self.watches - self.missing.len(), self.watches);
+        let missing: Vec<_> = self.missing.iter().map(|kind| format!("{kind:?}")).collect();
+        if missing.is_empty() { complete } else { format!("{complete}; missing: {}", missing.join(", ")) }
+    }
+
+    /// What keeps it from working, then what may do so soon.
+    fn problem(&self) -> String {
+        let narrow = self.uplink.connection.as_ref().and_then(|connection| connection.narrow.as_ref());
+        let all: Vec<_> = self.uplink.problem.iter().chain(narrow).chain(&self.cautions).cloned().collect();
+        if all.is_empty() { "none".to_owned() } else { all.join("; also: ") }
+    }
+
     fn end(&self, end: Option<Timestamp>) -> String {
         match end {
             None => "not known yet".to_owned(),
@@ -146,11 +154,14 @@ fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::uplink::{
-        credentials::Ends,
-        lanes::Lane,
-        metrics::DropReason,
-        state::{ConnectionState, Traffic},
+    use crate::{
+        inventory::Kind,
+        uplink::{
+            credentials::Ends,
+            lanes::Lane,
+            metrics::DropReason,
+            state::{ConnectionState, Traffic},
+        },
     };
 
     fn at(seconds: i64) -> Timestamp {
@@ -189,8 +200,10 @@ mod tests {
                 (lane, Depth { messages, bytes: messages * 1024, oldest: (messages > 0).then(|| at(-90)) })
             }),
             spool: Some((3 << 19, 256 << 20)),
+            cautions: vec![],
             dropped: vec![],
-            watches: (9, 9),
+            watches: 9,
+            missing: vec![],
         }
     }
 
@@ -227,6 +240,24 @@ problem     none
         ] {
             assert!(text.contains(line), "{line:?} in {text}");
         }
+    }
+
+    #[test]
+    fn all_that_is_not_right_is_in_ten_lines() {
+        let mut moment = moment(Role::Leads(at(-7200)));
+        moment.missing = vec![Kind::Job, Kind::CronJob];
+        moment.cautions = vec!["the token can't be renewed".to_owned()];
+        assert!(moment.text().ends_with("\nproblem     the token can't be renewed\n"), "{}", moment.text());
+        moment.uplink.problem = Some("the data stream ended".to_owned());
+        moment.uplink.connection.as_mut().unwrap().narrow = Some("the windows are narrow".to_owned());
+        let text = moment.text();
+        for line in [
+            "inventory   7 of 9 watches are complete; missing: Job, CronJob\n",
+            "problem     the data stream ended; also: the windows are narrow; also: the token can't be renewed\n",
+        ] {
+            assert!(text.contains(line), "{line:?} in {text}");
+        }
+        assert_eq!(text.lines().count(), 10, "{text}");
     }
 
     #[test]

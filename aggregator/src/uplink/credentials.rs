@@ -11,6 +11,7 @@ mod taken;
 mod token;
 
 use std::{
+    collections::BTreeMap,
     fmt,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -102,6 +103,25 @@ struct State {
     /// What a connection was given last.
     given: Option<Identity>,
     ends: Ends,
+    /// The token that was given last.
+    used: Option<Fingerprint>,
+    /// What is not right, until it is mended.
+    cautions: BTreeMap<About, Vec<String>>,
+}
+
+/// What a caution is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum About {
+    /// The tokens that are there.
+    Token,
+    /// Its renewal.
+    Renewal,
+    /// The certificates and authorities that are there.
+    Certificate,
+    /// Reading the runtime Secret.
+    Reading,
+    /// Writing the renewed token into it.
+    Writing,
 }
 
 impl fmt::Debug for Credentials {
@@ -145,6 +165,11 @@ impl Credentials {
         self.state().ends
     }
 
+    /// What works, but will not for long or not as it should, and is not mended yet.
+    pub fn cautions(&self) -> Vec<String> {
+        self.state().cautions.values().flatten().cloned().collect()
+    }
+
     /// The token of this moment, for one RPC.
     ///
     /// # Errors
@@ -162,10 +187,20 @@ impl Credentials {
             let kept = kept.map(Token::parse_kept);
             let runtime = kept.into_iter().chain(state.renewed.clone().map(Ok)).collect();
             let (token, remarks) = token::choose(given, runtime, &mut state.refused_tokens, now);
-            state.ends.token = token.as_ref().ok().and_then(|token| token.ends);
+            state.ends.token = match &token {
+                Ok(token) => token.ends,
+                // What warns of the end must not vanish with it.
+                Err(problem) => state.ends.token.filter(|end| *end <= now).max(problem.ended(now)),
+            };
+            if let Ok(token) = &token
+                && state.used.replace(token.fingerprint) != Some(token.fingerprint)
+            {
+                // It was about another one.
+                state.cautions.remove(&About::Renewal);
+            }
             (token, remarks)
         };
-        self.caution(remarks);
+        self.caution(About::Token, remarks);
         token
     }
 
@@ -264,10 +299,14 @@ impl Credentials {
         self.0.bell.notify_waiters();
     }
 
-    fn caution(&self, remarks: Vec<Problem>) {
-        for remark in remarks {
-            self.0.report.caution(&remark.to_string());
+    /// Says what is not right about one thing; it takes the place of what was
+    /// not right before. Nothing: it is mended.
+    pub(super) fn caution(&self, about: About, remarks: Vec<Problem>) {
+        let sentences: Vec<_> = remarks.iter().map(ToString::to_string).collect();
+        for sentence in &sentences {
+            self.0.report.caution(sentence);
         }
+        self.state().cautions.insert(about, sentences);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

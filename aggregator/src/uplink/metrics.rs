@@ -162,3 +162,21 @@ impl Metrics {
 fn every_drop() -> impl Iterator<Item = (Lane, DropReason)> {
     Lane::ALL.into_iter().flat_map(|lane| DropReason::ALL.map(|reason| (lane, reason)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_page_for_people_explains_every_reason_and_no_other() {
+        let page = include_str!("../../../docs/troubleshooting.md");
+        let (_, section) = page.split_once("By `reason`:").unwrap();
+        let (section, _) = section.split_once("\n### ").unwrap();
+        let words = section.split('`').skip(1).step_by(2);
+        let explained: BTreeSet<_> =
+            words.filter(|word| word.starts_with(char::is_uppercase)).map(str::to_owned).collect();
+        assert_eq!(explained, DropReason::ALL.iter().map(|reason| format!("{reason:?}")).collect());
+    }
+}

@@ -95,11 +95,11 @@ impl Source {
         }
     }
 
-    /// Whether it is still sent while the process ends: what dies with it or is
-    /// waited for.
+    /// Whether it is still sent while the process ends: what dies with it, its
+    /// own last words among it, or is waited for.
     fn is_drained(self) -> bool {
-        use Lane::{ControlAnswers, DataAnswers, Flows, Signals};
-        matches!(self, Self::Lane(ControlAnswers | DataAnswers | Signals | Flows))
+        use Lane::{ControlAnswers, DataAnswers, Flows, OwnLogs, Signals};
+        matches!(self, Self::Lane(ControlAnswers | DataAnswers | Signals | OwnLogs | Flows))
     }
 
     /// The stream that carries it; the data stream carries what has no other.

@@ -92,6 +92,8 @@ pub enum Problem {
         place: Place,
         /// Since or until when.
         when: String,
+        /// When it ends.
+        ends: jiff::Timestamp,
     },
     /// A certificate that would not be used.
     #[error("the pushed certificate was made before the one in use, so it would never be used")]
@@ -104,6 +106,9 @@ pub enum Problem {
         /// The API server's words.
         why: String,
     },
+    /// A renewed token is in memory alone.
+    #[error("the renewed token is used, but would not outlive this process: {0}; tried again")]
+    NotKept(String),
     /// There is no API server, and so no runtime Secret.
     #[error("outside a cluster there is no Secret {RUNTIME_SECRET} to keep a pushed certificate in")]
     NoCluster,
@@ -204,6 +209,16 @@ pub enum Problem {
 }
 
 impl Problem {
+    /// The end of the credential, if that is over at `now`.
+    pub(super) fn ended(&self, now: jiff::Timestamp) -> Option<jiff::Timestamp> {
+        match self {
+            Self::Expired { at: end, .. } | Self::CertificateTime { ends: end, .. } if *end <= now => {
+                Some(*end)
+            }
+            _ => None,
+        }
+    }
+
     /// Whether the server refused the client certificate that was shown.
     pub(crate) fn is_of_our_certificate(&self) -> bool {
         match self {

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 use tonic::{Code, Status};
 
 use super::{
-    credentials::{Credentials, Fingerprint, Token},
+    credentials::{About, Credentials, Fingerprint, Token},
     problem::{Problem, reason},
 };
 
@@ -81,8 +81,9 @@ async fn renew(credentials: &Credentials, server: &impl Renew, token: &Token) {
         Ok(new) => {
             let until = new.ends.map_or_else(|| "for ever".to_owned(), |end| format!("until {end}"));
             credentials.report().news(&format!("the token is renewed and valid {until}"));
+            credentials.caution(About::Renewal, Vec::new());
         }
-        Err(problem) => credentials.report().caution(&problem.to_string()),
+        Err(problem) => credentials.caution(About::Renewal, vec![problem]),
     }
 }
 

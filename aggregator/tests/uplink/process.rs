@@ -240,6 +240,13 @@ async fn check_is_content_with_a_good_installation_and_names_what_is_wrong_with_
         lines.contains("FAILED  right: get of nodes, list of nodes, watch of nodes is missing"),
         "{lines}"
     );
+
+    // Without the server's authority there is nothing that could be said of it.
+    let mut program = installed(folder.path(), &cloud, newer);
+    program.arg("check").env("TLS_INSECURE_SKIP_VERIFY", "true").env("CA_CERT_FILE", "/nowhere");
+    cloud.authority().write_client(folder.path(), &cloud.authority().client("cluster").unwrap()).unwrap();
+    let (_, lines, _) = ran(program).await;
+    assert!(lines.contains("no authority was read") && lines.contains("nothing was verified"), "{lines}");
 }
 
 #[test]

@@ -7,7 +7,9 @@ use kestrel_aggregator::uplink::{
     receipt::Outcome,
 };
 use kestrel_dev_cloud::{Authority, Faults, Stream, faults::When};
-use kestrel_proto::cloud::v1::{KubernetesApiResponse, stream_control_request::Request as Tool};
+use kestrel_proto::cloud::v1::{
+    KubernetesApiResponse, LogEntry, PodLogs, stream_control_request::Request as Tool,
+};
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -208,8 +210,16 @@ async fn what_is_kept_still_goes_out_at_the_end() {
     let rig = Rig::start(&cloud);
     rig.all_streams_are_up().await;
     rig.signal("last words");
+    let warning = LogEntry { message: "last warning".to_owned(), ..Default::default() };
+    rig.lanes.own_logs().send(PodLogs {
+        namespace: "kestrel-ai".to_owned(),
+        pod_name: "kestrel-aggregator".to_owned(),
+        log_entries: vec![warning],
+        ..Default::default()
+    });
     rig.stop().await;
     arrives(&cloud, "last words", Stream::Events, 1).await;
+    line_arrives(&cloud, "last warning").await;
     let gone = cloud.wait_for(LIMIT, |record| (record.connections.counts().open == 0).then_some(()));
     assert!(gone.await.is_some());
     cloud.stop().await.unwrap();

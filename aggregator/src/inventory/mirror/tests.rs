@@ -240,4 +240,6 @@ fn a_kind_that_cannot_be_listed_is_not_complete() {
     mirror.skip(Kind::Node);
     mirror.skip(Kind::Job);
     assert_eq!(mirror.watches(), (1, of));
+    let missing = mirror.missing();
+    assert!(missing.contains(&Kind::Node) && !missing.contains(&Kind::Pod) && missing.len() == of - 1);
 }

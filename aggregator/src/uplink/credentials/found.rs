@@ -9,7 +9,7 @@ use rustls_pki_types::CertificateDer;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{
-    Bootstrap, Credentials, TokenSource,
+    About, Bootstrap, Credentials, TokenSource,
     choice::Fingerprint,
     material::{self, Pair},
     secret::{self, Contents},
@@ -94,14 +94,19 @@ impl Credentials {
                     remarks.extend(given.err());
                     Ok(pair)
                 }
-                None => given,
+                None => {
+                    let over = given.as_ref().err().into_iter().chain(&remarks);
+                    let over = over.filter_map(|problem| problem.ended(now)).max();
+                    state.ends.certificate = state.ends.certificate.max(over);
+                    given
+                }
             };
             let pushed = [secret::AUTHORITY, secret::PREVIOUS_AUTHORITY];
             let pushed = pushed.iter().filter_map(|key| state.kept.get(key));
             let pushed: Vec<_> = pushed.filter_map(|pem| tls::certificates(pem).ok()).flatten().collect();
             (pair, with_pushed(authority, pushed, &mut remarks), remarks)
         };
-        self.caution(remarks);
+        self.caution(About::Certificate, remarks);
         Ok(Material { pair: pair?, authorities: authorities? })
     }
 

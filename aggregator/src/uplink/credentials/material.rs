@@ -63,7 +63,7 @@ impl Pair {
         } else {
             return Ok(());
         };
-        Err(Problem::CertificateTime { place: self.place.clone(), when })
+        Err(Problem::CertificateTime { place: self.place.clone(), when, ends: self.ends })
     }
 
     /// Whether it was made before another.

@@ -7,7 +7,7 @@ use secrecy::ExposeSecret as _;
 use tokio::time::Instant;
 
 use super::{
-    Credentials,
+    About, Credentials,
     found::kept_pair,
     material::Pair,
     secret::{self, Contents},
@@ -98,10 +98,14 @@ impl Credentials {
             return;
         }
         if let Some(secret) = &self.0.secret {
-            match secret.read().await {
-                Ok(contents) => self.state().kept = contents,
-                Err(problem) => self.caution(vec![problem]),
-            }
+            let failed = match secret.read().await {
+                Ok(contents) => {
+                    self.state().kept = contents;
+                    None
+                }
+                Err(problem) => Some(problem),
+            };
+            self.caution(About::Reading, failed.into_iter().collect());
             self.keep_renewed().await;
         }
         self.state().next_look = Some(Instant::now() + next);
@@ -115,7 +119,7 @@ impl Credentials {
             let kept = state.kept.get(secret::TOKEN);
             state.renewed.clone().filter(|token| !token.is_kept_by(kept))
         };
-        let Some(token) = renewed else { return };
+        let Some(token) = renewed else { return self.caution(About::Writing, Vec::new()) };
         let change = |contents: &mut Contents| {
             let missing = !token.is_kept_by(contents.get(secret::TOKEN));
             if missing {
@@ -123,12 +127,14 @@ impl Credentials {
             }
             missing
         };
-        match secret.change(change).await {
-            Ok(contents) => self.state().kept = contents,
-            Err(problem) => self.0.report.caution(&format!(
-                "the renewed token is used, but would not outlive this process: {problem}; tried again"
-            )),
-        }
+        let failed = match secret.change(change).await {
+            Ok(contents) => {
+                self.state().kept = contents;
+                None
+            }
+            Err(problem) => Some(Problem::NotKept(problem.to_string())),
+        };
+        self.caution(About::Writing, failed.into_iter().collect());
     }
 }
 

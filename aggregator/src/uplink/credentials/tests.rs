@@ -359,3 +359,62 @@ async fn an_authority_that_was_pushed_is_trusted_beside_the_given_one() {
     std::fs::remove_file(rig.folder.path().join("ca.crt")).unwrap();
     rig.credentials.tls().await.unwrap();
 }
+
+/// Alerts read the ends: one that vanished would take its alert with it.
+#[tokio::test]
+async fn what_has_expired_keeps_its_end() {
+    let authority = Authority::new();
+    let rig = Rig::new(&authority);
+    rig.credentials.token().await.unwrap();
+    let now = Timestamp::now();
+    let is_over = |end: Option<Timestamp>, ago: i64| {
+        let end = end.unwrap().as_second() - now.as_second();
+        assert!((-ago - 2..=-ago + 2).contains(&end), "{end}");
+    };
+    assert!(rig.credentials.ends().token.unwrap() > now);
+    std::fs::write(rig.folder.path().join("token"), jwt(-100, 60)).unwrap();
+    rig.credentials.token().await.err().unwrap();
+    is_over(rig.credentials.ends().token, 40);
+    std::fs::remove_file(rig.folder.path().join("token")).unwrap();
+    rig.credentials.token().await.err().unwrap();
+    is_over(rig.credentials.ends().token, 40);
+
+    // A process that starts with both certificates expired: the later end counts.
+    let pushed = authority.client(-DAY, -30);
+    rig.server.put(&[("tls.crt", &pushed.certificate), ("tls.key", &pushed.key)]);
+    authority.client(-DAY, -60).write(rig.folder.path());
+    assert_eq!(rig.credentials.ends().certificate, None);
+    rig.credentials.tls().await.unwrap_err();
+    is_over(rig.credentials.ends().certificate, 30);
+}
+
+#[tokio::test]
+async fn a_caution_is_told_until_it_is_mended() {
+    let authority = Authority::new();
+    let rig = Rig::new(&authority);
+    let cautions = async || {
+        rig.credentials.look().await;
+        let (_, _) = (rig.credentials.token().await.unwrap(), rig.credentials.material().await.unwrap());
+        rig.credentials.cautions()
+    };
+    let old = rig.credentials.token().await.unwrap();
+    assert!(cautions().await.is_empty());
+    let (first, other) = (authority.client(-60, DAY), authority.client(-60, DAY));
+    rig.server.put(&[("token", "nonsense"), ("tls.crt", &first.certificate), ("tls.key", &other.key)]);
+    let told = cautions().await;
+    assert!(told[0].contains("is not a JWT") && told[1].contains("does not fit"), "{told:?}");
+    rig.server.put(&[("tls.crt", &first.certificate), ("tls.key", &first.key)]);
+    assert!(cautions().await.is_empty());
+
+    rig.server.0.lock().unwrap().refuse = Some(403);
+    rig.credentials.renewed(&jwt(-50, 3_600), &old).await.unwrap();
+    let told = cautions().await;
+    assert!(told.len() == 1 && told[0].contains("would not outlive this process"), "{told:?}");
+    rig.server.0.lock().unwrap().refuse = None;
+    assert!(cautions().await.is_empty());
+
+    rig.credentials.caution(About::Renewal, vec![Problem::NotRenewed("no".to_owned())]);
+    assert_eq!(cautions().await.len(), 1);
+    std::fs::write(rig.folder.path().join("token"), jwt(-10, 3_600)).unwrap();
+    assert!(cautions().await.is_empty(), "a person put a new token there");
+}

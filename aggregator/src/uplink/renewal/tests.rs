@@ -168,6 +168,7 @@ async fn the_renewed_token_is_used_from_then_on() {
     assert_eq!(asked, [first.clone(), first, second.clone()]);
     assert_eq!(credentials.token().await.unwrap().secret.expose_secret(), second);
     assert!(credentials.ends().token.is_some());
+    assert!(credentials.cautions().is_empty(), "the failure before is mended");
 }
 
 #[tokio::test(start_paused = true)]
@@ -177,6 +178,7 @@ async fn what_the_server_gives_is_not_taken_if_it_is_of_no_use() {
     let ended = jwt("acme", Some(1), Some(2));
     let answers = vec![Ok(ended), Ok(due("other", 1)), Ok("nonsense".to_owned()), Ok(String::new())];
     assert_eq!(run(&credentials, answers).await, vec![first; 5]);
+    assert!(credentials.cautions()[0].contains("it is empty"), "the last failure");
 }
 
 #[tokio::test(start_paused = true)]
