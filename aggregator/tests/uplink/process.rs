@@ -161,7 +161,7 @@ async fn without_an_api_server_it_is_connected_alive_not_ready_and_ends_well() {
         lines.contains("the-pod: leads since ") && lines.contains("server      connected to "),
         "{lines}"
     );
-    assert!(lines.contains("0 of 9 watches are complete") && lines.contains("problem     none"), "{lines}");
+    assert!(lines.contains("0 of 9 watches are complete; missing: Namespace, "), "{lines}");
     // The cloud hears what the log says.
     line_arrives(&cloud, "can't be watched: Connection refused").await;
 
@@ -247,6 +247,10 @@ async fn check_is_content_with_a_good_installation_and_names_what_is_wrong_with_
     cloud.authority().write_client(folder.path(), &cloud.authority().client("cluster").unwrap()).unwrap();
     let (_, lines, _) = ran(program).await;
     assert!(lines.contains("no authority was read") && lines.contains("nothing was verified"), "{lines}");
+    assert!(
+        lines.contains("\ncaution the token of the Secret kestrel-operator-jwt-runtime is not a JWT"),
+        "{lines}"
+    );
 }
 
 #[test]
@@ -284,6 +288,10 @@ async fn serve(stream: TcpStream, minor: &str, refused: &str) {
             .map(|name| format!(r#","{name}":"""#))
             .concat();
         format!(r#"{{"major":"1","minor":"{minor}","gitVersion":"v1.{minor}.0"{rest}}}"#)
+    } else if head.starts_with("GET ") {
+        // The runtime Secret; that of the newer one holds what is no token.
+        let data = if minor == "29" { r#"{"token":"bm9uc2Vuc2U="}"# } else { "{}" };
+        format!(r#"{{"apiVersion":"v1","kind":"Secret","metadata":{{}},"data":{data}}}"#)
     } else {
         let allowed = !String::from_utf8(body).unwrap().contains(refused);
         let kind = r#""apiVersion":"authorization.k8s.io/v1","kind":"SelfSubjectAccessReview""#;
