@@ -6,8 +6,9 @@
 //! stopped before another can begin.
 //!
 //! With every renewal the holder notes how far the cloud has been told of what
-//! happens in the cluster ([`TOLD_UNTIL`]). A standby sees the same things happen and
-//! keeps what came after that note, so that a leader's end loses nothing.
+//! happens in the cluster ([`TOLD_UNTIL`]), and since when it has watched
+//! ([`TOLD_SINCE`]). A standby sees the same things happen and keeps what came
+//! before or after that, so that a leader's end loses nothing.
 
 pub mod standing;
 
@@ -34,15 +35,18 @@ use standing::Standing;
 const NAME: &str = "kestrel-aggregator";
 
 /// Annotation of the Lease: every signal up to this time (RFC 3339) has left
-/// its leader's resend window.
+/// its leader's resend window …
 const TOLD_UNTIL: &str = "kestrel.ai/told-until";
+
+/// … as far as it came since this time, when the leader began to watch.
+const TOLD_SINCE: &str = "kestrel.ai/told-since";
 
 /// What this replica knows of the signals to the cloud.
 pub trait Told: Send + Sync {
     /// Everything before this time has been told for sure.
     fn told_until(&self) -> Timestamp;
-    /// Another has told everything before this time.
-    fn forget_told(&self, before: Timestamp);
+    /// Another has told everything that came at `since` or later, but before `before`.
+    fn forget_told(&self, since: Timestamp, before: Timestamp);
 }
 
 impl Told for Lanes {
@@ -50,8 +54,8 @@ impl Told for Lanes {
         Self::told_until(self)
     }
 
-    fn forget_told(&self, before: Timestamp) {
-        Self::forget_told(self, before);
+    fn forget_told(&self, since: Timestamp, before: Timestamp) {
+        Self::forget_told(self, since, before);
     }
 }
 
@@ -62,6 +66,8 @@ pub struct Election {
     told: Arc<dyn Told>,
     owner: Option<OwnerReference>,
     standing: Standing,
+    /// When this process began to watch the cluster.
+    since: Timestamp,
 }
 
 /// How a replica runs for leader.
@@ -109,7 +115,8 @@ impl Election {
         owner: Option<OwnerReference>,
     ) -> Self {
         let standing = Standing::default();
-        Self { api: Api::namespaced(client, namespace), config, told, owner, standing }
+        let since = Timestamp::now();
+        Self { api: Api::namespaced(client, namespace), config, told, owner, standing, since }
     }
 
     /// Where it says how it stands.
@@ -158,9 +165,7 @@ impl Election {
                 self.api.create(&PostParams::default(), &lease).await
             }
             Some(lease) => {
-                if let Some(told_until) = told_until(&lease) {
-                    self.told.forget_told(told_until - self.config.overlap);
-                }
+                self.hear(&lease);
                 match self.judge(&lease, seen, Instant::now()) {
                     Verdict::Take => self.write(&lease, self.record(Some(&lease))).await,
                     Verdict::Wait(wait) => {
@@ -177,6 +182,17 @@ impl Election {
                 Ok(Attempt::Held { by: "another replica".to_owned(), wait: self.look() })
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// Forgets what the Lease's last holder has told for sure: by its notes, less
+    /// the overlap at both ends.
+    fn hear(&self, lease: &Lease) {
+        let (since, until) = (noted(lease, TOLD_SINCE), noted(lease, TOLD_UNTIL));
+        let since = since.map(|since| since.checked_add(self.config.overlap).unwrap_or(Timestamp::MAX));
+        if let Some(until) = until.and_then(|until| until.checked_sub(self.config.overlap).ok()) {
+            // An earlier version of the holder notes only the end.
+            self.told.forget_told(since.unwrap_or(Timestamp::MIN), until);
         }
     }
 
@@ -238,14 +254,15 @@ impl Election {
     async fn renew(&self, lease: &Lease, spec: LeaseSpec) -> kube::Result<Lease> {
         let mut lease = lease.clone();
         let annotations = lease.metadata.annotations.get_or_insert_default();
+        annotations.insert(TOLD_SINCE.to_owned(), self.since.to_string());
         annotations.insert(TOLD_UNTIL.to_owned(), self.told.told_until().to_string());
         self.write(&lease, spec).await
     }
 }
 
 /// What the Lease's last holder has noted.
-fn told_until(lease: &Lease) -> Option<Timestamp> {
-    lease.metadata.annotations.as_ref()?.get(TOLD_UNTIL)?.parse().ok()
+fn noted(lease: &Lease, annotation: &str) -> Option<Timestamp> {
+    lease.metadata.annotations.as_ref()?.get(annotation)?.parse().ok()
 }
 
 /// The Lease in this replica's hands.
@@ -394,7 +411,7 @@ mod tests {
     #[derive(Default)]
     struct Signals {
         told: Mutex<Timestamp>,
-        heard: Mutex<Option<Timestamp>>,
+        heard: Mutex<Option<(Timestamp, Timestamp)>>,
     }
 
     impl Told for Signals {
@@ -402,8 +419,8 @@ mod tests {
             *self.told.lock().unwrap()
         }
 
-        fn forget_told(&self, before: Timestamp) {
-            *self.heard.lock().unwrap() = Some(before);
+        fn forget_told(&self, since: Timestamp, before: Timestamp) {
+            *self.heard.lock().unwrap() = Some((since, before));
         }
     }
 
@@ -503,7 +520,7 @@ mod tests {
         assert!(server.election("b").win(&cancelled()).await.is_none());
     }
     #[tokio::test(start_paused = true)]
-    async fn a_standby_hears_how_far_the_leader_has_told() {
+    async fn a_standby_hears_how_far_and_since_when_the_leader_has_told() {
         let server = Server::default();
         let (leading, standing_by) = (Arc::<Signals>::default(), Arc::<Signals>::default());
         let (first, second) = (
@@ -512,20 +529,25 @@ mod tests {
         );
         let (drain, quiet) = (CancellationToken::new(), CancellationToken::new());
         let leadership = first.win(&drain).await.unwrap();
+        let since = first.since + OVERLAP;
         let heard = || *standing_by.heard.lock().unwrap();
         let told: Timestamp = "2026-11-21T10:00:00Z".parse().unwrap();
         let story = async {
             sleep(DURATION).await;
-            assert_eq!(heard(), Some(Timestamp::UNIX_EPOCH - OVERLAP));
+            assert_eq!(heard(), Some((since, Timestamp::UNIX_EPOCH - OVERLAP)));
             *leading.told.lock().unwrap() = told;
             sleep(DURATION).await;
-            assert_eq!(heard(), Some(told - OVERLAP));
+            assert_eq!(heard(), Some((since, told - OVERLAP)));
             *leading.told.lock().unwrap() = told + DURATION;
             quiet.cancel();
         };
         let (held, won, ()) = tokio::join!(leadership.hold(&quiet), second.win(&drain), story);
         held.unwrap();
         assert!(won.is_some());
-        assert_eq!(heard(), Some(told + DURATION - OVERLAP), "noted with the hand-over");
+        assert_eq!(heard(), Some((since, told + DURATION - OVERLAP)), "noted with the hand-over");
+        let mut lease = server.0.lock().unwrap().lease.clone().unwrap();
+        lease.metadata.annotations.get_or_insert_default().remove(TOLD_SINCE);
+        second.hear(&lease);
+        assert_eq!(heard(), Some((Timestamp::MIN, told + DURATION - OVERLAP)), "of an earlier version");
     }
 }

@@ -117,7 +117,7 @@ struct Shared {
     /// The spool's room, and how long it keeps anything.
     spool: Option<(Arc<Room>, Duration)>,
     bell: Notify,
-    /// Rings when a message was taken or has left.
+    /// Rings when a lane has less than before.
     room: Notify,
     /// Whose turn it is to wait for room for logs.
     turn: tokio::sync::Mutex<()>,
@@ -218,11 +218,11 @@ impl Lanes {
         queue.oldest().unwrap_or_else(self.0.clock)
     }
 
-    /// Another leader told all signals that came before this time: what is kept
-    /// of them is dropped.
-    pub fn forget_told(&self, before: Timestamp) {
+    /// Another leader told all signals that came at `since` or later, but before
+    /// `before`: what is kept of them is dropped.
+    pub fn forget_told(&self, since: Timestamp, before: Timestamp) {
         let mut queue = self.queue(Lane::Signals);
-        queue.forget(before);
+        queue.forget(since, before);
         self.settle(Lane::Signals, &mut queue);
     }
 
@@ -257,15 +257,16 @@ impl Lanes {
         self.0.bell.notify_waiters();
     }
 
-    /// The oldest message that is due.
+    /// The oldest message that is due. `None` with a ring if there is one, but
+    /// much had to be dropped before it.
     pub(crate) fn take(&self, lane: Lane) -> Option<(Number, Message)> {
         let mut queue = self.queue(lane);
         self.expire(&mut queue);
         let taken = queue.take();
-        self.settle(lane, &mut queue);
-        if taken.is_some() {
-            self.0.room.notify_waiters();
+        if taken.is_none() && queue.is_due() {
+            self.ring();
         }
+        self.settle(lane, &mut queue);
         taken
     }
 
@@ -274,13 +275,15 @@ impl Lanes {
         let mut queue = self.queue(lane);
         queue.left(number);
         self.settle(lane, &mut queue);
-        self.0.room.notify_waiters();
     }
 
     /// The stream of a taken message ended before that: the message must be sent
     /// again.
     pub(crate) fn again(&self, lane: Lane, number: Number) {
-        self.queue(lane).again(number);
+        let mut queue = self.queue(lane);
+        queue.again(number);
+        self.settle(lane, &mut queue);
+        drop(queue);
         self.ring();
     }
 
@@ -398,7 +401,8 @@ impl Lanes {
         self.0.queues[lane as usize].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts what an operation cost, and measures the queue after it.
+    /// Counts what an operation cost, measures the queue after it, and wakes those
+    /// who waited for what it gave back.
     fn settle(&self, lane: Lane, queue: &mut Queue) {
         let (metrics, label) = (&self.0.metrics, LaneLabel { lane });
         for (reason, count) in queue.drops() {
@@ -409,6 +413,13 @@ impl Lanes {
         if let Some(disk) = queue.disk() {
             let disk = i64::try_from(disk.bytes()).unwrap_or(i64::MAX);
             metrics.spool_bytes.get_or_create(&label).set(disk);
+        }
+        let news = queue.news();
+        if news.room {
+            self.0.room.notify_waiters();
+        }
+        if news.due {
+            self.ring();
         }
     }
 }

@@ -1,5 +1,6 @@
-//! The part of the spool that belongs to one lane: files of about 1 MiB with
-//! records in their order, each deleted when its last record is removed.
+//! The part of the spool that belongs to one lane: files of 1 MiB or a 256th of
+//! the spool with records in their order, each deleted when its last record is
+//! removed.
 //!
 //! A record is removed by overwriting one byte, so a removal is whole or did not
 //! happen, whenever the process dies. Nothing but counts is kept in memory of
@@ -10,12 +11,13 @@ use std::{
     fs::{self, DirBuilder, Permissions},
     io,
     os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
+use tracing::warn;
 
 use super::{
     Room,
@@ -26,6 +28,9 @@ use crate::uplink::queue::Number;
 
 /// After an error the disk is left alone for this time.
 const PAUSE: SignedDuration = SignedDuration::from_secs(10);
+
+/// More numbers than a file can have.
+const MOST_NUMBERS: Number = 1 << 32;
 
 /// Where a record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +82,8 @@ impl Evicted {
 pub(crate) struct Log {
     folder: PathBuf,
     segments: VecDeque<Segment>,
+    /// The greatest number that a file may have that could not be read.
+    unread_until: Option<Number>,
     /// The newest segment takes more.
     is_open: bool,
     room: Arc<Room>,
@@ -86,7 +93,8 @@ pub(crate) struct Log {
 
 impl Log {
     /// Opens what an earlier process left in `folder`, or begins it. Records
-    /// that are damaged are left out; see [`Log::corrupt`].
+    /// that are damaged are left out; see [`Log::corrupt`]. A file that can't be read is
+    /// left for the next start.
     ///
     /// # Errors
     /// The folder can't be made, listed or read.
@@ -99,23 +107,38 @@ impl Log {
         paths.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
         // The names are of one length, so this is the order of the numbers.
         paths.sort();
-        let mut log =
-            Self { folder, segments: VecDeque::new(), is_open: false, room, failed: None, corrupt: 0 };
+        let (segments, unread_until) = (VecDeque::new(), None);
+        let mut log = Self { folder, segments, unread_until, is_open: false, room, failed: None, corrupt: 0 };
         for path in paths {
-            // A file that can't be read is damaged as a whole.
-            let (segment, corrupt) = Segment::recover(&path).unwrap_or((None, 1));
-            log.corrupt += corrupt;
-            match segment {
-                Some(segment) => {
-                    log.room.add(segment.length);
-                    log.segments.push_back(segment);
+            match Segment::recover(&path) {
+                Ok((segment, corrupt)) => {
+                    log.corrupt += corrupt;
+                    match segment {
+                        Some(segment) => {
+                            log.room.add(segment.length);
+                            log.segments.push_back(segment);
+                        }
+                        None => {
+                            let _best_effort = fs::remove_file(&path);
+                        }
+                    }
                 }
-                None => {
-                    let _best_effort = fs::remove_file(&path);
-                }
+                Err(error) => log.leave(&path, &error),
             }
         }
         Ok(log)
+    }
+
+    /// Perhaps the next process can read it: neither its numbers nor its bytes may
+    /// be used for anything else.
+    fn leave(&mut self, path: &Path, error: &io::Error) {
+        warn!(
+            "{} can't be read, and what waits there is not sent before a restart that can read it: {error}",
+            path.display()
+        );
+        let first = path.file_stem().and_then(|stem| stem.to_str()?.parse::<Number>().ok());
+        self.unread_until = first.and_then(|first| first.checked_add(MOST_NUMBERS));
+        self.room.add(fs::metadata(path).map_or(0, |metadata| metadata.len()));
     }
 
     /// Adds a record; its number is greater than all before.
@@ -211,15 +234,23 @@ impl Log {
         }
     }
 
-    /// Removes what was not read and came before `time`.
-    pub(crate) fn forget(&mut self, time: Timestamp) {
-        while let Some((index, head)) = self.next_head()
-            && head.time < time
-        {
+    /// Removes the oldest record that was not read.
+    pub(crate) fn skip(&mut self) {
+        let Some((index, head)) = self.next_head() else { return };
+        let segment = &mut self.segments[index];
+        let place = Place { segment: segment.first, offset: segment.read };
+        segment.pass(&head);
+        self.remove(place);
+    }
+
+    /// Removes what was not read and came at `since` or later, but before `before`.
+    pub(crate) fn forget(&mut self, since: Timestamp, before: Timestamp) {
+        for index in (0..self.segments.len()).rev() {
             let segment = &mut self.segments[index];
-            let place = Place { segment: segment.first, offset: segment.read };
-            segment.pass(&head);
-            self.remove(place);
+            segment.forget(since, before);
+            if segment.live == 0 {
+                self.delete(index);
+            }
         }
     }
 
@@ -252,9 +283,9 @@ impl Log {
         self.segments.iter().map(|segment| segment.length).sum()
     }
 
-    /// The greatest number that a record has.
+    /// No record has a greater number.
     pub(crate) fn last(&self) -> Option<Number> {
-        self.segments.back().map(|segment| segment.last)
+        self.segments.back().map(|segment| segment.last).max(self.unread_until)
     }
 
     /// Records, or rests of segments, that were found damaged since the last call.

@@ -145,6 +145,28 @@ impl Segment {
         self.live -= 1;
     }
 
+    /// Removes what was not read and came at `since` or later, but before `before`.
+    pub(super) fn forget(&mut self, since: Timestamp, before: Timestamp) {
+        if self.unread == 0 || self.newest < since {
+            return;
+        }
+        let mut offset = self.read;
+        while let Some(head) = self.head(offset)
+            && head.time < before
+        {
+            if head.is_live && since <= head.time {
+                // What can't be marked would be read after all.
+                if self.file.write_all_at(&[record::REMOVED], offset).is_err() {
+                    return;
+                }
+                self.live -= 1;
+                self.unread -= 1;
+                self.unread_bytes -= u64::from(head.length);
+            }
+            offset += head.record_bytes();
+        }
+    }
+
     /// Counts what was not read as lost; returns how much that is.
     pub(super) fn give_up(&mut self) -> u64 {
         let lost = std::mem::take(&mut self.unread);

@@ -118,7 +118,7 @@ fn what_another_told_is_forgotten() {
         append(&mut log, number, b"signal");
     }
     let taken = log.next().unwrap();
-    log.forget(at(3));
+    log.forget(Timestamp::MIN, at(3));
     assert_eq!(rest(&mut log).len(), 1);
     log.remove(taken.place);
     drop(log);
