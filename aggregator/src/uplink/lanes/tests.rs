@@ -11,6 +11,7 @@ use super::*;
 use crate::uplink::{
     message::Answer,
     metrics::{DropLabel, DropReason},
+    queue::MOST_TAKEN,
     receipt::{Outcome, Source},
 };
 
@@ -113,6 +114,55 @@ async fn logs_wait_for_room_and_get_it_when_earlier_ones_go() {
     lanes.again(Lane::Logs, number);
     assert_eq!(outcomes.recv().await.unwrap(), (1, Outcome::Left));
     assert!(matches!(outcomes.recv().await.unwrap(), (2, Outcome::Lost(_))));
+}
+
+#[tokio::test]
+async fn logs_get_the_room_of_what_a_loss_made_worthless() {
+    let lanes = leading();
+    let ((lossy, _lossy), (other, _other)) = (Source::new(), Source::new());
+    lanes.logs().send(logs(1 << 20), lossy.receipt(1, 0)).await;
+    lanes.logs().send(logs(6 << 20), lossy.receipt(2, 0)).await;
+    let lane = lanes.logs();
+    let mut waiting = std::pin::pin!(lane.send(logs(3 << 20), other.receipt(1, 0)));
+    assert!((&mut waiting).now_or_never().is_none());
+    let (number, _) = lanes.take(Lane::Logs).unwrap();
+    assert!((&mut waiting).now_or_never().is_none());
+    lanes.again(Lane::Logs, number);
+    assert!(lanes.take(Lane::Logs).is_none(), "it is stale");
+    waiting.now_or_never().unwrap();
+}
+
+#[tokio::test]
+async fn who_takes_hears_that_there_is_more_behind_a_lost_load() {
+    let lanes = leading();
+    let ((lossy, _lossy), (other, _other)) = (Source::new(), Source::new());
+    for id in 0..100 {
+        lanes.logs().send(logs(1), lossy.receipt(id, 0)).await;
+    }
+    lanes.logs().send(logs(2), other.receipt(1, 0)).await;
+    lossy.receipt(100, 0).lost("gone");
+    let changed = lanes.changed();
+    assert!(lanes.take(Lane::Logs).is_none() && changed.now_or_never().is_some());
+    assert!(lanes.take(Lane::Logs).is_some());
+    let changed = lanes.changed();
+    assert!(lanes.take(Lane::Logs).is_none() && changed.now_or_never().is_none());
+}
+
+#[test]
+fn no_more_than_a_bounded_number_is_in_the_window_and_its_end_is_heard() {
+    let lanes = leading();
+    for _ in 0..MOST_TAKEN + 2 {
+        lanes.flows().send(stream_flows_request::Request::Flow(Flow::default()));
+    }
+    let taken: Vec<_> = std::iter::from_fn(|| lanes.take(Lane::Flows)).map(|(number, _)| number).collect();
+    assert_eq!(taken.len(), MOST_TAKEN);
+    for (resolve, number) in [(Lanes::left as fn(&_, _, _), taken[0]), (Lanes::again, taken[1])] {
+        let changed = lanes.changed();
+        assert!(lanes.take(Lane::Flows).is_none());
+        resolve(&lanes, Lane::Flows, number);
+        assert!(changed.now_or_never().is_some());
+        assert!(lanes.take(Lane::Flows).is_some());
+    }
 }
 
 /// A spool of this many bytes in `folder`.

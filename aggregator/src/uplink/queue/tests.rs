@@ -97,6 +97,113 @@ fn what_a_held_queue_could_not_keep_is_lost_when_nobody_else_told_it() {
     }
 }
 
+/// A queue with a disk, on which are messages of the first ten seconds, one each.
+fn on_disk(folder: &tempfile::TempDir) -> Queue {
+    let spool = Spool { folder: folder.path().to_owned(), bytes: 1 << 20, age: Duration::MAX };
+    let mut queue = Queue::new(10, Some(spool.open("lane", &spool.room()).unwrap()));
+    for second in 0..10 {
+        queue.spool(&message(5), at(second)).unwrap();
+    }
+    queue
+}
+
+#[test]
+fn a_lost_load_goes_in_steps_and_is_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut queue, (source, mut outcomes)) = (on_disk(&folder), Source::new());
+    for id in 0..100 {
+        queue.spool(&message(5), at(0)).unwrap();
+        queue.attach(source.receipt(id, 0));
+    }
+    for _ in 0..10 {
+        queue.take().unwrap();
+    }
+    source.receipt(100, 0).lost("gone");
+    // Reading would find out.
+    let file = std::fs::read_dir(folder.path().join("lane")).unwrap().next().unwrap().unwrap().path();
+    let content = std::fs::read(&file).unwrap();
+    std::fs::write(
+        file,
+        content.iter().map(|byte| if *byte == b'x' { b'y' } else { *byte }).collect::<Vec<_>>(),
+    )
+    .unwrap();
+    assert_eq!((queue.take(), queue.is_due(), queue.depth().messages), (None, true, 100 - MOST_TRIES as u64));
+    assert_eq!((queue.take(), queue.is_due(), queue.depth().messages), (None, false, 0));
+    assert_eq!((queue.receipts(), queue.drops()), (0, Drops::new()));
+    assert_eq!(std::iter::from_fn(|| outcomes.try_recv().ok()).count(), 101);
+}
+
+#[test]
+fn what_agents_hold_or_was_sent_is_not_dropped_with_its_file() {
+    type Drop = fn(&mut Queue);
+    let evict: Drop = |queue| assert!(queue.evict());
+    let expire: Drop = |queue| queue.expire(at(100));
+    for (drop, why, reason) in [
+        (evict, "more urgent messages took its place on disk", DropReason::SpoolFull),
+        (expire, "it waited on disk for too long", DropReason::TooOld),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut queue, (source, mut outcomes)) = (on_disk(&folder), Source::new());
+        for id in 0..4 {
+            queue.spool(&message(5), at(10)).unwrap();
+            queue.attach(source.receipt(id, 0));
+        }
+        // Of the ten without a receipt, two were sent; of those with one, two.
+        let taken: Vec<_> = std::iter::from_fn(|| queue.take()).take(12).map(|(number, _)| number).collect();
+        taken[2..11].iter().for_each(|number| queue.again(*number));
+        drop(&mut queue);
+        assert_eq!(queue.drops(), Drops::from([(DropReason::NotKept, 2), (reason, 8)]));
+        queue.left(taken[11]);
+        let outcomes: BTreeMap<_, _> = std::iter::from_fn(|| outcomes.try_recv().ok()).collect();
+        let lost = Outcome::Lost(why);
+        assert_eq!(outcomes, BTreeMap::from([(0, lost), (1, Outcome::Left), (2, lost), (3, lost)]));
+        assert_eq!((queue.take(), queue.bytes()), (None, 0));
+    }
+}
+
+#[test]
+fn what_is_due_again_from_the_disk_is_older_than_what_is_in_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut queue = on_disk(&folder);
+    assert!(!queue.oldest_is_in_memory());
+    let taken: Vec<_> = std::iter::from_fn(|| queue.take()).map(|(number, _)| number).collect();
+    queue.push(message(5), at(10));
+    assert!(queue.oldest_is_in_memory());
+    queue.again(taken[9]);
+    assert!(!queue.oldest_is_in_memory());
+}
+
+#[test]
+fn what_came_before_another_watched_is_not_forgotten() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut queue = on_disk(&folder);
+    let taken = [queue.take().unwrap().0, queue.take().unwrap().0];
+    taken.iter().for_each(|number| queue.again(*number));
+    queue.push(message(5), at(10));
+    queue.push(message(5), at(11));
+    queue.forget(at(1), at(2));
+    queue.forget(at(4), at(11));
+    let times: Vec<_> = std::iter::from_fn(|| {
+        let oldest = queue.depth().oldest;
+        queue.take().and(oldest)
+    })
+    .collect();
+    assert_eq!(times, [0, 2, 3, 11].map(at));
+}
+
+#[test]
+fn what_could_not_be_kept_before_another_watched_is_lost() {
+    for (since, lost) in [(1, 0), (2, 2)] {
+        let mut queue = Queue::new(10, None).held();
+        for second in 1..=4 {
+            queue.push(message(5), at(second));
+        }
+        queue.forget(at(since), at(3));
+        queue.release();
+        assert_eq!(queue.drops().values().sum::<u64>(), lost);
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Push(usize),

@@ -126,6 +126,44 @@ fn what_another_told_is_forgotten() {
 }
 
 #[test]
+fn what_came_before_another_watched_is_kept_and_comes_in_its_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut log = open(&folder, NO_LIMIT);
+    for number in 0..6 {
+        append(&mut log, number, b"signal");
+    }
+    log.forget(at(2), at(4));
+    append(&mut log, 6, b"signal");
+    assert_eq!(log.unread(), (5, 30));
+    drop(log);
+    let mut log = open(&folder, NO_LIMIT);
+    assert_eq!(rest(&mut log).into_iter().map(|(number, _)| number).collect::<Vec<_>>(), [0, 1, 4, 5, 6]);
+    log.forget(Timestamp::MIN, at(9));
+    assert_eq!((log.live(), log.corrupt()), (5, 0), "they were taken");
+}
+
+#[test]
+fn a_file_that_can_not_be_read_for_a_moment_is_there_at_the_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut log = open(&folder, NO_LIMIT);
+    for number in 0..3 {
+        append(&mut log, number, b"signal");
+    }
+    drop(log);
+    let (file, aside) = (files(&folder).remove(0), folder.path().join("aside"));
+    fs::rename(&file, &aside).unwrap();
+    std::os::unix::fs::symlink(&file, &file).unwrap();
+    let mut log = open(&folder, NO_LIMIT);
+    assert_eq!((log.live(), log.corrupt()), (0, 0));
+    let next = log.last().unwrap() + 1;
+    append(&mut log, next, b"later");
+    drop(log);
+    fs::rename(&aside, &file).unwrap();
+    let numbers: Vec<_> = rest(&mut open(&folder, NO_LIMIT)).into_iter().map(|(number, _)| number).collect();
+    assert_eq!(numbers, [0, 1, 2, next]);
+}
+
+#[test]
 fn a_damaged_record_costs_itself_and_a_damaged_head_the_rest_of_its_file() {
     let folder = tempfile::tempdir().unwrap();
     let mut log = open(&folder, NO_LIMIT);
@@ -169,6 +207,7 @@ enum Step {
     Read,
     Remove(usize),
     Evict,
+    Forget(usize, usize),
     Reopen,
     /// The process dies, and this much of the newest file's last record is there.
     Kill(usize),
@@ -180,6 +219,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => Just(Step::Read),
         4 => any::<usize>().prop_map(Step::Remove),
         1 => Just(Step::Evict),
+        1 => (0_usize..60, 0_usize..60).prop_map(|(since, before)| Step::Forget(since, before)),
         1 => Just(Step::Reopen),
         2 => any::<usize>().prop_map(Step::Kill),
     ]
@@ -231,6 +271,11 @@ proptest! {
                     } else {
                         prop_assert!(there.is_empty());
                     }
+                }
+                Step::Forget(since, before) => {
+                    log.forget(at(since as i64), at(before as i64));
+                    let told = since as Number..before as Number;
+                    there.retain(|number, _| read.contains_key(number) || !told.contains(number));
                 }
                 Step::Reopen => {
                     drop(log);
