@@ -185,11 +185,12 @@ impl Election {
         }
     }
 
-    /// Forgets what the Lease's last holder has told for sure: by its notes, less
-    /// the overlap at both ends.
+    /// Forgets what the Lease's last holder has told: by its notes, each less the
+    /// overlap. What was seen just before the holder began to watch, the holder
+    /// found as the state of things; kept, it would be told again when it is old.
     fn hear(&self, lease: &Lease) {
         let (since, until) = (noted(lease, TOLD_SINCE), noted(lease, TOLD_UNTIL));
-        let since = since.map(|since| since.checked_add(self.config.overlap).unwrap_or(Timestamp::MAX));
+        let since = since.map(|since| since.checked_sub(self.config.overlap).unwrap_or(Timestamp::MIN));
         if let Some(until) = until.and_then(|until| until.checked_sub(self.config.overlap).ok()) {
             // An earlier version of the holder notes only the end.
             self.told.forget_told(since.unwrap_or(Timestamp::MIN), until);
@@ -529,7 +530,7 @@ mod tests {
         );
         let (drain, quiet) = (CancellationToken::new(), CancellationToken::new());
         let leadership = first.win(&drain).await.unwrap();
-        let since = first.since + OVERLAP;
+        let since = first.since - OVERLAP;
         let heard = || *standing_by.heard.lock().unwrap();
         let told: Timestamp = "2026-11-21T10:00:00Z".parse().unwrap();
         let story = async {

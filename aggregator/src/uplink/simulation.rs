@@ -44,7 +44,7 @@ const RECOVERY: Duration = Duration::from_secs(20 * 60);
 /// Connections within any minute: the first few waits of a back-off are short.
 const CONNECTIONS_PER_MINUTE: usize = 15;
 
-/// As in production.
+/// As in production, but for one time.
 fn config() -> Config {
     Config {
         host: "simulation".to_owned(),
@@ -64,7 +64,8 @@ fn config() -> Config {
         retry: Retry {
             first: Duration::from_secs(1),
             most: Duration::from_secs(60),
-            absent: Duration::from_secs(300),
+            // Often soon enough that traffic comes back to a stream under load.
+            absent: Duration::from_secs(if fastrand::bool() { 30 } else { 300 }),
         },
     }
 }
