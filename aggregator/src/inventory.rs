@@ -8,7 +8,7 @@ pub mod pods;
 mod watch;
 
 pub use kind::Kind;
-pub use mirror::Mirror;
+pub use mirror::{Deletion, Mirror};
 pub use pods::Pods;
 
 use anyhow::{Context as _, bail};

@@ -28,20 +28,20 @@ use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::uplink::lanes::Lanes;
+use crate::{inventory::Mirror, uplink::lanes::Lanes};
 use standing::Standing;
 
 /// The Lease of the aggregator.
 const NAME: &str = "kestrel-aggregator";
 
-/// Annotation of the Lease: every signal up to this time (RFC 3339) has left
+/// Annotation of the Lease: every signal and every deletion up to this time (RFC 3339) has left
 /// its leader's resend window …
 const TOLD_UNTIL: &str = "kestrel.ai/told-until";
 
 /// … as far as it came since this time, when the leader began to watch.
 const TOLD_SINCE: &str = "kestrel.ai/told-since";
 
-/// What this replica knows of the signals to the cloud.
+/// What every replica sees and the leader tells the cloud.
 pub trait Told: Send + Sync {
     /// Everything before this time has been told for sure.
     fn told_until(&self) -> Timestamp;
@@ -49,13 +49,15 @@ pub trait Told: Send + Sync {
     fn forget_told(&self, since: Timestamp, before: Timestamp);
 }
 
-impl Told for Lanes {
+/// Signals and deletions.
+impl Told for (Lanes, Mirror) {
     fn told_until(&self) -> Timestamp {
-        Self::told_until(self)
+        self.0.told_until().min(self.1.told_until())
     }
 
     fn forget_told(&self, since: Timestamp, before: Timestamp) {
-        Self::forget_told(self, since, before);
+        self.0.forget_told(since, before);
+        self.1.forget_told(since, before);
     }
 }
 

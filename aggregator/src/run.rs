@@ -41,7 +41,7 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
     let mut daemon = Daemon::new();
     let drain = daemon.drain();
     let (metrics, link_metrics) = (Metrics::default(), link::metrics::Metrics::default());
-    let mirror = Mirror::new(uplink.keepalive.hold());
+    let mirror = Mirror::default();
     let secret = RuntimeSecret::new(client.clone(), &namespace, owner());
     uplink.credentials = uplink.credentials.kept_in(secret);
     let credentials = uplink.credentials.clone();
@@ -52,7 +52,8 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
     let executor = Executor::new(client.clone(), credentials.clone(), lanes.clone(), drain.clone());
     let uplink = Uplink::new(uplink, lanes.clone(), mirror.clone(), executor.requests(), metrics.clone());
     let election = election.map(|election| {
-        Arc::new(Election::new(client.clone(), &namespace, election, Arc::new(lanes.clone()), owner()))
+        let told = Arc::new((lanes.clone(), mirror.clone()));
+        Arc::new(Election::new(client.clone(), &namespace, election, told, owner()))
     });
 
     let identity = Identity {
@@ -75,6 +76,11 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
     link_metrics.register(registry.sub_registry_with_prefix("kestrel_link"));
     let of_the_uplink = registry.sub_registry_with_prefix("kestrel_uplink");
     metrics.register(of_the_uplink);
+    of_the_uplink.register(
+        "deletions_forgotten",
+        "Deletions for which there was no more room before the cloud was told of them",
+        mirror.forgotten(),
+    );
     of_the_uplink.register_collector(Box::new(status.clone()));
     // Not the cloud: an installation must come to its end while the cloud is
     // away, and a roll-out must not stop for it. Not the lead either: a standby

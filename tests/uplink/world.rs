@@ -84,6 +84,8 @@ pub(crate) async fn cloud(change: impl FnOnce(&mut kestrel_dev_cloud::Config)) -
     kestrel_runtime::tls::install_provider();
     let mut config = kestrel_dev_cloud::Config::new(Authority::generate().unwrap());
     config.heartbeat = Duration::from_millis(500);
+    // So that a DELETE that was lost is missed.
+    config.prunes = false;
     change(&mut config);
     Arc::new(serve(config).await.unwrap())
 }
@@ -138,7 +140,7 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         write_certificate(&cloud, folder.path());
         write_token(&cloud, folder.path(), 3600);
-        let (metrics, mirror) = (Metrics::default(), Mirror::new(keepalive().hold()));
+        let (metrics, mirror) = (Metrics::default(), Mirror::default());
         let spool = Spool { folder: folder.path().join("spool"), bytes: 256 << 20, age: 60 * LIMIT };
         let lanes = Lanes::with_spool(metrics.clone(), &spool);
         lanes.lead();

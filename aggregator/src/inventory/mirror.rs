@@ -2,30 +2,36 @@
 //! what of it the present connection has not been told.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     hash::BuildHasher as _,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use bytes::{BufMut as _, Bytes, BytesMut};
+use jiff::Timestamp;
 use kestrel_proto::cloud::v1::{Action, InventoryCommit, StreamDataRequest, stream_data_request::Request};
+use prometheus_client::metrics::counter::Counter;
 use prost::{
     Message,
     encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len},
 };
-use tokio::{sync::Notify, time::Instant};
+use tokio::sync::Notify;
 
 use super::Kind;
 
+/// Deletions that are kept until they have arrived for sure, at most.
+const MAX_DELETIONS: usize = 50_000;
+
 /// The mirror of the cluster. Clones share it. The watches write to it and one
 /// connection at a time reads from it.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Mirror(Arc<Shared>);
 
+#[derive(Default)]
 struct Shared {
     state: Mutex<State>,
     changed: Notify,
+    forgotten: Counter,
 }
 
 /// The kinds that have a watch; that of pods makes two kinds of records.
@@ -33,25 +39,47 @@ fn watched() -> impl Iterator<Item = Kind> {
     Kind::ALL.into_iter().filter(|kind| *kind != Kind::OwnerlessPod)
 }
 
-impl Mirror {
-    /// An empty mirror. A deletion counts as lost, and is told again to the
-    /// next connection, until `resend_window` has passed since it was sent.
-    pub fn new(resend_window: Duration) -> Self {
-        let state = Mutex::new(State::new(resend_window));
-        Self(Arc::new(Shared { state, changed: Notify::new() }))
-    }
+/// Which deletion a message tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Deletion(u64);
 
+impl Mirror {
     /// A connection begins: everything is due again as CREATE, then a commit.
     pub fn restart(&self) {
-        self.change(|state, now| state.restart(now));
+        self.change(State::restart);
     }
 
-    /// The next `StreamDataRequest` to send; `None`: nothing is due.
+    /// The next `StreamDataRequest` to send, and the deletion that it tells, if
+    /// it tells one; `None`: nothing is due.
     ///
     /// The commit comes once per connection, when every kind has been listed
     /// (or can't be) and all that was due until then has been returned.
-    pub fn next(&self) -> Option<Bytes> {
-        self.state().next(Instant::now())
+    pub fn next(&self) -> Option<(Bytes, Option<Deletion>)> {
+        self.state().next()
+    }
+
+    /// A deletion has left the resend window. Until then every connection is
+    /// told of it anew.
+    pub fn left(&self, deletion: Deletion) {
+        self.state().forget(deletion);
+    }
+
+    /// Every deletion before this time has left the resend window.
+    pub fn told_until(&self) -> Timestamp {
+        // The clock is read with the state locked: no deletion comes in between.
+        let state = self.state();
+        state.deletions.first_key_value().map_or_else(Timestamp::now, |(_, (at, _))| *at)
+    }
+
+    /// Another leader told all deletions that came at `since` or later, but
+    /// before `before`.
+    pub fn forget_told(&self, since: Timestamp, before: Timestamp) {
+        self.state().forget_told(since, before);
+    }
+
+    /// Deletions for which there was no more room before they had arrived.
+    pub fn forgotten(&self) -> Counter {
+        self.0.forgotten.clone()
     }
 
     /// Resolves when [`Mirror::next`] may return something. For one waiter.
@@ -75,36 +103,43 @@ impl Mirror {
 
     /// A list of `kind` begins: what it does not mention is gone when it ends.
     pub fn begin(&self, kind: Kind) {
-        self.change(|state, _| state.begin(kind));
+        self.change(|state| state.begin(kind));
     }
 
     /// The object is as `message` says. `message` has no action.
     pub fn apply(&self, kind: Kind, uid: &str, message: &impl Message) {
         let content = message.encode_to_vec().into_boxed_slice();
-        self.change(|state, _| state.apply(kind, uid, content));
+        self.change(|state| state.apply(kind, uid, content));
     }
 
     /// The object is gone.
     pub fn remove(&self, kind: Kind, uid: &str) {
-        self.change(|state, now| state.remove(&Key(kind, uid.into()), now));
+        self.change(|state| state.remove(&Key(kind, uid.into()), Timestamp::now()));
     }
 
     /// The list of `kind` is complete.
     pub fn finish(&self, kind: Kind) {
-        self.change(|state, now| state.finish(kind, now));
+        self.change(|state| state.finish(kind, Timestamp::now()));
     }
 
     /// `kind` can't be listed at present; the commit does not wait for it.
     pub(crate) fn skip(&self, kind: Kind) {
-        self.change(|state, _| {
+        self.change(|state| {
             state.complete.remove(&kind);
             state.listed(kind);
         });
     }
 
-    fn change(&self, change: impl FnOnce(&mut State, Instant)) {
+    fn change(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.state();
-        change(&mut state, Instant::now());
+        change(&mut state);
+        while state.deletions.len() > MAX_DELETIONS
+            && let Some((oldest, _)) = state.deletions.first_key_value()
+        {
+            let oldest = *oldest;
+            state.forget(oldest);
+            self.0.forgotten.inc();
+        }
         if !state.due.is_empty() {
             self.0.changed.notify_one();
         }
@@ -129,20 +164,9 @@ struct Entry {
     due: Option<u64>,
     /// hash of what the present connection's receiver holds of it
     receiver: Option<u64>,
-    /// this process has sent it, on any connection
-    told: bool,
-    gone: Gone,
-}
-
-/// Whether the object is gone.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Gone {
-    No,
-    /// and the receiver has yet to be told
-    Untold,
-    /// and the record can be forgotten at this moment, because the deletion
-    /// can't be lost any more or nobody was told of the object by this process
-    Until(Instant),
+    /// The object is gone; the record is kept until nobody has to be told of it
+    /// any more.
+    gone: Option<Deletion>,
 }
 
 /// What [`State::next`] returns.
@@ -151,14 +175,17 @@ enum Due {
     Commit,
 }
 
+#[derive(Default)]
 struct State {
     entries: BTreeMap<Key, Entry>,
     /// What to send, in this order. At most one element a record, and one commit.
     due: BTreeMap<u64, Due>,
     /// Elements that were ever in `due`.
     places: u64,
-    /// [`Gone::Until`] of records, in the order of time; some are outdated.
-    forget: VecDeque<(Instant, Key)>,
+    /// Those that may not have arrived yet, oldest first.
+    deletions: BTreeMap<Deletion, (Timestamp, Key)>,
+    /// How many there ever were.
+    deleted: u64,
     lists: BTreeMap<Kind, u32>,
     /// Kinds for which the commit does not wait.
     listed: BTreeSet<Kind>,
@@ -168,35 +195,15 @@ struct State {
     connected: bool,
     /// The commit of this connection is due or sent.
     committed: bool,
-    resend_window: Duration,
 }
 
 impl State {
-    fn new(resend_window: Duration) -> Self {
-        Self {
-            entries: BTreeMap::new(),
-            due: BTreeMap::new(),
-            places: 0,
-            forget: VecDeque::new(),
-            lists: BTreeMap::new(),
-            listed: BTreeSet::new(),
-            complete: BTreeSet::new(),
-            connected: false,
-            committed: false,
-            resend_window,
-        }
-    }
-
-    fn restart(&mut self, now: Instant) {
-        self.forget_expired(now);
+    fn restart(&mut self) {
         self.connected = true;
         self.committed = false;
         self.due.clear();
         for (key, entry) in &mut self.entries {
             entry.receiver = None;
-            if entry.told && entry.gone != Gone::No {
-                entry.gone = Gone::Untold;
-            }
             entry.due = Some(self.places);
             self.due.insert(self.places, Due::Record(key.clone()));
             self.places += 1;
@@ -204,19 +211,16 @@ impl State {
         self.commit_if_listed();
     }
 
-    fn next(&mut self, now: Instant) -> Option<Bytes> {
+    fn next(&mut self) -> Option<(Bytes, Option<Deletion>)> {
         loop {
             let key = match self.due.pop_first()?.1 {
-                Due::Commit => return Some(commit()),
+                Due::Commit => return Some((commit(), None)),
                 Due::Record(key) => key,
             };
             let Some(entry) = self.entries.get_mut(&key) else { continue };
             entry.due = None;
-            let action = if entry.gone != Gone::No {
-                let until = now + self.resend_window;
-                entry.gone = Gone::Until(until);
+            let action = if entry.gone.is_some() {
                 entry.receiver = None;
-                self.forget.push_back((until, key.clone()));
                 Action::Delete
             } else {
                 let hash = foldhash::quality::FixedState::default().hash_one(&entry.content);
@@ -226,8 +230,7 @@ impl State {
                     None => Action::Create,
                 }
             };
-            entry.told = true;
-            return Some(framed(key.0, &entry.content, action));
+            return Some((framed(key.0, &entry.content, action), entry.gone));
         }
     }
 
@@ -243,31 +246,28 @@ impl State {
             list,
             due: None,
             receiver: None,
-            told: false,
-            gone: Gone::No,
+            gone: None,
         });
         entry.list = list;
-        if entry.content != content || entry.gone != Gone::No || entry.receiver.is_none() {
+        if entry.content != content || entry.gone.is_some() || entry.receiver.is_none() {
             entry.content = content;
-            entry.gone = Gone::No;
+            if let Some(deletion) = entry.gone.take() {
+                self.deletions.remove(&deletion);
+            }
             self.make_due(key);
         }
     }
 
-    fn remove(&mut self, key: &Key, now: Instant) {
-        self.forget_expired(now);
-        let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.gone == Gone::No) else { return };
-        if entry.told {
-            entry.gone = Gone::Untold;
-        } else {
-            let until = now + self.resend_window;
-            entry.gone = Gone::Until(until);
-            self.forget.push_back((until, key.clone()));
-        }
+    fn remove(&mut self, key: &Key, at: Timestamp) {
+        let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.gone.is_none()) else { return };
+        let deletion = Deletion(self.deleted);
+        self.deleted += 1;
+        entry.gone = Some(deletion);
+        self.deletions.insert(deletion, (at, key.clone()));
         self.make_due(key.clone());
     }
 
-    fn finish(&mut self, kind: Kind, now: Instant) {
+    fn finish(&mut self, kind: Kind, at: Timestamp) {
         let list = self.lists.get(&kind).copied().unwrap_or_default();
         let vanished: Vec<Key> = self
             .entries
@@ -277,7 +277,7 @@ impl State {
             .map(|(key, _)| key.clone())
             .collect();
         for key in vanished {
-            self.remove(&key, now);
+            self.remove(&key, at);
         }
         self.complete.insert(kind);
         self.listed(kind);
@@ -309,14 +309,20 @@ impl State {
         }
     }
 
-    fn forget_expired(&mut self, now: Instant) {
-        while let Some((until, key)) = self.forget.pop_front_if(|(until, _)| *until <= now) {
-            if self.entries.get(&key).is_some_and(|entry| entry.gone == Gone::Until(until))
-                && let Some(Entry { due: Some(place), .. }) = self.entries.remove(&key)
-            {
-                self.due.remove(&place);
-            }
+    /// Nobody has to be told of this deletion any more. If the object came back,
+    /// it is none.
+    fn forget(&mut self, deletion: Deletion) {
+        if let Some((_, key)) = self.deletions.remove(&deletion)
+            && let Some(Entry { due: Some(place), .. }) = self.entries.remove(&key)
+        {
+            self.due.remove(&place);
         }
+    }
+
+    fn forget_told(&mut self, since: Timestamp, before: Timestamp) {
+        let until = self.deletions.iter().take_while(|(_, (at, _))| *at < before);
+        let told: Vec<_> = until.filter(|(_, (at, _))| *at >= since).map(|(number, _)| *number).collect();
+        told.into_iter().for_each(|deletion| self.forget(deletion));
     }
 }
 

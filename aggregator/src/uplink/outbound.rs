@@ -24,6 +24,7 @@ use super::{
     session::{Session, lock},
     stream::Stream,
 };
+use crate::inventory::Deletion;
 
 /// What HTTP/2 puts into one frame, if the server asks for nothing else.
 const FRAME: usize = 16 * 1024;
@@ -33,16 +34,17 @@ const FRAME: usize = 16 * 1024;
 pub(crate) enum Cargo {
     /// A message that its lane keeps.
     Kept(Lane, Number),
-    /// A record of the mirror, which tells everything anew to the next stream.
-    Inventory,
+    /// A record of the mirror, which tells everything anew to the next stream,
+    /// and deletions until they have left.
+    Inventory(Option<Deletion>),
 }
 
 impl Cargo {
     /// It has left the resend window.
-    pub(crate) fn left(self, lanes: &Lanes) {
+    pub(crate) fn left(self, Uplink { lanes, mirror, .. }: &Uplink) {
         match self {
             Self::Kept(lane, number) => lanes.left(lane, number),
-            Self::Inventory => {}
+            Self::Inventory(deletion) => deletion.into_iter().for_each(|deletion| mirror.left(deletion)),
         }
     }
 
@@ -50,7 +52,7 @@ impl Cargo {
     pub(crate) fn lost(self, lanes: &Lanes) {
         match self {
             Self::Kept(lane, number) => lanes.again(lane, number),
-            Self::Inventory => {}
+            Self::Inventory(_) => {}
         }
     }
 }
@@ -79,7 +81,7 @@ impl Cargo {
     pub(crate) fn home(&self) -> Stream {
         match self {
             Self::Kept(lane, _) => Source::Lane(*lane).home(),
-            Self::Inventory => Source::Inventory.home(),
+            Self::Inventory(_) => Source::Inventory.home(),
         }
     }
 }
@@ -280,9 +282,9 @@ impl Outbound<'_> {
                 Some((lane.kind(), self.envelope(message), Cargo::Kept(lane, number)))
             }
             Source::Inventory => {
-                let record = mirror.next()?;
+                let (record, deletion) = mirror.next()?;
                 let head = grpc_head(record.len(), 0).freeze();
-                Some((Kind::Inventory, (head, record), Cargo::Inventory))
+                Some((Kind::Inventory, (head, record), Cargo::Inventory(deletion)))
             }
         })?;
         let place = self.enter(cargo)?;

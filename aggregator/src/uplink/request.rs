@@ -1,5 +1,7 @@
 //! What the server asks for.
 
+use std::fmt;
+
 use kestrel_proto::cloud::v1::{
     CertificateRenewalRequest, DatadogQueryRequest, KubernetesApiRequest, MetricsQueryRequest,
     NetworkPolicyWithError, OperatorRestartRequest, ShellCommandRequest, StreamControlResponse,
@@ -8,7 +10,7 @@ use kestrel_proto::cloud::v1::{
 };
 
 /// A request of the server, whichever stream it came on.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 #[expect(missing_docs, reason = "named like the contract's messages")]
 pub enum Request {
     KubernetesApi(KubernetesApiRequest),
@@ -20,6 +22,24 @@ pub enum Request {
     MetricsQuery(MetricsQueryRequest),
     DatadogQuery(DatadogQueryRequest),
     NetworkPolicy(NetworkPolicyWithError),
+}
+
+/// Kind and id: a pushed certificate comes with its key.
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, id) = match self {
+            Self::KubernetesApi(it) => ("KubernetesApi", &it.request_id),
+            Self::ShellCommand(it) => ("ShellCommand", &it.request_id),
+            Self::YamlDryRun(it) => ("YamlDryRun", &it.request_id),
+            Self::YamlApply(it) => ("YamlApply", &it.request_id),
+            Self::CertificateRenewal(it) => ("CertificateRenewal", &it.request_id),
+            Self::OperatorRestart(it) => ("OperatorRestart", &it.request_id),
+            Self::MetricsQuery(it) => ("MetricsQuery", &it.request_id),
+            Self::DatadogQuery(it) => ("DatadogQuery", &it.request_id),
+            Self::NetworkPolicy(it) => ("NetworkPolicy", &it.policy_id),
+        };
+        f.debug_tuple(kind).field(id).finish()
+    }
 }
 
 /// What comes on a stream.
@@ -90,3 +110,18 @@ macro_rules! only_heartbeats {
 }
 
 only_heartbeats!(StreamFlowsResponse, StreamEventsResponse, StreamLogsResponse);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_prints_its_kind_and_id_and_nothing_else() {
+        let renewal = CertificateRenewalRequest {
+            request_id: "r-1".to_owned(),
+            client_key: "s3cret".to_owned(),
+            ..Default::default()
+        };
+        assert_eq!(format!("{:?}", Request::CertificateRenewal(renewal)), r#"CertificateRenewal("r-1")"#);
+    }
+}

@@ -285,7 +285,7 @@ impl Attempt<'_> {
         }
         let left = window.leave(hold, last_read);
         drop(window);
-        self.settle(left, |cargo| cargo.left(&uplink.lanes));
+        self.settle(left, |cargo| cargo.left(uplink));
         None
     }
 

@@ -32,7 +32,7 @@ pub async fn certificate(config: &Config) -> Result<Option<Timestamp>, Problem> 
 /// # Errors
 /// What is in the way.
 pub async fn server(config: &Config) -> Result<(), Problem> {
-    let (lanes, mirror) = (Lanes::new(Metrics::default()), Mirror::new(config.keepalive.hold()));
+    let (lanes, mirror) = (Lanes::new(Metrics::default()), Mirror::default());
     let uplink = Uplink::new(config.clone(), lanes, mirror, Arc::new(|_, _| {}), Metrics::default());
     uplink.connect().await.map(drop)
 }

@@ -56,7 +56,7 @@ async fn victim() {
     // Some of the signals of one life leave the window in it.
     config.keepalive =
         Keepalive { interval: Duration::from_millis(100), timeout: Duration::from_millis(300) };
-    let mirror = Mirror::new(config.keepalive.hold());
+    let mirror = Mirror::default();
     let uplink = Uplink::new(config, lanes.clone(), mirror, Arc::new(|_, _| {}), metrics);
     tokio::spawn(async move { uplink.run(&CancellationToken::new()).await });
     let mut tick = tokio::time::interval(Duration::from_millis(5));

@@ -106,7 +106,7 @@ impl Rig {
         let lanes = Lanes::new(metrics.clone());
         let (ask, requests) = unbounded_channel();
         let ask = Arc::new(move |over, request| ask.send((over, request)).unwrap());
-        let uplink = Uplink::new(config, lanes.clone(), Mirror::new(KEEPALIVE.hold()), ask, metrics.clone());
+        let uplink = Uplink::new(config, lanes.clone(), Mirror::default(), ask, metrics.clone());
         let (report, view) = (uplink.report(), uplink.view());
         let drain = CancellationToken::new();
         let task = tokio::spawn({

@@ -157,6 +157,7 @@ impl Hub {
         tenant: String,
         token_lifetime: Duration,
         heartbeat: Duration,
+        prunes: bool,
     ) -> Self {
         Self {
             authority,
@@ -165,7 +166,7 @@ impl Hub {
             heartbeat,
             stop: CancellationToken::new(),
             readers: TaskTracker::new(),
-            record: Mutex::new(Record::new(Timestamp::now())),
+            record: Mutex::new(Record::new(Timestamp::now(), prunes)),
             changed: watch::Sender::new(0),
             events: broadcast::Sender::new(WATCH_QUEUE),
             down: Mutex::default(),

@@ -109,12 +109,12 @@ pub struct Record {
 }
 
 impl Record {
-    /// An empty record.
-    pub fn new(now: Timestamp) -> Self {
+    /// An empty record. `prunes`: a commit ends what its stream did not name.
+    pub fn new(now: Timestamp, prunes: bool) -> Self {
         Self {
             started: now,
             tallies: BTreeMap::new(),
-            inventory: Inventory::default(),
+            inventory: Inventory::new(prunes),
             signals: Ring::new(SIGNAL_BUDGET),
             signal_sequences: Sequences::new("signal "),
             stats: Ring::new(STATS_BUDGET),
@@ -227,7 +227,7 @@ mod tests {
 
     impl Cloud {
         fn new() -> Self {
-            Self { record: Record::new(Timestamp::UNIX_EPOCH), cluster: "c1".into() }
+            Self { record: Record::new(Timestamp::UNIX_EPOCH, true), cluster: "c1".into() }
         }
 
         fn data(&mut self, stream_id: u64, request: stream_data_request::Request) {

@@ -57,6 +57,9 @@ pub struct Config {
     /// The flow control window of a connection in bytes; 1 MiB is the default
     /// of a tonic server, with which one stalled stream stops all.
     pub connection_window: u32,
+    /// An inventory commit ends what its stream did not name. Without that, only
+    /// a DELETE ends anything.
+    pub prunes: bool,
 }
 
 impl Config {
@@ -72,6 +75,7 @@ impl Config {
             token_lifetime: Duration::from_secs(24 * 3600),
             heartbeat: Duration::from_secs(30),
             connection_window: CONNECTION_WINDOW,
+            prunes: true,
         }
     }
 }
@@ -81,9 +85,18 @@ impl Config {
 /// # Errors
 /// A port that can't be bound, or a name that can't be in a certificate.
 pub async fn serve(config: Config) -> anyhow::Result<Cloud> {
-    let Config { listen, api, names, authority, tenant, token_lifetime, heartbeat, connection_window } =
-        config;
-    let hub = Arc::new(Hub::new(authority, tenant, token_lifetime, heartbeat));
+    let Config {
+        listen,
+        api,
+        names,
+        authority,
+        tenant,
+        token_lifetime,
+        heartbeat,
+        connection_window,
+        prunes,
+    } = config;
+    let hub = Arc::new(Hub::new(authority, tenant, token_lifetime, heartbeat, prunes));
     let config = accept::config(&hub, &names)?;
     let bind = async |address| {
         TcpListener::bind(address).await.with_context(|| format!("{address} cannot be bound"))

@@ -1,11 +1,12 @@
 //! A receiver that applies what it is sent must hold the truth.
 
+use std::collections::VecDeque;
+
 use kestrel_proto::cloud::v1;
 use proptest::prelude::*;
 
 use super::*;
 
-const WINDOW: Duration = Duration::from_secs(30);
 const KINDS: [Kind; 4] = [Kind::Namespace, Kind::OwnerlessPod, Kind::Node, Kind::Pod];
 
 /// A record as a receiver reads it: kind, UID, content, action.
@@ -38,9 +39,19 @@ fn listed(state: &mut State) {
     }
 }
 
-fn drain(state: &mut State, now: Instant) -> Vec<Option<(String, Action)>> {
-    let next = || state.next(now);
-    std::iter::from_fn(next).map(|frame| read(&frame).map(|(_, uid, _, action)| (uid, action))).collect()
+fn drain(state: &mut State) -> Vec<Option<(String, Action)>> {
+    let next = || state.next();
+    std::iter::from_fn(next).map(|(frame, _)| read(&frame).map(|(_, uid, _, action)| (uid, action))).collect()
+}
+
+/// What is sent, of which the last deletion leaves the window.
+fn arrived(state: &mut State) -> Option<Deletion> {
+    let last = std::iter::from_fn(|| state.next()).filter_map(|(_, deletion)| deletion).last();
+    last.inspect(|deletion| state.forget(*deletion))
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
 }
 
 fn sent(uid: &str, action: Action) -> Option<(String, Action)> {
@@ -49,63 +60,105 @@ fn sent(uid: &str, action: Action) -> Option<(String, Action)> {
 
 #[test]
 fn kinds_come_in_order_and_the_commit_after_all_that_was_due() {
-    let (mut state, now) = (State::new(WINDOW), Instant::now());
+    let mut state = State::default();
     for kind in [Kind::Pod, Kind::OwnerlessPod, Kind::Node, Kind::Namespace] {
         state.apply(kind, &format!("{kind:?}"), record(kind, &format!("{kind:?}"), "a"));
     }
-    state.restart(now);
+    state.restart();
     let inventory = ["Namespace", "Node", "OwnerlessPod", "Pod"].map(|uid| sent(uid, Action::Create));
-    assert_eq!(drain(&mut state, now), inventory, "no commit before the lists are complete");
+    assert_eq!(drain(&mut state), inventory, "no commit before the lists are complete");
     listed(&mut state);
-    assert_eq!(drain(&mut state, now), [None]);
-    state.restart(now);
+    assert_eq!(drain(&mut state), [None]);
+    state.restart();
     state.apply(Kind::Node, "new", record(Kind::Node, "new", "a"));
-    assert_eq!(drain(&mut state, now), [&inventory[..], &[None, sent("new", Action::Create)]].concat());
+    assert_eq!(drain(&mut state), [&inventory[..], &[None, sent("new", Action::Create)]].concat());
 }
 
 #[test]
 fn what_did_not_change_on_the_wire_is_not_sent() {
-    let (mut state, now) = (State::new(WINDOW), Instant::now());
+    let mut state = State::default();
     listed(&mut state);
     state.apply(Kind::Pod, "1", record(Kind::Pod, "1", "a"));
-    state.restart(now);
-    assert_eq!(drain(&mut state, now), [sent("1", Action::Create), None]);
+    state.restart();
+    assert_eq!(drain(&mut state), [sent("1", Action::Create), None]);
     state.apply(Kind::Pod, "1", record(Kind::Pod, "1", "a"));
-    assert_eq!(drain(&mut state, now), []);
+    assert_eq!(drain(&mut state), []);
     state.apply(Kind::Pod, "1", record(Kind::Pod, "1", "b"));
     state.apply(Kind::Pod, "1", record(Kind::Pod, "1", "a"));
-    assert_eq!(drain(&mut state, now), [], "changed and changed back");
+    assert_eq!(drain(&mut state), [], "changed and changed back");
     state.apply(Kind::Pod, "1", record(Kind::Pod, "1", "b"));
     state.apply(Kind::Pod, "1", record(Kind::Pod, "1", "c"));
-    assert_eq!(drain(&mut state, now), [sent("1", Action::Update)], "coalesced");
+    assert_eq!(drain(&mut state), [sent("1", Action::Update)], "coalesced");
 }
 
 #[test]
-fn a_deletion_is_told_again_until_it_has_left_the_resend_window() {
-    let (mut state, start) = (State::new(WINDOW), Instant::now());
+fn a_deletion_is_told_to_every_connection_until_it_has_left_the_resend_window() {
+    let (mut state, pod) = (State::default(), Key(Kind::Pod, "1".into()));
     listed(&mut state);
     state.apply(Kind::Pod, "1", record(Kind::Pod, "1", "a"));
-    state.restart(start);
-    drain(&mut state, start);
-    state.remove(&Key(Kind::Pod, "1".into()), start);
-    state.restart(start + 10 * WINDOW);
-    let deletion = [sent("1", Action::Delete), None];
-    assert_eq!(drain(&mut state, start + 10 * WINDOW), deletion, "untold, however old");
-    state.restart(start + 11 * WINDOW - Duration::from_secs(1));
-    assert_eq!(drain(&mut state, start + 11 * WINDOW), deletion, "sent inside the window");
-    state.restart(start + 12 * WINDOW);
-    assert_eq!(drain(&mut state, start + 12 * WINDOW), [None], "out of the window");
+    state.restart();
+    drain(&mut state);
+    state.remove(&pod, at(0));
+    for _ in 0..3 {
+        state.restart();
+        assert_eq!(drain(&mut state), [sent("1", Action::Delete), None]);
+    }
+    state.restart();
+    let deletion = arrived(&mut state).unwrap();
+    state.restart();
+    assert_eq!(drain(&mut state), [None]);
     assert!(state.entries.is_empty());
+    // It came back and went again: another deletion.
+    state.apply(Kind::Pod, "1", record(Kind::Pod, "1", "a"));
+    state.remove(&pod, at(1));
+    state.forget(deletion);
+    state.restart();
+    let before = state.next().unwrap().1.unwrap();
+    state.apply(Kind::Pod, "1", record(Kind::Pod, "1", "a"));
+    state.forget(before);
+    assert_eq!(drain(&mut state), [None, sent("1", Action::Create)], "what came back is no deletion");
+    state.remove(&pod, at(2));
+    state.forget(before);
+    assert_eq!(drain(&mut state), [sent("1", Action::Delete)]);
+    assert!(arrived(&mut state).is_none() && state.deletions.len() == 1);
 }
 
 #[test]
-fn a_standby_forgets_what_it_never_told() {
-    let (mut state, start) = (State::new(WINDOW), Instant::now());
-    for (uid, at) in [("1", start), ("2", start + WINDOW)] {
-        state.apply(Kind::Pod, uid, record(Kind::Pod, uid, "a"));
-        state.remove(&Key(Kind::Pod, uid.into()), at);
+fn a_standby_keeps_deletions_until_the_leader_has_told_them() {
+    let mirror = Mirror::default();
+    let before = Timestamp::now();
+    assert!(mirror.told_until() >= before);
+    {
+        let mut state = mirror.state();
+        for (uid, second) in [("1", 1), ("2", 2), ("3", 3)] {
+            state.apply(Kind::Pod, uid, record(Kind::Pod, uid, "a"));
+            state.remove(&Key(Kind::Pod, uid.into()), at(second));
+        }
     }
-    assert_eq!(state.entries.keys().map(|key| &*key.1).collect::<Vec<_>>(), ["2"]);
+    assert_eq!(mirror.told_until(), at(1));
+    mirror.forget_told(at(2), at(3));
+    assert_eq!(mirror.told_until(), at(1), "before the leader began to watch");
+    mirror.forget_told(at(0), at(2));
+    assert_eq!(mirror.told_until(), at(3));
+    mirror.restart();
+    let (told, deletion) = mirror.next().unwrap();
+    assert_eq!(read(&told).map(|(_, uid, _, action)| (uid, action)), sent("3", Action::Delete));
+    mirror.left(deletion.unwrap());
+    assert!(mirror.told_until() >= before);
+}
+
+#[test]
+fn deletions_are_bounded_and_counted() {
+    let mirror = Mirror::default();
+    let count = MAX_DELETIONS + 3;
+    for number in 0..count {
+        mirror.apply(Kind::Pod, &number.to_string(), &v1::Pod::default());
+        mirror.remove(Kind::Pod, &number.to_string());
+    }
+    assert_eq!(mirror.forgotten().get(), 3);
+    let state = mirror.state();
+    assert_eq!((state.entries.len(), state.deletions.len()), (MAX_DELETIONS, MAX_DELETIONS));
+    assert!(!state.entries.contains_key(&Key(Kind::Pod, "2".into())), "the oldest go");
 }
 
 #[derive(Clone, Debug)]
@@ -115,7 +168,8 @@ enum Op {
     /// a list of a kind that holds these and nothing else
     List(usize, Vec<(u8, u8)>),
     Next,
-    Wait(u8),
+    /// so many of the oldest messages leave the window
+    Leave(usize),
     /// the connection dies: of the last messages that are inside the window,
     /// so many are lost; then a new one begins
     Restart(usize),
@@ -128,24 +182,26 @@ fn op() -> impl Strategy<Value = Op> {
         4 => (kind.clone(), 0..6_u8).prop_map(|(kind, uid)| Op::Remove(kind, uid)),
         1 => (kind, prop::collection::vec((0..6_u8, 0..3_u8), 0..6)).prop_map(|(kind, all)| Op::List(kind, all)),
         12 => Just(Op::Next),
-        2 => (0..40_u8).prop_map(Op::Wait),
+        3 => (0..10_usize).prop_map(Op::Leave),
         1 => (0..20_usize).prop_map(Op::Restart),
     ]
 }
 
-/// The cloud: what it holds, what this connection sent, what is on the way.
+/// The cloud, which prunes nothing at a commit: what it holds, what this
+/// connection sent, what is in the window.
 #[derive(Default)]
 struct Receiver {
     holds: BTreeMap<(Kind, String), String>,
     connection: BTreeMap<(Kind, String), String>,
-    under_way: Vec<(Instant, Vec<u8>)>,
+    window: VecDeque<(Bytes, Option<Deletion>)>,
     commits: usize,
 }
 
 impl Receiver {
-    fn send(&mut self, frame: &[u8], now: Instant) {
-        self.under_way.push((now, frame.to_vec()));
-        let Some((kind, uid, content, action)) = read(frame) else {
+    fn send(&mut self, frame: Bytes, deletion: Option<Deletion>) {
+        let message = read(&frame);
+        self.window.push_back((frame, deletion));
+        let Some((kind, uid, content, action)) = message else {
             self.commits += 1;
             assert_eq!(self.commits, 1, "one commit a connection");
             return;
@@ -161,15 +217,21 @@ impl Receiver {
         }
     }
 
-    fn restart(&mut self, lose: usize, now: Instant) {
-        let window = self.under_way.partition_point(|(at, _)| *at + WINDOW <= now);
-        self.under_way.truncate(self.under_way.len().saturating_sub(lose).max(window));
-        for (_, frame) in std::mem::take(&mut self.under_way) {
-            match read(&frame) {
-                Some((kind, uid, _, Action::Delete)) => drop(self.holds.remove(&(kind, uid))),
-                Some((kind, uid, content, _)) => drop(self.holds.insert((kind, uid), content)),
-                None => {}
-            }
+    /// The oldest message in the window has arrived.
+    fn arrive(&mut self) -> Option<Deletion> {
+        let (frame, deletion) = self.window.pop_front()?;
+        match read(&frame) {
+            Some((kind, uid, _, Action::Delete)) => drop(self.holds.remove(&(kind, uid))),
+            Some((kind, uid, content, _)) => drop(self.holds.insert((kind, uid), content)),
+            None => {}
+        }
+        deletion
+    }
+
+    fn restart(&mut self, lose: usize) {
+        self.window.truncate(self.window.len().saturating_sub(lose));
+        while !self.window.is_empty() {
+            self.arrive();
         }
         self.connection.clear();
         self.commits = 0;
@@ -179,9 +241,9 @@ impl Receiver {
 proptest! {
     #[test]
     fn what_the_receiver_holds_becomes_the_truth(ops in prop::collection::vec(op(), 0..200)) {
-        let mut state = State::new(WINDOW);
+        let mut state = State::default();
         listed(&mut state);
-        let (mut truth, mut receiver, mut now) = (BTreeMap::new(), Receiver::default(), Instant::now());
+        let (mut truth, mut receiver) = (BTreeMap::new(), Receiver::default());
         let (uid, content) = (|uid: u8| format!("u{uid}"), |content: u8| format!("c{content}"));
         for op in ops {
             match op {
@@ -190,7 +252,7 @@ proptest! {
                     truth.insert((KINDS[kind], uid(u)), content(c));
                 }
                 Op::Remove(kind, u) => {
-                    state.remove(&Key(KINDS[kind], uid(u).into()), now);
+                    state.remove(&Key(KINDS[kind], uid(u).into()), at(0));
                     truth.remove(&(KINDS[kind], uid(u)));
                 }
                 Op::List(kind, all) => {
@@ -200,36 +262,40 @@ proptest! {
                         state.apply(KINDS[kind], &uid(u), record(KINDS[kind], &uid(u), &content(c)));
                         truth.insert((KINDS[kind], uid(u)), content(c));
                     }
-                    state.finish(KINDS[kind], now);
+                    state.finish(KINDS[kind], at(0));
                 }
                 Op::Next => {
-                    if let Some(frame) = state.next(now) {
-                        receiver.send(&frame, now);
+                    if let Some((frame, deletion)) = state.next() {
+                        receiver.send(frame, deletion);
                     }
                 }
-                Op::Wait(seconds) => now += Duration::from_secs(seconds.into()),
+                Op::Leave(count) => {
+                    for _ in 0..count.min(receiver.window.len()) {
+                        receiver.arrive().into_iter().for_each(|deletion| state.forget(deletion));
+                    }
+                }
                 Op::Restart(lose) => {
-                    receiver.restart(lose, now);
-                    state.restart(now);
+                    receiver.restart(lose);
+                    state.restart();
                 }
             }
             prop_assert!(state.due.len() <= state.entries.len() + 1);
         }
-        receiver.restart(usize::MAX, now);
-        state.restart(now);
-        while let Some(frame) = state.next(now) {
-            receiver.send(&frame, now);
+        receiver.restart(usize::MAX);
+        state.restart();
+        while let Some((frame, deletion)) = state.next() {
+            receiver.send(frame, deletion);
         }
         prop_assert_eq!(receiver.commits, 1);
         prop_assert_eq!(&receiver.connection, &truth);
-        receiver.restart(0, now);
+        receiver.restart(0);
         prop_assert_eq!(receiver.holds, truth);
     }
 }
 
 #[test]
 fn a_kind_that_cannot_be_listed_is_not_complete() {
-    let mirror = Mirror::new(WINDOW);
+    let mirror = Mirror::default();
     let of = Kind::ALL.len() - 1;
     assert_eq!(mirror.watches(), (0, of));
     for kind in [Kind::Pod, Kind::OwnerlessPod, Kind::Node] {

@@ -63,7 +63,7 @@ fn api_server(events: mpsc::UnboundedReceiver<Value>) -> Client {
 async fn next(mirror: &Mirror) -> Option<(String, Action)> {
     let frame = loop {
         tokio::time::timeout(Duration::from_secs(20), mirror.due()).await.unwrap();
-        if let Some(frame) = mirror.next() {
+        if let Some((frame, _)) = mirror.next() {
             break frame;
         }
     };
@@ -77,7 +77,7 @@ async fn next(mirror: &Mirror) -> Option<(String, Action)> {
 #[tokio::test(start_paused = true)]
 async fn a_kind_that_cannot_be_watched_costs_only_itself() {
     let (events, events_received) = mpsc::unbounded_channel();
-    let mirror = Mirror::new(Duration::from_secs(30));
+    let mirror = Mirror::default();
     let drain = CancellationToken::new();
     let nodes = Nodes::new(Lanes::new(Metrics::default()).signals());
     let pods = Pods::new(kestrel_proto::node::v1::LogPolicy::Errors);

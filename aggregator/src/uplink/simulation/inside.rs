@@ -50,7 +50,7 @@ struct State {
 impl Inside {
     pub(super) fn start(world: &Arc<World>, drain: &CancellationToken) -> Self {
         let (metrics, config, state) = (Metrics::default(), config(), Arc::new(Mutex::new(State::default())));
-        let (lanes, mirror) = (Lanes::new(metrics.clone()), Mirror::new(config.keepalive.hold()));
+        let (lanes, mirror) = (Lanes::new(metrics.clone()), Mirror::default());
         for kind in Kind::ALL {
             mirror.skip(kind);
         }

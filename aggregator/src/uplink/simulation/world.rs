@@ -164,7 +164,6 @@ impl World {
             record.opened[stream as usize] += 1;
             if stream == Stream::Data {
                 record.tellings += 1;
-                record.inventory.clear();
             }
             record.tellings
         })
@@ -222,6 +221,9 @@ impl Record {
     pub(super) fn data(&mut self, telling: u64, message: StreamDataRequest) {
         match message.request.unwrap() {
             Data::Pod(pod) if telling == self.tellings => self.pod(pod),
+            // A stream that was not read for a while. What it created is told
+            // anew by now; what it deleted had left the window.
+            Data::Pod(pod) if pod.action() == Action::Delete => self.delete_late(&pod),
             Data::Pod(_) => {}
             Data::InventoryCommit(_) => self.commits += 1,
             Data::KubernetesEvent(event) => self.signal(&event),
@@ -229,6 +231,14 @@ impl Record {
             Data::Flow(flow) => self.flow(&flow),
             Data::KubernetesApiResponse(answer) => self.number("answer", &answer.request_id),
             other => panic!("nothing like this was sent: {other:?}"),
+        }
+    }
+
+    /// Unless it came back since then.
+    fn delete_late(&mut self, pod: &Pod) {
+        let change = |phase: &str| phase.parse::<u64>().unwrap();
+        if self.inventory.get(&pod.uid).is_some_and(|held| change(held) <= change(&pod.phase)) {
+            self.inventory.remove(&pod.uid);
         }
     }
 

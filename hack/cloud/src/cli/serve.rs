@@ -62,7 +62,16 @@ async fn start(args: Args, api: &ApiAddress) -> anyhow::Result<Cloud> {
     let heartbeat: Duration = heartbeat.try_into().context("--heartbeat is not a time ahead")?;
     anyhow::ensure!(!heartbeat.is_zero(), "--heartbeat is zero");
     let api = api.socket()?;
-    let config =
-        Config { listen, api, names, authority, tenant, token_lifetime, heartbeat, connection_window };
+    let config = Config {
+        listen,
+        api,
+        names,
+        authority,
+        tenant,
+        token_lifetime,
+        heartbeat,
+        connection_window,
+        prunes: true,
+    };
     crate::serve(config).await
 }

@@ -31,8 +31,9 @@ pub struct Commit {
 }
 
 /// All objects.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Inventory {
+    prunes: bool,
     objects: BTreeMap<(String, String), Arc<Arrival>>,
     bytes: usize,
     refused: u64,
@@ -40,6 +41,11 @@ pub struct Inventory {
 }
 
 impl Inventory {
+    /// An empty one. `prunes`: a commit ends what its stream did not name.
+    pub(crate) fn new(prunes: bool) -> Self {
+        Self { prunes, objects: BTreeMap::new(), bytes: 0, refused: 0, commits: VecDeque::new() }
+    }
+
     /// Takes the state of one object in, or its end.
     pub fn apply(&mut self, arrival: Arc<Arrival>) {
         let key = (arrival.message.kind().to_owned(), arrival.facts.uid.clone());
@@ -57,11 +63,13 @@ impl Inventory {
         self.objects.insert(key, arrival);
     }
 
-    /// The initial inventory of a stream is complete: what it did not name is gone.
+    /// The initial inventory of a stream is complete: what it did not name is
+    /// gone, if this cloud prunes.
     pub fn commit(&mut self, arrival: &Arrival) {
         let before = self.objects.len();
-        let stays =
-            |object: &Arrival| object.cluster != arrival.cluster || object.stream_id == arrival.stream_id;
+        let stays = |object: &Arrival| {
+            !self.prunes || object.cluster != arrival.cluster || object.stream_id == arrival.stream_id
+        };
         self.objects.retain(|_, object| {
             let stays = stays(object);
             self.bytes -= if stays { 0 } else { object.message.encoded_len() };
