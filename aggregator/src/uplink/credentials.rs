@@ -98,7 +98,7 @@ struct State {
     renewed: Option<Token>,
     refused_tokens: Refused,
     refused_pairs: Refused,
-    /// The valid certificates that were found last.
+    /// The certificates that may be shown, as found last.
     pairs: Vec<Pair>,
     /// What a connection was given last.
     given: Option<Identity>,

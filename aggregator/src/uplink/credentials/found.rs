@@ -72,22 +72,22 @@ impl Credentials {
     /// There is no certificate or no authority that can be of use.
     pub(super) async fn material(&self) -> Result<Material, Problem> {
         let now = Timestamp::now();
-        let given = self.given_pair().await.and_then(|pair| pair.check(now).map(|()| pair));
+        let given = self.given_pair().await;
         let authority = self.given_authority().await;
         let (pair, authorities, remarks) = {
             let mut guard = self.state();
             let state = &mut *guard;
-            let kept = |certificate, key| {
-                let pair = kept_pair(&state.kept, certificate, key)?;
-                Some(pair.and_then(|pair| pair.check(now).map(|()| pair)))
-            };
+            let kept = |certificate, key| kept_pair(&state.kept, certificate, key);
             // Nobody has to mend what is over.
             let previous = kept(secret::PREVIOUS_CERTIFICATE, secret::PREVIOUS_KEY).and_then(Result::ok);
-            let (pushed, mut remarks) = match kept(secret::CERTIFICATE, secret::KEY) {
-                Some(Err(problem)) => (None, vec![problem]),
-                pushed => (pushed.and_then(Result::ok), Vec::new()),
-            };
-            state.pairs = given.iter().cloned().chain(previous).chain(pushed).collect();
+            let pushed = kept(secret::CERTIFICATE, secret::KEY).transpose();
+            let found = given.iter().cloned().chain(previous).chain(pushed.iter().flatten().cloned());
+            state.pairs = material::candidates(found.collect(), now);
+            // Whoever put a certificate there should know that its time is not now.
+            let timely = |pair: &Pair| pair.check(now).err();
+            let mut remarks: Vec<_> =
+                given.iter().chain(pushed.iter().flatten()).filter_map(timely).collect();
+            remarks.extend(pushed.err());
             let newest = material::newest(state.pairs.clone(), &mut state.refused_pairs);
             let pair = match newest {
                 Some(pair) => {

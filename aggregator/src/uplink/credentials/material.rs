@@ -72,9 +72,16 @@ impl Pair {
     }
 }
 
+/// The certificates that are valid at `now`; if none is, all: this machine's
+/// clock may be wrong, and the server judges.
+pub(super) fn candidates(pairs: Vec<Pair>, now: Timestamp) -> Vec<Pair> {
+    let (valid, others): (Vec<_>, Vec<_>) = pairs.into_iter().partition(|pair| pair.check(now).is_ok());
+    if valid.is_empty() { others } else { valid }
+}
+
 /// The newest of the certificates, unless the server refused it. Of equals the last wins.
-pub(super) fn newest(valid: Vec<Pair>, refused: &mut Refused) -> Option<Pair> {
-    let candidates = refused.sift(valid, |pair| pair.fingerprint).into_iter();
+pub(super) fn newest(candidates: Vec<Pair>, refused: &mut Refused) -> Option<Pair> {
+    let candidates = refused.sift(candidates, |pair| pair.fingerprint).into_iter();
     candidates.reduce(|best, pair| if pair.is_older_than(&best) { best } else { pair })
 }
 

@@ -71,8 +71,11 @@ impl Credentials {
     /// # Errors
     /// It can't be of use.
     pub(in crate::uplink) async fn renewed(&self, text: &str, old: &Token) -> Result<Token, Problem> {
-        let token = Token::parse(text, Setting::Renewal)?;
-        token.check(Timestamp::now())?;
+        let (token, now) = (Token::parse(text, Setting::Renewal)?, Timestamp::now());
+        // If the old one has ended by our clock too, the clock may be wrong.
+        if old.check(now).is_ok() {
+            token.check(now)?;
+        }
         token.check_owner(old)?;
         self.state().renewed = Some(token.clone());
         self.ring();

@@ -127,7 +127,9 @@ impl Token {
 }
 
 /// The newest of the tokens that are valid at `now`, and what must be said of
-/// the others. The `given` one says whose all must be. Of equals the last wins.
+/// the others; if none is, the newest of those that have ended: this machine's
+/// clock may be wrong, and the server judges. The `given` one says whose all
+/// must be. Of equals the last wins.
 ///
 /// # Errors
 /// There is none; what is wrong with the given one.
@@ -137,28 +139,26 @@ pub(super) fn choose(
     refused: &mut Refused,
     now: Timestamp,
 ) -> (Result<Token, Problem>, Vec<Problem>) {
-    let mut remarks = Vec::new();
-    let mut valid = Vec::new();
+    let (mut remarks, mut usable) = (Vec::new(), Vec::new());
     for token in runtime {
         let checked = token.and_then(|token| match &given {
             Ok(given) => token.check_owner(given).map(|()| token),
             Err(_) => Ok(token),
         });
         match checked {
-            // That it ended says nothing: the given one may be a new one.
-            Ok(token) if token.check(now).is_ok() => valid.push(token),
-            Ok(_) => {}
+            Ok(token) => usable.push(token),
             Err(problem) => remarks.push(problem),
         }
     }
-    let given = given.and_then(|token| token.check(now).map(|()| token));
-    let candidates = given.iter().chain(&valid).cloned().collect();
+    let usable = given.iter().chain(&usable);
+    let (valid, ended): (Vec<_>, Vec<_>) = usable.cloned().partition(|token| token.check(now).is_ok());
+    let candidates = if valid.is_empty() { ended } else { valid };
     let candidates = refused.sift(candidates, |token| token.fingerprint).into_iter();
     match candidates.reduce(|best, token| if token.is_newer_than(&best) { token } else { best }) {
         None => (given, remarks),
         Some(newest) => {
-            // An old token beside its successor is how it should be.
-            remarks.extend(given.err().filter(|problem| !matches!(problem, Problem::Expired { .. })));
+            // Nothing is said of an old token beside its successor: that is how it should be.
+            remarks.extend(given.err().into_iter().chain(newest.check(now).err()));
             (Ok(newest), remarks)
         }
     }

@@ -182,6 +182,12 @@ async fn what_the_server_gives_is_not_taken_if_it_is_of_no_use() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_clock_that_is_ahead_hinders_no_renewal() {
+    let (first, second) = (jwt("acme", Some(1), Some(2)), jwt("acme", Some(3), Some(4)));
+    assert_eq!(run(&credentials(&first), vec![Ok(second.clone())]).await, vec![first, second]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_token_that_the_server_does_not_take_is_renewed_at_once() {
     let now = Timestamp::now().as_second();
     let (first, second) =

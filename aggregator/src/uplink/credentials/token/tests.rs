@@ -84,8 +84,11 @@ fn the_newest_valid_token_wins_wherever_it_is_from() {
         // Made in the same second.
         (Ok(token(Given, 900, 2_000)), vec![token(Renewal, 900, 2_000)], "the last renewal"),
         (none(), vec![token(Kept, 700, 1_500)], "the Secret"),
-        (none(), vec![token(Kept, 700, 1_000)], "no tenant claim"),
-        (Ok(token(Given, 800, 1_000)), vec![token(Kept, 900, 999)], "the token of AUTH_TOKEN_FILE"),
+        // None is valid by our clock.
+        (none(), vec![token(Kept, 700, 1_000)], "the Secret"),
+        (Ok(token(Given, 800, 1_000)), vec![token(Kept, 900, 999)], "the Secret"),
+        (Ok(token(Given, 800, 1_000)), vec![], "AUTH_TOKEN_FILE"),
+        (none(), vec![], "no tenant claim"),
     ] {
         let (chosen, _) = chosen(given, runtime, &mut Refused::default());
         assert!(chosen.contains(expected), "{expected}: {chosen}");
@@ -100,6 +103,9 @@ fn only_what_somebody_must_mend_is_said() {
     let (_, remarks) =
         chosen(Err(Problem::NoTenant(Setting::AuthTokenFile)), vec![kept], &mut Refused::default());
     assert!(remarks[0].contains("AUTH_TOKEN_FILE"), "{remarks:?}");
+    let ended = token(Setting::AuthTokenFile, 1, 999);
+    let (_, remarks) = chosen(Ok(ended), Vec::new(), &mut Refused::default());
+    assert!(remarks[0].contains("expired at") && remarks[0].contains("clock"), "{remarks:?}");
 }
 
 #[test]
