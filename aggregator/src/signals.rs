@@ -1,6 +1,12 @@
 //! What is wrong in the cluster, told when it begins, changes and ends.
 
+pub mod clock;
+pub mod incident;
 pub mod node;
+pub mod register;
+pub mod thresholds;
+#[cfg(test)]
+mod told;
 
 use std::{
     collections::HashMap,

@@ -1,0 +1,170 @@
+//! Which objects of a kind have something wrong with them, and what of it has
+//! been told.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use jiff::Timestamp;
+use kestrel_proto::cloud::v1::Action;
+
+use super::{
+    incident::{Finding, Judgement, Subject},
+    thresholds::Thresholds,
+};
+use crate::uplink::lanes::SignalLane;
+
+/// The objects of a kind. Clones share them.
+///
+/// It alone decides what is told: CREATE when something begins to be wrong with
+/// an object, UPDATE when that changes or ends, DELETE when the object is gone
+/// before that. So an incident can't be opened twice, or end without having begun.
+/// An object with which nothing is wrong costs nothing.
+pub struct Register<S>(Arc<Shared<S>>);
+
+impl<S> Clone for Register<S> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+struct Shared<S> {
+    state: Mutex<State<S>>,
+    thresholds: Thresholds,
+    lane: SignalLane,
+}
+
+struct State<S> {
+    /// by UID, or whatever names an object of this kind
+    entries: HashMap<Arc<str>, Entry<S>>,
+    /// when which entry has to be judged again
+    timers: BTreeSet<(Timestamp, Arc<str>)>,
+    /// number of the current list
+    list: u32,
+}
+
+struct Entry<S> {
+    subject: S,
+    /// what has been told to be wrong
+    told: Vec<Finding>,
+    /// its place in `State::timers`
+    due: Option<Timestamp>,
+    /// number of the list in which it was last seen
+    list: u32,
+}
+
+impl<S: Subject> Register<S> {
+    /// No objects yet; signals go to `lane`.
+    pub fn new(thresholds: Thresholds, lane: SignalLane) -> Self {
+        let state = State { entries: HashMap::new(), timers: BTreeSet::new(), list: 0 };
+        Self(Arc::new(Shared { state: Mutex::new(state), thresholds, lane }))
+    }
+
+    /// A list begins: what it does not mention is gone when it ends.
+    pub fn begin(&self) {
+        self.state().list += 1;
+    }
+
+    /// The object is so.
+    pub fn seen(&self, uid: &str, mut subject: S, now: Timestamp) {
+        let mut state = self.state();
+        let list = state.list;
+        if let Some(entry) = state.entries.get_mut(uid) {
+            subject.follows(&entry.subject);
+            entry.subject = subject;
+            entry.list = list;
+            return self.judge(&mut state, uid, now);
+        }
+        let judgement = subject.judge(now, &self.0.thresholds);
+        if judgement == Judgement::default() && !subject.is_kept() {
+            return;
+        }
+        state.entries.insert(uid.into(), Entry { subject, told: Vec::new(), due: None, list });
+        self.tell(&mut state, uid, judgement, now);
+    }
+
+    /// Changes what is known of an object, and judges it again.
+    pub fn change(&self, uid: &str, change: impl FnOnce(&mut S), now: Timestamp) {
+        let mut state = self.state();
+        if let Some(entry) = state.entries.get_mut(uid) {
+            change(&mut entry.subject);
+            self.judge(&mut state, uid, now);
+        }
+    }
+
+    /// The object is gone.
+    pub fn gone(&self, uid: &str, now: Timestamp) {
+        self.remove(&mut self.state(), uid, now);
+    }
+
+    /// The list is complete.
+    pub fn finish(&self, now: Timestamp) {
+        let mut state = self.state();
+        let list = state.list;
+        let is_gone = |(_, entry): &(&Arc<str>, &Entry<S>)| entry.list != list;
+        let gone: Vec<_> = state.entries.iter().filter(is_gone).map(|(uid, _)| Arc::clone(uid)).collect();
+        for uid in gone {
+            self.remove(&mut state, &uid, now);
+        }
+    }
+
+    /// Judges anew what time alone may have changed.
+    pub fn tick(&self, now: Timestamp) {
+        let mut state = self.state();
+        while let Some((_, uid)) = state.timers.first().filter(|(due, _)| *due <= now).cloned() {
+            self.judge(&mut state, &uid, now);
+        }
+    }
+
+    fn judge(&self, state: &mut State<S>, uid: &str, now: Timestamp) {
+        if let Some(entry) = state.entries.get(uid) {
+            let judgement = entry.subject.judge(now, &self.0.thresholds);
+            self.tell(state, uid, judgement, now);
+        }
+    }
+
+    /// Called with the lock held, so that an object's signals are in order.
+    fn tell(&self, state: &mut State<S>, uid: &str, judgement: Judgement, now: Timestamp) {
+        let Some((key, _)) = state.entries.get_key_value(uid) else { return };
+        let key = Arc::clone(key);
+        let Some(entry) = state.entries.get_mut(uid) else { return };
+        if judgement.is_news_after(&entry.told) {
+            let action = if entry.told.is_empty() { Action::Create } else { Action::Update };
+            let open = judgement.findings;
+            let has_ended = |told: &Finding| open.iter().all(|finding| finding.kind != told.kind);
+            let ended: Vec<_> = entry.told.drain(..).filter(has_ended).collect();
+            self.0.lane.send(entry.subject.request(action, &open, &ended, now));
+            entry.told = open;
+        }
+        if let Some(before) = entry.due.take() {
+            state.timers.remove(&(before, Arc::clone(&key)));
+        }
+        // What is due is due later than now: a tick comes to its end.
+        let due = judgement.due.filter(|due| *due > now);
+        if due.is_none() && entry.told.is_empty() && !entry.subject.is_kept() {
+            state.entries.remove(uid);
+        } else if let Some(due) = due {
+            entry.due = Some(due);
+            state.timers.insert((due, key));
+        }
+    }
+
+    fn remove(&self, state: &mut State<S>, uid: &str, now: Timestamp) {
+        let Some((key, entry)) = state.entries.remove_entry(uid) else { return };
+        if let Some(due) = entry.due {
+            state.timers.remove(&(due, key));
+        }
+        if !entry.told.is_empty() {
+            self.0.lane.send(entry.subject.request(Action::Delete, &entry.told, &[], now));
+        }
+    }
+
+    /// The state is whole after each of its operations.
+    fn state(&self) -> MutexGuard<'_, State<S>> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests;
