@@ -24,7 +24,13 @@ certificate() {
   mv "$pki/$file.part" "$pki/$file.crt"
 }
 
-# kubeconfig FILE CERTIFICATE: with everything inside, so that the file can be copied.
+# service_accounts_key: signs the tokens of service accounts.
+service_accounts_key() {
+  [[ -e $pki/service-accounts.key ]] || openssl ecparam -name prime256v1 -genkey -noout -out "$pki/service-accounts.key"
+}
+
+# kubeconfig FILE CERTIFICATE: for the API server at $api_address, with everything inside, so that the
+# file can be copied.
 kubeconfig() {
   [[ ! -e $1 ]] || return 0
   cat >"$1.part" <<YAML
@@ -35,7 +41,7 @@ contexts: [{name: kestrel, context: {cluster: kestrel, user: kestrel}}]
 clusters:
 - name: kestrel
   cluster:
-    server: https://$(node_ip node1):6443
+    server: https://$api_address
     certificate-authority-data: $(base64 -w0 "$pki/ca.crt")
 users:
 - name: kestrel
@@ -61,7 +67,7 @@ create_certificates() {
     certificate kube-controller-manager ca /CN=system:kube-controller-manager
     certificate kube-scheduler ca /CN=system:kube-scheduler
     certificate kube-proxy ca /CN=system:kube-proxy
-    [[ -e $pki/service-accounts.key ]] || openssl ecparam -name prime256v1 -genkey -noout -out "$pki/service-accounts.key"
+    service_accounts_key
     kubeconfig "$state/kubeconfig" admin
     kubeconfig "$pki/kube-controller-manager.conf" kube-controller-manager
     kubeconfig "$pki/kube-scheduler.conf" kube-scheduler
