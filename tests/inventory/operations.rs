@@ -1,0 +1,91 @@
+//! Random operations on the objects of an API server.
+
+use axum::http::{Method, Request, header::CONTENT_TYPE};
+use fastrand::Rng;
+use kube::Client;
+use serde_json::{Value, json};
+
+use crate::resource::{self, NAMESPACE, POD, Resource};
+
+/// There are about so many objects.
+const OBJECTS: usize = 100;
+
+/// Namespaces that stay, in which everything is.
+const NAMESPACES: [&str; 3] = ["red", "green", "blue"];
+
+pub(crate) struct Operations {
+    client: Client,
+    random: Rng,
+    objects: Vec<(Resource, String)>,
+    created: u32,
+}
+
+impl Operations {
+    /// The namespaces are there, and a few objects.
+    pub(crate) async fn begin(client: Client, random: Rng) -> Self {
+        let mut operations = Self { client, random, objects: Vec::new(), created: 0 };
+        for namespace in NAMESPACES {
+            let object = NAMESPACE.object(namespace, &mut operations.random);
+            operations.request(Method::POST, &NAMESPACE.path(), &object).await;
+        }
+        while operations.objects.len() < OBJECTS / 2 {
+            operations.create().await;
+        }
+        operations
+    }
+
+    /// One of everything that can happen to an object.
+    pub(crate) async fn step(&mut self) {
+        let operation = self.random.u8(..10);
+        if operation < 2 && self.objects.len() < OBJECTS {
+            return self.create().await;
+        }
+        let place = self.random.usize(..self.objects.len());
+        let (resource, path) = self.objects[place].clone();
+        let random = &mut self.random;
+        let (path, patch) = match operation {
+            0 | 1 => {
+                self.objects.swap_remove(place);
+                return self.delete(resource, &path).await;
+            }
+            2 | 3 => (path, json!({"metadata": {"labels": resource::labels(random)}})),
+            4 | 5 => (path, json!({"metadata": {"ownerReferences": resource::owners(random)}})),
+            _ => match resource.status(random) {
+                Some(status) => (format!("{path}/status"), json!({"status": status})),
+                None => return,
+            },
+        };
+        self.request(Method::PATCH, &path, &patch).await;
+    }
+
+    async fn create(&mut self) {
+        // Pods are the most, and change the most.
+        let any = self.random.choice(resource::ALL).unwrap_or(POD);
+        let resource = if self.random.bool() { POD } else { any };
+        self.created += 1;
+        let name = format!("object-{}", self.created);
+        let namespace = self.random.choice(NAMESPACES).unwrap_or_default();
+        let path = resource.path_in(namespace);
+        let object = resource.object(&name, &mut self.random);
+        self.request(Method::POST, &path, &object).await;
+        self.objects.push((resource, format!("{path}/{name}")));
+    }
+
+    async fn delete(&self, resource: Resource, path: &str) {
+        let now = json!({"kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": 0});
+        let mut left = self.request(Method::DELETE, path, &now).await;
+        if resource.kind == NAMESPACE.kind {
+            // There is no controller that would do it.
+            left["spec"]["finalizers"] = json!([]);
+            self.request(Method::PUT, &format!("{path}/finalize"), &left).await;
+        }
+    }
+
+    async fn request(&self, method: Method, path: &str, body: &Value) -> Value {
+        let content =
+            if method == Method::PATCH { "application/merge-patch+json" } else { "application/json" };
+        let request = Request::builder().method(method).uri(path).header(CONTENT_TYPE, content);
+        let request = request.body(body.to_string().into_bytes()).unwrap();
+        self.client.request(request).await.unwrap_or_else(|error| panic!("{path} {body}: {error}"))
+    }
+}
