@@ -1,6 +1,17 @@
 //! From Kubernetes objects to the records of the wire.
 //!
 //! `action` is left unset: the mirror knows it when it sends the record.
+//!
+//! Equal objects give equal bytes: maps are sorted by their type, and a list
+//! whose order means nothing to Kubernetes is sorted here.
+
+mod authorization_policy;
+mod network_policy;
+mod service;
+
+pub use authorization_policy::{AuthorizationPolicy, AuthorizationPolicySpec, authorization_policy};
+pub use network_policy::network_policy;
+pub use service::service;
 
 use std::collections::BTreeMap;
 
@@ -14,11 +25,16 @@ use k8s_openapi::{
 };
 use kestrel_proto::cloud::v1;
 use kube::core::object::{NotUsed, Object};
+use prost::Message;
 use serde::Deserialize;
 
 /// A Deployment, StatefulSet, DaemonSet, ReplicaSet, Job or CronJob, read only
 /// as far as the wire needs it.
 pub type Workload = Object<WorkloadSpec, NotUsed>;
+
+/// What `kubectl apply` writes down for itself: the whole object again, with
+/// values that its owner may have removed since because they were secret.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// The part of a workload's spec that is read.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -116,7 +132,7 @@ pub fn pod(object: &core::Pod) -> v1::Pod {
     }
 }
 
-/// All owner references of an object, in the object's order.
+/// All owner references of an object, sorted by UID, which is their key.
 pub fn owner_references(meta: &ObjectMeta) -> Vec<v1::OwnerReference> {
     let convert = |owner: &OwnerReference| v1::OwnerReference {
         api_version: owner.api_version.clone(),
@@ -126,7 +142,9 @@ pub fn owner_references(meta: &ObjectMeta) -> Vec<v1::OwnerReference> {
         controller: owner.controller.unwrap_or_default(),
         block_owner_deletion: owner.block_owner_deletion.unwrap_or_default(),
     };
-    meta.owner_references.iter().flatten().map(convert).collect()
+    let mut owners: Vec<_> = meta.owner_references.iter().flatten().map(convert).collect();
+    owners.sort_by(|a, b| a.uid.cmp(&b.uid));
+    owners
 }
 
 /// The record of a node.
@@ -164,19 +182,21 @@ pub fn node_condition_change(object: &core::Node) -> v1::NodeConditionChange {
         action: _,
     } = node(object);
     let status = object.status.as_ref();
+    let mut conditions: Vec<_> = conditions(object)
+        .map(|condition| v1::NodeCondition {
+            r#type: condition.type_.clone(),
+            status: condition.status.clone(),
+            last_heartbeat_time: time(condition.last_heartbeat_time.as_ref()),
+            last_transition_time: time(condition.last_transition_time.as_ref()),
+            reason: text(&condition.reason),
+            message: text(&condition.message),
+        })
+        .collect();
+    conditions.sort_by(|a, b| a.r#type.cmp(&b.r#type));
     v1::NodeConditionChange {
         name,
         uid,
-        conditions: conditions(object)
-            .map(|condition| v1::NodeCondition {
-                r#type: condition.type_.clone(),
-                status: condition.status.clone(),
-                last_heartbeat_time: time(condition.last_heartbeat_time.as_ref()),
-                last_transition_time: time(condition.last_transition_time.as_ref()),
-                reason: text(&condition.reason),
-                message: text(&condition.message),
-            })
-            .collect(),
+        conditions,
         internal_ips,
         external_ips,
         hostname,
@@ -201,6 +221,38 @@ fn addresses(object: &core::Node, kind: &str) -> Vec<String> {
 
 fn quantities(of: Option<&BTreeMap<String, Quantity>>) -> BTreeMap<String, String> {
     of.into_iter().flatten().map(|(name, quantity)| (name.clone(), quantity.0.clone())).collect()
+}
+
+/// The metadata of a policy.
+fn object_meta(meta: &ObjectMeta) -> v1::ObjectMeta {
+    v1::ObjectMeta {
+        name: text(&meta.name),
+        namespace: text(&meta.namespace),
+        labels: map(&meta.labels),
+        annotations: annotations(meta),
+        resource_version: text(&meta.resource_version),
+        uid: text(&meta.uid),
+    }
+}
+
+fn annotations(meta: &ObjectMeta) -> BTreeMap<String, String> {
+    let mut annotations = map(&meta.annotations);
+    annotations.remove(LAST_APPLIED);
+    annotations
+}
+
+/// The elements of a list whose order means nothing.
+fn sorted<T: Clone + Ord>(list: Option<&Vec<T>>) -> Vec<T> {
+    let mut list = list.cloned().unwrap_or_default();
+    list.sort();
+    list
+}
+
+/// The same for parts of a message.
+fn sorted_messages<M: Message>(list: impl Iterator<Item = M>) -> Vec<M> {
+    let mut list: Vec<M> = list.collect();
+    list.sort_by_cached_key(Message::encode_to_vec);
+    list
 }
 
 fn label(meta: &ObjectMeta, name: &str) -> String {

@@ -24,11 +24,17 @@ pub enum Kind {
     OwnerlessPod,
     /// v1 Pod, owned or not
     Pod,
+    /// v1 Service
+    Service,
+    /// networking.k8s.io/v1 NetworkPolicy
+    NetworkPolicy,
+    /// security.istio.io AuthorizationPolicy
+    AuthorizationPolicy,
 }
 
 impl Kind {
     /// All kinds, in order.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::Namespace,
         Self::Node,
         Self::Deployment,
@@ -39,6 +45,9 @@ impl Kind {
         Self::CronJob,
         Self::OwnerlessPod,
         Self::Pod,
+        Self::Service,
+        Self::NetworkPolicy,
+        Self::AuthorizationPolicy,
     ];
 
     /// Number of the `StreamDataRequest` member that carries this kind.
@@ -47,6 +56,9 @@ impl Kind {
             Self::Namespace => 5,
             Self::Node => 17,
             Self::Pod => 14,
+            Self::Service => 8,
+            Self::NetworkPolicy => 2,
+            Self::AuthorizationPolicy => 11,
             _workload => 4,
         }
     }
@@ -57,6 +69,8 @@ impl Kind {
             Self::Namespace => 5,
             Self::Node => 11,
             Self::Pod => 9,
+            Self::Service => 12,
+            Self::NetworkPolicy | Self::AuthorizationPolicy => 6,
             _workload => 7,
         }
     }

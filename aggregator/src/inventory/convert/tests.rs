@@ -1,6 +1,5 @@
 use kestrel_proto::cloud::v1::OwnerReference;
 use proptest::prelude::*;
-use prost::Message as _;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -95,8 +94,8 @@ fn a_pod_in_full() {
         labels: labels(),
         phase: "Running".into(),
         owner_references: vec![
-            owner("apps/v1", "ReplicaSet", "web", "u-rs", true),
             owner("v1", "Node", "n1", "u-n", false),
+            owner("apps/v1", "ReplicaSet", "web", "u-rs", true),
         ],
         created_at: at_ten(),
         action: 0,
@@ -185,17 +184,140 @@ fn times_before_1970_and_parts_of_a_second() {
     assert_eq!(at("1970-01-01T00:00:01.5Z"), prost_types::Timestamp { seconds: 1, nanos: 500_000_000 });
 }
 
+#[test]
+fn a_service_in_full() {
+    let mut value = a_service();
+    value["metadata"]["annotations"] =
+        json!({"note": "n", "kubectl.kubernetes.io/last-applied-configuration": "{}"});
+    let port = |name: &str, port: i32, target_port: i32, node_port: i32| v1::ServicePort {
+        name: name.into(),
+        protocol: "TCP".into(),
+        port,
+        target_port,
+        node_port,
+    };
+    let expected = v1::Service {
+        name: "web".into(),
+        namespace: "shop".into(),
+        uid: "uid-of-web".into(),
+        labels: labels(),
+        annotations: [("note".to_owned(), "n".to_owned())].into(),
+        selector: [("app".to_owned(), "web".to_owned())].into(),
+        ports: vec![port("http", 80, 8080, 30080), port("https", 443, 0, 0)],
+        service_type: "NodePort".into(),
+        cluster_ip: "10.96.0.7".into(),
+        external_ips: vec!["203.0.113.1".into(), "203.0.113.2".into()],
+        created_at: at_ten(),
+        action: 0,
+    };
+    assert_eq!(service(&object(value)), expected);
+    assert_eq!(service(&object(json!({"metadata": {}}))), v1::Service::default());
+}
+
+fn a_service() -> Value {
+    json!({
+        "metadata": meta("web"),
+        "spec": {
+            "type": "NodePort", "clusterIP": "10.96.0.7", "clusterIPs": ["10.96.0.7", "fd00::7"],
+            "selector": {"app": "web"}, "externalIPs": ["203.0.113.2", "203.0.113.1"],
+            "ports": [
+                {"name": "https", "protocol": "TCP", "port": 443, "targetPort": "tls"},
+                {"name": "http", "protocol": "TCP", "port": 80, "targetPort": 8080, "nodePort": 30080},
+            ],
+        },
+    })
+}
+
+fn a_network_policy() -> Value {
+    let peers = json!([
+        {"podSelector": {"matchLabels": {"app": "a", "tier": "b"}}},
+        {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"]}},
+        {"namespaceSelector": {"matchExpressions": [
+            {"key": "team", "operator": "In", "values": ["a", "b", "c"]},
+            {"key": "old", "operator": "DoesNotExist"},
+        ]}},
+    ]);
+    let ports = json!([{"protocol": "TCP", "port": 1}, {"protocol": "UDP", "port": "dns"}, {"port": 9, "endPort": 12}]);
+    json!({
+        "metadata": meta("web"),
+        "spec": {
+            "podSelector": {}, "policyTypes": ["Egress", "Ingress"],
+            "ingress": [{"from": peers, "ports": ports}, {"ports": ports}, {}],
+            "egress": [{"to": peers}, {"to": peers, "ports": ports}],
+        },
+    })
+}
+
+fn an_authorization_policy() -> Value {
+    let source = json!({"source": {"namespaces": ["a", "b", "c"], "notPrincipals": ["d", "e"]}});
+    json!({
+        "apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy", "metadata": meta("web"),
+        "spec": {"rules": [
+            {"from": [source, {"source": {"principals": ["x", "y"]}}], "when": [{"key": "k", "values": ["1", "2"]}]},
+            {"to": [{"operation": {"paths": ["/b", "/a"]}}, {"operation": {"methods": ["PUT", "GET"]}}]},
+            {},
+        ]},
+    })
+}
+
+fn a_node() -> Value {
+    let condition = |name: &str| json!({"type": name, "status": "False", "reason": "R", "message": "m"});
+    let conditions = ["Ready", "DiskPressure", "PIDPressure", "MemoryPressure"].map(condition);
+    json!({
+        "metadata": meta("n1"),
+        "status": {
+            "capacity": {"cpu": "4", "memory": "16Gi", "pods": "110"},
+            "conditions": conditions,
+        },
+    })
+}
+
+/// The same object, written in another order: of maps, and of lists that are
+/// sets to Kubernetes.
+fn written(value: &Value, turns: &mut dyn Iterator<Item = usize>) -> String {
+    let turned = |mut parts: Vec<String>, by: usize| {
+        let by = by % parts.len().max(1);
+        parts.rotate_left(by);
+        if by % 2 == 1 {
+            parts.reverse();
+        }
+        parts.join(",")
+    };
+    let by = turns.next().unwrap_or_default();
+    match value {
+        Value::Array(list) => {
+            format!("[{}]", turned(list.iter().map(|value| written(value, turns)).collect(), by))
+        }
+        Value::Object(map) => {
+            let entry = |(key, value): (&String, _)| {
+                format!("{}:{}", Value::from(key.as_str()), written(value, turns))
+            };
+            format!("{{{}}}", turned(map.iter().map(entry).collect(), by))
+        }
+        plain => plain.to_string(),
+    }
+}
+
 proptest! {
-    /// The order in which an object's maps were written does not matter.
     #[test]
-    fn equal_objects_give_equal_bytes(labels in prop::collection::btree_map("[a-z]{1,4}", "[a-z]{0,4}", 0..12), turn in 0..12_usize) {
-        let entries: Vec<_> = labels.iter().map(|(key, value)| format!("{key:?}:{value:?}")).collect();
-        let mut turned = entries.clone();
-        turned.rotate_left(turn.min(entries.len()));
-        let bytes = |entries: &[String]| {
-            let text = format!(r#"{{"metadata":{{"name":"p","labels":{{{}}}}}}}"#, entries.join(","));
-            pod(&serde_json::from_str(&text).unwrap()).encode_to_vec()
-        };
-        prop_assert_eq!(bytes(&entries), bytes(&turned));
+    fn equal_objects_give_equal_bytes(turns in prop::collection::vec(0..12_usize, 200)) {
+        fn bytes<T: DeserializeOwned, M: Message>(text: &str, convert: impl Fn(&T) -> M) -> Vec<u8> {
+            convert(&serde_json::from_str(text).unwrap()).encode_to_vec()
+        }
+        let mut owned_pod = a_pod();
+        let owners = ["c", "a", "b"].map(|uid| json!({"apiVersion": "v1", "kind": "K", "name": "n", "uid": uid}));
+        owned_pod["metadata"]["ownerReferences"] = Value::from(&owners[..]);
+        let conversions: [(Value, fn(&str) -> Vec<u8>); 6] = [
+            (owned_pod, |text| bytes(text, pod)),
+            (a_node(), |text| bytes(text, node)),
+            (a_node(), |text| bytes(text, node_condition_change)),
+            (a_service(), |text| bytes(text, service)),
+            (a_network_policy(), |text| bytes(text, network_policy)),
+            (an_authorization_policy(), |text| bytes(text, authorization_policy)),
+        ];
+        for (value, bytes) in conversions {
+            let turned = written(&value, &mut turns.iter().copied().cycle());
+            prop_assert_eq!(bytes(&value.to_string()), bytes(&turned), "{}", turned);
+        }
     }
 }
