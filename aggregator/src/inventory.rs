@@ -15,15 +15,19 @@ use anyhow::{Context as _, bail};
 use k8s_openapi::api::{
     apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet},
     batch::v1::{CronJob, Job},
-    core::v1::{Namespace, Node, Pod},
+    core::v1::{Namespace, Node, Pod, Service},
+    networking::v1::NetworkPolicy,
 };
-use kube::{Api, Client, Resource, api::ApiResource};
+use kube::{
+    Api, Client, Resource,
+    api::{ApiResource, GroupVersionKind},
+};
 use prost::Message;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::signals::Nodes;
-use convert::Workload;
+use convert::{AuthorizationPolicy, Workload};
 use watch::{Outage, Sink, follow};
 
 /// Watches every kind until the drain, beginning as soon as the process does:
@@ -78,6 +82,23 @@ pub async fn watch(
             drain.clone(),
         ));
     }
+
+    let records = Records { mirror: mirror.clone(), kind: Kind::Service, convert: convert::service };
+    let (api, resource) = all::<Service>(&client);
+    watches.spawn(follow(api, resource, records, outage.clone(), drain.clone()));
+
+    let records =
+        Records { mirror: mirror.clone(), kind: Kind::NetworkPolicy, convert: convert::network_policy };
+    let (api, resource) = all::<NetworkPolicy>(&client);
+    watches.spawn(follow(api, resource, records, outage.clone(), drain.clone()));
+
+    let records = Records { mirror, kind: Kind::AuthorizationPolicy, convert: convert::authorization_policy };
+    let resource = ApiResource::from_gvk_with_plural(
+        &GroupVersionKind::gvk("security.istio.io", "v1beta1", "AuthorizationPolicy"),
+        "authorizationpolicies",
+    );
+    let api: Api<AuthorizationPolicy> = Api::all_with(client, &resource);
+    watches.spawn(follow(api, resource, records, outage, drain.clone()));
 
     while let Some(ended) = watches.join_next().await {
         ended.context("a watch failed")?;
