@@ -298,6 +298,8 @@ fn written(value: &Value, turns: &mut dyn Iterator<Item = usize>) -> String {
     }
 }
 
+type Bytes = fn(&str) -> Vec<u8>;
+
 proptest! {
     #[test]
     fn equal_objects_give_equal_bytes(turns in prop::collection::vec(0..12_usize, 200)) {
@@ -307,7 +309,7 @@ proptest! {
         let mut owned_pod = a_pod();
         let owners = ["c", "a", "b"].map(|uid| json!({"apiVersion": "v1", "kind": "K", "name": "n", "uid": uid}));
         owned_pod["metadata"]["ownerReferences"] = Value::from(&owners[..]);
-        let conversions: [(Value, fn(&str) -> Vec<u8>); 6] = [
+        let conversions: [(Value, Bytes); 6] = [
             (owned_pod, |text| bytes(text, pod)),
             (a_node(), |text| bytes(text, node)),
             (a_node(), |text| bytes(text, node_condition_change)),
