@@ -5,11 +5,14 @@ pub mod convert;
 mod kind;
 pub mod mirror;
 pub mod pods;
+mod sink;
 mod watch;
 
 pub use kind::Kind;
 pub use mirror::{Deletion, Mirror};
 pub use pods::Pods;
+pub(crate) use sink::Sink;
+pub use watch::Watches;
 
 use anyhow::{Context as _, bail};
 use k8s_openapi::api::{
@@ -19,215 +22,189 @@ use k8s_openapi::api::{
     networking::v1::NetworkPolicy,
 };
 use kube::{
-    Api, Client, Resource,
+    Client, Resource,
     api::{ApiResource, GroupVersionKind},
 };
-use prost::Message;
+use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::signals::Nodes;
+use crate::{signals::Nodes, uplink::Retry};
 use convert::{AuthorizationPolicy, Workload};
-use watch::{Outage, Sink, follow};
+use sink::{Records, Takers};
+use watch::{Source, follow};
+
+/// Who takes what the watches see.
+pub struct Parts {
+    /// The records.
+    pub mirror: Mirror,
+    /// What runs where.
+    pub pods: Pods,
+    /// The signals of nodes.
+    pub nodes: Nodes,
+}
 
 /// Watches every kind until the drain, beginning as soon as the process does:
 /// a standby knows the cluster before it leads. A kind that can't be watched
-/// costs only itself.
+/// costs only itself. `retry` says how long to wait between attempts, and before
+/// what is forbidden or not there is tried again.
 ///
 /// # Errors
 /// A watch ended before the drain, which is a mistake in the program.
 pub async fn watch(
     client: Client,
-    mirror: Mirror,
-    pods: Pods,
-    nodes: Nodes,
+    Parts { mirror, pods, nodes }: Parts,
+    watches: Watches,
+    retry: Retry,
     drain: CancellationToken,
 ) -> anyhow::Result<()> {
-    let (mut watches, outage) = (JoinSet::new(), Outage::default());
+    let mut tasks = Tasks { client, watches, retry, drain: drain.clone(), tasks: JoinSet::new() };
 
-    let records = Records { mirror: mirror.clone(), kind: Kind::Namespace, convert: convert::namespace };
-    let (api, resource) = all::<Namespace>(&client);
-    watches.spawn(follow(api, resource, records, outage.clone(), drain.clone()));
-
-    let records = Records { mirror: mirror.clone(), kind: Kind::Node, convert: convert::node };
-    let (api, resource) = all::<Node>(&client);
-    watches.spawn(follow(api, resource, NodeSink { records, nodes }, outage.clone(), drain.clone()));
-
-    let pod_records = Records { mirror: mirror.clone(), kind: Kind::Pod, convert: convert::pod };
-    let (api, resource) = all::<Pod>(&client);
-    watches.spawn(follow(
-        api,
-        resource,
-        PodSink { records: pod_records, pods },
-        outage.clone(),
-        drain.clone(),
-    ));
-
+    tasks.watch(
+        erased::<Namespace>(),
+        vec![records(&mirror, Kind::Namespace, |object| Some(convert::namespace(object)))],
+    );
+    tasks.watch(
+        erased::<Node>(),
+        vec![records(&mirror, Kind::Node, |object| Some(convert::node(object))), Box::new(nodes)],
+    );
+    tasks.watch(
+        erased::<Pod>(),
+        vec![
+            records(&mirror, Kind::OwnerlessPod, convert::ownerless_pod),
+            records(&mirror, Kind::Pod, |object| Some(convert::pod(object))),
+            Box::new(pods),
+        ],
+    );
     for (kind, resource) in [
-        (Kind::Deployment, ApiResource::erase::<Deployment>(&())),
-        (Kind::StatefulSet, ApiResource::erase::<StatefulSet>(&())),
-        (Kind::DaemonSet, ApiResource::erase::<DaemonSet>(&())),
-        (Kind::ReplicaSet, ApiResource::erase::<ReplicaSet>(&())),
-        (Kind::Job, ApiResource::erase::<Job>(&())),
-        (Kind::CronJob, ApiResource::erase::<CronJob>(&())),
+        (Kind::Deployment, erased::<Deployment>()),
+        (Kind::StatefulSet, erased::<StatefulSet>()),
+        (Kind::DaemonSet, erased::<DaemonSet>()),
+        (Kind::ReplicaSet, erased::<ReplicaSet>()),
+        (Kind::Job, erased::<Job>()),
+        (Kind::CronJob, erased::<CronJob>()),
     ] {
         let name = resource.kind.clone();
-        let convert = move |object: &Workload| convert::workload(&name, object);
-        let records = Records { mirror: mirror.clone(), kind, convert };
-        watches.spawn(follow(
-            Api::all_with(client.clone(), &resource),
-            resource,
-            records,
-            outage.clone(),
-            drain.clone(),
-        ));
+        let convert = move |object: &Workload| Some(convert::workload(&name, object));
+        tasks.watch(resource, vec![records(&mirror, kind, convert)]);
     }
-
-    let records = Records { mirror: mirror.clone(), kind: Kind::Service, convert: convert::service };
-    let (api, resource) = all::<Service>(&client);
-    watches.spawn(follow(api, resource, records, outage.clone(), drain.clone()));
-
-    let records =
-        Records { mirror: mirror.clone(), kind: Kind::NetworkPolicy, convert: convert::network_policy };
-    let (api, resource) = all::<NetworkPolicy>(&client);
-    watches.spawn(follow(api, resource, records, outage.clone(), drain.clone()));
-
-    let records = Records { mirror, kind: Kind::AuthorizationPolicy, convert: convert::authorization_policy };
-    let resource = ApiResource::from_gvk_with_plural(
-        &GroupVersionKind::gvk("security.istio.io", "v1beta1", "AuthorizationPolicy"),
-        "authorizationpolicies",
+    tasks.watch(
+        erased::<Service>(),
+        vec![records(&mirror, Kind::Service, |object| Some(convert::service(object)))],
     );
-    let api: Api<AuthorizationPolicy> = Api::all_with(client, &resource);
-    watches.spawn(follow(api, resource, records, outage, drain.clone()));
+    tasks.watch(
+        erased::<NetworkPolicy>(),
+        vec![records(&mirror, Kind::NetworkPolicy, |object| Some(convert::network_policy(object)))],
+    );
+    let convert = |object: &AuthorizationPolicy| Some(convert::authorization_policy(object));
+    tasks.follow(authorization_policies(), vec![records(&mirror, Kind::AuthorizationPolicy, convert)]);
+    tasks.run().await
+}
 
-    while let Some(ended) = watches.join_next().await {
-        ended.context("a watch failed")?;
-        if !drain.is_cancelled() {
-            bail!("a watch ended before the process was asked to");
-        }
+/// Of Istio, in the versions that it has had since 1.5.
+fn authorization_policies() -> Source {
+    let kind = GroupVersionKind::gvk("security.istio.io", "v1", "AuthorizationPolicy");
+    Source {
+        resource: ApiResource::from_gvk_with_plural(&kind, "authorizationpolicies"),
+        fields: "",
+        versions: &["v1", "v1beta1"],
     }
-    Ok(())
 }
 
-fn all<K: Resource<DynamicType = ()>>(client: &Client) -> (Api<K>, ApiResource) {
-    (Api::all(client.clone()), ApiResource::erase::<K>(&()))
+struct Tasks {
+    client: Client,
+    watches: Watches,
+    retry: Retry,
+    drain: CancellationToken,
+    tasks: JoinSet<()>,
 }
 
-/// Objects that are records of one kind and nothing else.
-struct Records<F> {
-    mirror: Mirror,
-    kind: Kind,
-    convert: F,
+impl Tasks {
+    /// Watches what every cluster has.
+    fn watch<K>(&mut self, resource: ApiResource, takers: Takers<K>)
+    where
+        K: Resource + DeserializeOwned + 'static,
+    {
+        self.follow(Source { resource, fields: "", versions: &[] }, takers);
+    }
+
+    fn follow<K>(&mut self, source: Source, takers: Takers<K>)
+    where
+        K: Resource + DeserializeOwned + 'static,
+    {
+        let (client, watches, drain) = (self.client.clone(), self.watches.clone(), self.drain.clone());
+        self.tasks.spawn(follow(client, source, takers, watches, self.retry, drain));
+    }
+
+    async fn run(mut self) -> anyhow::Result<()> {
+        while let Some(ended) = self.tasks.join_next().await {
+            ended.context("a watch failed")?;
+            if !self.drain.is_cancelled() {
+                bail!("a watch ended before the process was asked to");
+            }
+        }
+        Ok(())
+    }
 }
 
-impl<K, M, F> Sink<K> for Records<F>
+fn erased<K: Resource<DynamicType = ()>>() -> ApiResource {
+    ApiResource::erase::<K>(&())
+}
+
+fn records<K, M, F>(mirror: &Mirror, kind: Kind, convert: F) -> Box<dyn Sink<K>>
 where
     K: Resource,
-    M: Message,
-    F: Fn(&K) -> M + Send + 'static,
+    M: prost::Message + 'static,
+    F: Fn(&K) -> Option<M> + Send + 'static,
 {
-    fn begin(&self) {
-        self.mirror.begin(self.kind);
-    }
-
-    fn apply(&self, object: &K) {
-        self.mirror.apply(self.kind, uid(object), &(self.convert)(object));
-    }
-
-    fn remove(&self, object: &K) {
-        self.mirror.remove(self.kind, uid(object));
-    }
-
-    fn finish(&self) {
-        self.mirror.finish(self.kind);
-    }
-
-    fn skip(&self) {
-        self.mirror.skip(self.kind);
-    }
+    Box::new(Records { mirror: mirror.clone(), kind, convert })
 }
 
-struct NodeSink<R> {
-    records: R,
-    nodes: Nodes,
-}
-
-impl<R: Sink<Node>> Sink<Node> for NodeSink<R> {
+impl Sink<Node> for Nodes {
     fn begin(&self) {
-        self.records.begin();
-        self.nodes.begin();
+        Self::begin(self);
     }
 
     fn apply(&self, object: &Node) {
-        self.records.apply(object);
-        self.nodes.seen(object);
+        self.seen(object);
     }
 
     fn remove(&self, object: &Node) {
-        self.records.remove(object);
-        self.nodes.gone(object.metadata.name.as_deref().unwrap_or_default());
+        self.gone(object.metadata.name.as_deref().unwrap_or_default());
     }
 
     fn finish(&self) {
-        self.records.finish();
-        self.nodes.finish();
+        Self::finish(self);
     }
 
-    fn skip(&self) {
-        self.records.skip();
-    }
+    fn skip(&self) {}
 }
 
-struct PodSink<F> {
-    records: Records<F>,
-    pods: Pods,
-}
-
-impl<F> PodSink<F> {
-    fn mirror(&self) -> &Mirror {
-        &self.records.mirror
-    }
-}
-
-impl<F> Sink<Pod> for PodSink<F>
-where
-    Records<F>: Sink<Pod>,
-{
+impl Sink<Pod> for Pods {
     fn begin(&self) {
-        self.mirror().begin(Kind::OwnerlessPod);
-        self.records.begin();
-        self.pods.begin();
+        Self::begin(self);
     }
 
     fn apply(&self, object: &Pod) {
-        match convert::ownerless_pod(object) {
-            Some(workload) => self.mirror().apply(Kind::OwnerlessPod, uid(object), &workload),
-            // It may have been adopted.
-            None => self.mirror().remove(Kind::OwnerlessPod, uid(object)),
-        }
-        self.records.apply(object);
-        self.pods.apply(object);
+        Self::apply(self, object);
     }
 
     fn remove(&self, object: &Pod) {
-        self.mirror().remove(Kind::OwnerlessPod, uid(object));
-        self.records.remove(object);
-        self.pods.remove(object);
+        Self::remove(self, object);
     }
 
     fn finish(&self) {
-        self.mirror().finish(Kind::OwnerlessPod);
-        self.records.finish();
-        self.pods.finish();
+        Self::finish(self);
     }
 
     fn skip(&self) {
-        self.mirror().skip(Kind::OwnerlessPod);
-        self.records.skip();
-        self.pods.skip();
+        Self::skip(self);
     }
 }
 
 fn uid<K: Resource>(object: &K) -> &str {
     object.meta().uid.as_deref().unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

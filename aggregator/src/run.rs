@@ -1,6 +1,6 @@
 //! The aggregator's parts, put together.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use kestrel_runtime::{
@@ -14,7 +14,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use crate::{
     config::Config,
     executor::Executor,
-    inventory::{self, Mirror, Pods},
+    inventory::{self, Mirror, Parts, Pods, Watches},
     leader::{Election, standing::Standing},
     link,
     own_logs::{Identity, OwnLogs},
@@ -22,7 +22,15 @@ use crate::{
     signals::Nodes,
     stats,
     status::Status,
-    uplink::{Uplink, credentials::RuntimeSecret, drops, lanes::Lanes, metrics::Metrics},
+    uplink::{Retry, Uplink, credentials::RuntimeSecret, drops, lanes::Lanes, metrics::Metrics},
+};
+
+/// Ceilings of the waits between attempts to list or watch, and the time until
+/// what is forbidden or not there is tried again.
+const WATCH_RETRY: Retry = Retry {
+    first: Duration::from_millis(500),
+    most: Duration::from_secs(10),
+    absent: Duration::from_secs(60),
 };
 
 /// Builds everything and starts it. What the process says of itself comes from `own_logs`.
@@ -41,7 +49,7 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
     let mut daemon = Daemon::new();
     let drain = daemon.drain();
     let (metrics, link_metrics) = (Metrics::default(), link::metrics::Metrics::default());
-    let mirror = Mirror::default();
+    let (mirror, watches) = (Mirror::default(), Watches::default());
     let secret = RuntimeSecret::new(client.clone(), &namespace, owner());
     uplink.credentials = uplink.credentials.kept_in(secret);
     let credentials = uplink.credentials.clone();
@@ -69,11 +77,12 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
         lanes: lanes.clone(),
         metrics: metrics.clone(),
         spool: spool.map(|spool| spool.bytes),
-        mirror: mirror.clone(),
+        watches: watches.clone(),
     };
 
     let mut registry = Registry::default();
     link_metrics.register(registry.sub_registry_with_prefix("kestrel_link"));
+    watches.register(registry.sub_registry_with_prefix("kestrel_inventory"));
     let of_the_uplink = registry.sub_registry_with_prefix("kestrel_uplink");
     metrics.register(of_the_uplink);
     of_the_uplink.register(
@@ -94,7 +103,13 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
     tell_of_itself(&mut daemon, (own_logs, identity), status);
     daemon.spawn(
         "inventory",
-        inventory::watch(client.clone(), mirror, pods.clone(), nodes.clone(), drain.clone()),
+        inventory::watch(
+            client.clone(),
+            Parts { mirror, pods: pods.clone(), nodes: nodes.clone() },
+            watches,
+            WATCH_RETRY,
+            drain.clone(),
+        ),
     );
     daemon.spawn("readiness", {
         let (pods, drain) = (pods.clone(), drain.clone());

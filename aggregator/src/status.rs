@@ -11,7 +11,7 @@ use std::fmt;
 use jiff::Timestamp;
 
 use crate::{
-    inventory::{Kind, Mirror},
+    inventory::Watches,
     leader::standing::{Role, Standing},
     stats::Known,
     uplink::{
@@ -43,7 +43,7 @@ pub struct Status {
     /// Bytes that may lie on disk; `None`: nothing is written there.
     pub spool: Option<u64>,
     /// The watches.
-    pub mirror: Mirror,
+    pub watches: Watches,
 }
 
 impl fmt::Debug for Status {
@@ -63,7 +63,7 @@ impl Status {
             control_stream: control.is_open(),
             sent: state.streams.iter().map(|stream| stream.sent.messages).sum(),
             dropped: self.metrics.drops().iter().map(|(_, _, count)| count).sum(),
-            watches: self.mirror.watches(),
+            watches: self.watches.count(),
         })
     }
 
@@ -79,8 +79,8 @@ impl Status {
             waiting: Lane::ALL.map(|lane| (lane, self.lanes.depth(lane))),
             spool: self.spool.map(|limit| (self.metrics.spooled(), limit)),
             dropped: self.metrics.drops(),
-            watches: self.mirror.watches().1,
-            missing: self.mirror.missing(),
+            watches: self.watches.count().1,
+            missing: self.watches.missing(),
         }
         .text()
     }
@@ -100,6 +100,6 @@ struct Moment<'a> {
     spool: Option<(u64, u64)>,
     dropped: Vec<(Lane, DropReason, u64)>,
     watches: usize,
-    /// The kinds whose list is not complete.
-    missing: Vec<Kind>,
+    /// Those whose list is not complete, and what has to be done for them.
+    missing: Vec<(String, Option<String>)>,
 }

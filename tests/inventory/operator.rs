@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use kestrel_aggregator::{
-    inventory::{self, Mirror, Pods},
+    inventory::{self, Mirror, Parts, Pods, Watches},
     signals::Nodes,
     uplink::{
         Config, Keepalive, Retry, Uplink,
@@ -19,6 +19,12 @@ use kube::Client;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+const RETRY: Retry = Retry {
+    first: Duration::from_millis(10),
+    most: Duration::from_millis(200),
+    absent: Duration::from_millis(200),
+};
 
 pub(crate) struct Operator {
     drain: CancellationToken,
@@ -41,7 +47,8 @@ impl Operator {
             async move { uplink.run(&drain).await }
         });
         let (pods, nodes) = (Pods::new(LogPolicy::Errors), Nodes::new(lanes.signals()));
-        let watch = inventory::watch(client, mirror, pods, nodes, drain.clone());
+        let parts = Parts { mirror, pods, nodes };
+        let watch = inventory::watch(client, parts, Watches::default(), RETRY, drain.clone());
         tasks.spawn(async move { watch.await.unwrap() });
         Self { drain, tasks, _credentials: credentials }
     }
@@ -76,10 +83,6 @@ fn config(folder: &Path, cloud: &Cloud) -> Config {
         }),
         proxy: None,
         keepalive: Keepalive { interval: Duration::from_secs(1), timeout: Duration::from_secs(10) },
-        retry: Retry {
-            first: Duration::from_millis(10),
-            most: Duration::from_millis(200),
-            absent: Duration::from_millis(200),
-        },
+        retry: RETRY,
     }
 }

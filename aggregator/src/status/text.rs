@@ -106,7 +106,11 @@ impl Moment<'_> {
     fn inventory(&self) -> String {
         let complete =
             format!("{} of {} watches are complete", self.watches - self.missing.len(), self.watches);
-        let missing: Vec<_> = self.missing.iter().map(|kind| format!("{kind:?}")).collect();
+        let words = |(resource, remedy): &(String, Option<String>)| match remedy {
+            Some(remedy) => format!("{resource} ({remedy})"),
+            None => resource.clone(),
+        };
+        let missing: Vec<_> = self.missing.iter().map(words).collect();
         if missing.is_empty() { complete } else { format!("{complete}; missing: {}", missing.join(", ")) }
     }
 
@@ -154,14 +158,11 @@ fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        inventory::Kind,
-        uplink::{
-            credentials::Ends,
-            lanes::Lane,
-            metrics::DropReason,
-            state::{ConnectionState, Traffic},
-        },
+    use crate::uplink::{
+        credentials::Ends,
+        lanes::Lane,
+        metrics::DropReason,
+        state::{ConnectionState, Traffic},
     };
 
     fn at(seconds: i64) -> Timestamp {
@@ -245,14 +246,14 @@ problem     none
     #[test]
     fn all_that_is_not_right_is_in_ten_lines() {
         let mut moment = moment(Role::Leads(at(-7200)));
-        moment.missing = vec![Kind::Job, Kind::CronJob];
+        moment.missing = vec![("jobs".to_owned(), None), ("cronjobs".to_owned(), Some("do it".to_owned()))];
         moment.cautions = vec!["the token can't be renewed".to_owned()];
         assert!(moment.text().ends_with("\nproblem     the token can't be renewed\n"), "{}", moment.text());
         moment.uplink.problem = Some("the data stream ended".to_owned());
         moment.uplink.connection.as_mut().unwrap().narrow = Some("the windows are narrow".to_owned());
         let text = moment.text();
         for line in [
-            "inventory   7 of 9 watches are complete; missing: Job, CronJob\n",
+            "inventory   7 of 9 watches are complete; missing: jobs, cronjobs (do it)\n",
             "problem     the data stream ended; also: the windows are narrow; also: the token can't be renewed\n",
         ] {
             assert!(text.contains(line), "{line:?} in {text}");

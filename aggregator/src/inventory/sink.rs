@@ -1,0 +1,83 @@
+//! What takes the objects of a watch.
+
+use kube::Resource;
+use prost::Message;
+
+use super::{Kind, Mirror, uid};
+
+/// Takes the objects of one watch, one after another, and keeps none of them.
+pub(crate) trait Sink<K>: Send + 'static {
+    /// A list begins: what it does not mention is gone when it ends.
+    fn begin(&self);
+    /// The object is so.
+    fn apply(&self, object: &K);
+    /// The object is gone; this was its last state.
+    fn remove(&self, object: &K);
+    /// The list is complete.
+    fn finish(&self);
+    /// There is no list at present, and nobody shall wait for it.
+    fn skip(&self);
+}
+
+/// All who take the objects of one watch, in this order.
+pub(super) type Takers<K> = Vec<Box<dyn Sink<K>>>;
+
+impl<K: 'static> Sink<K> for Takers<K> {
+    fn begin(&self) {
+        self.iter().for_each(|taker| taker.begin());
+    }
+
+    fn apply(&self, object: &K) {
+        self.iter().for_each(|taker| taker.apply(object));
+    }
+
+    fn remove(&self, object: &K) {
+        self.iter().for_each(|taker| taker.remove(object));
+    }
+
+    fn finish(&self) {
+        self.iter().for_each(|taker| taker.finish());
+    }
+
+    fn skip(&self) {
+        self.iter().for_each(|taker| taker.skip());
+    }
+}
+
+/// Objects that become records of one kind; `convert` gives `None` for those
+/// that are none (any more).
+pub(super) struct Records<F> {
+    pub(super) mirror: Mirror,
+    pub(super) kind: Kind,
+    pub(super) convert: F,
+}
+
+impl<K, M, F> Sink<K> for Records<F>
+where
+    K: Resource,
+    M: Message,
+    F: Fn(&K) -> Option<M> + Send + 'static,
+{
+    fn begin(&self) {
+        self.mirror.begin(self.kind);
+    }
+
+    fn apply(&self, object: &K) {
+        match (self.convert)(object) {
+            Some(record) => self.mirror.apply(self.kind, uid(object), &record),
+            None => self.mirror.remove(self.kind, uid(object)),
+        }
+    }
+
+    fn remove(&self, object: &K) {
+        self.mirror.remove(self.kind, uid(object));
+    }
+
+    fn finish(&self) {
+        self.mirror.finish(self.kind);
+    }
+
+    fn skip(&self) {
+        self.mirror.skip(self.kind);
+    }
+}
