@@ -11,6 +11,7 @@ use kestrel_runtime::{
 
 use crate::{
     leader, link,
+    signals::thresholds::Thresholds,
     uplink::{
         self, Keepalive, Retry,
         credentials::{Bootstrap, Credentials, TokenSource},
@@ -40,6 +41,9 @@ pub struct Config {
     pub election: Option<leader::Config>,
     /// `KESTREL_LOGS_POLICY` (`errors`): what is sent of pods that do not say.
     pub logs_policy: LogPolicy,
+    /// `KESTREL_THRESHOLDS` (such as `unready=90s,stable=5m`): how long what may
+    /// last a moment lasts until it is an incident.
+    pub thresholds: Thresholds,
     /// The connection to the cloud.
     pub uplink: uplink::Config,
     /// `KESTREL_STATE_DIR` (unset: everything waits in memory): the spool.
@@ -70,6 +74,7 @@ impl Config {
             health_port: settings.parse("HEALTH_PORT", HEALTH_PORT),
             election,
             logs_policy: logs_policy(&mut settings),
+            thresholds: settings.parse("KESTREL_THRESHOLDS", Thresholds::default()),
             uplink,
             spool: spool(&mut settings),
             link: link::Config {
@@ -212,6 +217,7 @@ mod tests {
         let source = BTreeMap::from([
             ("SERVER_PORT", "https"),
             ("KESTREL_LOGS_POLICY", "some"),
+            ("KESTREL_THRESHOLDS", "unready=soon"),
             ("POD_IP", "here"),
             ("KESTREL_KEEPALIVE_SECONDS", "0"),
         ]);
@@ -219,6 +225,7 @@ mod tests {
         for part in [
             "SERVER_PORT",
             "KESTREL_LOGS_POLICY",
+            "KESTREL_THRESHOLDS",
             "POD_IP",
             "KESTREL_KEEPALIVE_SECONDS",
             "neither AUTH_TOKEN_FILE",

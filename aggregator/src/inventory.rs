@@ -29,7 +29,7 @@ use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::{signals::Nodes, uplink::Retry};
+use crate::{signals::{Nodes, Signals}, uplink::Retry};
 use convert::{AuthorizationPolicy, Workload};
 use sink::{Records, Takers};
 use watch::{Source, follow};
@@ -40,8 +40,8 @@ pub struct Parts {
     pub mirror: Mirror,
     /// What runs where.
     pub pods: Pods,
-    /// The signals of nodes.
-    pub nodes: Nodes,
+    /// What is wrong.
+    pub signals: Signals,
 }
 
 /// Watches every kind until the drain, beginning as soon as the process does:
@@ -53,7 +53,7 @@ pub struct Parts {
 /// A watch ended before the drain, which is a mistake in the program.
 pub async fn watch(
     client: Client,
-    Parts { mirror, pods, nodes }: Parts,
+    Parts { mirror, pods, signals }: Parts,
     watches: Watches,
     retry: Retry,
     drain: CancellationToken,
@@ -66,7 +66,7 @@ pub async fn watch(
     );
     tasks.watch(
         erased::<Node>(),
-        vec![records(&mirror, Kind::Node, |object| Some(convert::node(object))), Box::new(nodes)],
+        vec![records(&mirror, Kind::Node, |object| Some(convert::node(object))), Box::new(signals.nodes)],
     );
     tasks.watch(
         erased::<Pod>(),

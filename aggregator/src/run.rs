@@ -19,7 +19,7 @@ use crate::{
     link,
     own_logs::{Identity, OwnLogs},
     owner::owner,
-    signals::Nodes,
+    signals::{Signals, clock},
     stats,
     status::Status,
     uplink::{Retry, Uplink, credentials::RuntimeSecret, drops, lanes::Lanes, metrics::Metrics},
@@ -38,7 +38,7 @@ const WATCH_RETRY: Retry = Retry {
 /// # Errors
 /// Something without which nothing can work, in a sentence.
 pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> {
-    let Config { health_port, namespace, election, logs_policy, mut uplink, spool, link } = config;
+    let Config { health_port, namespace, election, logs_policy, thresholds, mut uplink, spool, link } = config;
     let mut cluster = kube::Config::infer()
         .await
         .context("no Kubernetes API server is known: run in a cluster, or set KUBECONFIG")?;
@@ -56,7 +56,7 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
     let lanes = spool
         .as_ref()
         .map_or_else(|| Lanes::new(metrics.clone()), |spool| Lanes::with_spool(metrics.clone(), spool));
-    let (pods, nodes) = (Pods::new(logs_policy), Nodes::new(lanes.signals()));
+    let (pods, signals) = (Pods::new(logs_policy), Signals::new(&thresholds, &lanes.signals()));
     let executor = Executor::new(client.clone(), credentials.clone(), lanes.clone(), drain.clone());
     let uplink = Uplink::new(uplink, lanes.clone(), mirror.clone(), executor.requests(), metrics.clone());
     let election = election.map(|election| {
@@ -105,12 +105,19 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
         "inventory",
         inventory::watch(
             client.clone(),
-            Parts { mirror, pods: pods.clone(), nodes: nodes.clone() },
+            Parts { mirror, pods: pods.clone(), signals: signals.clone() },
             watches,
             WATCH_RETRY,
             drain.clone(),
         ),
     );
+    daemon.spawn("clock of the signals", {
+        let (signals, drain) = (signals.clone(), drain.clone());
+        async move {
+            clock::run(|now| signals.tick(now), drain).await;
+            Ok(())
+        }
+    });
     daemon.spawn("readiness", {
         let (pods, drain) = (pods.clone(), drain.clone());
         async move {
@@ -131,7 +138,7 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
     daemon.spawn("leadership", {
         let drain = drain.clone();
         let logs = lanes.logs();
-        let serve_link = move |drain| link::serve(link, client, pods, nodes, logs, link_metrics, drain);
+        let serve_link = move |drain| link::serve(link, client, pods, signals.nodes, logs, link_metrics, drain);
         async move { lead(election, uplink, serve_link, drain, answered).await }
     });
     Ok(daemon)

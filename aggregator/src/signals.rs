@@ -19,6 +19,24 @@ use kestrel_proto::cloud::v1::{Action, NodeCondition, stream_events_request::Req
 
 use crate::{inventory::convert, uplink::lanes::SignalLane};
 use node::Node;
+use thresholds::Thresholds;
+
+/// The signals of everything that is watched. Clones share them.
+#[derive(Clone)]
+pub struct Signals {
+    /// Of the nodes.
+    pub nodes: Nodes,
+}
+
+impl Signals {
+    /// Nothing is known yet; signals go to `lane`.
+    pub fn new(_thresholds: &Thresholds, lane: &SignalLane) -> Self {
+        Self { nodes: Nodes::new(lane.clone()) }
+    }
+
+    /// Looks at what time alone may have changed.
+    pub fn tick(&self, _now: Timestamp) {}
+}
 
 /// The signals of all nodes. Clones share them.
 #[derive(Clone)]

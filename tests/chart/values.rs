@@ -1,5 +1,9 @@
 //! Which values are taken, what they do, and which are refused.
 
+use std::time::Duration;
+
+use kestrel_aggregator::signals::thresholds::Thresholds;
+
 use crate::helm::{self, Objects};
 
 /// A values file of chart 0.1 with every key that it knew.
@@ -161,6 +165,19 @@ fn what_may_be_empty_may_be_null() {
     for path in nulls {
         helm::render(&["--set", all, "--set", &format!("{path}=null")]).expect(path);
     }
+}
+
+#[test]
+fn the_thresholds_of_the_chart_are_those_of_the_program() {
+    let thresholds = |set: &[&str]| {
+        let rendered = helm::render(set).expect("the chart renders");
+        let text =
+            Objects::parse(&rendered).env("kestrel-aggregator", "KESTREL_THRESHOLDS").map(str::to_owned);
+        text.unwrap().parse::<Thresholds>().unwrap()
+    };
+    assert_eq!(thresholds(&[]), Thresholds::default());
+    let shorter = thresholds(&["--set", "signals.thresholds.stable=30s"]);
+    assert_eq!(shorter, Thresholds { stable: Duration::from_secs(30), ..Thresholds::default() });
 }
 
 #[test]

@@ -16,7 +16,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::*;
 use crate::{
-    signals::Nodes,
+    signals::{Signals, thresholds::Thresholds},
     uplink::{lanes::Lanes, metrics::Metrics},
 };
 
@@ -80,9 +80,9 @@ async fn a_kind_that_cannot_be_watched_costs_only_itself() {
     let (events, events_received) = mpsc::unbounded_channel();
     let mirror = Mirror::default();
     let drain = CancellationToken::new();
-    let nodes = Nodes::new(Lanes::new(Metrics::default()).signals());
+    let signals = Signals::new(&Thresholds::default(), &Lanes::new(Metrics::default()).signals());
     let pods = Pods::new(kestrel_proto::node::v1::LogPolicy::Errors);
-    let parts = Parts { mirror: mirror.clone(), pods: pods.clone(), nodes };
+    let parts = Parts { mirror: mirror.clone(), pods: pods.clone(), signals };
     let second = Duration::from_secs(1);
     let retry = Retry { first: second, most: second, absent: second };
     let (api_server, watches) = (api_server(events_received), Watches::default());
