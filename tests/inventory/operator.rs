@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use jiff::Timestamp;
 use kestrel_aggregator::{
     inventory::{self, Mirror, Parts, Pods, Watches},
-    signals::Nodes,
+    signals::{Signals, thresholds::Thresholds},
     uplink::{
         Config, Keepalive, Retry, Uplink,
         credentials::{Bootstrap, Credentials, TokenSource},
@@ -46,8 +46,9 @@ impl Operator {
             let drain = drain.clone();
             async move { uplink.run(&drain).await }
         });
-        let (pods, nodes) = (Pods::new(LogPolicy::Errors), Nodes::new(lanes.signals()));
-        let parts = Parts { mirror, pods, nodes };
+        let (pods, signals) =
+            (Pods::new(LogPolicy::Errors), Signals::new(&Thresholds::default(), &lanes.signals()));
+        let parts = Parts { mirror, pods, signals };
         let watch = inventory::watch(client, parts, Watches::default(), RETRY, drain.clone());
         tasks.spawn(async move { watch.await.unwrap() });
         Self { drain, tasks, _credentials: credentials }
