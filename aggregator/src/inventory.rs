@@ -29,7 +29,10 @@ use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::{signals::{Nodes, Signals}, uplink::Retry};
+use crate::{
+    signals::{Nodes, Signals},
+    uplink::Retry,
+};
 use convert::{AuthorizationPolicy, Workload};
 use sink::{Records, Takers};
 use watch::{Source, follow};

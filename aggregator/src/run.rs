@@ -38,7 +38,8 @@ const WATCH_RETRY: Retry = Retry {
 /// # Errors
 /// Something without which nothing can work, in a sentence.
 pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> {
-    let Config { health_port, namespace, election, logs_policy, thresholds, mut uplink, spool, link } = config;
+    let Config { health_port, namespace, election, logs_policy, thresholds, mut uplink, spool, link } =
+        config;
     let mut cluster = kube::Config::infer()
         .await
         .context("no Kubernetes API server is known: run in a cluster, or set KUBECONFIG")?;
@@ -138,7 +139,8 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
     daemon.spawn("leadership", {
         let drain = drain.clone();
         let logs = lanes.logs();
-        let serve_link = move |drain| link::serve(link, client, pods, signals.nodes, logs, link_metrics, drain);
+        let serve_link =
+            move |drain| link::serve(link, client, pods, signals.nodes, logs, link_metrics, drain);
         async move { lead(election, uplink, serve_link, drain, answered).await }
     });
     Ok(daemon)
