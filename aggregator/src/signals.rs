@@ -1,6 +1,8 @@
 //! What is wrong in the cluster, told when it begins, changes and ends.
 
 pub mod clock;
+pub mod component;
+pub mod event;
 pub mod incident;
 pub mod node;
 pub mod register;

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use jiff::Timestamp;
 use kestrel_proto::cloud::v1::{Action, stream_events_request::Request};
 
-use super::thresholds::Thresholds;
+use super::{component::Part, thresholds::Thresholds};
 
 /// Types of the conditions that are not Kubernetes' own begin with this.
 pub const PREFIX: &str = "kestrel.ai/";
@@ -62,6 +62,11 @@ pub trait Subject: Send + 'static {
     /// Whether it has to be remembered although nothing is wrong with it.
     fn is_kept(&self) -> bool {
         false
+    }
+
+    /// What it is of a component that tells of it in its place, if it is any.
+    fn part(&self) -> Option<&Part> {
+        None
     }
 
     /// The signal that tells of it: what is wrong, and what no longer is since

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use kestrel_proto::cloud::v1::Action;
 
 use super::{
+    component::{Components, Part},
     incident::{Finding, Judgement, Subject},
     thresholds::Thresholds,
 };
@@ -33,6 +34,7 @@ struct Shared<S> {
     state: Mutex<State<S>>,
     thresholds: Thresholds,
     lane: SignalLane,
+    components: Option<Components>,
 }
 
 struct State<S> {
@@ -57,8 +59,18 @@ struct Entry<S> {
 impl<S: Subject> Register<S> {
     /// No objects yet; signals go to `lane`.
     pub fn new(thresholds: Thresholds, lane: SignalLane) -> Self {
+        Self::build(thresholds, lane, None)
+    }
+
+    /// No objects yet; what is wrong with parts of a component goes to `components`,
+    /// and signals of all others to `lane`.
+    pub fn with_components(thresholds: Thresholds, lane: SignalLane, components: Components) -> Self {
+        Self::build(thresholds, lane, Some(components))
+    }
+
+    fn build(thresholds: Thresholds, lane: SignalLane, components: Option<Components>) -> Self {
         let state = State { entries: HashMap::new(), timers: BTreeSet::new(), list: 0 };
-        Self(Arc::new(Shared { state: Mutex::new(state), thresholds, lane }))
+        Self(Arc::new(Shared { state: Mutex::new(state), thresholds, lane, components }))
     }
 
     /// A list begins: what it does not mention is gone when it ends.
@@ -134,7 +146,10 @@ impl<S: Subject> Register<S> {
             let open = judgement.findings;
             let has_ended = |told: &Finding| open.iter().all(|finding| finding.kind != told.kind);
             let ended: Vec<_> = entry.told.drain(..).filter(has_ended).collect();
-            self.0.lane.send(entry.subject.request(action, &open, &ended, now));
+            match self.component_of(&entry.subject) {
+                Some((components, part)) => components.found(uid, part, &open, now),
+                None => self.0.lane.send(entry.subject.request(action, &open, &ended, now)),
+            }
             entry.told = open;
         }
         if let Some(before) = entry.due.take() {
@@ -155,9 +170,18 @@ impl<S: Subject> Register<S> {
         if let Some(due) = entry.due {
             state.timers.remove(&(due, key));
         }
-        if !entry.told.is_empty() {
-            self.0.lane.send(entry.subject.request(Action::Delete, &entry.told, &[], now));
+        if entry.told.is_empty() {
+            return;
         }
+        match self.component_of(&entry.subject) {
+            Some((components, part)) => components.gone(uid, part, now),
+            None => self.0.lane.send(entry.subject.request(Action::Delete, &entry.told, &[], now)),
+        }
+    }
+
+    /// Whoever tells of an object that has no signals of its own.
+    fn component_of<'a>(&'a self, subject: &'a S) -> Option<(&'a Components, &'a Part)> {
+        self.0.components.as_ref().zip(subject.part())
     }
 
     /// The state is whole after each of its operations.

@@ -1,0 +1,105 @@
+//! Components: DNS, the network of pods, the mesh, kube-proxy. What is wrong with
+//! their pods and workloads is one signal of theirs.
+
+mod table;
+mod trouble;
+mod wire;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use kestrel_proto::cloud::v1::{KubernetesEvent, stream_events_request::Request};
+
+use super::incident::Finding;
+use crate::uplink::lanes::SignalLane;
+pub use table::Home;
+use trouble::Troubles;
+
+/// Something that can be wrong with a component.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// What it is a part of.
+    pub home: Home,
+    /// Its kind and name, as a sentence can begin.
+    pub name: String,
+    /// It is one of the pods, not the workload.
+    pub is_pod: bool,
+    /// The node on which it is.
+    pub node: Option<String>,
+}
+
+/// The components of a cluster. Clones share them.
+///
+/// CREATE when the first part of a component has something wrong, UPDATE as that changes
+/// (a few at once, then one in a while) and when nothing is wrong any more, DELETE
+/// when the workload is gone before that.
+#[derive(Clone)]
+pub struct Components(Arc<Shared>);
+
+struct Shared {
+    state: Mutex<Troubles>,
+    lane: SignalLane,
+}
+
+impl Components {
+    /// None is known yet; signals go to `lane`.
+    pub fn new(lane: SignalLane) -> Self {
+        Self(Arc::new(Shared { state: Mutex::default(), lane }))
+    }
+
+    /// A list of all workloads of `kind` begins: what it does not mention is gone when it ends.
+    pub fn begin(&self, kind: &str) {
+        self.state().begin(kind);
+    }
+
+    /// A component has this workload, which shall have so many pods.
+    pub fn workload(&self, home: &Home, uid: &str, pods: i32) {
+        self.state().workload(home, uid, pods);
+    }
+
+    /// A component's workload is gone.
+    pub fn workload_gone(&self, home: &Home, now: Timestamp) {
+        self.change(|troubles| troubles.workload_gone(home, now));
+    }
+
+    /// The list of the workloads of `kind` is complete.
+    pub fn finish(&self, kind: &str, now: Timestamp) {
+        self.change(|troubles| troubles.finish(kind, now));
+    }
+
+    /// This and nothing else is wrong with the part that has this UID.
+    pub fn found(&self, uid: &str, part: &Part, findings: &[Finding], now: Timestamp) {
+        self.change(|troubles| troubles.found(uid, part, findings, now));
+    }
+
+    /// A part with which something was wrong is gone.
+    pub fn gone(&self, uid: &str, part: &Part, now: Timestamp) {
+        self.state().gone(uid, &part.home, now);
+    }
+
+    /// Looks at what time alone may have changed.
+    pub fn tick(&self, now: Timestamp) {
+        self.change(|troubles| troubles.tick(now));
+    }
+
+    /// What makes the networks of pods on `node`: a component's DaemonSet, else the node.
+    pub(super) fn network_of(&self, node: &str) -> Part {
+        let home = self.state().cni().cloned().unwrap_or_else(|| Home::of_node(node));
+        Part { home, name: format!("Node {node}"), is_pod: false, node: Some(node.to_owned()) }
+    }
+
+    /// Called with the lock held while it sends, so that signals are in order.
+    fn change<S: IntoIterator<Item = KubernetesEvent>>(&self, change: impl FnOnce(&mut Troubles) -> S) {
+        let mut state = self.state();
+        for signal in change(&mut state) {
+            self.0.lane.send(Request::KubernetesEvent(signal));
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, Troubles> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests;

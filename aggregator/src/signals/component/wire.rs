@@ -1,0 +1,129 @@
+//! The trouble of a component in the form of the wire: a warning about its workload.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use jiff::Timestamp;
+use kestrel_proto::cloud::v1::{Action, EventSource, KubernetesEvent, ObjectReference};
+
+use super::{
+    table::Home,
+    trouble::{Trouble, View},
+};
+use crate::inventory::convert;
+
+/// Parts and nodes that are named.
+const NAMED: usize = 10;
+
+/// The signal that says it.
+pub(super) fn signal(view: &View<'_>, action: Action, now: Timestamp) -> KubernetesEvent {
+    let Home { component, kind, namespace, name } = view.home;
+    let state = if view.troubles.is_empty() { "Recovered" } else { "Degraded" };
+    let id = id(view);
+    KubernetesEvent {
+        // As client-go names them.
+        name: format!("{name}.{:016x}", id as u64),
+        namespace: if namespace.is_empty() { "default".to_owned() } else { namespace.clone() },
+        uid: uuid(id),
+        event_type: "Warning".to_owned(),
+        reason: format!("{}{state}", component.area.name()),
+        message: message(view, now),
+        involved_object: Some(ObjectReference {
+            kind: (*kind).to_owned(),
+            namespace: namespace.clone(),
+            name: name.clone(),
+            uid: view.uid.to_owned(),
+            api_version: if *kind == "Node" { "v1" } else { "apps/v1" }.to_owned(),
+            ..ObjectReference::default()
+        }),
+        source: Some(EventSource { component: "kestrel-operator".to_owned(), ..EventSource::default() }),
+        first_timestamp: Some(convert::timestamp(view.start)),
+        last_timestamp: Some(convert::timestamp(now)),
+        count: view.count.try_into().unwrap_or(i32::MAX),
+        action: action.into(),
+    }
+}
+
+fn message(view: &View<'_>, now: Timestamp) -> String {
+    let Home { component, kind, namespace, name } = view.home;
+    let place =
+        if namespace.is_empty() { format!("{kind} {name}") } else { format!("{kind} {namespace}/{name}") };
+    let who = format!("{} ({place})", component.name);
+    if view.troubles.is_empty() {
+        let lasted = Duration::try_from(now.duration_since(view.start)).unwrap_or_default();
+        return format!("{who} is well again after {}.", words(lasted));
+    }
+    let pods = view.troubles.iter().filter(|trouble| trouble.part.is_pod).count();
+    let extent = match (pods, view.pods) {
+        (0, _) => "is in trouble".to_owned(),
+        (pods, Some(all)) => format!("is in trouble with {pods} of {all} pods"),
+        (pods, None) => format!("is in trouble with {}", many(pods, "pod")),
+    };
+    let nodes: BTreeSet<_> =
+        view.troubles.iter().filter_map(|trouble| trouble.part.node.as_deref()).collect();
+    let nodes: Vec<_> = nodes.into_iter().map(str::to_owned).collect();
+    // What a Deployment does, it does for all nodes.
+    let on = if *kind != "Deployment" && !nodes.is_empty() {
+        format!(" on {}", list(&nodes))
+    } else {
+        String::new()
+    };
+    let parts = view.troubles.iter().take(NAMED).map(|trouble| part(trouble));
+    let mut sentences = vec![format!("{who} {extent}: {}{on}.", component.meaning)];
+    sentences.extend(parts);
+    if view.troubles.len() > NAMED {
+        sentences.push(format!("And {} more.", view.troubles.len() - NAMED));
+    }
+    sentences.join(" ")
+}
+
+/// What is wrong with a part, in sentences.
+fn part(trouble: &Trouble) -> String {
+    let on = trouble.part.node.as_ref().filter(|_| trouble.part.is_pod);
+    let on = on.map(|node| format!(" on {node}")).unwrap_or_default();
+    let findings: Vec<_> =
+        trouble.findings.iter().map(|finding| finding.message.trim_end_matches('.')).collect();
+    format!("{}{on}: {}.", trouble.part.name, findings.join("; "))
+}
+
+/// The first few of them.
+fn list(names: &[String]) -> String {
+    let named = names.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(NAMED) {
+        0 => named,
+        more => format!("{named} and {more} more"),
+    }
+}
+
+fn many(count: usize, thing: &str) -> String {
+    if count == 1 { format!("1 {thing}") } else { format!("{count} {thing}s") }
+}
+
+fn words(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ 0..120 => format!("{seconds} s"),
+        seconds @ 120..7200 => format!("{} min", seconds / 60),
+        seconds => format!("{} h", seconds / 3600),
+    }
+}
+
+/// The same for one trouble whoever tells of it, and another for the next: FNV-1a
+/// of what it is about and when it began.
+fn id(view: &View<'_>) -> u128 {
+    let Home { kind, namespace, name, .. } = view.home;
+    let text = format!("{kind}/{namespace}/{name}/{}", view.start.as_nanosecond());
+    let basis = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+    text.bytes().fold(basis, |hash: u128, byte| {
+        (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
+    })
+}
+
+/// A UUID of version 8 (RFC 9562, section 5.8), whose bits have the meaning that we give them.
+fn uuid(id: u128) -> String {
+    let id = id & !(0xf << 76) & !(0x3 << 62) | 0x8 << 76 | 0x2 << 62;
+    let hex = format!("{id:032x}");
+    let (a, rest) = hex.split_at(8);
+    let (b, rest) = rest.split_at(4);
+    let (c, rest) = rest.split_at(4);
+    let (d, e) = rest.split_at(4);
+    format!("{a}-{b}-{c}-{d}-{e}")
+}

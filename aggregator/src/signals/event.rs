@@ -1,0 +1,153 @@
+//! The Warning events of a cluster.
+
+pub(super) mod budget;
+mod occurrence;
+mod sandbox;
+mod series;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use jiff::Timestamp;
+use k8s_openapi::api::events::v1::Event;
+use kestrel_proto::cloud::v1::{KubernetesEvent, stream_events_request::Request};
+use prometheus_client::metrics::counter::Counter;
+
+use super::component::{Components, Part};
+use crate::uplink::lanes::SignalLane;
+use occurrence::Occurrence;
+use sandbox::{Failure, Sandboxes};
+pub use series::Mark;
+use series::Series;
+
+/// The events of a cluster. Clones share them.
+#[derive(Clone)]
+pub struct Events(Arc<Shared>);
+
+struct Shared {
+    state: Mutex<State>,
+    components: Components,
+    lane: SignalLane,
+}
+
+struct State {
+    series: Series,
+    sandboxes: Sandboxes,
+    /// The nodes on which pods get no network, and whose trouble that is.
+    troubled: BTreeMap<String, Part>,
+}
+
+impl Events {
+    /// Nothing has happened before now. Signals go to `lane`, those of nodes on which pods get no
+    /// network to `components`.
+    pub fn new(components: Components, lane: SignalLane) -> Self {
+        let series = Series::new(Timestamp::now());
+        let state = State { series, sandboxes: Sandboxes::default(), troubled: BTreeMap::new() };
+        Self(Arc::new(Shared { state: Mutex::new(state), components, lane }))
+    }
+
+    /// What is told of the first list.
+    pub fn set_mark(&self, mark: Mark) {
+        self.state().series.set_mark(mark);
+    }
+
+    /// Events that the cluster still had and that were forgotten for want of room.
+    pub fn forgotten(&self) -> Counter {
+        self.state().series.forgotten()
+    }
+
+    /// A list begins: what it does not mention is gone when it ends.
+    pub fn begin(&self) {
+        self.state().series.begin();
+    }
+
+    /// An event is so.
+    pub fn seen(&self, event: Event, now: Timestamp) {
+        let Some(occurrence) = Occurrence::of(event, now) else { return };
+        let mut state = self.state();
+        let State { series, sandboxes, troubled } = &mut *state;
+        let is_covered = |occurrence: &Occurrence| {
+            let Some(failure) = failure(occurrence) else { return false };
+            let node = failure.node.clone();
+            let Some(finding) = sandboxes.failed(failure, now) else { return false };
+            let part = troubled.entry(node.clone()).or_insert_with(|| self.0.components.network_of(&node));
+            self.0.components.found(&key(&node), part, &[finding], now);
+            true
+        };
+        let signals = series.seen(occurrence, is_covered, now);
+        self.send(signals);
+    }
+
+    /// A pod has a network.
+    pub fn started(&self, node: &str, uid: &str, now: Timestamp) {
+        let mut state = self.state();
+        if state.sandboxes.started(node, uid) {
+            self.ended(&mut state, node, now);
+        }
+    }
+
+    /// An event is gone.
+    pub fn gone(&self, uid: &str) {
+        let mut state = self.state();
+        let signal = state.series.gone(uid);
+        self.send(signal);
+    }
+
+    /// The list is complete.
+    pub fn finish(&self) {
+        let mut state = self.state();
+        let signals = state.series.finish();
+        self.send(signals);
+    }
+
+    /// Looks at what time alone may have changed.
+    pub fn tick(&self, now: Timestamp) {
+        let mut state = self.state();
+        for node in state.sandboxes.tick(now) {
+            self.ended(&mut state, &node, now);
+        }
+        let signals = state.series.tick(now);
+        self.send(signals);
+    }
+
+    /// The pods of a node get networks again.
+    fn ended(&self, state: &mut State, node: &str, now: Timestamp) {
+        if let Some(part) = state.troubled.remove(node) {
+            self.0.components.found(&key(node), &part, &[], now);
+        }
+    }
+
+    /// Called with the lock held, so that signals are in order.
+    fn send(&self, signals: impl IntoIterator<Item = KubernetesEvent>) {
+        for signal in signals {
+            self.0.lane.send(Request::KubernetesEvent(signal));
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// By what a component knows the node.
+fn key(node: &str) -> String {
+    format!("node/{node}")
+}
+
+/// The kubelet of a node could not make the network of a pod.
+fn failure(occurrence: &Occurrence) -> Option<Failure> {
+    let KubernetesEvent { reason, message, source, involved_object, .. } = &occurrence.told;
+    let (source, pod) = (source.as_ref()?, involved_object.as_ref()?);
+    let is_meant = reason == sandbox::REASON && pod.kind == "Pod" && !source.host.is_empty();
+    is_meant.then(|| Failure {
+        node: source.host.clone(),
+        uid: pod.uid.as_str().into(),
+        pod: format!("{}/{}", pod.namespace, pod.name),
+        first: occurrence.first,
+        last: occurrence.last,
+        count: occurrence.count,
+        message: message.clone(),
+    })
+}
