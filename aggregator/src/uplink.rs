@@ -241,7 +241,7 @@ impl Uplink {
         let farewell = async {
             tokio::select! {
                 biased;
-                () = drain.cancelled() => {}
+                () = drain.cancelled() => self.lanes.finish(),
                 () = session.left.cancelled() => {}
             }
             sleep(FAREWELL).await;

@@ -211,6 +211,15 @@ impl Lanes {
         self.ring();
     }
 
+    /// The process ends: what is due is sent while there is time, without a bound
+    /// for what may not have arrived.
+    pub(crate) fn finish(&self) {
+        for lane in Lane::ALL {
+            self.queue(lane).finish();
+        }
+        self.ring();
+    }
+
     /// Every signal that came before this time has left the resend window.
     pub fn told_until(&self) -> Timestamp {
         // The clock is read with the lane locked: no signal comes in between.

@@ -209,17 +209,29 @@ impl Outbound<'_> {
             if let Some(message) = self.pick(draining) {
                 return Some(message);
             }
-            if draining {
+            if draining && !self.has_more() {
                 return None;
             }
             tokio::select! {
                 biased;
                 () = self.session.left.cancelled() => {}
-                () = self.drain.cancelled() => {}
+                () = self.drain.cancelled(), if !draining => {}
                 () = changed => {}
                 () = self.inventory_due() => {}
             }
         }
+    }
+
+    /// Whether something of what is sent to the end waits. A lane may give nothing for a
+    /// moment although it has more.
+    fn has_more(&self) -> bool {
+        let Uplink { lanes, absent, .. } = self.uplink;
+        ORDER.into_iter().any(|source| match source {
+            Source::Lane(lane) if source.is_drained() && source.carrier(absent) == self.stream => {
+                lanes.depth(lane).messages > 0
+            }
+            _ => false,
+        })
     }
 
     /// As much as there is room for: of one message, or of several as long as

@@ -37,6 +37,8 @@ pub(crate) struct Queue {
     next: Number,
     /// Bytes in memory, at most.
     budget: usize,
+    /// Messages that are taken and have not left, at most.
+    most_taken: usize,
     /// Nothing is due yet.
     is_held: bool,
     /// Messages that were dropped while nothing was due, and when the oldest and
@@ -91,6 +93,7 @@ impl Queue {
             taken: Entries::default(),
             next: disk.as_ref().and_then(Log::last).map_or(0, |last| last + 1),
             budget,
+            most_taken: MOST_TAKEN,
             is_held: false,
             forgone: None,
             disk,
@@ -111,6 +114,11 @@ impl Queue {
         self.is_held = false;
         let lost = self.forgone.take().map_or(0, |(lost, ..)| lost);
         self.count(DropReason::LaneFull, lost);
+    }
+
+    /// The process ends: what is due is taken, however much was before it.
+    pub(crate) fn finish(&mut self) {
+        self.most_taken = usize::MAX;
     }
 
     /// Drops all that is on disk; the senders still have it.
@@ -245,7 +253,7 @@ impl Queue {
     }
 
     fn is_all_taken(&self) -> bool {
-        self.taken.len() >= MOST_TAKEN
+        self.taken.len() >= self.most_taken
     }
 
     /// The oldest message that is due; `None` also if it would have to look for it

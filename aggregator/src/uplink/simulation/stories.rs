@@ -14,7 +14,9 @@ use super::{
     run,
     world::{Event, World},
 };
-use crate::uplink::{connection::Connection, dial::Transport, problem::Problem, stream::Stream};
+use crate::uplink::{
+    connection::Connection, dial::Transport, problem::Problem, queue::MOST_TAKEN, stream::Stream,
+};
 
 /// Windows with which streams can't stand in each other's way.
 const WIDE: (u32, u32) = (16 << 20, 65_535);
@@ -126,6 +128,22 @@ fn new_credentials_are_a_new_connection_and_no_gap() {
         world.new_credentials.notify_waiters();
         until("a new connection", || inside.view.state().connections == 2).await;
         assert_eq!(world.record(|record| record.connections.len()), 2);
+    });
+}
+
+#[test]
+fn what_waits_behind_a_full_window_is_sent_at_the_end() {
+    run(1, async {
+        let (world, drain) = (Arc::new(World::new(1, WIDE)), CancellationToken::new());
+        let inside = Inside::start(&world, &drain);
+        for _ in 0..MOST_TAKEN + 10 {
+            inside.flow();
+        }
+        let flows = || world.record(|record| record.count("flow"));
+        until("as many as may be taken at a time", || flows() == MOST_TAKEN).await;
+        drain.cancel();
+        inside.ended().await;
+        assert_eq!(flows(), MOST_TAKEN + 10);
     });
 }
 
