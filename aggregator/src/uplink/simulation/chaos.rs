@@ -51,7 +51,7 @@ pub(super) async fn run(seed: u64, world: &Arc<World>, inside: &Inside) {
         traffic(&mut rng, world, inside);
         if next_fault <= Instant::now() {
             let lasts = Duration::from_secs(rng.u64(1..120));
-            if let Some(mend) = fault(&mut rng, world).await {
+            if let Some(mend) = fault(&mut rng, world, inside).await {
                 mends.push((Instant::now() + lasts, mend));
             }
             next_fault = Instant::now() + Duration::from_secs(rng.u64(1..40));
@@ -87,10 +87,10 @@ fn traffic(rng: &mut Rng, world: &World, inside: &Inside) {
 }
 
 /// Something goes wrong; the answer ends it, if it lasts.
-async fn fault(rng: &mut Rng, world: &World) -> Option<Mend> {
+async fn fault(rng: &mut Rng, world: &World, inside: &Inside) -> Option<Mend> {
     let stream = Stream::ALL[rng.usize(..5)];
     let place = stream as u8;
-    let (begin, mend): (Mend, Mend) = match rng.u8(..15) {
+    let (begin, mend): (Mend, Mend) = match rng.u8(..16) {
         0 => {
             world.cut();
             return None;
@@ -129,11 +129,15 @@ async fn fault(rng: &mut Rng, world: &World) -> Option<Mend> {
             }
             return None;
         }
-        8 => (Box::new(|faults| faults.refuse = true), Box::new(|faults| faults.refuse = false)),
-        9 => (Box::new(|faults| faults.dumb = true), Box::new(|faults| faults.dumb = false)),
-        10 => (Box::new(|faults| faults.frozen = true), Box::new(|faults| faults.frozen = false)),
-        11 => (Box::new(|faults| faults.slow = true), Box::new(|faults| faults.slow = false)),
-        12 => (
+        8 => {
+            comes_back(rng, world, inside, stream).await;
+            return None;
+        }
+        9 => (Box::new(|faults| faults.refuse = true), Box::new(|faults| faults.refuse = false)),
+        10 => (Box::new(|faults| faults.dumb = true), Box::new(|faults| faults.dumb = false)),
+        11 => (Box::new(|faults| faults.frozen = true), Box::new(|faults| faults.frozen = false)),
+        12 => (Box::new(|faults| faults.slow = true), Box::new(|faults| faults.slow = false)),
+        13 => (
             Box::new(move |faults| {
                 faults.stalled.insert(place);
             }),
@@ -141,7 +145,7 @@ async fn fault(rng: &mut Rng, world: &World) -> Option<Mend> {
                 faults.stalled.remove(&place);
             }),
         ),
-        13 => (
+        14 => (
             Box::new(move |faults| {
                 faults.mute.insert(place);
             }),
@@ -164,4 +168,35 @@ async fn fault(rng: &mut Rng, world: &World) -> Option<Mend> {
     };
     world.change(begin);
     Some(mend)
+}
+
+/// A stream is not offered, and is again while the data stream is stuck with what
+/// it carried in its stead, and breaks.
+async fn comes_back(rng: &mut Rng, world: &World, inside: &Inside, stream: Stream) {
+    let (place, data) = (stream as u8, Stream::Data as u8);
+    world.change(|faults| {
+        faults.opens.insert(place, Code::Unimplemented);
+    });
+    world.happens(Event::End(stream, Code::Unimplemented));
+    pass(rng, world, inside, 5).await;
+    world.change(|faults| {
+        faults.stalled.insert(data);
+    });
+    pass(rng, world, inside, 10).await;
+    world.change(|faults| {
+        faults.opens.remove(&place);
+    });
+    pass(rng, world, inside, 40).await;
+    world.happens(Event::Reset(Stream::Data, Reason::INTERNAL_ERROR));
+    world.change(|faults| {
+        faults.stalled.remove(&data);
+    });
+}
+
+/// So many seconds, at most, in which things go in.
+async fn pass(rng: &mut Rng, world: &World, inside: &Inside, seconds: u64) {
+    for _ in 0..rng.u64(1..=seconds) {
+        traffic(rng, world, inside);
+        sleep(Duration::from_secs(1)).await;
+    }
 }
