@@ -15,7 +15,7 @@ use crate::{
     config::Config,
     uplink::{self, credentials::RuntimeSecret, trial},
 };
-use rights::{ON_REQUEST, RIGHTS, Right};
+use rights::{DRY_RUN, ON_REQUEST, RIGHTS, Right};
 
 /// The API server must say its version within this time.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -75,7 +75,7 @@ pub async fn run(source: &dyn Source, out: &mut dyn io::Write) -> io::Result<boo
             let reachable = result.is_ok();
             say(vec![Finding { subject: "Kubernetes", result }])?;
             // One line is enough for an API server that is away.
-            for right in RIGHTS.iter().filter(|_| reachable) {
+            for right in RIGHTS.iter().chain([&DRY_RUN]).filter(|_| reachable) {
                 let result = has(right, &client, &config.namespace).await;
                 say(vec![Finding { subject: "right", result }])?;
             }
@@ -176,6 +176,10 @@ async fn has(right: &Right, client: &Client, namespace: &str) -> Result<String, 
     }
     if *right == ON_REQUEST {
         return Ok(format!("{right} is not given, so no log can be asked for (Helm: podLogs.onRequest)"));
+    }
+    if *right == DRY_RUN {
+        let why = "so proposed network policies are not tried (Helm: operator.networkPolicies.dryRun)";
+        return Ok(format!("{right} is not given, {why}"));
     }
     let kind = if right.own { "Role" } else { "ClusterRole" };
     Err(format!(

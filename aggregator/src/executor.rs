@@ -1,12 +1,13 @@
 //! Does what the cloud asks for, and answers.
 //!
-//! This version reads the Kubernetes API, takes a new client certificate and
-//! restarts itself; whatever else is asked for is refused in an answer of its
-//! own kind.
+//! This version reads the Kubernetes API, tries out network policies, takes a new
+//! client certificate and restarts itself; whatever else is asked for is refused
+//! in an answer of its own kind.
 
 mod json;
 mod operator;
 mod path;
+mod policy;
 mod read;
 mod record;
 mod refusal;
@@ -16,7 +17,9 @@ use std::{
     time::Duration,
 };
 
-use kestrel_proto::cloud::v1::{KubernetesApiRequest, stream_control_request::Request as Tool};
+use kestrel_proto::cloud::v1::{
+    KubernetesApiRequest, NetworkPolicyWithError, stream_control_request::Request as Tool,
+};
 use kube::Client;
 use tokio::{
     sync::{Mutex, Semaphore, SemaphorePermit},
@@ -30,10 +33,11 @@ use crate::uplink::{
     lanes::{Lanes, Over},
 };
 use record::{Key, Limits, Record, Verdict};
-use refusal::refuse;
+use refusal::{refuse, verdict};
 
 /// Batches that run at the same time; each may hold some 20 MiB.
 const AT_ONCE: usize = 8;
+const NO_PLACE: &str = "other requests took all of its time: ask again later";
 /// Requests that run or wait; beyond it the cloud is told to come back later.
 const IN_ALL: usize = 256;
 /// What is kept to answer repeats from; more entries than can run at once.
@@ -153,7 +157,7 @@ impl Executor {
             (Outcome::passing(again, 503, "the operator is being stopped: ask again"), None)
         });
         match key {
-            // Without an id, or of a kind that has a lane of its own.
+            // Without an id.
             None => self.lanes.answers(over).send(outcome.answer),
             Some(key) => {
                 let message = Message::from(outcome.answer);
@@ -176,6 +180,7 @@ impl Executor {
     async fn outcome(&self, request: Request) -> Outcome<'_> {
         match request {
             Request::KubernetesApi(request) => self.read(request).await,
+            Request::NetworkPolicy(policy) => self.try_out(policy).await,
             Request::CertificateRenewal(request) => {
                 Outcome::lasting(operator::renew_certificate(&self.credentials, request).await)
             }
@@ -187,11 +192,21 @@ impl Executor {
         }
     }
 
+    async fn try_out(&self, policy: NetworkPolicyWithError) -> Outcome<'_> {
+        let deadline = Instant::now() + policy::LIMIT;
+        let Ok(place) = timeout_at(deadline, self.places.acquire()).await else {
+            return Outcome::passing(Request::NetworkPolicy(policy), 504, NO_PLACE);
+        };
+        let rejected = policy::try_out(&self.client, &policy, deadline).await.err();
+        let passing = rejected.as_ref().is_some_and(|rejected| rejected.passing);
+        let why = rejected.map(|rejected| rejected.why).unwrap_or_default();
+        Outcome { place: place.ok(), passing, ..Outcome::lasting(verdict(policy, why)) }
+    }
+
     async fn read(&self, request: KubernetesApiRequest) -> Outcome<'_> {
         let deadline = Instant::now() + read::limit(&request);
         let Ok(place) = timeout_at(deadline, self.places.acquire()).await else {
-            let why = format!("{AT_ONCE} other requests took all of its time: ask again later");
-            return Outcome::passing(Request::KubernetesApi(request), 504, &why);
+            return Outcome::passing(Request::KubernetesApi(request), 504, NO_PLACE);
         };
         let answer = read::answer(&self.client, request, deadline).await;
         Outcome { place: place.ok(), ..Outcome::lasting(Answer::Tool(Tool::KubernetesApiResponse(answer))) }

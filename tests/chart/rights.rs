@@ -152,3 +152,21 @@ fn reading_logs_on_request_can_be_switched_off() {
     let rights = rendered(&Objects::with(&["podLogs.onRequest=false"]));
     assert!(rights.iter().all(|right| right.resource != "pods/log"));
 }
+
+#[test]
+fn dry_runs_of_network_policies_are_granted_on_request_and_nothing_but_dry_runs() {
+    let switch = "operator.networkPolicies.dryRun=true";
+    let (without, objects) = (rendered(&Objects::with(&[])), Objects::with(&[switch]));
+    let with = rendered(&objects);
+    let more: Vec<_> = with.difference(&without).map(|right| (&*right.resource, &*right.verb)).collect();
+    assert_eq!(more, [("networkpolicies", "create"), ("networkpolicies", "patch")]);
+    let policy = &objects.get("ValidatingAdmissionPolicy", "kestrel-dry-run")["spec"];
+    assert_eq!(policy["failurePolicy"], "Fail");
+    let account = format!("'system:serviceaccount:{}:kestrel-aggregator'", helm::NAMESPACE);
+    assert!(text(&policy["matchConditions"][0]["expression"]).ends_with(&account));
+    let binding = objects.get("ValidatingAdmissionPolicyBinding", "kestrel-dry-run");
+    assert_eq!(binding["spec"]["validationActions"], serde_json::json!(["Deny"]));
+    let older = Objects::on("1.29.0", &[switch]);
+    assert!(rendered(&older).iter().any(|right| right.resource == "networkpolicies" && right.verb == "patch"));
+    assert_eq!(older.find("ValidatingAdmissionPolicy", "kestrel-dry-run"), None);
+}

@@ -20,4 +20,5 @@ mod leadership;
 mod link;
 mod logs;
 mod namespace;
+mod policy;
 mod webhook;

@@ -54,6 +54,9 @@ const fn keep(
 /// The one that a cluster's owner may withhold (`podLogs.onRequest: false`).
 pub(super) const ON_REQUEST: Right = cluster("", &["pods/log"], &["get"]);
 
+/// What a cluster's owner may add (`operator.networkPolicies.dryRun: true`).
+pub(super) const DRY_RUN: Right = cluster("networking.k8s.io", &["networkpolicies"], &["create", "patch"]);
+
 /// Those of the table in `docs/security.md`.
 pub(super) const RIGHTS: [Right; 15] = [
     cluster("", &["namespaces", "nodes", "pods"], READ),

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::uplink::{Request, lanes::Over};
 
-/// A longer `request_id` is not one; such requests are never merged.
+/// A longer `request_id` or `policy_id` is not one; such requests are never merged.
 const ID_BYTES: usize = 1024;
 
 /// What tells one request from another.
@@ -33,7 +33,7 @@ impl Key {
             Request::OperatorRestart(request) => (6, &request.request_id),
             Request::MetricsQuery(request) => (7, &request.request_id),
             Request::DatadogQuery(request) => (8, &request.request_id),
-            Request::NetworkPolicy(_) => return None,
+            Request::NetworkPolicy(request) => (9, &request.policy_id),
         };
         (1..=ID_BYTES).contains(&id.len()).then(|| Self { kind, id: id.clone() })
     }
@@ -47,6 +47,8 @@ pub(super) fn is_read(request: &Request) -> bool {
             | Request::MetricsQuery(_)
             | Request::DatadogQuery(_)
             | Request::YamlDryRun(_)
+            // It is tried, and never applied.
+            | Request::NetworkPolicy(_)
     )
 }
 

@@ -14,7 +14,7 @@ use crate::uplink::{Answer, Request};
 /// The exit code of a shell for a command that it may not run.
 const NOT_EXECUTED: i32 = 126;
 /// What etcd stores of one object; no policy is larger.
-const MANIFEST_BYTES: usize = 1536 * 1024;
+pub(super) const MANIFEST_BYTES: usize = 1536 * 1024;
 
 /// The answer to `request` that says `why` in each place where a reader may look.
 /// `status` is an HTTP code. Of a huge request only as much is echoed as surely
@@ -31,13 +31,7 @@ pub(crate) fn refuse(request: Request, status: i32, why: &str) -> Answer {
     };
     Answer::Tool(match request {
         Request::NetworkPolicy(policy) => {
-            let NetworkPolicyWithError { network_policy, policy_id, .. } = policy;
-            // A manifest that is cut would be another manifest.
-            let network_policy =
-                if network_policy.len() > MANIFEST_BYTES { String::new() } else { network_policy };
-            let policy_id = echo(policy_id);
-            let verdict = NetworkPolicyWithError { network_policy, error_message: why(), policy_id };
-            return Answer::Policy(NetworkPoliciesWithErrors { policies: vec![verdict] });
+            return verdict(policy, why());
         }
         Request::KubernetesApi(request) => {
             let result = |api_path| KubernetesApiResult {
@@ -115,6 +109,19 @@ pub(crate) fn refuse(request: Request, status: i32, why: &str) -> Answer {
             ..Default::default()
         }),
     })
+}
+
+/// What became of a proposed policy; it is accepted if there is no `error_message`.
+pub(super) fn verdict(policy: NetworkPolicyWithError, mut error_message: String) -> Answer {
+    let NetworkPolicyWithError { mut network_policy, mut policy_id, .. } = policy;
+    // A manifest that is cut would be another manifest.
+    if network_policy.len() > MANIFEST_BYTES {
+        network_policy = String::new();
+    }
+    cut(&mut policy_id, TEXT_BYTES);
+    cut(&mut error_message, TEXT_BYTES);
+    let verdict = NetworkPolicyWithError { network_policy, error_message, policy_id };
+    Answer::Policy(NetworkPoliciesWithErrors { policies: vec![verdict] })
 }
 
 #[cfg(test)]

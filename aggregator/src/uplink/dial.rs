@@ -10,9 +10,10 @@ use tokio::{
 
 use super::{Config, life::Keepalive, problem::Problem};
 
-/// Bytes that the kernel takes without having sent them: a link of 10 kB/s
-/// sends them well within the time in the resend window.
-const UNSENT: u32 = 64 * 1024;
+/// Bytes that TLS, and again the kernel, take without having sent them: what is
+/// urgent waits behind them, and a link of 10 kB/s sends them well within the
+/// time in the resend window.
+const UNSENT: usize = 16 * 1024;
 
 /// What HTTP/2 is spoken over.
 pub(crate) trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -38,9 +39,11 @@ impl Dial for Config {
                 config: self.credentials.tls().await?,
                 proxy: self.proxy.clone(),
             };
-            let stream =
+            let mut stream =
                 target.connect().await.map_err(|error| Problem::Connect { server: self.server(), error })?;
-            bound_by_the_kernel(stream.get_ref().0, self.keepalive);
+            let (socket, tls) = stream.get_mut();
+            tls.set_buffer_limit(Some(UNSENT));
+            bound_by_the_kernel(socket, self.keepalive);
             Ok(Box::new(stream) as _)
         })
     }
@@ -73,5 +76,5 @@ impl Config {
 fn bound_by_the_kernel(stream: &TcpStream, keepalive: Keepalive) {
     let socket = SockRef::from(stream);
     let _best_effort = socket.set_tcp_user_timeout(Some(keepalive.timeout));
-    let _best_effort = socket.set_tcp_notsent_lowat(UNSENT);
+    let _best_effort = socket.set_tcp_notsent_lowat(UNSENT as u32);
 }

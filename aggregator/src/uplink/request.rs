@@ -9,6 +9,8 @@ use kestrel_proto::cloud::v1::{
     YamlDryRunRequest, stream_control_response as control, stream_data_response as data,
 };
 
+use super::lanes::Over;
+
 /// A request of the server, whichever stream it came on.
 #[derive(Clone, PartialEq)]
 #[expect(missing_docs, reason = "named like the contract's messages")]
@@ -22,6 +24,14 @@ pub enum Request {
     MetricsQuery(MetricsQueryRequest),
     DatadogQuery(DatadogQueryRequest),
     NetworkPolicy(NetworkPolicyWithError),
+}
+
+impl Request {
+    /// The stream for the answer to what came `over` one: a verdict on a policy has
+    /// a place on the data stream alone.
+    pub(crate) fn answered_over(&self, over: Over) -> Over {
+        if matches!(self, Self::NetworkPolicy(_)) { Over::Data } else { over }
+    }
 }
 
 /// Kind and id: a pushed certificate comes with its key.
@@ -114,6 +124,18 @@ only_heartbeats!(StreamFlowsResponse, StreamEventsResponse, StreamLogsResponse);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_policy_comes_on_both_streams_and_is_answered_on_the_data_stream() {
+        let policy = NetworkPolicyWithError { policy_id: "p-1".to_owned(), ..Default::default() };
+        let response = Some(control::Response::NetworkPolicy(policy.clone()));
+        let from_control = StreamControlResponse { response }.request().unwrap();
+        let response = Some(data::Response::NetworkPolicy(policy));
+        assert!(StreamDataResponse { response }.request().unwrap() == from_control);
+        assert_eq!(from_control.answered_over(Over::Control), Over::Data);
+        let other = Request::OperatorRestart(OperatorRestartRequest::default());
+        assert_eq!(other.answered_over(Over::Control), Over::Control);
+    }
 
     #[test]
     fn a_request_prints_its_kind_and_id_and_nothing_else() {

@@ -242,7 +242,7 @@ impl Attempt<'_> {
         }
         if let Some(request) = message.request() {
             let over = if self.stream == Stream::Data { Over::Data } else { Over::Control };
-            (self.uplink.requests)(over, request);
+            (self.uplink.requests)(request.answered_over(over), request);
         }
     }
 

@@ -9,7 +9,7 @@ use crate::uplink::{
     receipt::Receipt,
 };
 
-/// The stream that carried a request, and so carries its answer.
+/// The stream that carries an answer: as a rule the one that carried the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Over {
     /// The control stream.
@@ -45,9 +45,7 @@ impl AnswerLane {
 
     /// Adds an answer; it is kept over reconnects until it left the resend window.
     pub fn send(&self, answer: Answer) {
-        // A verdict has a place on the data stream alone.
-        let lane = if matches!(answer, Answer::Policy(_)) { Lane::DataAnswers } else { self.1 };
-        self.0.push(lane, answer.into());
+        self.0.push(self.1, answer.into());
     }
 
     /// Adds a tool's answer that is encoded already.

@@ -2,14 +2,12 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use kestrel_proto::cloud::v1::{
-    Flow, KubernetesEvent, LogEntry, NetworkPoliciesWithErrors, OperatorStats, PodLogs,
-    stream_events_request, stream_flows_request,
+    Flow, KubernetesEvent, LogEntry, OperatorStats, PodLogs, stream_events_request, stream_flows_request,
 };
 use tempfile::TempDir;
 
 use super::*;
 use crate::uplink::{
-    message::Answer,
     metrics::{DropLabel, DropReason},
     queue::MOST_TAKEN,
     receipt::{Outcome, Source},
@@ -73,14 +71,6 @@ fn a_standby_keeps_what_no_leader_told_and_sends_it_when_it_leads() {
     lanes.left(Lane::Signals, 1);
     let before = Timestamp::now();
     assert!(lanes.told_until() >= before);
-}
-
-#[test]
-fn a_policy_verdict_goes_to_the_data_stream_whoever_asked() {
-    let lanes = leading();
-    lanes.answers(Over::Control).send(Answer::Policy(NetworkPoliciesWithErrors::default()));
-    assert!(lanes.take(Lane::ControlAnswers).is_none());
-    assert!(lanes.take(Lane::DataAnswers).is_some());
 }
 
 #[test]

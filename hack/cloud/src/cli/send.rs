@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read as _, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use anyhow::Context as _;
@@ -58,6 +58,11 @@ enum Order {
         #[arg(long, default_value = "local")]
         cluster: String,
     },
+    /// Proposes a NetworkPolicy.
+    NetworkPolicy {
+        /// The file with its YAML, or - for standard input.
+        file: PathBuf,
+    },
     /// Any message of the contract, such as {"metrics_query_request": {…}}; a request_id is made if it has none.
     Json {
         /// The file, or - for standard input.
@@ -109,17 +114,21 @@ fn message(order: Order) -> anyhow::Result<Value> {
                 "issued_at": jiff::Timestamp::now(),
             }})
         }
-        Order::Json { file } => {
-            let text = if file.as_os_str() == "-" {
-                let mut text = String::new();
-                std::io::stdin().read_to_string(&mut text).context("standard input")?;
-                text
-            } else {
-                crate::credentials::read(&file)?
-            };
-            serde_json::from_str(&text).with_context(|| format!("{} is not JSON", file.display()))?
+        Order::NetworkPolicy { file } => {
+            json!({ "network_policy": { "network_policy": text_of(&file)? } })
         }
+        Order::Json { file } => serde_json::from_str(&text_of(&file)?)
+            .with_context(|| format!("{} is not JSON", file.display()))?,
     })
+}
+
+fn text_of(file: &Path) -> anyhow::Result<String> {
+    if file.as_os_str() != "-" {
+        return Ok(crate::credentials::read(file)?);
+    }
+    let mut text = String::new();
+    std::io::stdin().read_to_string(&mut text).context("standard input")?;
+    Ok(text)
 }
 
 /// Results one by one, with their payload as it is meant to be read.
