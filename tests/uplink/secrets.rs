@@ -45,6 +45,11 @@ impl<'a> MakeWriter<'a> for Said {
     }
 }
 
+/// Whether something was logged.
+pub(crate) fn was_said(text: &str) -> bool {
+    String::from_utf8_lossy(&SAID.lock().unwrap()).contains(text)
+}
+
 /// A token; its first part says only how it is signed.
 pub(crate) fn add_token(token: &str) {
     add(token.split('.').skip(1));

@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -136,12 +136,18 @@ impl World {
 
     /// The same with this cloud.
     pub(crate) async fn at(cloud: Arc<Cloud>) -> Self {
-        secrets::listen();
         let folder = tempfile::tempdir().unwrap();
+        let spool = folder.path().join("spool");
+        Self::with(cloud, folder, spool).await
+    }
+
+    /// The same with its credentials and its spool in these folders.
+    pub(crate) async fn with(cloud: Arc<Cloud>, folder: TempDir, spool: PathBuf) -> Self {
+        secrets::listen();
         write_certificate(&cloud, folder.path());
         write_token(&cloud, folder.path(), 3600);
         let (metrics, mirror) = (Metrics::default(), Mirror::default());
-        let spool = Spool { folder: folder.path().join("spool"), bytes: 256 << 20, age: 60 * LIMIT };
+        let spool = Spool { folder: spool, bytes: 256 << 20, age: 60 * LIMIT };
         let lanes = Lanes::with_spool(metrics.clone(), &spool);
         lanes.lead();
         let (ask, mut requests) = tokio::sync::mpsc::unbounded_channel();
@@ -250,7 +256,13 @@ impl World {
     pub(crate) async fn ask(&self, stream: Stream, path: &str) -> Duration {
         let request = json!({ "kubernetes_api_request": { "api_paths": [path] } });
         let sent = self.cloud.send(&request, Some(stream), LIMIT).await;
-        let sent = sent.unwrap_or_else(|error| panic!("{stream:?} {path}: {error}"));
+        let sent = sent.unwrap_or_else(|error| {
+            panic!(
+                "{stream:?} {path}: {error}; the uplink says: {:?} {:#?}",
+                self.report.last_problem(),
+                self.view.state()
+            )
+        });
         assert_eq!(sent.answer.unwrap().message.kind(), "kubernetes_api_response");
         sent.elapsed
     }
@@ -309,11 +321,22 @@ impl World {
         })
     }
 
+    /// Notes the flows of the series that came: the record keeps the newest alone.
+    pub(crate) fn see_flows(&mut self) {
+        let Self { cloud, flows, .. } = self;
+        cloud.read(|record| flows.look(record));
+    }
+
     /// Messages of a lane that the uplink says it dropped.
     fn dropped(&self, lane: Lane) -> u64 {
+        self.metric("messages_dropped_total", lane)
+    }
+
+    /// A metric of a lane, over all its other labels.
+    pub(crate) fn metric(&self, name: &str, lane: Lane) -> u64 {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry()).unwrap();
-        let name = format!("messages_dropped_total{{lane=\"{lane:?}\"");
+        let name = format!("{name}{{lane=\"{lane:?}\"");
         let of_lane = text.lines().filter(|line| line.starts_with(&name));
         of_lane.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
     }

@@ -28,7 +28,7 @@ use tracing::{info, warn};
 use crate::{
     credentials::{Authority, Claims, tokens},
     faults::{self, Faults, Moment, When},
-    record::{Arrival, Record, connections::Refusal},
+    record::{Arrival, Parsed, Record, connections::Refusal},
     wire::{Order, Stream},
 };
 
@@ -229,7 +229,8 @@ impl Hub {
     /// Takes in what came on a stream.
     pub(crate) fn insert(&self, stream: Stream, opened: (u64, &Arc<str>), envelope: Bytes) {
         let (id, cluster) = opened;
-        let arrival = self.change(|record| record.insert(stream, id, cluster, envelope, Timestamp::now()));
+        let parsed = Parsed::new(stream, id, cluster, envelope, Timestamp::now());
+        let arrival = self.change(|record| record.insert(parsed));
         if let Some(arrival) = arrival {
             let _ = self.events.send(Event::Arrival(arrival));
         }

@@ -62,6 +62,31 @@ impl Arrival {
     }
 }
 
+/// An envelope taken apart: what takes its time is done before the record is
+/// changed, which everybody who reads it waits for.
+#[derive(Debug)]
+pub struct Parsed {
+    stream: Stream,
+    bytes: u64,
+    arrival: Option<Arc<Arrival>>,
+    logs: Option<PodLogs>,
+}
+
+impl Parsed {
+    /// Takes an envelope apart that came at `now` on an opening of a stream.
+    pub fn new(stream: Stream, stream_id: u64, cluster: &Arc<str>, envelope: Bytes, now: Timestamp) -> Self {
+        let bytes = envelope.len() as u64;
+        let message = Message::from_envelope(stream, envelope);
+        let logs = message.as_ref().filter(|message| message.kind() == "pod_logs");
+        let logs = logs.and_then(|message| message.decode().ok());
+        let arrival = message.map(|message| {
+            let (cluster, facts) = (Arc::clone(cluster), message.facts());
+            Arc::new(Arrival { at: now, stream, stream_id, cluster, facts, message })
+        });
+        Self { stream, bytes, arrival, logs }
+    }
+}
+
 /// How much of something arrived.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Tally {
@@ -125,25 +150,19 @@ impl Record {
         }
     }
 
-    /// Takes an encoded envelope in; `None` if it carried nothing.
-    pub fn insert(
-        &mut self,
-        stream: Stream,
-        stream_id: u64,
-        cluster: &Arc<str>,
-        envelope: Bytes,
-        now: Timestamp,
-    ) -> Option<Arc<Arrival>> {
-        let bytes = envelope.len() as u64;
-        let message = Message::from_envelope(stream, envelope);
-        let kind = message.as_ref().map_or("nothing", Message::kind).to_owned();
-        let facts = message.as_ref().map(Message::facts).unwrap_or_default();
-        let tally = self.tallies.entry((stream, kind, facts.action.clone())).or_default();
+    /// Takes a message in; `None` if its envelope carried nothing.
+    pub fn insert(&mut self, parsed: Parsed) -> Option<Arc<Arrival>> {
+        let Parsed { stream, bytes, arrival, logs } = parsed;
+        let kind = arrival.as_ref().map_or("nothing", |arrival| arrival.message.kind()).to_owned();
+        let action = arrival.as_ref().and_then(|arrival| arrival.facts.action.clone());
+        let tally = self.tallies.entry((stream, kind, action)).or_default();
         tally.messages += 1;
         tally.bytes += bytes;
-        let cluster = Arc::clone(cluster);
-        let arrival = Arc::new(Arrival { at: now, stream, stream_id, cluster, facts, message: message? });
-        self.file(&arrival);
+        let arrival = arrival?;
+        match logs {
+            Some(batch) => self.logs.insert(batch, arrival.at),
+            None => self.file(&arrival),
+        }
         Some(arrival)
     }
 
@@ -158,11 +177,6 @@ impl Record {
             | "authorization_policy" => self.inventory.apply(Arc::clone(arrival)),
             "inventory_commit" => self.inventory.commit(arrival),
             "flow" | "l7_access_log" => self.flows.push(Arc::clone(arrival)),
-            "pod_logs" => {
-                if let Ok(batch) = arrival.message.decode::<PodLogs>() {
-                    self.logs.insert(batch, arrival.at);
-                }
-            }
             "operator_stats" => self.stats.push(Arc::clone(arrival)),
             _ if !arrival.facts.request_id.is_empty() => self.answers.push(Arc::clone(arrival)),
             kind => {
@@ -232,10 +246,12 @@ mod tests {
 
         fn data(&mut self, stream_id: u64, request: stream_data_request::Request) {
             let envelope = StreamDataRequest { request: Some(request) }.encode_to_vec();
+            assert!(self.insert(Stream::Data, stream_id, envelope.into()).is_some());
+        }
+
+        fn insert(&mut self, stream: Stream, stream_id: u64, envelope: Bytes) -> Option<Arc<Arrival>> {
             let now = Timestamp::UNIX_EPOCH;
-            assert!(
-                self.record.insert(Stream::Data, stream_id, &self.cluster, envelope.into(), now).is_some()
-            );
+            self.record.insert(Parsed::new(stream, stream_id, &self.cluster, envelope, now))
         }
 
         fn pods(&self) -> Vec<String> {
@@ -292,7 +308,7 @@ mod tests {
         let answer = ShellCommandResponse { request_id: "r1".into(), ..ShellCommandResponse::default() };
         let request = Some(stream_control_request::Request::ShellCommandResponse(answer));
         let envelope = StreamControlRequest { request }.encode_to_vec();
-        cloud.record.insert(Stream::Control, 3, &cloud.cluster, envelope.into(), Timestamp::UNIX_EPOCH);
+        cloud.insert(Stream::Control, 3, envelope.into());
         assert_eq!(cloud.record.answer("r1").unwrap().message.kind(), "shell_command_response");
         assert!(cloud.record.answer("r2").is_none());
     }
@@ -321,8 +337,7 @@ mod tests {
     #[test]
     fn an_empty_envelope_is_counted() {
         let mut cloud = Cloud::new();
-        let now = Timestamp::UNIX_EPOCH;
-        assert!(cloud.record.insert(Stream::Events, 1, &cloud.cluster, Bytes::new(), now).is_none());
+        assert!(cloud.insert(Stream::Events, 1, Bytes::new()).is_none());
         assert_eq!(cloud.record.messages("nothing"), 1);
     }
 }

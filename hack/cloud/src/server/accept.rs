@@ -22,7 +22,7 @@ use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    time::{Sleep, sleep},
+    time::{Instant, Sleep, sleep},
 };
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::WaitForCancellationFutureOwned;
@@ -37,6 +37,8 @@ const LOCAL_NAMES: [&str; 4] = ["localhost", "127.0.0.1", "::1", "kestrel-cloud"
 
 /// What the kernel may take in ahead of a connection that is read slowly.
 const SLOW_BUFFER: usize = 32 * 1024;
+/// How far it may fall behind its rate and still catch up.
+const SLOW_LAG: Duration = Duration::from_millis(10);
 /// What is read of such a connection at once, at most.
 const SLOW_PIECE: usize = 16 * 1024;
 
@@ -65,8 +67,8 @@ pub(super) struct Connection {
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     info: Info,
     hub: Arc<Hub>,
-    /// Between two pieces of a connection that is read slowly.
-    pause: Option<Pin<Box<Sleep>>>,
+    /// Before the next piece of a connection that is read slowly.
+    pause: Pin<Box<Sleep>>,
 }
 
 /// What an RPC knows of its connection.
@@ -84,7 +86,7 @@ impl Connection {
         hub.note("connection", format!("{peer} connected with the certificate {}", certificate.subject));
         let id = hub.change(|record| record.connections.open(peer, certificate, Timestamp::now()));
         let cut = Box::pin(hub.cut().cancelled_owned());
-        Self { io, cut, info: Info { id, peer }, hub, pause: None }
+        Self { io, cut, info: Info { id, peer }, hub, pause: Box::pin(sleep(Duration::ZERO)) }
     }
 
     pub(super) fn info(&self) -> Info {
@@ -98,10 +100,7 @@ impl Connection {
         buffer: &mut ReadBuf<'_>,
         rate: u32,
     ) -> Poll<io::Result<()>> {
-        if let Some(pause) = &mut self.pause {
-            ready!(pause.as_mut().poll(context));
-            self.pause = None;
-        }
+        ready!(self.pause.as_mut().poll(context));
         // The kernel would take megabytes ahead.
         SockRef::from(self.io.get_ref().0).set_recv_buffer_size(SLOW_BUFFER)?;
         let rate = rate.max(1);
@@ -112,7 +111,9 @@ impl Connection {
         ready!(Pin::new(&mut self.io).poll_read(context, &mut piece))?;
         let count = u32::try_from(piece.filled().len()).unwrap_or(u32::MAX);
         buffer.put_slice(piece.filled());
-        self.pause = Some(Box::pin(sleep(Duration::from_secs(1) * count / rate)));
+        // From when it should have been read: the clock is coarse.
+        let due = self.pause.deadline().max(Instant::now() - SLOW_LAG);
+        self.pause.as_mut().reset(due + Duration::from_secs(1) * count / rate);
         Poll::Ready(Ok(()))
     }
 
