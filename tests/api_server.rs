@@ -14,7 +14,8 @@ use kube::{
 /// It ends when this is dropped.
 pub(crate) struct ApiServer {
     process: Child,
-    kubeconfig: PathBuf,
+    /// Its administrator's.
+    pub(crate) kubeconfig: PathBuf,
 }
 
 impl ApiServer {

@@ -8,6 +8,8 @@
 
 #[path = "../api_server.rs"]
 mod api_server;
+#[path = "../credentials.rs"]
+mod credentials;
 mod expected;
 mod operations;
 mod operator;

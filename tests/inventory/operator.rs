@@ -2,7 +2,6 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use jiff::Timestamp;
 use kestrel_aggregator::{
     inventory::{self, Mirror, Parts, Pods, Watches},
     signals::{Signals, thresholds::Thresholds},
@@ -13,12 +12,14 @@ use kestrel_aggregator::{
         metrics::Metrics,
     },
 };
-use kestrel_dev_cloud::{Claims, Cloud};
+use kestrel_dev_cloud::Cloud;
 use kestrel_proto::node::v1::LogPolicy;
 use kube::Client;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+use crate::credentials::credentials;
 
 const RETRY: Retry = Retry {
     first: Duration::from_millis(10),
@@ -59,14 +60,6 @@ impl Operator {
         self.drain.cancel();
         self.tasks.join_all().await;
     }
-}
-
-fn credentials(cloud: &Cloud) -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    cloud.authority().write_client(folder.path(), &cloud.authority().client("cluster").unwrap()).unwrap();
-    let claims = Claims::new("acme", "cluster", Timestamp::now(), 24 * 3600);
-    std::fs::write(folder.path().join("token"), cloud.authority().tokens().mint(&claims).unwrap()).unwrap();
-    folder
 }
 
 fn config(folder: &Path, cloud: &Cloud) -> Config {
