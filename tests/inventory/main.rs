@@ -53,8 +53,11 @@ async fn run(seed: u64, count: u32) {
 
     let mut operations = Operations::begin(client.clone(), random.fork()).await;
     let operator = Operator::start(proxy.client(), &cloud);
-    for _ in 0..count {
+    for number in 0..count {
         operations.step().await;
+        if number == count / 2 {
+            operations.install_istio().await;
+        }
         if random.u8(..100) == 0 {
             cloud.cut_connections();
         }

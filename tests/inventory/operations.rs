@@ -1,11 +1,14 @@
 //! Random operations on the objects of an API server.
 
+use std::time::Duration;
+
 use axum::http::{Method, Request, header::CONTENT_TYPE};
 use fastrand::Rng;
 use kube::Client;
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
-use crate::resource::{self, NAMESPACE, POD, Resource};
+use crate::resource::{self, AUTHORIZATION_POLICY, NAMESPACE, POD, Resource};
 
 /// There are about so many objects.
 const OBJECTS: usize = 100;
@@ -18,12 +21,13 @@ pub(crate) struct Operations {
     random: Rng,
     objects: Vec<(Resource, String)>,
     created: u32,
+    has_istio: bool,
 }
 
 impl Operations {
     /// The namespaces are there, and a few objects.
     pub(crate) async fn begin(client: Client, random: Rng) -> Self {
-        let mut operations = Self { client, random, objects: Vec::new(), created: 0 };
+        let mut operations = Self { client, random, objects: Vec::new(), created: 0, has_istio: false };
         for namespace in NAMESPACES {
             let object = NAMESPACE.object(namespace, &mut operations.random);
             operations.request(Method::POST, &NAMESPACE.path(), &object).await;
@@ -32,6 +36,19 @@ impl Operations {
             operations.create().await;
         }
         operations
+    }
+
+    /// From now on there are AuthorizationPolicies.
+    pub(crate) async fn install_istio(&mut self) {
+        let definition = resource::authorization_policy_definition();
+        self.request(Method::POST, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", &definition)
+            .await;
+        let path = AUTHORIZATION_POLICY.path();
+        let list = || Request::get(&path).body(Vec::new()).unwrap();
+        while self.client.request::<Value>(list()).await.is_err() {
+            sleep(Duration::from_millis(50)).await;
+        }
+        self.has_istio = true;
     }
 
     /// One of everything that can happen to an object.
@@ -61,6 +78,9 @@ impl Operations {
     async fn create(&mut self) {
         // Pods are the most, and change the most.
         let any = self.random.choice(resource::ALL).unwrap_or(POD);
+        if any.kind == AUTHORIZATION_POLICY.kind && !self.has_istio {
+            return;
+        }
         let resource = if self.random.bool() { POD } else { any };
         self.created += 1;
         let name = format!("object-{}", self.created);

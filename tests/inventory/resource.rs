@@ -15,7 +15,15 @@ pub(crate) struct Resource {
 pub(crate) const POD: Resource = resource("api/v1", "pods", "Pod", "pod");
 pub(crate) const NAMESPACE: Resource = resource("api/v1", "namespaces", "Namespace", "namespace");
 
-pub(crate) const ALL: [Resource; 9] = [
+/// Istio's, which is served from the middle on.
+pub(crate) const AUTHORIZATION_POLICY: Resource = resource(
+    "apis/security.istio.io/v1",
+    "authorizationpolicies",
+    "AuthorizationPolicy",
+    "authorization_policy",
+);
+
+pub(crate) const ALL: [Resource; 12] = [
     POD,
     NAMESPACE,
     resource("api/v1", "nodes", "Node", "node"),
@@ -25,6 +33,9 @@ pub(crate) const ALL: [Resource; 9] = [
     resource("apis/apps/v1", "replicasets", "ReplicaSet", "workload"),
     resource("apis/batch/v1", "jobs", "Job", "workload"),
     resource("apis/batch/v1", "cronjobs", "CronJob", "workload"),
+    resource("api/v1", "services", "Service", "service"),
+    resource("apis/networking.k8s.io/v1", "networkpolicies", "NetworkPolicy", "network_policy"),
+    AUTHORIZATION_POLICY,
 ];
 
 const fn resource(
@@ -37,6 +48,10 @@ const fn resource(
 }
 
 impl Resource {
+    pub(crate) fn api_version(&self) -> &'static str {
+        self.api.trim_start_matches("apis/").trim_start_matches("api/")
+    }
+
     /// The path of all objects.
     pub(crate) fn path(&self) -> String {
         format!("/{}/{}", self.api, self.plural)
@@ -56,7 +71,7 @@ impl Resource {
         let metadata = json!({
             "name": name, "annotations": annotations, "labels": labels(random), "ownerReferences": owners(random),
         });
-        json!({"metadata": metadata, "spec": self.spec(random)})
+        json!({"apiVersion": self.api_version(), "kind": self.kind, "metadata": metadata, "spec": self.spec(random)})
     }
 
     fn spec(&self, random: &mut Rng) -> Value {
@@ -74,6 +89,9 @@ impl Resource {
             "StatefulSet" => json!({"selector": selector, "template": template, "serviceName": "web"}),
             "Job" => job,
             "CronJob" => json!({"schedule": "0 * * * *", "jobTemplate": {"spec": job}}),
+            "Service" => service(random),
+            "NetworkPolicy" => network_policy(random),
+            "AuthorizationPolicy" => authorization_policy(random),
             _ => json!({}),
         }
     }
@@ -122,4 +140,67 @@ pub(crate) fn owners(random: &mut Rng) -> Value {
     };
     let owners = [owner("ReplicaSet", Some(true)), owner("DaemonSet", None)];
     json!(owners[..random.usize(..3)])
+}
+
+fn service(random: &mut Rng) -> Value {
+    let port = |number: u16, target: Value| json!({"name": format!("port-{number}"), "port": number, "targetPort": target});
+    json!({
+        "type": random.choice(["ClusterIP", "NodePort"]), "selector": {"app": "a"}, "externalIPs": ["192.0.2.2", "192.0.2.1"],
+        "ports": [port(1 + random.u16(..1000), json!(8080)), port(1001, json!("http"))],
+    })
+}
+
+/// One label and a condition on another.
+fn selector(random: &mut Rng) -> Value {
+    let condition = random.choice([
+        json!({"key": "tier", "operator": "In", "values": ["b", "a"]}),
+        json!({"key": "tier", "operator": "NotIn", "values": ["b"]}),
+        json!({"key": "tier", "operator": "Exists"}),
+        json!({"key": "tier", "operator": "DoesNotExist"}),
+    ]);
+    random
+        .choice([json!({}), json!({"matchLabels": {"app": "a"}, "matchExpressions": [condition]})])
+        .unwrap_or_default()
+}
+
+fn network_policy(random: &mut Rng) -> Value {
+    let peers = json!([
+        {"podSelector": selector(random)}, {"namespaceSelector": selector(random)},
+        {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.2.0.0/16", "10.1.0.0/16"]}},
+    ]);
+    let ports = json!([
+        {"port": 1 + random.u16(..1000), "protocol": "UDP"}, {"port": "http"}, {"port": 2000, "endPort": 3000},
+    ]);
+    json!({
+        "podSelector": selector(random), "policyTypes": ["Ingress", "Egress"],
+        "ingress": [{"from": peers, "ports": ports}, {"ports": ports}], "egress": [{"to": peers}],
+    })
+}
+
+fn authorization_policy(random: &mut Rng) -> Value {
+    let rules = json!([
+        {"from": [{"source": {"principals": ["b", "a"], "namespaces": ["red"], "ipBlocks": ["10.0.0.0/8"]}}]},
+        {"to": [{"operation": {"methods": ["GET", "POST"], "paths": ["/a"], "ports": ["80"], "hosts": ["a.example"]}}]},
+        {"from": [{"source": {"requestPrincipals": ["*"], "remoteIpBlocks": ["192.0.2.0/24"]}}],
+         "when": [{"key": "request.headers[a]", "values": ["b"], "notValues": ["c"]}]},
+    ]);
+    let selector = random.choice([json!(null), json!({"matchLabels": {"app": "a"}})]);
+    let action = random.choice([json!(null), json!("ALLOW"), json!("DENY"), json!("AUDIT"), json!("CUSTOM")]);
+    json!({"selector": selector, "action": action, "rules": rules})
+}
+
+/// Makes the API server serve Istio's AuthorizationPolicy.
+pub(crate) fn authorization_policy_definition() -> Value {
+    let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
+    let names = json!({
+        "kind": "AuthorizationPolicy", "listKind": "AuthorizationPolicyList", "plural": "authorizationpolicies",
+        "singular": "authorizationpolicy",
+    });
+    json!({
+        "metadata": {"name": "authorizationpolicies.security.istio.io"},
+        "spec": {
+            "group": "security.istio.io", "scope": "Namespaced", "names": names,
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": schema}],
+        },
+    })
 }
