@@ -15,7 +15,7 @@ use crate::{
     config::Config,
     uplink::{self, credentials::RuntimeSecret, trial},
 };
-use rights::{DRY_RUN, ON_REQUEST, RIGHTS, Right};
+use rights::{DRY_RUN, ISTIO, ON_REQUEST, RIGHTS, Right};
 
 /// The API server must say its version within this time.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -168,6 +168,14 @@ fn judge_version(major: &str, minor: &str, name: &str) -> Result<String, String>
     }
 }
 
+async fn serves(client: &Client, group: &str) -> Result<bool, String> {
+    let groups = timeout(TIMEOUT, client.list_api_groups())
+        .await
+        .map_err(|_| format!("no answer in 10 s: {REMEDY}"))?
+        .map_err(|error| format!("{}: {REMEDY}", anyhow::Error::new(error).root_cause()))?;
+    Ok(groups.groups.iter().any(|served| served.name == group))
+}
+
 async fn has(right: &Right, client: &Client, namespace: &str) -> Result<String, String> {
     let missing =
         right.missing(client, namespace).await.map_err(|why| format!("{right}: {why}: {REMEDY}"))?;
@@ -180,6 +188,9 @@ async fn has(right: &Right, client: &Client, namespace: &str) -> Result<String, 
     if *right == DRY_RUN {
         let why = "so proposed network policies are not tried (Helm: operator.networkPolicies.dryRun)";
         return Ok(format!("{right} is not given, {why}"));
+    }
+    if *right == ISTIO && !serves(client, right.group).await? {
+        return Ok(format!("{right} is not given and not needed, as the cluster has no {}", right.group));
     }
     let kind = if right.own { "Role" } else { "ClusterRole" };
     Err(format!(

@@ -10,6 +10,7 @@ use kestrel_runtime::{
 };
 
 use crate::{
+    inventory::Integrations,
     leader, link,
     signals::thresholds::Thresholds,
     uplink::{
@@ -44,6 +45,9 @@ pub struct Config {
     /// `KESTREL_THRESHOLDS` (such as `unready=90s,stable=5m`): how long what may
     /// last a moment lasts until it is an incident.
     pub thresholds: Thresholds,
+    /// `DD_API_KEY`, `ARGOCD_NAMESPACE`, `ROLLOUTS_DISABLED`, `FLUX_DISABLED`,
+    /// `KARPENTER_DISABLED`: what the commit tells of.
+    pub integrations: Integrations,
     /// The connection to the cloud.
     pub uplink: uplink::Config,
     /// `KESTREL_STATE_DIR` (unset: everything waits in memory): the spool.
@@ -75,6 +79,13 @@ impl Config {
             election,
             logs_policy: logs_policy(&mut settings),
             thresholds: settings.parse("KESTREL_THRESHOLDS", Thresholds::default()),
+            integrations: Integrations {
+                datadog: settings.optional("DD_API_KEY").is_some(),
+                argocd: settings.optional("ARGOCD_NAMESPACE").is_some(),
+                rollouts: !settings.flag("ROLLOUTS_DISABLED", false),
+                flux: !settings.flag("FLUX_DISABLED", false),
+                karpenter: !settings.flag("KARPENTER_DISABLED", false),
+            },
             uplink,
             spool: spool(&mut settings),
             link: link::Config {

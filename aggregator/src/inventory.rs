@@ -2,14 +2,18 @@
 //! told to every connection anew.
 
 pub mod convert;
+mod integrations;
 mod kind;
 pub mod mirror;
+mod objects;
 pub mod pods;
 mod sink;
 mod watch;
 
+pub use integrations::Integrations;
 pub use kind::Kind;
 pub use mirror::{Deletion, Mirror};
+pub use objects::Objects;
 pub use pods::Pods;
 pub(crate) use sink::Sink;
 pub use watch::Watches;
@@ -45,6 +49,8 @@ pub struct Parts {
     pub pods: Pods,
     /// What is wrong.
     pub signals: Signals,
+    /// What the commit may tell of.
+    pub integrations: Integrations,
 }
 
 /// Watches every kind until the drain, beginning as soon as the process does:
@@ -56,12 +62,13 @@ pub struct Parts {
 /// A watch ended before the drain, which is a mistake in the program.
 pub async fn watch(
     client: Client,
-    Parts { mirror, pods, signals }: Parts,
+    Parts { mirror, pods, signals, integrations }: Parts,
     watches: Watches,
     retry: Retry,
     drain: CancellationToken,
 ) -> anyhow::Result<()> {
-    let mut tasks = Tasks { client, watches, retry, drain: drain.clone(), tasks: JoinSet::new() };
+    let mut tasks =
+        Tasks { client: client.clone(), watches, retry, drain: drain.clone(), tasks: JoinSet::new() };
 
     tasks.watch(
         erased::<Namespace>(),
@@ -101,6 +108,11 @@ pub async fn watch(
     );
     let convert = |object: &AuthorizationPolicy| Some(convert::authorization_policy(object));
     tasks.follow(authorization_policies(), vec![records(&mirror, Kind::AuthorizationPolicy, convert)]);
+
+    let look = integrations::look(client, integrations, mirror, retry);
+    tasks.tasks.spawn(async move {
+        let _drained = drain.run_until_cancelled(look).await;
+    });
     tasks.run().await
 }
 

@@ -14,7 +14,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use crate::{
     config::Config,
     executor::Executor,
-    inventory::{self, Mirror, Parts, Pods, Watches},
+    inventory::{self, Mirror, Objects, Parts, Pods, Watches},
     leader::{Election, standing::Standing},
     link,
     own_logs::{Identity, OwnLogs},
@@ -38,8 +38,17 @@ const WATCH_RETRY: Retry = Retry {
 /// # Errors
 /// Something without which nothing can work, in a sentence.
 pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> {
-    let Config { health_port, namespace, election, logs_policy, thresholds, mut uplink, spool, link } =
-        config;
+    let Config {
+        health_port,
+        namespace,
+        election,
+        logs_policy,
+        thresholds,
+        integrations,
+        mut uplink,
+        spool,
+        link,
+    } = config;
     let mut cluster = kube::Config::infer()
         .await
         .context("no Kubernetes API server is known: run in a cluster, or set KUBECONFIG")?;
@@ -83,7 +92,9 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
 
     let mut registry = Registry::default();
     link_metrics.register(registry.sub_registry_with_prefix("kestrel_link"));
-    watches.register(registry.sub_registry_with_prefix("kestrel_inventory"));
+    let of_the_inventory = registry.sub_registry_with_prefix("kestrel_inventory");
+    watches.register(of_the_inventory);
+    of_the_inventory.register_collector(Box::new(Objects::new(mirror.clone())));
     let of_the_uplink = registry.sub_registry_with_prefix("kestrel_uplink");
     metrics.register(of_the_uplink);
     of_the_uplink.register(
@@ -106,7 +117,7 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
         "inventory",
         inventory::watch(
             client.clone(),
-            Parts { mirror, pods: pods.clone(), signals: signals.clone() },
+            Parts { mirror, pods: pods.clone(), signals: signals.clone(), integrations },
             watches,
             WATCH_RETRY,
             drain.clone(),

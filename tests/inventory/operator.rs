@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use kestrel_aggregator::{
-    inventory::{self, Mirror, Parts, Pods, Watches},
+    inventory::{self, Integrations, Mirror, Parts, Pods, Watches},
     signals::{Signals, thresholds::Thresholds},
     uplink::{
         Config, Keepalive, Retry, Uplink,
@@ -49,7 +49,7 @@ impl Operator {
         });
         let (pods, signals) =
             (Pods::new(LogPolicy::Errors), Signals::new(&Thresholds::default(), &lanes.signals()));
-        let parts = Parts { mirror, pods, signals };
+        let parts = Parts { mirror, pods, signals, integrations: Integrations::default() };
         let watch = inventory::watch(client, parts, Watches::default(), RETRY, drain.clone());
         tasks.spawn(async move { watch.await.unwrap() });
         Self { drain, tasks, _credentials: credentials }

@@ -8,7 +8,7 @@ use std::{
 
 use kestrel_aggregator::inventory::{Kind, Mirror};
 use kestrel_dev_cloud::Record;
-use kestrel_proto::cloud::v1::{Action, Namespace, Pod};
+use kestrel_proto::cloud::v1::{Action, InventoryCommit, Namespace, Pod};
 
 const PODS: u64 = 200;
 const NAMESPACES: u64 = 10;
@@ -38,6 +38,7 @@ impl Cluster {
             }
             state.mirror.finish(kind);
         }
+        state.mirror.tell_with_commit(InventoryCommit::default());
         Self(Arc::new(Mutex::new(state)))
     }
 

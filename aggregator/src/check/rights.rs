@@ -27,8 +27,6 @@ pub(super) struct Right {
 }
 
 const READ: &[&str] = &["get", "list", "watch"];
-/// What only the cloud asks for.
-const ON_DEMAND: &[&str] = &["get", "list"];
 
 const fn cluster(
     group: &'static str,
@@ -57,13 +55,18 @@ pub(super) const ON_REQUEST: Right = cluster("", &["pods/log"], &["get"]);
 /// What a cluster's owner may add (`operator.networkPolicies.dryRun: true`).
 pub(super) const DRY_RUN: Right = cluster("networking.k8s.io", &["networkpolicies"], &["create", "patch"]);
 
+/// Needed only where the cluster has Istio.
+pub(super) const ISTIO: Right = cluster("security.istio.io", &["authorizationpolicies"], READ);
+
 /// Those of the table in `docs/security.md`.
-pub(super) const RIGHTS: [Right; 15] = [
-    cluster("", &["namespaces", "nodes", "pods"], READ),
-    cluster("", &["services", "events"], ON_DEMAND),
+pub(super) const RIGHTS: [Right; 17] = [
+    cluster("", &["namespaces", "nodes", "pods", "services"], READ),
+    cluster("", &["events"], &["get", "list"]),
+    cluster("events.k8s.io", &["events"], READ),
     cluster("apps", &["deployments", "statefulsets", "daemonsets", "replicasets"], READ),
     cluster("batch", &["jobs", "cronjobs"], READ),
-    cluster("networking.k8s.io", &["networkpolicies"], ON_DEMAND),
+    cluster("networking.k8s.io", &["networkpolicies"], READ),
+    ISTIO,
     ON_REQUEST,
     cluster("authentication.k8s.io", &["tokenreviews"], &["create"]),
     create("coordination.k8s.io", &["leases"]),

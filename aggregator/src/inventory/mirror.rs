@@ -34,11 +34,6 @@ struct Shared {
     forgotten: Counter,
 }
 
-/// The kinds that have a watch; that of pods makes two kinds of records.
-fn watched() -> impl Iterator<Item = Kind> {
-    Kind::ALL.into_iter().filter(|kind| *kind != Kind::OwnerlessPod)
-}
-
 /// Which deletion a message tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deletion(u64);
@@ -52,8 +47,8 @@ impl Mirror {
     /// The next `StreamDataRequest` to send, and the deletion that it tells, if
     /// it tells one; `None`: nothing is due.
     ///
-    /// The commit comes once per connection, when every kind has been listed
-    /// (or can't be) and all that was due until then has been returned.
+    /// The commit comes once per connection, when it is known what it tells,
+    /// every kind has been listed (or can't be) and all that was due until then has been returned.
     pub fn next(&self) -> Option<(Bytes, Option<Deletion>)> {
         self.state().next()
     }
@@ -89,18 +84,6 @@ impl Mirror {
         }
     }
 
-    /// Watches whose list is complete, and all of them.
-    pub fn watches(&self) -> (usize, usize) {
-        let all = watched().count();
-        (all - self.missing().len(), all)
-    }
-
-    /// The kinds whose list is not complete.
-    pub fn missing(&self) -> Vec<Kind> {
-        let state = self.state();
-        watched().filter(|kind| !state.complete.contains(kind)).collect()
-    }
-
     /// A list of `kind` begins: what it does not mention is gone when it ends.
     pub fn begin(&self, kind: Kind) {
         self.change(|state| state.begin(kind));
@@ -122,12 +105,23 @@ impl Mirror {
         self.change(|state| state.finish(kind, Timestamp::now()));
     }
 
+    /// The next commit tells this.
+    pub fn tell_with_commit(&self, commit: InventoryCommit) {
+        self.change(|state| {
+            state.commit = Some(commit);
+            state.commit_if_complete();
+        });
+    }
+
+    /// How many objects of `kind` there are.
+    pub(super) fn count(&self, kind: Kind) -> usize {
+        let state = self.state();
+        state.of_kind(kind).filter(|(_, entry)| entry.gone.is_none()).count()
+    }
+
     /// `kind` can't be listed at present; the commit does not wait for it.
     pub(crate) fn skip(&self, kind: Kind) {
-        self.change(|state| {
-            state.complete.remove(&kind);
-            state.listed(kind);
-        });
+        self.change(|state| state.listed(kind));
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {
@@ -187,10 +181,10 @@ struct State {
     /// How many there ever were.
     deleted: u64,
     lists: BTreeMap<Kind, u32>,
+    /// What the next commit tells.
+    commit: Option<InventoryCommit>,
     /// Kinds for which the commit does not wait.
     listed: BTreeSet<Kind>,
-    /// Kinds whose list is complete.
-    complete: BTreeSet<Kind>,
     /// A connection has begun, so that changes are due.
     connected: bool,
     /// The commit of this connection is due or sent.
@@ -208,13 +202,13 @@ impl State {
             self.due.insert(self.places, Due::Record(key.clone()));
             self.places += 1;
         }
-        self.commit_if_listed();
+        self.commit_if_complete();
     }
 
     fn next(&mut self) -> Option<(Bytes, Option<Deletion>)> {
         loop {
             let key = match self.due.pop_first()?.1 {
-                Due::Commit => return Some((commit(), None)),
+                Due::Commit => return Some((self.encoded_commit(), None)),
                 Due::Record(key) => key,
             };
             let Some(entry) = self.entries.get_mut(&key) else { continue };
@@ -269,27 +263,31 @@ impl State {
 
     fn finish(&mut self, kind: Kind, at: Timestamp) {
         let list = self.lists.get(&kind).copied().unwrap_or_default();
-        let vanished: Vec<Key> = self
-            .entries
-            .range(Key(kind, "".into())..)
-            .take_while(|(key, _)| key.0 == kind)
-            .filter(|(_, entry)| entry.list != list)
-            .map(|(key, _)| key.clone())
-            .collect();
+        let vanished: Vec<Key> =
+            self.of_kind(kind).filter(|(_, entry)| entry.list != list).map(|(key, _)| key.clone()).collect();
         for key in vanished {
             self.remove(&key, at);
         }
-        self.complete.insert(kind);
         self.listed(kind);
+    }
+
+    fn of_kind(&self, kind: Kind) -> impl Iterator<Item = (&Key, &Entry)> {
+        self.entries.range(Key(kind, "".into())..).take_while(move |(key, _)| key.0 == kind)
+    }
+
+    fn encoded_commit(&self) -> Bytes {
+        let commit = Request::InventoryCommit(self.commit.unwrap_or_default());
+        StreamDataRequest { request: Some(commit) }.encode_to_vec().into()
     }
 
     fn listed(&mut self, kind: Kind) {
         self.listed.insert(kind);
-        self.commit_if_listed();
+        self.commit_if_complete();
     }
 
-    fn commit_if_listed(&mut self) {
-        if self.connected && !self.committed && self.listed.len() == Kind::ALL.len() {
+    fn commit_if_complete(&mut self) {
+        let is_complete = self.commit.is_some() && self.listed.len() == Kind::ALL.len();
+        if self.connected && !self.committed && is_complete {
             self.committed = true;
             self.due.insert(self.places, Due::Commit);
             self.places += 1;
@@ -324,11 +322,6 @@ impl State {
         let told: Vec<_> = until.filter(|(_, (at, _))| *at >= since).map(|(number, _)| *number).collect();
         told.into_iter().for_each(|deletion| self.forget(deletion));
     }
-}
-
-fn commit() -> Bytes {
-    let commit = Request::InventoryCommit(InventoryCommit::default());
-    StreamDataRequest { request: Some(commit) }.encode_to_vec().into()
 }
 
 /// A `StreamDataRequest` around an encoded record, with the action appended to

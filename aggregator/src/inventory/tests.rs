@@ -82,7 +82,8 @@ async fn a_kind_that_cannot_be_watched_costs_only_itself() {
     let drain = CancellationToken::new();
     let signals = Signals::new(&Thresholds::default(), &Lanes::new(Metrics::default()).signals());
     let pods = Pods::new(kestrel_proto::node::v1::LogPolicy::Errors);
-    let parts = Parts { mirror: mirror.clone(), pods: pods.clone(), signals };
+    let parts =
+        Parts { mirror: mirror.clone(), pods: pods.clone(), signals, integrations: Integrations::default() };
     let second = Duration::from_secs(1);
     let retry = Retry { first: second, most: second, absent: second };
     let (api_server, watches) = (api_server(events_received), Watches::default());

@@ -34,6 +34,7 @@ fn record(kind: Kind, uid: &str, name: &str) -> Box<[u8]> {
 }
 
 fn listed(state: &mut State) {
+    state.commit = Some(InventoryCommit::default());
     for kind in Kind::ALL {
         state.listed(kind);
     }
@@ -294,18 +295,20 @@ proptest! {
 }
 
 #[test]
-fn a_kind_that_cannot_be_listed_is_not_complete() {
+fn the_commit_waits_for_all_that_can_be_listed_and_for_what_it_tells() {
     let mirror = Mirror::default();
-    let of = Kind::ALL.len() - 1;
-    assert_eq!(mirror.watches(), (0, of));
-    for kind in [Kind::Pod, Kind::OwnerlessPod, Kind::Node] {
+    mirror.restart();
+    for kind in Kind::ALL {
+        assert!(mirror.next().is_none());
         mirror.begin(kind);
-        mirror.finish(kind);
+        if kind == Kind::Job { mirror.skip(kind) } else { mirror.finish(kind) }
     }
-    assert_eq!(mirror.watches(), (2, of), "both kinds of pods are one watch");
-    mirror.skip(Kind::Node);
-    mirror.skip(Kind::Job);
-    assert_eq!(mirror.watches(), (1, of));
-    let missing = mirror.missing();
-    assert!(missing.contains(&Kind::Node) && !missing.contains(&Kind::Pod) && missing.len() == of - 1);
+    assert!(mirror.next().is_none());
+    let commit = InventoryCommit { has_flux: true, ..Default::default() };
+    mirror.tell_with_commit(commit);
+    let (frame, _) = mirror.next().unwrap();
+    let told = StreamDataRequest::decode(frame).unwrap().request.unwrap();
+    assert_eq!(told, Request::InventoryCommit(commit));
+    mirror.tell_with_commit(InventoryCommit::default());
+    assert!(mirror.next().is_none(), "once per connection");
 }

@@ -8,8 +8,8 @@ use std::{
 
 use fastrand::Rng;
 use kestrel_proto::cloud::v1::{
-    Flow, KubernetesApiResponse, KubernetesEvent, Pod, PodLogs, stream_control_request::Request as Tool,
-    stream_events_request, stream_flows_request,
+    Flow, InventoryCommit, KubernetesApiResponse, KubernetesEvent, Pod, PodLogs,
+    stream_control_request::Request as Tool, stream_events_request, stream_flows_request,
 };
 use tokio::{task::JoinHandle, time::sleep};
 use tokio_util::sync::CancellationToken;
@@ -54,6 +54,7 @@ impl Inside {
         for kind in Kind::ALL {
             mirror.skip(kind);
         }
+        mirror.tell_with_commit(InventoryCommit::default());
         let requests = Arc::new({
             let (lanes, state) = (lanes.clone(), Arc::clone(&state));
             move |over, request| {
