@@ -19,9 +19,12 @@ pub(crate) use sink::Sink;
 pub use watch::Watches;
 
 use anyhow::{Context as _, bail};
+use jiff::Timestamp;
 use k8s_openapi::api::{
-    apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet},
-    batch::v1::{CronJob, Job},
+    apps::v1::{
+        DaemonSet, DaemonSetStatus, Deployment, DeploymentStatus, ReplicaSet, StatefulSet, StatefulSetStatus,
+    },
+    batch::v1::{CronJob, CronJobStatus, Job, JobStatus},
     core::v1::{Namespace, Node, Pod, Service},
     networking::v1::NetworkPolicy,
 };
@@ -34,7 +37,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    signals::{Nodes, Signals},
+    signals::{JobSink, Judged, Nodes, Signals, cron_job, rollout},
     uplink::Retry,
 };
 use convert::{AuthorizationPolicy, Workload};
@@ -86,18 +89,33 @@ pub async fn watch(
             Box::new(pods),
         ],
     );
-    for (kind, resource) in [
+    tasks.watch_workloads::<DeploymentStatus>(
         (Kind::Deployment, erased::<Deployment>()),
+        &mirror,
+        Box::new(Judged { register: signals.deployments, subject: rollout::deployment }),
+    );
+    tasks.watch_workloads::<StatefulSetStatus>(
         (Kind::StatefulSet, erased::<StatefulSet>()),
+        &mirror,
+        Box::new(Judged { register: signals.stateful_sets, subject: rollout::stateful_set }),
+    );
+    tasks.watch_workloads::<DaemonSetStatus>(
         (Kind::DaemonSet, erased::<DaemonSet>()),
-        (Kind::ReplicaSet, erased::<ReplicaSet>()),
+        &mirror,
+        Box::new(Judged { register: signals.daemon_sets, subject: rollout::daemon_set }),
+    );
+    tasks.watch_workloads::<JobStatus>(
         (Kind::Job, erased::<Job>()),
+        &mirror,
+        Box::new(JobSink { jobs: signals.jobs, cron_jobs: signals.cron_jobs.clone() }),
+    );
+    tasks.watch_workloads::<CronJobStatus>(
         (Kind::CronJob, erased::<CronJob>()),
-    ] {
-        let name = resource.kind.clone();
-        let convert = move |object: &Workload| Some(convert::workload(&name, object));
-        tasks.watch(resource, vec![records(&mirror, kind, convert)]);
-    }
+        &mirror,
+        Box::new(Judged { register: signals.cron_jobs, subject: cron_job::cron_job }),
+    );
+    let convert = |object: &Workload| Some(convert::workload("ReplicaSet", object));
+    tasks.watch(erased::<ReplicaSet>(), vec![records(&mirror, Kind::ReplicaSet, convert)]);
     tasks.watch(
         erased::<Service>(),
         vec![records(&mirror, Kind::Service, |object| Some(convert::service(object)))],
@@ -135,6 +153,20 @@ struct Tasks {
 }
 
 impl Tasks {
+    /// Watches a kind of workload of which there are signals.
+    fn watch_workloads<Status>(
+        &mut self,
+        (kind, resource): (Kind, ApiResource),
+        mirror: &Mirror,
+        signals: Box<dyn Sink<Workload<Status>>>,
+    ) where
+        Status: Clone + Default + DeserializeOwned + Send + Sync + 'static,
+    {
+        let name = resource.kind.clone();
+        let convert = move |object: &Workload<Status>| Some(convert::workload(&name, object));
+        self.watch(resource, vec![records(mirror, kind, convert), signals]);
+    }
+
     /// Watches what every cluster has.
     fn watch<K>(&mut self, resource: ApiResource, takers: Takers<K>)
     where
@@ -181,15 +213,15 @@ impl Sink<Node> for Nodes {
     }
 
     fn apply(&self, object: &Node) {
-        self.seen(object);
+        self.seen(object, Timestamp::now());
     }
 
     fn remove(&self, object: &Node) {
-        self.gone(object.metadata.name.as_deref().unwrap_or_default());
+        self.gone(object.metadata.name.as_deref().unwrap_or_default(), Timestamp::now());
     }
 
     fn finish(&self) {
-        Self::finish(self);
+        Self::finish(self, Timestamp::now());
     }
 
     fn skip(&self) {}

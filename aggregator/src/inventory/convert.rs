@@ -13,7 +13,7 @@ pub use authorization_policy::{AuthorizationPolicy, AuthorizationPolicySpec, aut
 pub use network_policy::network_policy;
 pub use service::service;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -30,7 +30,7 @@ use serde::Deserialize;
 
 /// A Deployment, StatefulSet, DaemonSet, ReplicaSet, Job or CronJob, read only
 /// as far as the wire needs it.
-pub type Workload = Object<WorkloadSpec, NotUsed>;
+pub type Workload<Status = NotUsed> = Object<WorkloadSpec, Status>;
 
 /// What `kubectl apply` writes down for itself: the whole object again, with
 /// values that its owner may have removed since because they were secret.
@@ -43,6 +43,54 @@ pub struct WorkloadSpec {
     template: PodTemplate,
     /// CronJob only
     job_template: JobTemplate,
+    /// Deployment, StatefulSet, ReplicaSet
+    pub(crate) replicas: Option<i32>,
+    /// Deployment
+    pub(crate) paused: bool,
+    /// Deployment, StatefulSet, DaemonSet (s)
+    pub(crate) min_ready_seconds: i32,
+    /// StatefulSet, DaemonSet
+    pub(crate) update_strategy: UpdateStrategy,
+    /// StatefulSet
+    pub(crate) ordinals: Ordinals,
+    /// Job
+    pub(crate) completions: Option<i32>,
+    /// Job
+    pub(crate) parallelism: Option<i32>,
+    /// Job, CronJob
+    pub(crate) suspend: bool,
+}
+
+impl WorkloadSpec {
+    /// How long one pod may take to go and its successor to count as available.
+    pub(crate) fn turnover(&self) -> Duration {
+        let termination = self.template.spec.termination_grace_period_seconds.unwrap_or(30);
+        let seconds = i64::from(self.min_ready_seconds).saturating_add(termination);
+        Duration::from_secs(seconds.try_into().unwrap_or_default())
+    }
+}
+
+/// How a StatefulSet or DaemonSet brings a change to its pods.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct UpdateStrategy {
+    /// `RollingUpdate` or `OnDelete`
+    pub(crate) r#type: String,
+    pub(crate) rolling_update: RollingUpdate,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct RollingUpdate {
+    /// StatefulSet: pods with a lower ordinal keep their revision
+    pub(crate) partition: i32,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Ordinals {
+    /// of the first pod
+    pub(crate) start: i32,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -67,6 +115,7 @@ struct PodTemplate {
 #[serde(rename_all = "camelCase", default)]
 struct PodTemplateSpec {
     service_account_name: Option<String>,
+    termination_grace_period_seconds: Option<i64>,
 }
 
 /// The record of a namespace.
@@ -82,8 +131,8 @@ pub fn namespace(object: &core::Namespace) -> v1::Namespace {
 }
 
 /// The record of a workload of `kind`, such as `Deployment`.
-pub fn workload(kind: &str, object: &Workload) -> v1::Workload {
-    let WorkloadSpec { template, job_template } = &object.spec;
+pub fn workload<Status: Clone>(kind: &str, object: &Workload<Status>) -> v1::Workload {
+    let WorkloadSpec { template, job_template, .. } = &object.spec;
     let account = [template, &job_template.spec.template]
         .into_iter()
         .find_map(|template| template.spec.service_account_name.as_deref());
@@ -259,7 +308,7 @@ fn label(meta: &ObjectMeta, name: &str) -> String {
     meta.labels.as_ref().and_then(|labels| labels.get(name)).cloned().unwrap_or_default()
 }
 
-fn text(field: &Option<String>) -> String {
+pub(crate) fn text(field: &Option<String>) -> String {
     field.clone().unwrap_or_default()
 }
 
@@ -267,11 +316,11 @@ fn map(field: &Option<BTreeMap<String, String>>) -> BTreeMap<String, String> {
     field.clone().unwrap_or_default()
 }
 
-fn created(meta: &ObjectMeta) -> Option<prost_types::Timestamp> {
+pub(crate) fn created(meta: &ObjectMeta) -> Option<prost_types::Timestamp> {
     time(meta.creation_timestamp.as_ref())
 }
 
-fn time(field: Option<&Time>) -> Option<prost_types::Timestamp> {
+pub(crate) fn time(field: Option<&Time>) -> Option<prost_types::Timestamp> {
     field.map(|time| timestamp(time.0))
 }
 

@@ -8,6 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use k8s_openapi::api::{authentication::v1::TokenReviewStatus, core::v1::Pod};
 use kestrel_proto::{
     cloud::v1::{LogEntry, NodeCondition, PodLogs, StreamLogsRequest, stream_logs_request},
@@ -29,9 +30,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Streaming, transport::Endpoint};
 
 use super::{review::Review, *};
-use crate::uplink::{
-    lanes::{Lane, Lanes, Number},
-    metrics::Metrics as UplinkMetrics,
+use crate::{
+    signals::thresholds::Thresholds,
+    uplink::{
+        lanes::{Lane, Lanes, Number},
+        metrics::Metrics as UplinkMetrics,
+    },
 };
 
 /// Nothing here takes longer unless it is broken.
@@ -90,9 +94,9 @@ async fn server(most: usize) -> Server {
     for (name, uid, node) in [("web-1", "u1", "n1"), ("web-2", "u2", "n2")] {
         pods.apply(&pod(name, uid, node));
     }
-    let nodes = Nodes::new(lanes.signals());
+    let nodes = Nodes::new(Thresholds::default(), lanes.signals());
     let node = json!({"metadata": {"name": "n1", "uid": "un1"}});
-    nodes.seen(&serde_json::from_value(node).unwrap());
+    nodes.seen(&serde_json::from_value(node).unwrap(), Timestamp::now());
     let shared = Shared::new(most, pods.clone(), nodes, lanes.logs(), metrics.clone(), drain.clone());
     let rules = Rules { namespace: "kestrel-ai".to_owned(), agent_account: "kestrel-node-agent".to_owned() };
     let identities = Identities::new(Played, rules, pods.clone());

@@ -1,6 +1,6 @@
 //! What is wrong with an object, as a pure function of the object and the time.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
 use jiff::Timestamp;
 use kestrel_proto::cloud::v1::{Action, stream_events_request::Request};
@@ -43,6 +43,27 @@ pub struct Judgement {
 }
 
 impl Judgement {
+    /// Something that is wrong from `from` on.
+    pub(super) fn add_from(&mut self, from: Timestamp, now: Timestamp, finding: impl FnOnce() -> Finding) {
+        if now >= from {
+            self.findings.push(finding());
+        } else {
+            self.reconsider(from);
+        }
+    }
+
+    /// Time alone may change the judgement at `due`.
+    pub(super) fn reconsider(&mut self, due: Timestamp) {
+        self.due = self.due.into_iter().chain([due]).min();
+    }
+
+    /// The same judgement, its findings in their order.
+    pub(super) fn in_order(mut self) -> Self {
+        self.findings.sort_by(|a, b| a.kind.cmp(&b.kind));
+        self.findings.dedup_by(|a, b| a.kind == b.kind);
+        self
+    }
+
     /// Whether somebody who was told `told` has to hear of it.
     pub(super) fn is_news_after(&self, told: &[Finding]) -> bool {
         self.findings.len() != told.len()
@@ -50,11 +71,21 @@ impl Judgement {
     }
 }
 
+/// The time `wait` after `moment`.
+pub(super) fn after(moment: Timestamp, wait: Duration) -> Timestamp {
+    moment.checked_add(wait).unwrap_or(Timestamp::MAX)
+}
+
 /// An object as it was last seen, as far as signals need it.
 pub trait Subject: Send + 'static {
     /// Takes over from an earlier view of the object what the object itself can't
     /// show.
     fn follows(&mut self, _earlier: &Self) {}
+
+    /// Whether it is another object than `earlier`, which had the same name.
+    fn replaces(&self, _earlier: &Self) -> bool {
+        false
+    }
 
     /// What is wrong with it at `now`. The same answer whenever it is asked.
     fn judge(&self, now: Timestamp, thresholds: &Thresholds) -> Judgement;
@@ -67,6 +98,12 @@ pub trait Subject: Send + 'static {
     /// What it is of a component that tells of it in its place, if it is any.
     fn part(&self) -> Option<&Part> {
         None
+    }
+
+    /// Whether it is to be told now although nothing has changed; the answer is
+    /// acted on, so it is not given twice.
+    fn owes_a_signal(&mut self) -> bool {
+        false
     }
 
     /// The signal that tells of it: what is wrong, and what no longer is since

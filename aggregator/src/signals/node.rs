@@ -1,174 +1,184 @@
-//! One node: what the API server says of it and what its host shows, and when
-//! that is worth a signal.
+//! One node: what the API server says of it and what its host shows.
 
-use std::collections::BTreeSet;
+mod condition;
+mod taint;
 
 use jiff::Timestamp;
-use kestrel_proto::cloud::v1::{Action, NodeCondition, NodeConditionChange};
+use k8s_openapi::api::core::v1 as core;
+use kestrel_proto::cloud::v1::{Action, NodeCondition, NodeConditionChange, stream_events_request::Request};
+use prost::Message as _;
 
+use super::{
+    incident::{Finding, Judgement, PREFIX, Subject, after},
+    thresholds::Thresholds,
+};
 use crate::inventory::convert;
+use taint::Taint;
 
-/// Types of the conditions that a host may show begin with this.
-pub const HOST_PREFIX: &str = "kestrel.ai/";
+/// Nobody may schedule pods on it.
+const CORDONED: &str = "Cordoned";
+/// It says that it is ready, but has not said so for too long.
+const HEARTBEAT_MISSING: &str = "HeartbeatMissing";
+/// A taint drives pods away from it.
+const TAINTED: &str = "Tainted";
 
-/// The signals of one node: open = CREATE, change and recovery = UPDATE.
-#[derive(Default)]
+/// A node. It is kept also when nothing is wrong with it, because its host
+/// reports only changes and knows nothing else of it.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Node {
     /// As the API server shows it; `None` before it does.
-    view: Option<NodeConditionChange>,
-    /// As its host shows it.
-    host: Vec<NodeCondition>,
+    view: Option<View>,
+    /// As its host shows it; `None` before it reports.
+    host: Option<Half>,
     /// The first report of the host has not been told.
-    host_untold: bool,
-    deviations: BTreeSet<Deviation>,
-    /// An incident is open.
-    open: bool,
+    owes_report: bool,
 }
 
-/// A condition that is not as a healthy node has it.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Deviation {
-    kind: String,
-    status: String,
-    is_problem: bool,
+/// What one of the two shows: conditions, and which of them are problems.
+#[derive(Clone, Debug)]
+struct Half {
+    /// An encoded `NodeConditionChange`: a fifth of the memory. The host's has
+    /// only conditions; joined, the two are the message of both.
+    encoded: Box<[u8]>,
+    problems: Vec<Finding>,
+}
+
+#[derive(Clone, Debug)]
+struct View {
+    uid: String,
+    half: Half,
+    /// When it last said that it is ready.
+    heartbeat: Option<Timestamp>,
+    cordoned: Option<Timestamp>,
+    taints: Vec<Taint>,
 }
 
 impl Node {
-    /// UID of the node that the API server shows.
-    pub(super) fn uid(&self) -> Option<&str> {
-        self.view.as_ref().map(|view| view.uid.as_str())
+    /// The API server shows the node so.
+    pub(super) fn seen(object: &core::Node, now: Timestamp) -> Self {
+        let message = convert::node_condition_change(object);
+        let spec = object.spec.as_ref();
+        let taints = spec.and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
+        let is_cordoned = spec.and_then(|spec| spec.unschedulable).unwrap_or_default();
+        let conditions = object.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        let ready = conditions.into_iter().find(|it| it.type_ == "Ready" && it.status == "True");
+        let view = View {
+            uid: message.uid.clone(),
+            half: Half::new(&message, now),
+            heartbeat: ready.and_then(|ready| ready.last_heartbeat_time.as_ref()).map(|time| time.0),
+            cordoned: is_cordoned.then(|| taint::of_cordon(taints).unwrap_or(now)),
+            taints: taint::of_trouble(taints, now),
+        };
+        Self { view: Some(view), ..Self::default() }
     }
 
-    /// The API server shows the node so. Returns the signal to send.
-    pub(super) fn seen(&mut self, view: NodeConditionChange) -> Option<Action> {
-        self.view = Some(view);
-        self.judge()
+    /// Its host shows these conditions and no others.
+    ///
+    /// The first report is told even if nothing is wrong. It is the state from
+    /// which changes are told, and it closes what an earlier leader opened and
+    /// nobody saw end.
+    pub(super) fn reported(mut conditions: Vec<NodeCondition>, now: Timestamp) -> Self {
+        // The rest is for the API server to say.
+        conditions.retain(|condition| condition.r#type.starts_with(PREFIX));
+        let message = NodeConditionChange { conditions, ..Default::default() };
+        Self { view: None, host: Some(Half::new(&message, now)), owes_report: true }
     }
 
-    /// The host shows these conditions and no others. Returns the signal to send.
-    pub(super) fn reported(&mut self, conditions: Vec<NodeCondition>, is_first: bool) -> Option<Action> {
-        self.host = conditions;
-        self.host_untold |= is_first;
-        self.judge()
-    }
-
-    /// The node as both show it; `None` while the API server does not.
-    pub(super) fn message(&self, action: Action, now: Timestamp) -> Option<NodeConditionChange> {
-        let mut message = self.view.clone()?;
-        message.conditions.extend(self.host.iter().cloned());
-        message.condition_timestamp = Some(convert::timestamp(now));
-        message.set_action(action);
-        Some(message)
-    }
-
-    fn judge(&mut self) -> Option<Action> {
-        let view = self.view.as_ref()?;
-        let deviations: BTreeSet<_> =
-            view.conditions.iter().chain(&self.host).filter_map(deviation).collect();
-        let was_open = std::mem::replace(&mut self.open, deviations.iter().any(|it| it.is_problem));
-        let changed = std::mem::replace(&mut self.deviations, deviations) != self.deviations;
-        let host_untold = std::mem::take(&mut self.host_untold);
-        match (was_open, self.open) {
-            (false, true) => Some(Action::Create),
-            (true, _) if changed => Some(Action::Update),
-            _ => host_untold.then_some(Action::Update),
-        }
+    /// The API server shows it.
+    pub(super) fn exists(&self) -> bool {
+        self.view.is_some()
     }
 }
 
-fn deviation(condition: &NodeCondition) -> Option<Deviation> {
-    let NodeCondition { r#type: kind, status, .. } = condition;
-    let (healthy, is_problem) = match kind.as_str() {
-        "Ready" | "kestrel.ai/RuntimeReady" => ("True", true),
-        "MemoryPressure" | "DiskPressure" | "PIDPressure" | "NetworkUnavailable" => {
-            ("False", status == "True")
+impl Half {
+    fn new(message: &NodeConditionChange, now: Timestamp) -> Self {
+        let problems = message.conditions.iter().filter_map(|it| condition::problem(it, now)).collect();
+        Self { encoded: message.encode_to_vec().into(), problems }
+    }
+}
+
+impl Subject for Node {
+    fn follows(&mut self, earlier: &Self) {
+        match (&mut self.view, &earlier.view) {
+            (Some(view), Some(earlier)) => {
+                view.cordoned = view.cordoned.map(|now| earlier.cordoned.unwrap_or(now).min(now));
+                taint::follow(&mut view.taints, &earlier.taints);
+            }
+            (view, earlier) => *view = view.take().or_else(|| earlier.clone()),
         }
-        kind if kind.starts_with(HOST_PREFIX) => ("False", status == "True"),
-        _ => return None,
-    };
-    let deviation = || Deviation { kind: kind.clone(), status: status.clone(), is_problem };
-    (status != healthy).then(deviation)
+        if self.host.is_none() {
+            self.host.clone_from(&earlier.host);
+            self.owes_report = earlier.owes_report;
+        } else if earlier.host.is_some() {
+            self.owes_report = earlier.owes_report;
+        }
+    }
+
+    fn replaces(&self, earlier: &Self) -> bool {
+        matches!((&self.view, &earlier.view), (Some(view), Some(earlier)) if view.uid != earlier.uid)
+    }
+
+    fn judge(&self, now: Timestamp, thresholds: &Thresholds) -> Judgement {
+        let Some(view) = &self.view else { return Judgement::default() };
+        let host = self.host.iter().flat_map(|host| &host.problems);
+        let problems = view.half.problems.iter().chain(host).cloned().collect();
+        let mut judgement = Judgement { findings: problems, due: None };
+        if let Some(since) = view.cordoned {
+            judgement.findings.push(Finding {
+                kind: CORDONED.into(),
+                reason: "Unschedulable".to_owned(),
+                message: "The node is cordoned: no new pods are scheduled on it until it is uncordoned"
+                    .to_owned(),
+                since,
+                count: 0,
+            });
+        }
+        taint::judge(&view.taints, now, thresholds, &mut judgement);
+        if let Some(heartbeat) = view.heartbeat {
+            judgement.add_from(after(heartbeat, thresholds.heartbeat), now, || Finding {
+                kind: HEARTBEAT_MISSING.into(),
+                reason: "KubeletSilent".to_owned(),
+                message: format!(
+                    "The node is said to be Ready, but its kubelet last reported at {heartbeat}: the kubelet \
+                     or its way to the API server may be broken"
+                ),
+                since: heartbeat,
+                count: 0,
+            });
+        }
+        judgement.in_order()
+    }
+
+    fn is_kept(&self) -> bool {
+        true
+    }
+
+    fn owes_a_signal(&mut self) -> bool {
+        self.view.is_some() && std::mem::take(&mut self.owes_report)
+    }
+
+    fn request(&self, action: Action, open: &[Finding], ended: &[Finding], now: Timestamp) -> Request {
+        let halves = [self.view.as_ref().map(|view| &view.half), self.host.as_ref()];
+        let encoded: Vec<_> = halves.iter().flatten().map(|half| &*half.encoded).collect();
+        let mut message = NodeConditionChange::decode(&*encoded.concat()).unwrap_or_default();
+        // The others are conditions of the node, and are there already.
+        let is_own = |finding: &&Finding| matches!(&*finding.kind, CORDONED | HEARTBEAT_MISSING | TAINTED);
+        let condition = |finding: &Finding, status: &str, since| NodeCondition {
+            r#type: format!("{PREFIX}{}", finding.kind),
+            status: status.to_owned(),
+            last_heartbeat_time: Some(convert::timestamp(now)),
+            last_transition_time: Some(convert::timestamp(since)),
+            reason: finding.reason.clone(),
+            message: finding.message.clone(),
+        };
+        let is = open.iter().filter(is_own).map(|finding| condition(finding, "True", finding.since));
+        let was = ended.iter().filter(is_own).map(|finding| condition(finding, "False", now));
+        message.conditions.extend(is.chain(was));
+        message.condition_timestamp = Some(convert::timestamp(now));
+        message.set_action(action);
+        Request::NodeConditionChange(message)
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const READY: (&str, &str) = ("Ready", "True");
-
-    fn conditions(all: &[(&str, &str)]) -> Vec<NodeCondition> {
-        let condition = |(kind, status): &(&str, &str)| NodeCondition {
-            r#type: (*kind).to_owned(),
-            status: (*status).to_owned(),
-            ..Default::default()
-        };
-        all.iter().map(condition).collect()
-    }
-
-    fn view(all: &[(&str, &str)]) -> NodeConditionChange {
-        NodeConditionChange { name: "n".to_owned(), conditions: conditions(all), ..Default::default() }
-    }
-
-    #[test]
-    fn the_api_servers_view_alone() {
-        let pressure = |status| [READY, ("MemoryPressure", status)];
-        let mut node = Node::default();
-        for (seen, expected, why) in [
-            (&[READY][..], None, "healthy at first"),
-            (&pressure("False"), None, "a new condition that is healthy"),
-            (&pressure("True"), Some(Action::Create), "pressure"),
-            (&pressure("True"), None, "a heartbeat"),
-            (&[("Ready", "False"), ("MemoryPressure", "True")], Some(Action::Update), "worse"),
-            (&[("Ready", "Unknown"), ("MemoryPressure", "Unknown")], Some(Action::Update), "lost"),
-            (&[READY, ("NetworkUnavailable", "True")], Some(Action::Update), "another problem"),
-            (&[READY, ("NetworkUnavailable", "False")], Some(Action::Update), "recovered"),
-            (&[READY, ("PIDPressure", "Unknown")], None, "unknown pressure is no incident"),
-            (&[READY, ("Custom", "True")], None, "a condition that we do not judge"),
-            (&[("Ready", "False")], Some(Action::Create), "a second incident"),
-        ] {
-            assert_eq!(node.seen(view(seen)), expected, "{why}");
-        }
-        assert_eq!(
-            Node::default().seen(view(&[("Ready", "False")])),
-            Some(Action::Create),
-            "unready at first"
-        );
-    }
-
-    #[test]
-    fn the_hosts_view_beside_it() {
-        let mut node = Node::default();
-        let runtime =
-            |status| conditions(&[("kestrel.ai/RuntimeReady", status), ("kestrel.ai/DiskPressure", "False")]);
-        assert_eq!(node.reported(runtime("True"), true), None, "nobody knows the node");
-        assert_eq!(
-            node.seen(view(&[READY])),
-            Some(Action::Update),
-            "the first report, once the node is known"
-        );
-        assert_eq!(node.reported(runtime("True"), false), None, "the same again");
-        assert_eq!(
-            node.reported(runtime("False"), false),
-            Some(Action::Create),
-            "Ready, but its runtime is dead"
-        );
-        assert_eq!(node.reported(runtime("Unknown"), false), Some(Action::Update), "changed");
-        assert_eq!(node.reported(runtime("Unknown"), true), Some(Action::Update), "an agent's first report");
-        assert_eq!(node.reported(runtime("True"), false), Some(Action::Update), "recovered");
-        let full = conditions(&[("kestrel.ai/DiskPressure", "True")]);
-        assert_eq!(node.reported(full, false), Some(Action::Create), "any condition of the host");
-    }
-
-    #[test]
-    fn a_message_holds_both_views() {
-        let mut node = Node::default();
-        assert_eq!(node.message(Action::Create, Timestamp::UNIX_EPOCH), None);
-        node.reported(conditions(&[("kestrel.ai/MemoryPressure", "False")]), true);
-        node.seen(view(&[READY]));
-        let message = node.message(Action::Update, Timestamp::UNIX_EPOCH).unwrap();
-        let kinds: Vec<_> = message.conditions.iter().map(|condition| condition.r#type.as_str()).collect();
-        assert_eq!(kinds, ["Ready", "kestrel.ai/MemoryPressure"]);
-        assert_eq!(message.condition_timestamp.unwrap().seconds, 0);
-        assert_eq!(message.action(), Action::Update);
-    }
-}
+mod tests;

@@ -79,21 +79,42 @@ impl<S: Subject> Register<S> {
     }
 
     /// The object is so.
-    pub fn seen(&self, uid: &str, mut subject: S, now: Timestamp) {
+    pub fn seen(&self, uid: &str, subject: S, now: Timestamp) {
         let mut state = self.state();
+        if state.entries.get(uid).is_some_and(|entry| subject.replaces(&entry.subject)) {
+            self.remove(&mut state, uid, now);
+        }
         let list = state.list;
+        if let Some(entry) = state.entries.get_mut(uid) {
+            entry.list = list;
+        }
+        self.take(&mut state, uid, subject, now);
+    }
+
+    /// Somebody else than its list says this of the object, which may not have
+    /// been listed yet or no longer be there.
+    pub fn reported(&self, uid: &str, subject: S, now: Timestamp) {
+        self.take(&mut self.state(), uid, subject, now);
+    }
+
+    fn take(&self, state: &mut State<S>, uid: &str, mut subject: S, now: Timestamp) {
         if let Some(entry) = state.entries.get_mut(uid) {
             subject.follows(&entry.subject);
             entry.subject = subject;
-            entry.list = list;
-            return self.judge(&mut state, uid, now);
+            return self.judge(state, uid, now);
         }
         let judgement = subject.judge(now, &self.0.thresholds);
         if judgement == Judgement::default() && !subject.is_kept() {
             return;
         }
+        let list = state.list;
         state.entries.insert(uid.into(), Entry { subject, told: Vec::new(), due: None, list });
-        self.tell(&mut state, uid, judgement, now);
+        self.tell(state, uid, judgement, now);
+    }
+
+    /// How many of the objects that it holds `are` so.
+    pub fn count(&self, are: impl Fn(&S) -> bool) -> usize {
+        self.state().entries.values().filter(|entry| are(&entry.subject)).count()
     }
 
     /// Changes what is known of an object, and judges it again.
@@ -141,9 +162,10 @@ impl<S: Subject> Register<S> {
         let Some((key, _)) = state.entries.get_key_value(uid) else { return };
         let key = Arc::clone(key);
         let Some(entry) = state.entries.get_mut(uid) else { return };
-        if judgement.is_news_after(&entry.told) {
-            let action = if entry.told.is_empty() { Action::Create } else { Action::Update };
+        if judgement.is_news_after(&entry.told) | entry.subject.owes_a_signal() {
             let open = judgement.findings;
+            let opens = entry.told.is_empty() && !open.is_empty();
+            let action = if opens { Action::Create } else { Action::Update };
             let has_ended = |told: &Finding| open.iter().all(|finding| finding.kind != told.kind);
             let ended: Vec<_> = entry.told.drain(..).filter(has_ended).collect();
             match self.component_of(&entry.subject) {

@@ -19,6 +19,9 @@ pub struct Thresholds {
     /// A container that crashed runs without another crash (10 min, after which
     /// also the kubelet forgets its back-off): the incident is over.
     pub stable: Duration,
+    /// A node that says it is ready has not said so again (15 min): its kubelet
+    /// does every five minutes.
+    pub heartbeat: Duration,
 }
 
 impl Default for Thresholds {
@@ -30,6 +33,7 @@ impl Default for Thresholds {
             terminating: Duration::from_mins(1),
             rollout: Duration::from_mins(10),
             stable: Duration::from_mins(10),
+            heartbeat: Duration::from_mins(15),
         }
     }
 }
@@ -43,6 +47,7 @@ impl Thresholds {
             "terminating" => &mut self.terminating,
             "rollout" => &mut self.rollout,
             "stable" => &mut self.stable,
+            "heartbeat" => &mut self.heartbeat,
             _ => return None,
         })
     }
@@ -57,7 +62,7 @@ impl fmt::Display for Unreadable {
         write!(
             f,
             "{:?} is no threshold: it is a name (unready, unschedulable, creating, terminating, rollout, \
-             stable), = and a time such as 90s or 2m",
+             stable, heartbeat), = and a time such as 90s or 2m",
             self.0
         )
     }

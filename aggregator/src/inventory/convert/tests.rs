@@ -52,12 +52,12 @@ fn a_workload_in_full() {
         service_account: "robot".into(),
     };
     let deployment = json!({"metadata": meta("web"), "spec": {"replicas": 3, "template": template}, "status": {"replicas": 3}});
-    assert_eq!(workload("Deployment", &object(deployment)), expected);
+    assert_eq!(workload("Deployment", &object::<Workload>(deployment)), expected);
     let cron_job =
         json!({"metadata": meta("web"), "spec": {"jobTemplate": {"spec": {"template": template}}}});
-    assert_eq!(workload("CronJob", &object(cron_job)).service_account, "robot");
+    assert_eq!(workload("CronJob", &object::<Workload>(cron_job)).service_account, "robot");
     let without = json!({"metadata": meta("web"), "spec": {"replicas": 0}});
-    assert_eq!(workload("ReplicaSet", &object(without)).service_account, "default");
+    assert_eq!(workload("ReplicaSet", &object::<Workload>(without)).service_account, "default");
 }
 
 fn a_pod() -> Value {

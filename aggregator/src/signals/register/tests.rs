@@ -13,6 +13,9 @@ struct Thing {
     /// kind, since when (s) and after how many seconds it counts
     wrong: BTreeMap<&'static str, (i64, i64)>,
     is_kept: bool,
+    owes: bool,
+    /// tells it from others of the same name
+    number: u32,
 }
 
 fn second(second: i64) -> Timestamp {
@@ -43,6 +46,14 @@ impl Subject for Thing {
         self.is_kept
     }
 
+    fn replaces(&self, earlier: &Self) -> bool {
+        self.number != earlier.number
+    }
+
+    fn owes_a_signal(&mut self) -> bool {
+        std::mem::take(&mut self.owes)
+    }
+
     /// `reason`: what is open; `message`: what ended.
     fn request(&self, action: Action, open: &[Finding], ended: &[Finding], _now: Timestamp) -> Request {
         let kinds = |findings: &[Finding]| {
@@ -60,7 +71,7 @@ impl Subject for Thing {
 
 fn thing(uid: &str, wrong: &[(&'static str, i64, i64)]) -> Thing {
     let wrong = wrong.iter().map(|(kind, since, after)| (*kind, (*since, *after))).collect();
-    Thing { uid: uid.to_owned(), wrong, is_kept: false }
+    Thing { uid: uid.to_owned(), wrong, is_kept: false, owes: false, number: 0 }
 }
 
 /// UID, action, what is open, what ended.
@@ -128,6 +139,40 @@ fn what_a_list_does_not_mention_is_gone() {
     register.finish(second(1));
     register.gone("c", second(1));
     assert_eq!(told(&far), [signal("a", Action::Delete, "x", "")]);
+}
+
+#[test]
+fn what_others_report_is_no_proof_that_it_is_there() {
+    let far = Told::new();
+    let register = Register::new(Thresholds::default(), far.lane());
+    let wrong = |uid| thing(uid, &[("x", 0, 0)]);
+    register.begin();
+    register.reported("early", wrong("early"), second(0));
+    register.finish(second(0));
+    assert_eq!(told(&far), [signal("early", Action::Create, "x", "")], "it may come yet");
+    register.begin();
+    register.reported("early", wrong("early"), second(1));
+    register.finish(second(1));
+    assert_eq!(told(&far), [signal("early", Action::Delete, "x", "")], "it did not");
+}
+
+#[test]
+fn what_is_owed_is_told_once_and_another_object_of_the_name_is_another_incident() {
+    let far = Told::new();
+    let register = Register::new(Thresholds::default(), far.lane());
+    let owing = |wrong: &[_]| Thing { is_kept: true, owes: true, ..thing("a", wrong) };
+    register.seen("a", owing(&[]), second(0));
+    register.tick(second(1));
+    assert_eq!(told(&far), [signal("a", Action::Update, "", "")]);
+    register.seen("a", owing(&[("x", 2, 0)]), second(2));
+    register.seen("a", owing(&[("x", 2, 0)]), second(3));
+    assert_eq!(
+        told(&far),
+        [signal("a", Action::Create, "x", ""), signal("a", Action::Update, "x", "")],
+        "news, and the same again"
+    );
+    register.seen("a", Thing { number: 1, ..thing("a", &[("x", 4, 0)]) }, second(4));
+    assert_eq!(told(&far), [signal("a", Action::Delete, "x", ""), signal("a", Action::Create, "x", "")]);
 }
 
 #[derive(Clone, Debug)]

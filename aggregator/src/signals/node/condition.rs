@@ -1,0 +1,34 @@
+//! Which conditions of a node are problems.
+
+use jiff::Timestamp;
+use kestrel_proto::cloud::v1::NodeCondition;
+
+use crate::signals::incident::Finding;
+
+/// Conditions whose names end so are well when they are True, like Ready itself
+/// and those of hosts and node monitors that are named after it. `IsVoter` is the
+/// etcd membership of k3s and RKE2.
+const WELL_IF_TRUE: [&str; 5] = ["Ready", "Healthy", "Available", "Online", "IsVoter"];
+
+/// What is wrong if a node shows this condition.
+///
+/// Kubernetes names no healthy status. All others follow the convention of its own
+/// pressures and of node-problem-detector: a condition is a problem when it is
+/// True. An Unknown one is none then, as whoever lost sight of a problem has none
+/// to tell.
+pub(super) fn problem(condition: &NodeCondition, now: Timestamp) -> Option<Finding> {
+    let NodeCondition { r#type: kind, status, reason, message, .. } = condition;
+    let is_well_if_true = WELL_IF_TRUE.iter().any(|end| kind.ends_with(end));
+    if is_well_if_true == (status == "True") {
+        return None;
+    }
+    let since = condition.last_transition_time;
+    let since = since.and_then(|time| Timestamp::new(time.seconds, time.nanos).ok());
+    Some(Finding {
+        kind: kind.clone().into(),
+        reason: if reason.is_empty() { status.clone() } else { reason.clone() },
+        message: format!("{kind} is {status}: {message}"),
+        since: since.unwrap_or(now),
+        count: 0,
+    })
+}

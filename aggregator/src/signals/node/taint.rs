@@ -1,0 +1,92 @@
+//! Which taints of a node are trouble.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1 as core;
+
+use super::TAINTED;
+use crate::signals::{
+    incident::{Finding, Judgement, after},
+    thresholds::Thresholds,
+};
+
+/// A cordon's taint, which Kubernetes sets.
+const CORDON: &str = "node.kubernetes.io/unschedulable";
+
+/// Taints of Kubernetes that say by themselves that something is wrong. Its other
+/// ones repeat a condition or a cordon.
+const TROUBLE: [&str; 2] = ["node.kubernetes.io/out-of-service", "node.cloudprovider.kubernetes.io/shutdown"];
+
+/// Taints under these are repetitions, or roles: they say what a node is for.
+const ORDINARY: [&str; 3] = ["node.kubernetes.io/", "node-role.kubernetes.io/", "CriticalAddonsOnly"];
+
+/// A taint that is trouble, at once or if it stays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Taint {
+    /// key, value and effect
+    text: String,
+    since: Timestamp,
+    /// It passes by itself as a rule: a new node has some until its agents run.
+    may_pass: bool,
+}
+
+/// When the node was cordoned.
+pub(super) fn of_cordon(taints: &[core::Taint]) -> Option<Timestamp> {
+    let taint = taints.iter().find(|taint| taint.key == CORDON)?;
+    taint.time_added.as_ref().map(|time| time.0)
+}
+
+/// The taints that are trouble: those that say so, and all others that drive
+/// pods away, if they stay.
+pub(super) fn of_trouble(taints: &[core::Taint], now: Timestamp) -> Vec<Taint> {
+    let trouble = |taint: &core::Taint| {
+        let is_trouble = TROUBLE.contains(&&*taint.key);
+        let is_ordinary = ORDINARY.iter().any(|start| taint.key.starts_with(start));
+        let drives_away = taint.effect == "NoExecute" && !is_ordinary;
+        (is_trouble || drives_away).then(|| {
+            let value = taint.value.as_deref().filter(|value| !value.is_empty());
+            let value = value.map(|value| format!("={value}")).unwrap_or_default();
+            Taint {
+                text: format!("{}{value}:{}", taint.key, taint.effect),
+                since: taint.time_added.as_ref().map_or(now, |time| time.0),
+                may_pass: !is_trouble,
+            }
+        })
+    };
+    let mut taints: Vec<_> = taints.iter().filter_map(trouble).collect();
+    taints.sort_by(|a, b| a.text.cmp(&b.text));
+    taints
+}
+
+/// Taints without a time are as old as they were.
+pub(super) fn follow(taints: &mut [Taint], earlier: &[Taint]) {
+    for taint in taints {
+        if let Some(earlier) = earlier.iter().find(|earlier| earlier.text == taint.text) {
+            taint.since = taint.since.min(earlier.since);
+        }
+    }
+}
+
+/// All taints that are trouble `now` are one finding.
+pub(super) fn judge(taints: &[Taint], now: Timestamp, thresholds: &Thresholds, judgement: &mut Judgement) {
+    let mut known = Vec::new();
+    for taint in taints {
+        let patience = if taint.may_pass { thresholds.creating } else { Duration::ZERO };
+        let from = after(taint.since, patience);
+        if now >= from {
+            known.push(taint);
+        } else {
+            judgement.reconsider(from);
+        }
+    }
+    let Some(since) = known.iter().map(|taint| taint.since).min() else { return };
+    let reason = known.iter().map(|taint| &*taint.text).collect::<Vec<_>>().join(",");
+    judgement.findings.push(Finding {
+        kind: TAINTED.into(),
+        message: format!("Pods that don't tolerate it are driven away from the node by {reason}"),
+        reason,
+        since,
+        count: 0,
+    });
+}
