@@ -167,6 +167,8 @@ fn dry_runs_of_network_policies_are_granted_on_request_and_nothing_but_dry_runs(
     let binding = objects.get("ValidatingAdmissionPolicyBinding", "kestrel-dry-run");
     assert_eq!(binding["spec"]["validationActions"], serde_json::json!(["Deny"]));
     let older = Objects::on("1.29.0", &[switch]);
-    assert!(rendered(&older).iter().any(|right| right.resource == "networkpolicies" && right.verb == "patch"));
+    assert!(
+        rendered(&older).iter().any(|right| right.resource == "networkpolicies" && right.verb == "patch")
+    );
     assert_eq!(older.find("ValidatingAdmissionPolicy", "kestrel-dry-run"), None);
 }
