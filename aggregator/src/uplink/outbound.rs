@@ -27,7 +27,7 @@ use super::{
 use crate::inventory::Deletion;
 
 /// What HTTP/2 puts into one frame, if the server asks for nothing else.
-const FRAME: usize = 16 * 1024;
+pub(super) const FRAME: usize = 16 * 1024;
 
 /// What a message in the resend window stands for.
 #[derive(Debug)]

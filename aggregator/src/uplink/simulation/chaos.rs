@@ -73,7 +73,7 @@ fn traffic(rng: &mut Rng, world: &World, inside: &Inside) {
         inside.signal(bytes);
     }
     for _ in 0..rng.u8(..6) {
-        inside.flow();
+        inside.flow(0);
     }
     for _ in 0..rng.u8(..4) {
         inside.pod(rng);

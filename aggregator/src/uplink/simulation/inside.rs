@@ -19,7 +19,7 @@ use crate::{
     inventory::{Kind, Mirror},
     uplink::{
         Answer, Request, Uplink, View,
-        lanes::{Lane, Lanes},
+        lanes::{Lane, Lanes, Over},
         metrics::Metrics,
         receipt::{Outcome, Source},
         state::Phase,
@@ -98,9 +98,15 @@ impl Inside {
         self.lanes.signals().send(stream_events_request::Request::KubernetesEvent(event));
     }
 
-    pub(super) fn flow(&self) {
-        let flow = Flow { direction: self.next("flow"), ..Default::default() };
+    pub(super) fn flow(&self, bytes: usize) {
+        let flow = Flow { direction: self.next("flow"), src_ip: "x".repeat(bytes), ..Default::default() };
         self.lanes.flows().send(stream_flows_request::Request::Flow(flow));
+    }
+
+    /// An answer that nobody asked for.
+    pub(super) fn answer(&self) {
+        let answer = KubernetesApiResponse { request_id: self.next("answer"), ..Default::default() };
+        self.lanes.answers(Over::Control).send(Answer::Tool(Tool::KubernetesApiResponse(answer)));
     }
 
     pub(super) fn own_log(&self) {

@@ -21,6 +21,8 @@ use crate::uplink::{
 const BUFFER: usize = 64 * 1024;
 /// Bytes that travel together.
 const PACKET: usize = 16 * 1024;
+/// Bytes that are on their way, at most.
+pub(super) const IN_FLIGHT: usize = 2 * BUFFER + PACKET;
 
 /// The way to the simulated server.
 pub(super) struct Network(pub Arc<World>);

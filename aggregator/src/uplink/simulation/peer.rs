@@ -156,6 +156,7 @@ fn take(
 ) {
     let _it_may_be_gone = questions.flow_control().release_capacity(bytes.len());
     buffer.extend_from_slice(&bytes);
+    world.record(|record| record.bytes += bytes.len() as u64);
     while let Some(head) = buffer.first_chunk::<5>() {
         let [_, length @ ..] = *head;
         let length = u32::from_be_bytes(length) as usize;

@@ -11,11 +11,13 @@ use tokio_util::sync::CancellationToken;
 use super::{
     config,
     inside::Inside,
+    network::IN_FLIGHT,
     run,
     world::{Event, World},
 };
 use crate::uplink::{
-    connection::Connection, dial::Transport, problem::Problem, queue::MOST_TAKEN, stream::Stream,
+    connection::Connection, dial::Transport, outbound::FRAME, problem::Problem, queue::MOST_TAKEN,
+    stream::Stream,
 };
 
 /// Windows with which streams can't stand in each other's way.
@@ -32,8 +34,16 @@ async fn until(what: &str, mut happened: impl FnMut() -> bool) {
 
 /// A world and an uplink that is connected, and what happens to them.
 fn story<F: Future<Output = ()>>(happens: impl FnOnce(Arc<World>, Arc<Inside>) -> F) {
+    story_with(WIDE, happens);
+}
+
+/// The same with these windows of the server.
+fn story_with<F: Future<Output = ()>>(
+    windows: (u32, u32),
+    happens: impl FnOnce(Arc<World>, Arc<Inside>) -> F,
+) {
     run(1, async {
-        let (world, drain) = (Arc::new(World::new(1, WIDE)), CancellationToken::new());
+        let (world, drain) = (Arc::new(World::new(1, windows)), CancellationToken::new());
         let inside = Arc::new(Inside::start(&world, &drain));
         until("five open streams", || inside.view.state().streams.iter().all(|stream| stream.is_open()))
             .await;
@@ -58,7 +68,7 @@ fn a_server_that_says_goaway_loses_no_request_and_no_message() {
                 world.ask(Stream::Control);
                 world.ask(Stream::Data);
                 inside.signal(100);
-                inside.flow();
+                inside.flow(0);
             }
             world.happens(Event::GoAway);
             for _ in 0..20 {
@@ -77,6 +87,26 @@ fn a_server_that_says_goaway_loses_no_request_and_no_message() {
 }
 
 #[test]
+fn an_answer_waits_behind_a_frame_of_each_stream_and_not_behind_what_waits() {
+    // The way there is the bottleneck.
+    story_with((16 << 20, 4 << 20), |world, inside| async move {
+        world.change(|faults| faults.frozen = true);
+        let before = world.record(|record| record.bytes);
+        for _ in 0..10 {
+            inside.signal(500_000);
+            inside.flow(500_000);
+        }
+        sleep(Duration::from_secs(5)).await;
+        inside.answer();
+        world.change(|faults| faults.frozen = false);
+        until("the answer", || world.record(|record| record.count("answer")) == 1).await;
+        let ahead = world.record(|record| record.bytes_at_answer) - before;
+        let most = IN_FLIGHT + (Stream::ALL.len() + 1) * FRAME;
+        assert!((1..=most as u64).contains(&ahead), "{ahead} bytes came before the answer");
+    });
+}
+
+#[test]
 fn a_stream_that_is_not_read_is_opened_again_alone() {
     story(|world, inside| async move {
         world.change(|faults| {
@@ -89,7 +119,7 @@ fn a_stream_that_is_not_read_is_opened_again_alone() {
         let begun = Instant::now();
         let mut flows = 0;
         while opened(&world)[Stream::Events as usize] == 1 {
-            inside.flow();
+            inside.flow(0);
             flows += 1;
             // The others never notice.
             until("a flow", || world.record(|record| record.count("flow")) == flows).await;
@@ -137,7 +167,7 @@ fn what_waits_behind_a_full_window_is_sent_at_the_end() {
         let (world, drain) = (Arc::new(World::new(1, WIDE)), CancellationToken::new());
         let inside = Inside::start(&world, &drain);
         for _ in 0..MOST_TAKEN + 10 {
-            inside.flow();
+            inside.flow(0);
         }
         let flows = || world.record(|record| record.count("flow"));
         until("as many as may be taken at a time", || flows() == MOST_TAKEN).await;

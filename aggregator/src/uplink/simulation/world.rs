@@ -68,6 +68,10 @@ pub(super) struct Record {
     seen: BTreeSet<(&'static str, u64)>,
     /// Messages, repeats included.
     pub messages: u64,
+    /// Bytes, on all streams.
+    pub bytes: u64,
+    /// Bytes that had come when the newest answer had.
+    pub bytes_at_answer: u64,
     /// Openings of the data stream; the newest tells the inventory.
     tellings: u64,
     pub connections: Vec<Instant>,
@@ -210,6 +214,7 @@ impl Record {
     }
 
     pub(super) fn answer(&mut self, answer: &stream_control_request::Request) {
+        self.bytes_at_answer = self.bytes;
         match answer {
             stream_control_request::Request::KubernetesApiResponse(answer) => {
                 self.number("answer", &answer.request_id);
