@@ -2,19 +2,13 @@
 //! cloud lives in a network namespace of its own, and the packets on the way
 //! to it go nowhere.
 
-use std::{
-    fs::File,
-    net::SocketAddr,
-    os::fd::AsFd as _,
-    process::Command,
-    sync::{Arc, mpsc},
-};
+use std::{fs::File, net::SocketAddr, os::fd::AsFd as _, process::Command, sync::Arc};
 
 use kestrel_dev_cloud::Cloud;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio_util::sync::CancellationToken;
 
-use crate::world::{World, cloud};
+use crate::world::{World, cloud_apart};
 
 /// No network card has it.
 const NOBODY: &str = "02:00:00:00:00:99";
@@ -72,19 +66,14 @@ impl Network {
         ip(&["-n", &self.name, "neigh", "del", &here, "dev", "cloud"]).unwrap();
     }
 
-    /// A cloud in the namespace, on a thread of its own, until `end`.
+    /// A cloud in the namespace, until `end`.
     fn cloud(&self, end: CancellationToken) -> Arc<Cloud> {
-        let (name, address, (started, cloud_there)) = (self.name.clone(), self.address(), mpsc::channel());
-        std::thread::spawn(move || {
+        let (name, address) = (self.name.clone(), self.address());
+        let enter = move || {
             let namespace = File::open(format!("/run/netns/{name}")).unwrap();
             move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async {
-                started.send(cloud(|config| config.listen = address).await).unwrap();
-                end.cancelled().await;
-            });
-        });
-        cloud_there.recv().unwrap()
+        };
+        cloud_apart(enter, move |config| config.listen = address, end)
     }
 }
 

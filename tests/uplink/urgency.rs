@@ -9,11 +9,12 @@ use kestrel_aggregator::uplink::{
 use kestrel_dev_cloud::{Faults, Stream};
 use kestrel_proto::cloud::v1::{L7AccessLog, stream_flows_request::Request as Flow};
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     is_full,
     traffic::logs,
-    world::{LIMIT, World, cloud},
+    world::{LIMIT, World, apart, cloud, cloud_apart},
 };
 
 /// Signals that come while `meanwhile` runs; the longest gap between two.
@@ -131,21 +132,29 @@ async fn a_tool_is_answered_in_time_while_logs_and_flows_saturate_the_connection
     if !is_full() {
         return;
     }
-    let mut world = World::new().await;
+    // As in life, the cloud and the load have threads of their own.
+    let end = CancellationToken::new();
+    let _ended = end.clone().drop_guard();
+    let mut world = World::at(cloud_apart(|| (), |_| (), end)).await;
     // The connection is to be the bottleneck, and not this machine.
     world.cloud.set_faults(Faults { read_rate: Some(8 << 20), ..Faults::default() });
     let unloaded = p99(&mut world, 300).await;
     let most = unloaded * 3 + Duration::from_millis(20);
     for bytes in [20_000, 1_000_000] {
-        let lanes = world.lanes.clone();
-        let flood = tokio::spawn(async move {
-            tokio::join!(flood_of_logs(lanes.clone(), bytes), flood_of_flows(lanes));
+        let (lanes, enough) = (world.lanes.clone(), CancellationToken::new());
+        apart({
+            let enough = enough.clone();
+            move || async move {
+                let flood =
+                    async { tokio::join!(flood_of_logs(lanes.clone(), bytes), flood_of_flows(lanes)) };
+                enough.run_until_cancelled(flood).await;
+            }
         });
         let bytes_before = received(&world);
         let begun = Instant::now();
         let loaded = p99(&mut world, 500).await;
         let rate = (received(&world) - bytes_before) as f64 / begun.elapsed().as_secs_f64() / 1e6;
-        flood.abort();
+        enough.cancel();
         println!(
             "tool round trip, p99: {unloaded:?} unloaded, {loaded:?} with {rate:.1} MB/s of flows and of logs in \
              batches of {bytes} bytes, wanted at most {most:?}"

@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, mpsc},
     time::Duration,
 };
 
@@ -88,6 +88,32 @@ pub(crate) async fn cloud(change: impl FnOnce(&mut kestrel_dev_cloud::Config)) -
     config.prunes = false;
     change(&mut config);
     Arc::new(serve(config).await.unwrap())
+}
+
+/// The same on a thread of its own, from after `enter` until `end`.
+pub(crate) fn cloud_apart(
+    enter: impl FnOnce() + Send + 'static,
+    change: impl FnOnce(&mut kestrel_dev_cloud::Config) + Send + 'static,
+    end: CancellationToken,
+) -> Arc<Cloud> {
+    let (started, cloud_there) = mpsc::channel();
+    apart(move || {
+        enter();
+        async move {
+            started.send(cloud(change).await).unwrap();
+            end.cancelled().await;
+        }
+    });
+    cloud_there.recv().unwrap()
+}
+
+/// Does something on a thread of its own.
+pub(crate) fn apart<F: Future<Output = ()>>(work: impl FnOnce() -> F + Send + 'static) {
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let work = work();
+        runtime.block_on(work);
+    });
 }
 
 /// Writes a client certificate into the folder.
