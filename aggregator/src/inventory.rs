@@ -2,19 +2,24 @@
 //! told to every connection anew.
 
 pub mod convert;
+mod index;
 mod integrations;
+mod key;
 mod kind;
 pub mod mirror;
 mod objects;
 pub mod pods;
+mod selector;
 mod sink;
 mod watch;
 
+pub use index::{Relation, Selection};
 pub use integrations::Integrations;
 pub use kind::Kind;
 pub use mirror::{Deletion, Mirror};
 pub use objects::Objects;
 pub use pods::Pods;
+pub use selector::{Requirement, Selector};
 pub(crate) use sink::Sink;
 pub use watch::Watches;
 
@@ -40,8 +45,8 @@ use crate::{
     signals::{JobSink, Judged, Nodes, Signals, cron_job, rollout},
     uplink::Retry,
 };
-use convert::{AuthorizationPolicy, Workload};
-use sink::{Records, Takers};
+use convert::Workload;
+use sink::{PodSink, Records, Takers};
 use watch::{Source, follow};
 
 /// Who takes what the watches see.
@@ -85,8 +90,7 @@ pub async fn watch(
         erased::<Pod>(),
         vec![
             records(&mirror, Kind::OwnerlessPod, convert::ownerless_pod),
-            records(&mirror, Kind::Pod, |object| Some(convert::pod(object))),
-            Box::new(pods),
+            Box::new(PodSink { mirror: mirror.clone(), pods }),
         ],
     );
     tasks.watch_workloads::<DeploymentStatus>(
@@ -115,17 +119,32 @@ pub async fn watch(
         Box::new(Judged { register: signals.cron_jobs, subject: cron_job::cron_job }),
     );
     let convert = |object: &Workload| Some(convert::workload("ReplicaSet", object));
-    tasks.watch(erased::<ReplicaSet>(), vec![records(&mirror, Kind::ReplicaSet, convert)]);
+    tasks.watch(
+        erased::<ReplicaSet>(),
+        vec![related(&mirror, Kind::ReplicaSet, convert, |object| Relation::Controller(&object.metadata))],
+    );
     tasks.watch(
         erased::<Service>(),
         vec![records(&mirror, Kind::Service, |object| Some(convert::service(object)))],
     );
     tasks.watch(
         erased::<NetworkPolicy>(),
-        vec![records(&mirror, Kind::NetworkPolicy, |object| Some(convert::network_policy(object)))],
+        vec![related(
+            &mirror,
+            Kind::NetworkPolicy,
+            |object| Some(convert::network_policy(object)),
+            |object| Relation::Policy(convert::network_policy_selection(object)),
+        )],
     );
-    let convert = |object: &AuthorizationPolicy| Some(convert::authorization_policy(object));
-    tasks.follow(authorization_policies(), vec![records(&mirror, Kind::AuthorizationPolicy, convert)]);
+    tasks.follow(
+        authorization_policies(),
+        vec![related(
+            &mirror,
+            Kind::AuthorizationPolicy,
+            |object| Some(convert::authorization_policy(object)),
+            |object| Relation::Policy(convert::authorization_policy_selection(object, MESH_ROOT)),
+        )],
+    );
 
     let look = integrations::look(client, integrations, mirror, retry);
     tasks.tasks.spawn(async move {
@@ -133,6 +152,9 @@ pub async fn watch(
     });
     tasks.run().await
 }
+
+/// Policies here are for the whole mesh. It is Istio's default, which few change.
+const MESH_ROOT: &str = "istio-system";
 
 /// Of Istio, in the versions that it has had since 1.5.
 fn authorization_policies() -> Source {
@@ -164,7 +186,11 @@ impl Tasks {
     {
         let name = resource.kind.clone();
         let convert = move |object: &Workload<Status>| Some(convert::workload(&name, object));
-        self.watch(resource, vec![records(mirror, kind, convert), signals]);
+        let records = match kind {
+            Kind::Job => related(mirror, kind, convert, |object| Relation::Controller(&object.metadata)),
+            _ => records(mirror, kind, convert),
+        };
+        self.watch(resource, vec![records, signals]);
     }
 
     /// Watches what every cluster has.
@@ -204,7 +230,17 @@ where
     M: prost::Message + 'static,
     F: Fn(&K) -> Option<M> + Send + 'static,
 {
-    Box::new(Records { mirror: mirror.clone(), kind, convert })
+    related(mirror, kind, convert, |_| Relation::None)
+}
+
+fn related<K, M, F, R>(mirror: &Mirror, kind: Kind, convert: F, relate: R) -> Box<dyn Sink<K>>
+where
+    K: Resource,
+    M: prost::Message + 'static,
+    F: Fn(&K) -> Option<M> + Send + 'static,
+    R: Fn(&K) -> Relation<'_> + Send + 'static,
+{
+    Box::new(Records { mirror: mirror.clone(), kind, convert, relate })
 }
 
 impl Sink<Node> for Nodes {
@@ -225,28 +261,6 @@ impl Sink<Node> for Nodes {
     }
 
     fn skip(&self) {}
-}
-
-impl Sink<Pod> for Pods {
-    fn begin(&self) {
-        Self::begin(self);
-    }
-
-    fn apply(&self, object: &Pod) {
-        Self::apply(self, object);
-    }
-
-    fn remove(&self, object: &Pod) {
-        Self::remove(self, object);
-    }
-
-    fn finish(&self) {
-        Self::finish(self);
-    }
-
-    fn skip(&self) {
-        Self::skip(self);
-    }
 }
 
 fn uid<K: Resource>(object: &K) -> &str {

@@ -9,8 +9,10 @@ mod authorization_policy;
 mod network_policy;
 mod service;
 
-pub use authorization_policy::{AuthorizationPolicy, AuthorizationPolicySpec, authorization_policy};
-pub use network_policy::network_policy;
+pub use authorization_policy::{
+    AuthorizationPolicy, AuthorizationPolicySpec, authorization_policy, authorization_policy_selection,
+};
+pub use network_policy::{network_policy, network_policy_selection};
 pub use service::service;
 
 use std::{collections::BTreeMap, time::Duration};

@@ -74,4 +74,8 @@ impl Kind {
             _workload => 7,
         }
     }
+    /// Number of the field with the workloads that this kind selects.
+    pub(super) fn targets_field(self) -> Option<u32> {
+        matches!(self, Self::NetworkPolicy | Self::AuthorizationPolicy).then_some(5)
+    }
 }

@@ -4,6 +4,8 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     hash::BuildHasher as _,
+    net::IpAddr,
+    num::NonZeroU64,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -17,7 +19,11 @@ use prost::{
 };
 use tokio::sync::Notify;
 
-use super::Kind;
+use super::{
+    Kind,
+    index::{Index, Relation},
+    key::{Key, Uid},
+};
 
 /// Deletions that are kept until they have arrived for sure, at most.
 const MAX_DELETIONS: usize = 50_000;
@@ -36,7 +42,11 @@ struct Shared {
 
 /// Which deletion a message tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Deletion(u64);
+pub struct Deletion(NonZeroU64);
+
+/// Who runs pods for whom is known when these are listed; before, a policy
+/// would select fewer workloads than it does.
+const OWNERSHIP: [Kind; 3] = [Kind::Pod, Kind::ReplicaSet, Kind::Job];
 
 impl Mirror {
     /// A connection begins: everything is due again as CREATE, then a commit.
@@ -91,13 +101,32 @@ impl Mirror {
 
     /// The object is as `message` says. `message` has no action.
     pub fn apply(&self, kind: Kind, uid: &str, message: &impl Message) {
-        let content = message.encode_to_vec().into_boxed_slice();
-        self.change(|state| state.apply(kind, uid, content));
+        self.apply_related(kind, uid, message, Relation::None);
+    }
+
+    /// The same for an object that other records depend on, or whose record
+    /// depends on others: a policy's workloads are added here. Returns what is
+    /// kept of `message`.
+    pub fn apply_related(
+        &self,
+        kind: Kind,
+        uid: &str,
+        message: &impl Message,
+        relation: Relation<'_>,
+    ) -> Arc<[u8]> {
+        let content = message.encode_to_vec().into();
+        self.change(|state| state.apply(kind, uid, content, relation))
+    }
+
+    /// The workload that has this address for itself, as `namespace.Kind.name`.
+    /// Pods in the network of their node share its address and have none.
+    pub fn workload_at(&self, address: IpAddr) -> Option<Arc<str>> {
+        self.state().index.at(address).cloned()
     }
 
     /// The object is gone.
     pub fn remove(&self, kind: Kind, uid: &str) {
-        self.change(|state| state.remove(&Key(kind, uid.into()), Timestamp::now()));
+        self.change(|state| state.remove(&Key(kind, Uid::from(uid)), Timestamp::now()));
     }
 
     /// The list of `kind` is complete.
@@ -124,9 +153,9 @@ impl Mirror {
         self.change(|state| state.listed(kind));
     }
 
-    fn change(&self, change: impl FnOnce(&mut State)) {
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state();
-        change(&mut state);
+        let result = change(&mut state);
         while state.deletions.len() > MAX_DELETIONS
             && let Some((oldest, _)) = state.deletions.first_key_value()
         {
@@ -137,6 +166,7 @@ impl Mirror {
         if !state.due.is_empty() {
             self.0.changed.notify_one();
         }
+        result
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -144,20 +174,16 @@ impl Mirror {
     }
 }
 
-/// UID within a kind: an ownerless pod is two records with one UID.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct Key(Kind, Arc<str>);
-
 /// One record.
 struct Entry {
-    /// the encoded message, without its action
-    content: Box<[u8]>,
+    /// the encoded message, without its action and the workloads it selects
+    content: Arc<[u8]>,
     /// number of the list of its kind in which it was last seen
     list: u32,
     /// its place in `State::due`
-    due: Option<u64>,
+    due: Option<NonZeroU64>,
     /// hash of what the present connection's receiver holds of it
-    receiver: Option<u64>,
+    receiver: Option<NonZeroU64>,
     /// The object is gone; the record is kept until nobody has to be told of it
     /// any more.
     gone: Option<Deletion>,
@@ -172,14 +198,16 @@ enum Due {
 #[derive(Default)]
 struct State {
     entries: BTreeMap<Key, Entry>,
+    /// What of a record depends on other objects.
+    index: Index,
     /// What to send, in this order. At most one element a record, and one commit.
-    due: BTreeMap<u64, Due>,
+    due: BTreeMap<NonZeroU64, Due>,
     /// Elements that were ever in `due`.
-    places: u64,
+    places: Count,
     /// Those that may not have arrived yet, oldest first.
     deletions: BTreeMap<Deletion, (Timestamp, Key)>,
     /// How many there ever were.
-    deleted: u64,
+    deleted: Count,
     lists: BTreeMap<Kind, u32>,
     /// What the next commit tells.
     commit: Option<InventoryCommit>,
@@ -191,16 +219,38 @@ struct State {
     committed: bool,
 }
 
+/// Numbers that are given once.
+struct Count(NonZeroU64);
+
+impl Default for Count {
+    fn default() -> Self {
+        Self(NonZeroU64::MIN)
+    }
+}
+
+impl Count {
+    fn next(&mut self) -> NonZeroU64 {
+        let number = self.0;
+        // 64 bits do not run out.
+        self.0 = number.saturating_add(1);
+        number
+    }
+}
+
 impl State {
     fn restart(&mut self) {
         self.connected = true;
         self.committed = false;
         self.due.clear();
+        let ready = self.ownership_listed();
         for (key, entry) in &mut self.entries {
             entry.receiver = None;
-            entry.due = Some(self.places);
-            self.due.insert(self.places, Due::Record(key.clone()));
-            self.places += 1;
+            entry.due = None;
+            if ready || key.0.targets_field().is_none() {
+                let place = self.places.next();
+                entry.due = Some(place);
+                self.due.insert(place, Due::Record(key.clone()));
+            }
         }
         self.commit_if_complete();
     }
@@ -213,18 +263,19 @@ impl State {
             };
             let Some(entry) = self.entries.get_mut(&key) else { continue };
             entry.due = None;
+            let targets = targets(&key, &self.index);
             let action = if entry.gone.is_some() {
                 entry.receiver = None;
                 Action::Delete
             } else {
-                let hash = foldhash::quality::FixedState::default().hash_one(&entry.content);
-                match entry.receiver.replace(hash) {
-                    Some(before) if before == hash => continue,
+                let hash = foldhash::quality::FixedState::default().hash_one((&entry.content, &targets));
+                match entry.receiver.replace(NonZeroU64::MIN | hash) {
+                    Some(before) if before == NonZeroU64::MIN | hash => continue,
                     Some(_) => Action::Update,
                     None => Action::Create,
                 }
             };
-            return Some((framed(key.0, &entry.content, action), entry.gone));
+            return Some((framed(key.0, &[&entry.content, &targets], action), entry.gone));
         }
     }
 
@@ -232,33 +283,48 @@ impl State {
         *self.lists.entry(kind).or_default() += 1;
     }
 
-    fn apply(&mut self, kind: Kind, uid: &str, content: Box<[u8]>) {
-        let key = Key(kind, uid.into());
+    fn apply(&mut self, kind: Kind, uid: &str, content: Arc<[u8]>, relation: Relation<'_>) -> Arc<[u8]> {
+        let key = Key(kind, Uid::from(uid));
+        self.index.apply(&key, relation);
         let list = self.lists.get(&kind).copied().unwrap_or_default();
         let entry = self.entries.entry(key.clone()).or_insert_with(|| Entry {
-            content: Box::default(),
+            content: Arc::default(),
             list,
             due: None,
             receiver: None,
             gone: None,
         });
         entry.list = list;
-        if entry.content != content || entry.gone.is_some() || entry.receiver.is_none() {
+        let changed = entry.content != content || entry.gone.is_some() || entry.receiver.is_none();
+        if changed {
             entry.content = content;
             if let Some(deletion) = entry.gone.take() {
                 self.deletions.remove(&deletion);
             }
+        }
+        let kept = Arc::clone(&entry.content);
+        if changed {
             self.make_due(key);
+        }
+        self.follow();
+        kept
+    }
+
+    /// Policies whose workloads may have changed are due.
+    fn follow(&mut self) {
+        for policy in self.index.changed() {
+            self.make_due(policy);
         }
     }
 
     fn remove(&mut self, key: &Key, at: Timestamp) {
         let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.gone.is_none()) else { return };
-        let deletion = Deletion(self.deleted);
-        self.deleted += 1;
+        let deletion = Deletion(self.deleted.next());
         entry.gone = Some(deletion);
         self.deletions.insert(deletion, (at, key.clone()));
+        self.index.remove(key);
         self.make_due(key.clone());
+        self.follow();
     }
 
     fn finish(&mut self, kind: Kind, at: Timestamp) {
@@ -272,7 +338,7 @@ impl State {
     }
 
     fn of_kind(&self, kind: Kind) -> impl Iterator<Item = (&Key, &Entry)> {
-        self.entries.range(Key(kind, "".into())..).take_while(move |(key, _)| key.0 == kind)
+        self.entries.range(Key(kind, Uid::FIRST)..).take_while(move |(key, _)| key.0 == kind)
     }
 
     fn encoded_commit(&self) -> Bytes {
@@ -281,29 +347,37 @@ impl State {
     }
 
     fn listed(&mut self, kind: Kind) {
-        self.listed.insert(kind);
+        if self.listed.insert(kind) && OWNERSHIP.contains(&kind) && self.ownership_listed() {
+            let policies = self.entries.keys().filter(|key| key.0.targets_field().is_some());
+            for policy in policies.cloned().collect::<Vec<_>>() {
+                self.make_due(policy);
+            }
+        }
         self.commit_if_complete();
+    }
+
+    fn ownership_listed(&self) -> bool {
+        OWNERSHIP.iter().all(|kind| self.listed.contains(kind))
     }
 
     fn commit_if_complete(&mut self) {
         let is_complete = self.commit.is_some() && self.listed.len() == Kind::ALL.len();
         if self.connected && !self.committed && is_complete {
             self.committed = true;
-            self.due.insert(self.places, Due::Commit);
-            self.places += 1;
+            self.due.insert(self.places.next(), Due::Commit);
         }
     }
 
     fn make_due(&mut self, key: Key) {
-        if !self.connected {
+        if !self.connected || key.0.targets_field().is_some() && !self.ownership_listed() {
             return;
         }
         if let Some(entry) = self.entries.get_mut(&key)
             && entry.due.is_none()
         {
-            entry.due = Some(self.places);
-            self.due.insert(self.places, Due::Record(key));
-            self.places += 1;
+            let place = self.places.next();
+            entry.due = Some(place);
+            self.due.insert(place, Due::Record(key));
         }
     }
 
@@ -324,16 +398,31 @@ impl State {
     }
 }
 
-/// A `StreamDataRequest` around an encoded record, with the action appended to
-/// the record: the order of fields is free, and nothing is encoded again.
-fn framed(kind: Kind, content: &[u8], action: Action) -> Bytes {
+/// The encoded field with the workloads that a policy selects; nothing for
+/// other kinds.
+fn targets(key: &Key, index: &Index) -> Vec<u8> {
+    let mut field = Vec::new();
+    if let Some(number) = key.0.targets_field() {
+        for workload in index.workloads(key) {
+            encode_key(number, WireType::LengthDelimited, &mut field);
+            encode_varint(workload.len() as u64, &mut field);
+            field.put_slice(workload.as_bytes());
+        }
+    }
+    field
+}
+
+/// A `StreamDataRequest` around the parts of an encoded record, with the action
+/// appended: the order of fields is free, and nothing is encoded again.
+fn framed(kind: Kind, record: &[&[u8]], action: Action) -> Bytes {
     let action = action as u64;
-    let length = (content.len() + key_len(kind.action_field()) + encoded_len_varint(action)) as u64;
+    let content: usize = record.iter().map(|part| part.len()).sum();
+    let length = (content + key_len(kind.action_field()) + encoded_len_varint(action)) as u64;
     let head = key_len(kind.envelope_field()) + encoded_len_varint(length);
     let mut frame = BytesMut::with_capacity(head + length as usize);
     encode_key(kind.envelope_field(), WireType::LengthDelimited, &mut frame);
     encode_varint(length, &mut frame);
-    frame.put_slice(content);
+    record.iter().for_each(|part| frame.put_slice(part));
     encode_key(kind.action_field(), WireType::Varint, &mut frame);
     encode_varint(action, &mut frame);
     frame.freeze()

@@ -6,16 +6,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use k8s_openapi::api::core::v1::Pod;
 use kestrel_proto::{
-    cloud::v1::OwnerReference,
+    cloud::v1::{self, OwnerReference},
     node::v1::{LogPolicy, PodInfo, PodUpdate},
 };
 use prost::Message as _;
 use tokio::sync::watch;
 
-use super::convert;
+use super::key::Uid;
 
 /// A deleted pod is kept this long, so that its last lines still find their
 /// owner references.
@@ -40,20 +39,19 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    pods: HashMap<Arc<str>, Entry>,
+    pods: HashMap<Uid, Entry>,
     nodes: HashMap<Arc<str>, Node>,
     /// deleted pods, in the order of time
-    deleted: VecDeque<(Instant, Arc<str>)>,
+    deleted: VecDeque<(Instant, Uid)>,
     /// number of the current list
     list: u32,
 }
 
 struct Entry {
-    api_uid: Arc<str>,
     node: Arc<str>,
-    /// the encoded `PodInfo`
-    info: Bytes,
-    owners: Arc<[OwnerReference]>,
+    /// the encoded `v1::Pod`, which the mirror holds too
+    record: Arc<[u8]>,
+    log_policy: LogPolicy,
     /// number of the list in which it was last seen
     list: u32,
     deleted: bool,
@@ -61,7 +59,7 @@ struct Entry {
 
 #[derive(Default)]
 struct Node {
-    uids: BTreeSet<Arc<str>>,
+    uids: BTreeSet<Uid>,
     changed: watch::Sender<()>,
 }
 
@@ -93,26 +91,23 @@ impl Pods {
 
     /// The pod that its node knows by this UID.
     pub fn get(&self, uid: &str) -> Option<Known> {
-        let state = self.state();
-        let entry = state.pods.get(uid)?;
-        Some(Known {
-            // What was encoded here can be decoded.
-            info: PodInfo::decode(entry.info.clone()).ok()?,
-            owners: Arc::clone(&entry.owners),
-            api_uid: Arc::clone(&entry.api_uid),
-            node: Arc::clone(&entry.node),
-        })
+        let (id, state) = (Uid::from(uid), self.state());
+        let entry = state.pods.get(&id)?;
+        let info = entry.info(&id)?;
+        let v1::Pod { uid, owner_references, .. } = entry.pod()?;
+        let (api_uid, node) = (uid.into(), Arc::clone(&entry.node));
+        Some(Known { info, owners: owner_references.into(), api_uid, node })
     }
 
     /// The node that this pod runs on.
     pub fn node_of(&self, uid: &str) -> Option<Arc<str>> {
-        self.state().pods.get(uid).map(|entry| Arc::clone(&entry.node))
+        self.state().pods.get(&Uid::from(uid)).map(|entry| Arc::clone(&entry.node))
     }
 
     /// Follows the pods of `node`, or one of them.
     pub fn follow(&self, node: &str, only: Option<&str>) -> Follower {
         let changed = self.state().nodes.entry(node.into()).or_default().changed.subscribe();
-        let (node, only) = (node.into(), only.map(Into::into));
+        let (node, only) = (node.into(), only.map(Uid::from));
         Follower { pods: self.clone(), node, only, changed, told: None }
     }
 
@@ -121,14 +116,12 @@ impl Pods {
         self.state().list += 1;
     }
 
-    /// The pod is as `object` says.
-    pub(crate) fn apply(&self, object: &Pod) {
+    /// The pod is as `object` and its encoded `record` say.
+    pub(crate) fn apply(&self, object: &Pod, record: Arc<[u8]>) {
         let Some(node) = object.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) else { return };
-        let api_uid = object.metadata.uid.as_deref().unwrap_or_default().into();
-        let info = pod_info(object, self.0.default_policy);
-        let owners = convert::owner_references(&object.metadata).into();
+        let log_policy = log_policy(object, self.0.default_policy);
         let mut state = self.state();
-        state.apply(&info.uid, api_uid, node, info.encode_to_vec().into(), owners);
+        state.apply(uid_at_node(object), node, record, log_policy);
         state.forget(Instant::now());
     }
 
@@ -136,7 +129,7 @@ impl Pods {
     pub(super) fn remove(&self, object: &Pod) {
         let now = Instant::now();
         let mut state = self.state();
-        state.remove(uid_at_node(object), now);
+        state.remove(&uid_at_node(object), now);
         state.forget(now);
     }
 
@@ -144,12 +137,8 @@ impl Pods {
     pub(super) fn finish(&self) {
         let (now, mut state) = (Instant::now(), self.state());
         let list = state.list;
-        let vanished: Vec<_> = state
-            .pods
-            .iter()
-            .filter(|(_, entry)| entry.list != list)
-            .map(|(uid, _)| Arc::clone(uid))
-            .collect();
+        let vanished: Vec<_> =
+            state.pods.iter().filter(|(_, entry)| entry.list != list).map(|(uid, _)| uid.clone()).collect();
         for uid in vanished {
             state.remove(&uid, now);
         }
@@ -167,30 +156,35 @@ impl Pods {
     }
 }
 
+impl Entry {
+    fn pod(&self) -> Option<v1::Pod> {
+        // What was encoded here can be decoded.
+        v1::Pod::decode(&*self.record).ok()
+    }
+
+    fn info(&self, uid: &Uid) -> Option<PodInfo> {
+        let v1::Pod { namespace, name, .. } = self.pod()?;
+        Some(PodInfo { uid: uid.to_string(), namespace, name, log_policy: self.log_policy.into() })
+    }
+}
+
 impl State {
-    fn apply(
-        &mut self,
-        uid: &str,
-        api_uid: Arc<str>,
-        node: &str,
-        info: Bytes,
-        owners: Arc<[OwnerReference]>,
-    ) {
+    fn apply(&mut self, uid: Uid, node: &str, record: Arc<[u8]>, log_policy: LogPolicy) {
         let list = self.list;
-        if let Some(entry) = self.pods.get_mut(uid) {
+        if let Some(entry) = self.pods.get_mut(&uid) {
             entry.list = list;
             // A static pod's mirror may have been made again, with another UID.
-            entry.api_uid = api_uid;
-            entry.owners = owners;
+            entry.record = record;
             entry.deleted = false;
-            if entry.info == info {
+            if std::mem::replace(&mut entry.log_policy, log_policy) == log_policy {
                 return;
             }
-            entry.info = info;
         } else {
-            let (uid, node): (Arc<str>, Arc<str>) = (uid.into(), node.into());
-            let entry = Entry { api_uid, node: Arc::clone(&node), info, owners, list, deleted: false };
-            self.pods.insert(Arc::clone(&uid), entry);
+            // Pods of a node share its name.
+            let known = self.nodes.get_key_value(node).map(|(name, _)| Arc::clone(name));
+            let node = known.unwrap_or_else(|| node.into());
+            let entry = Entry { node: Arc::clone(&node), record, log_policy, list, deleted: false };
+            self.pods.insert(uid.clone(), entry);
             self.nodes.entry(node).or_default().uids.insert(uid);
         }
         if let Some(node) = self.nodes.get(node) {
@@ -198,13 +192,12 @@ impl State {
         }
     }
 
-    fn remove(&mut self, uid: &str, now: Instant) {
-        if let Some((uid, entry)) = self.pods.get_key_value(uid)
+    fn remove(&mut self, uid: &Uid, now: Instant) {
+        if let Some(entry) = self.pods.get_mut(uid)
             && !entry.deleted
         {
-            let uid = Arc::clone(uid);
-            self.deleted.push_back((now, Arc::clone(&uid)));
-            self.pods.entry(uid).and_modify(|entry| entry.deleted = true);
+            entry.deleted = true;
+            self.deleted.push_back((now, uid.clone()));
         }
     }
 
@@ -228,9 +221,10 @@ impl State {
 pub struct Follower {
     pods: Pods,
     node: Arc<str>,
-    only: Option<Arc<str>>,
+    only: Option<Uid>,
     changed: watch::Receiver<()>,
-    told: Option<HashMap<Arc<str>, Bytes>>,
+    /// Of each pod what can change of it.
+    told: Option<HashMap<Uid, LogPolicy>>,
 }
 
 impl Follower {
@@ -246,63 +240,54 @@ impl Follower {
     /// changed. `None`: nothing did.
     pub fn update(&mut self) -> Option<PodUpdate> {
         self.changed.mark_unchanged();
-        let now = self.now();
+        let state = self.pods.state();
+        let on_node = state.nodes.get(&self.node).map(|node| &node.uids);
+        let followed = |uid: &Uid| {
+            self.only.as_ref().is_none_or(|only| only == uid)
+                && on_node.is_some_and(|uids| uids.contains(uid))
+        };
         let mut update = PodUpdate { snapshot: self.told.is_none(), ..Default::default() };
         let told = self.told.get_or_insert_default();
         let mut bytes = 0;
-        for uid in told.keys().filter(|uid| !now.contains_key(*uid)).cloned().collect::<Vec<_>>() {
+        for uid in told.keys().filter(|uid| !followed(uid)).cloned().collect::<Vec<_>>() {
             if bytes < PART_BYTES {
-                bytes += uid.len();
                 told.remove(&uid);
-                update.removed_uids.push(uid.to_string());
+                let uid = uid.to_string();
+                bytes += uid.len();
+                update.removed_uids.push(uid);
             }
         }
-        for (uid, info) in now {
-            if bytes < PART_BYTES && told.get(&uid) != Some(&info) {
-                bytes += info.len();
-                // What was encoded here can be decoded.
-                update.pods.extend(PodInfo::decode(info.clone()).ok());
-                told.insert(uid, info);
+        for uid in on_node.into_iter().flatten().filter(|uid| followed(uid)) {
+            if bytes < PART_BYTES
+                && let Some(entry) = state.pods.get(uid)
+                && told.get(uid) != Some(&entry.log_policy)
+                && let Some(info) = entry.info(uid)
+            {
+                told.insert(uid.clone(), entry.log_policy);
+                bytes += info.encoded_len();
+                update.pods.push(info);
             }
         }
         (update.snapshot || !update.pods.is_empty() || !update.removed_uids.is_empty()).then_some(update)
-    }
-
-    fn now(&self) -> HashMap<Arc<str>, Bytes> {
-        let state = self.pods.state();
-        let uids = state.nodes.get(&self.node).into_iter().flat_map(|node| &node.uids);
-        uids.filter(|uid| self.only.as_ref().is_none_or(|only| only == *uid))
-            .filter_map(|uid| Some((Arc::clone(uid), state.pods.get(uid)?.info.clone())))
-            .collect()
     }
 }
 
 /// The UID under which the pod's node knows it: a static pod's is in the
 /// annotation that ties its mirror to it.
-fn uid_at_node(object: &Pod) -> &str {
+fn uid_at_node(object: &Pod) -> Uid {
     let annotations = object.metadata.annotations.as_ref();
     let mirrors = annotations.and_then(|annotations| annotations.get("kubernetes.io/config.mirror"));
-    mirrors.or(object.metadata.uid.as_ref()).map(String::as_str).unwrap_or_default()
+    mirrors.or(object.metadata.uid.as_ref()).map(String::as_str).unwrap_or_default().into()
 }
 
-fn pod_info(object: &Pod, default_policy: LogPolicy) -> PodInfo {
-    let meta = &object.metadata;
-    let annotation = |name: &str| {
-        let annotations = meta.annotations.as_ref()?;
-        annotations.get(&format!("kestrel.ai/{name}")).map(String::as_str)
-    };
-    let policy = match annotation("logs") {
+fn log_policy(object: &Pod, default_policy: LogPolicy) -> LogPolicy {
+    let annotation = |name: &str| object.metadata.annotations.as_ref()?.get(name).map(String::as_str);
+    match annotation("kestrel.ai/logs") {
         Some("all") => LogPolicy::All,
         Some("errors") => LogPolicy::Errors,
         Some("off") => LogPolicy::Off,
-        _ if annotation("inject") == Some("true") => LogPolicy::All,
+        _ if annotation("kestrel.ai/inject") == Some("true") => LogPolicy::All,
         _ => default_policy,
-    };
-    PodInfo {
-        uid: uid_at_node(object).to_owned(),
-        namespace: meta.namespace.clone().unwrap_or_default(),
-        name: meta.name.clone().unwrap_or_default(),
-        log_policy: policy.into(),
     }
 }
 

@@ -1,9 +1,10 @@
 //! What takes the objects of a watch.
 
+use k8s_openapi::api::core::v1::Pod;
 use kube::Resource;
 use prost::Message;
 
-use super::{Kind, Mirror, uid};
+use super::{Kind, Mirror, Pods, Relation, convert, uid};
 
 /// Takes the objects of one watch, one after another, and keeps none of them.
 pub(crate) trait Sink<K>: Send + 'static {
@@ -45,18 +46,20 @@ impl<K: 'static> Sink<K> for Takers<K> {
 }
 
 /// Objects that become records of one kind; `convert` gives `None` for those
-/// that are none (any more).
-pub(super) struct Records<F> {
+/// that are none (any more). `relate` says what else the mirror has to know.
+pub(super) struct Records<F, R> {
     pub(super) mirror: Mirror,
     pub(super) kind: Kind,
     pub(super) convert: F,
+    pub(super) relate: R,
 }
 
-impl<K, M, F> Sink<K> for Records<F>
+impl<K, M, F, R> Sink<K> for Records<F, R>
 where
     K: Resource,
     M: Message,
     F: Fn(&K) -> Option<M> + Send + 'static,
+    R: Fn(&K) -> Relation<'_> + Send + 'static,
 {
     fn begin(&self) {
         self.mirror.begin(self.kind);
@@ -64,7 +67,10 @@ where
 
     fn apply(&self, object: &K) {
         match (self.convert)(object) {
-            Some(record) => self.mirror.apply(self.kind, uid(object), &record),
+            Some(record) => {
+                let relation = (self.relate)(object);
+                self.mirror.apply_related(self.kind, uid(object), &record, relation);
+            }
             None => self.mirror.remove(self.kind, uid(object)),
         }
     }
@@ -79,5 +85,39 @@ where
 
     fn skip(&self) {
         self.mirror.skip(self.kind);
+    }
+}
+
+/// Pods: their records, of which what runs where is a part.
+pub(super) struct PodSink {
+    pub(super) mirror: Mirror,
+    pub(super) pods: Pods,
+}
+
+impl Sink<Pod> for PodSink {
+    fn begin(&self) {
+        self.mirror.begin(Kind::Pod);
+        self.pods.begin();
+    }
+
+    fn apply(&self, object: &Pod) {
+        let relation = Relation::Pod(object);
+        let record = self.mirror.apply_related(Kind::Pod, uid(object), &convert::pod(object), relation);
+        self.pods.apply(object, record);
+    }
+
+    fn remove(&self, object: &Pod) {
+        self.mirror.remove(Kind::Pod, uid(object));
+        self.pods.remove(object);
+    }
+
+    fn finish(&self) {
+        self.mirror.finish(Kind::Pod);
+        self.pods.finish();
+    }
+
+    fn skip(&self) {
+        self.mirror.skip(Kind::Pod);
+        self.pods.skip();
     }
 }

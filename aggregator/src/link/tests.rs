@@ -31,6 +31,7 @@ use tonic::{Code, Streaming, transport::Endpoint};
 
 use super::{review::Review, *};
 use crate::{
+    inventory::convert,
     signals::thresholds::Thresholds,
     uplink::{
         lanes::{Lane, Lanes, Number},
@@ -80,6 +81,10 @@ fn pod(name: &str, uid: &str, node: &str) -> Pod {
     serde_json::from_value(json!({"metadata": meta, "spec": {"nodeName": node, "containers": []}})).unwrap()
 }
 
+fn apply(pods: &Pods, pod: &Pod) {
+    pods.apply(pod, convert::pod(pod).encode_to_vec().into());
+}
+
 async fn server(most: usize) -> Server {
     tls::install_provider();
     let authority = Authority::generate("link").unwrap();
@@ -92,7 +97,7 @@ async fn server(most: usize) -> Server {
     lanes.lead();
     let pods = Pods::new(LogPolicy::Errors);
     for (name, uid, node) in [("web-1", "u1", "n1"), ("web-2", "u2", "n2")] {
-        pods.apply(&pod(name, uid, node));
+        apply(&pods, &pod(name, uid, node));
     }
     let nodes = Nodes::new(Thresholds::default(), lanes.signals());
     let node = json!({"metadata": {"name": "n1", "uid": "un1"}});
@@ -233,7 +238,7 @@ async fn an_agent_is_welcomed_told_its_pods_and_their_changes() {
     let Down::PodUpdate(pods) = stream.next().await.unwrap() else { panic!() };
     assert!(pods.snapshot);
     assert_eq!(pods.pods.iter().map(|pod| pod.uid.as_str()).collect::<Vec<_>>(), ["u1"]);
-    server.pods.apply(&pod("web-3", "u3", "n1"));
+    apply(&server.pods, &pod("web-3", "u3", "n1"));
     let Down::PodUpdate(pods) = stream.next().await.unwrap() else { panic!() };
     assert_eq!((pods.snapshot, pods.pods[0].name.as_str()), (false, "web-3"));
     let attached = |role| server.metrics.attached.get_or_create(&metrics::RoleLabel { role }).get();

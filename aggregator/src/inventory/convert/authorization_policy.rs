@@ -13,7 +13,9 @@ use kube::core::object::{NotUsed, Object};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{map, object_meta, sorted, sorted_messages};
+use crate::inventory::{Selection, Selector};
+
+use super::{map, object_meta, sorted, sorted_messages, text};
 
 /// Annotation of the record, not of the object: the whole spec as JSON, where
 /// the typed fields lack a part of it.
@@ -27,6 +29,8 @@ pub type AuthorizationPolicy = Object<Option<AuthorizationPolicySpec>, NotUsed>;
 #[serde(try_from = "Value")]
 pub struct AuthorizationPolicySpec {
     typed: Spec,
+    /// It is for what it names, such as a Gateway, and not for labels.
+    by_name: bool,
     /// JSON of the whole, if `typed` lacks a part of it.
     whole: Option<String>,
 }
@@ -36,9 +40,11 @@ impl TryFrom<Value> for AuthorizationPolicySpec {
 
     fn try_from(value: Value) -> serde_json::Result<Self> {
         let typed = Spec::deserialize(&value)?;
+        let targets = value.get("targetRefs").and_then(Value::as_array);
+        let by_name = targets.is_some_and(|targets| !targets.is_empty()) || value.get("targetRef").is_some();
         let whole = canonical(value);
         let complete = canonical(serde_json::to_value(&typed)?) == whole;
-        Ok(Self { typed, whole: (!complete).then(|| whole.to_string()) })
+        Ok(Self { typed, by_name, whole: (!complete).then(|| whole.to_string()) })
     }
 }
 
@@ -46,7 +52,7 @@ impl TryFrom<Value> for AuthorizationPolicySpec {
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Spec {
-    selector: Option<Selector>,
+    selector: Option<PodSelector>,
     action: Option<String>,
     rules: Option<Vec<Rule>>,
 }
@@ -54,7 +60,7 @@ struct Spec {
 /// `matchExpressions` are not Istio's.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Selector {
+struct PodSelector {
     match_labels: Option<BTreeMap<String, String>>,
 }
 
@@ -118,10 +124,7 @@ pub fn authorization_policy(object: &AuthorizationPolicy) -> v1::AuthorizationPo
         kind: "AuthorizationPolicy".to_owned(),
         metadata: Some(metadata),
         spec: Some(v1::AuthorizationPolicySpec {
-            selector: typed.and_then(|spec| spec.selector.as_ref()).map(|selector| v1::LabelSelector {
-                match_labels: map(&selector.match_labels),
-                match_expressions: Vec::new(),
-            }),
+            selector: typed.and_then(|spec| spec.selector.as_ref()).map(label_selector),
             action: action(typed.and_then(|spec| spec.action.as_deref())).into(),
             rules: sorted_messages(
                 typed.and_then(|spec| spec.rules.as_ref()).into_iter().flatten().map(rule),
@@ -130,6 +133,24 @@ pub fn authorization_policy(object: &AuthorizationPolicy) -> v1::AuthorizationPo
         target_workloads: Vec::new(),
         action: 0,
     }
+}
+
+/// The pods that an AuthorizationPolicy is for: one in the namespace
+/// `mesh_root` is for those of the whole mesh.
+pub fn authorization_policy_selection(object: &AuthorizationPolicy, mesh_root: &str) -> Selection {
+    let namespace = text(&object.metadata.namespace);
+    let selector = match &object.spec {
+        Some(spec) if spec.by_name => Selector::Nothing,
+        Some(AuthorizationPolicySpec { typed: Spec { selector: Some(selector), .. }, .. }) => {
+            Selector::new(&label_selector(selector))
+        }
+        _ => Selector::new(&v1::LabelSelector::default()),
+    };
+    Selection { namespace: (namespace != mesh_root).then_some(namespace), selector }
+}
+
+fn label_selector(selector: &PodSelector) -> v1::LabelSelector {
+    v1::LabelSelector { match_labels: map(&selector.match_labels), match_expressions: Vec::new() }
 }
 
 fn action(text: Option<&str>) -> Action {

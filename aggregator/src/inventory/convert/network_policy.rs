@@ -9,6 +9,8 @@ use k8s_openapi::{
 };
 use kestrel_proto::cloud::v1::{self, network_policy_port::PortValue};
 
+use crate::inventory::{Selection, Selector};
+
 use super::{map, object_meta, sorted, sorted_messages, text};
 
 /// The record of a NetworkPolicy. `target_workloads` are left to the mirror,
@@ -21,6 +23,15 @@ pub fn network_policy(object: &networking::NetworkPolicy) -> v1::NetworkPolicy {
         spec: Some(object.spec.as_ref().map(spec).unwrap_or_default()),
         target_workloads: Vec::new(),
         action: 0,
+    }
+}
+
+/// The pods that a NetworkPolicy is for.
+pub fn network_policy_selection(object: &networking::NetworkPolicy) -> Selection {
+    let selector = object.spec.as_ref().and_then(|spec| spec.pod_selector.as_ref());
+    Selection {
+        namespace: Some(text(&object.metadata.namespace)),
+        selector: Selector::new(&selector.map(label_selector).unwrap_or_default()),
     }
 }
 

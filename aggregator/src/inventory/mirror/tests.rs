@@ -1,5 +1,7 @@
 //! A receiver that applies what it is sent must hold the truth.
 
+mod policies;
+
 use std::collections::VecDeque;
 
 use kestrel_proto::cloud::v1;
@@ -15,14 +17,20 @@ fn read(frame: &[u8]) -> Option<(Kind, String, String, Action)> {
         Request::Namespace(it) => (Kind::Namespace, it.uid, it.name, it.action),
         Request::Node(it) => (Kind::Node, it.uid, it.name, it.action),
         Request::Workload(it) => (Kind::OwnerlessPod, it.uid, it.name, it.action),
-        Request::Pod(it) => (Kind::Pod, it.uid, it.name, it.action),
+        Request::Pod(it) => (Kind::Pod, it.uid, it.name + &it.phase, it.action),
+        Request::NetworkPolicy(it) => {
+            let selector = it.spec.and_then(|spec| spec.pod_selector).unwrap_or_default();
+            let label = selector.match_labels.into_values().next().unwrap_or_default();
+            let content = format!("{label}: {}", it.target_workloads.join(" "));
+            (Kind::NetworkPolicy, it.metadata.unwrap_or_default().uid, content, it.action)
+        }
         Request::InventoryCommit(_) => return None,
         other => panic!("{other:?}"),
     };
     Some((kind, uid, name, Action::try_from(action).unwrap()))
 }
 
-fn record(kind: Kind, uid: &str, name: &str) -> Box<[u8]> {
+fn record(kind: Kind, uid: &str, name: &str) -> Arc<[u8]> {
     let (uid, name) = (uid.to_owned(), name.to_owned());
     match kind {
         Kind::Namespace => v1::Namespace { uid, name, ..Default::default() }.encode_to_vec(),
@@ -30,7 +38,7 @@ fn record(kind: Kind, uid: &str, name: &str) -> Box<[u8]> {
         Kind::Pod => v1::Pod { uid, name, ..Default::default() }.encode_to_vec(),
         _workload => v1::Workload { uid, name, ..Default::default() }.encode_to_vec(),
     }
-    .into_boxed_slice()
+    .into()
 }
 
 fn listed(state: &mut State) {
@@ -63,7 +71,7 @@ fn sent(uid: &str, action: Action) -> Option<(String, Action)> {
 fn kinds_come_in_order_and_the_commit_after_all_that_was_due() {
     let mut state = State::default();
     for kind in [Kind::Pod, Kind::OwnerlessPod, Kind::Node, Kind::Namespace] {
-        state.apply(kind, &format!("{kind:?}"), record(kind, &format!("{kind:?}"), "a"));
+        state.apply(kind, &format!("{kind:?}"), record(kind, &format!("{kind:?}"), "a"), Relation::None);
     }
     state.restart();
     let inventory = ["Namespace", "Node", "OwnerlessPod", "Pod"].map(|uid| sent(uid, Action::Create));
@@ -71,7 +79,7 @@ fn kinds_come_in_order_and_the_commit_after_all_that_was_due() {
     listed(&mut state);
     assert_eq!(drain(&mut state), [None]);
     state.restart();
-    state.apply(Kind::Node, "new", record(Kind::Node, "new", "a"));
+    state.apply(Kind::Node, "new", record(Kind::Node, "new", "a"), Relation::None);
     assert_eq!(drain(&mut state), [&inventory[..], &[None, sent("new", Action::Create)]].concat());
 }
 
@@ -79,16 +87,16 @@ fn kinds_come_in_order_and_the_commit_after_all_that_was_due() {
 fn what_did_not_change_on_the_wire_is_not_sent() {
     let mut state = State::default();
     listed(&mut state);
-    state.apply(Kind::Pod, "1", record(Kind::Pod, "1", "a"));
+    state.apply(Kind::Pod, "1", record(Kind::Pod, "1", "a"), Relation::None);
     state.restart();
     assert_eq!(drain(&mut state), [sent("1", Action::Create), None]);
-    state.apply(Kind::Pod, "1", record(Kind::Pod, "1", "a"));
+    state.apply(Kind::Pod, "1", record(Kind::Pod, "1", "a"), Relation::None);
     assert_eq!(drain(&mut state), []);
-    state.apply(Kind::Pod, "1", record(Kind::Pod, "1", "b"));
-    state.apply(Kind::Pod, "1", record(Kind::Pod, "1", "a"));
+    state.apply(Kind::Pod, "1", record(Kind::Pod, "1", "b"), Relation::None);
+    state.apply(Kind::Pod, "1", record(Kind::Pod, "1", "a"), Relation::None);
     assert_eq!(drain(&mut state), [], "changed and changed back");
-    state.apply(Kind::Pod, "1", record(Kind::Pod, "1", "b"));
-    state.apply(Kind::Pod, "1", record(Kind::Pod, "1", "c"));
+    state.apply(Kind::Pod, "1", record(Kind::Pod, "1", "b"), Relation::None);
+    state.apply(Kind::Pod, "1", record(Kind::Pod, "1", "c"), Relation::None);
     assert_eq!(drain(&mut state), [sent("1", Action::Update)], "coalesced");
 }
 
@@ -96,7 +104,7 @@ fn what_did_not_change_on_the_wire_is_not_sent() {
 fn a_deletion_is_told_to_every_connection_until_it_has_left_the_resend_window() {
     let (mut state, pod) = (State::default(), Key(Kind::Pod, "1".into()));
     listed(&mut state);
-    state.apply(Kind::Pod, "1", record(Kind::Pod, "1", "a"));
+    state.apply(Kind::Pod, "1", record(Kind::Pod, "1", "a"), Relation::None);
     state.restart();
     drain(&mut state);
     state.remove(&pod, at(0));
@@ -110,12 +118,12 @@ fn a_deletion_is_told_to_every_connection_until_it_has_left_the_resend_window() 
     assert_eq!(drain(&mut state), [None]);
     assert!(state.entries.is_empty());
     // It came back and went again: another deletion.
-    state.apply(Kind::Pod, "1", record(Kind::Pod, "1", "a"));
+    state.apply(Kind::Pod, "1", record(Kind::Pod, "1", "a"), Relation::None);
     state.remove(&pod, at(1));
     state.forget(deletion);
     state.restart();
     let before = state.next().unwrap().1.unwrap();
-    state.apply(Kind::Pod, "1", record(Kind::Pod, "1", "a"));
+    state.apply(Kind::Pod, "1", record(Kind::Pod, "1", "a"), Relation::None);
     state.forget(before);
     assert_eq!(drain(&mut state), [None, sent("1", Action::Create)], "what came back is no deletion");
     state.remove(&pod, at(2));
@@ -132,7 +140,7 @@ fn a_standby_keeps_deletions_until_the_leader_has_told_them() {
     {
         let mut state = mirror.state();
         for (uid, second) in [("1", 1), ("2", 2), ("3", 3)] {
-            state.apply(Kind::Pod, uid, record(Kind::Pod, uid, "a"));
+            state.apply(Kind::Pod, uid, record(Kind::Pod, uid, "a"), Relation::None);
             state.remove(&Key(Kind::Pod, uid.into()), at(second));
         }
     }
@@ -249,18 +257,18 @@ proptest! {
         for op in ops {
             match op {
                 Op::Apply(kind, u, c) => {
-                    state.apply(KINDS[kind], &uid(u), record(KINDS[kind], &uid(u), &content(c)));
+                    state.apply(KINDS[kind], &uid(u), record(KINDS[kind], &uid(u), &content(c)), Relation::None);
                     truth.insert((KINDS[kind], uid(u)), content(c));
                 }
                 Op::Remove(kind, u) => {
-                    state.remove(&Key(KINDS[kind], uid(u).into()), at(0));
+                    state.remove(&Key(KINDS[kind], uid(u).as_str().into()), at(0));
                     truth.remove(&(KINDS[kind], uid(u)));
                 }
                 Op::List(kind, all) => {
                     state.begin(KINDS[kind]);
                     truth.retain(|(of, _), _| *of != KINDS[kind]);
                     for (u, c) in all {
-                        state.apply(KINDS[kind], &uid(u), record(KINDS[kind], &uid(u), &content(c)));
+                        state.apply(KINDS[kind], &uid(u), record(KINDS[kind], &uid(u), &content(c)), Relation::None);
                         truth.insert((KINDS[kind], uid(u)), content(c));
                     }
                     state.finish(KINDS[kind], at(0));
@@ -281,6 +289,12 @@ proptest! {
                 }
             }
             prop_assert!(state.due.len() <= state.entries.len() + 1);
+        }
+        if state.connected {
+            while let Some((frame, deletion)) = state.next() {
+                receiver.send(frame, deletion);
+            }
+            prop_assert_eq!(&receiver.connection, &truth, "without a restart");
         }
         receiver.restart(usize::MAX);
         state.restart();

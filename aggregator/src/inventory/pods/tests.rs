@@ -2,6 +2,7 @@ use futures::FutureExt as _;
 use serde_json::json;
 
 use super::*;
+use crate::inventory::convert;
 
 fn pod(uid: &str, node: &str, annotations: serde_json::Value) -> Pod {
     let meta = json!({
@@ -9,6 +10,10 @@ fn pod(uid: &str, node: &str, annotations: serde_json::Value) -> Pod {
         "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "rs", "controller": true}],
     });
     serde_json::from_value(json!({"metadata": meta, "spec": {"nodeName": node, "containers": []}})).unwrap()
+}
+
+fn apply(pods: &Pods, pod: &Pod) {
+    pods.apply(pod, convert::pod(pod).encode_to_vec().into());
 }
 
 fn pods() -> Pods {
@@ -21,7 +26,7 @@ fn uids(update: &PodUpdate) -> Vec<&str> {
 
 #[test]
 fn the_policy_is_the_annotation_then_the_injection_then_the_default() {
-    let policy = |annotations| pod_info(&pod("1", "n", annotations), LogPolicy::Errors).log_policy();
+    let policy = |annotations| log_policy(&pod("1", "n", annotations), LogPolicy::Errors);
     for (annotations, expected) in [
         (json!({}), LogPolicy::Errors),
         (json!({"kestrel.ai/logs": "all"}), LogPolicy::All),
@@ -37,9 +42,10 @@ fn the_policy_is_the_annotation_then_the_injection_then_the_default() {
 #[test]
 fn an_agent_is_told_of_its_node_alone() {
     let pods = pods();
-    pods.apply(&pod("1", "a", json!({"kestrel.ai/logs": "all", "other.example/key": "value"})));
-    pods.apply(&pod("2", "b", json!({})));
-    pods.apply(
+    apply(&pods, &pod("1", "a", json!({"kestrel.ai/logs": "all", "other.example/key": "value"})));
+    apply(&pods, &pod("2", "b", json!({})));
+    apply(
+        &pods,
         &serde_json::from_value(json!({"metadata": {"uid": "3"}, "spec": {"containers": []}})).unwrap(),
     );
     let update = pods.follow("a", None).update().unwrap();
@@ -57,17 +63,17 @@ async fn a_follower_hears_of_changes_on_its_node_and_of_nothing_else() {
     let pods = pods();
     let mut follower = pods.follow("a", None);
     assert_eq!(follower.update(), Some(PodUpdate { snapshot: true, ..Default::default() }));
-    pods.apply(&pod("9", "b", json!({})));
+    apply(&pods, &pod("9", "b", json!({})));
     assert!(follower.changed().now_or_never().is_none());
-    pods.apply(&pod("1", "a", json!({})));
-    pods.apply(&pod("2", "a", json!({})));
+    apply(&pods, &pod("1", "a", json!({})));
+    apply(&pods, &pod("2", "a", json!({})));
     follower.changed().await;
     let update = follower.update().unwrap();
     assert!(!update.snapshot);
     assert_eq!(update.pods.len(), 2);
-    pods.apply(&pod("1", "a", json!({})));
+    apply(&pods, &pod("1", "a", json!({})));
     assert!(follower.changed().now_or_never().is_none(), "nothing changed");
-    pods.apply(&pod("1", "a", json!({"kestrel.ai/logs": "off"})));
+    apply(&pods, &pod("1", "a", json!({"kestrel.ai/logs": "off"})));
     follower.changed().await;
     assert_eq!(uids(&follower.update().unwrap()), ["1"]);
     let mut one = pods.follow("a", Some("2"));
@@ -79,7 +85,7 @@ fn a_long_list_is_told_in_parts_that_any_client_takes() {
     let pods = pods();
     let uid = |number: usize| format!("{number:0>60000}");
     for number in 0..40 {
-        pods.apply(&pod(&uid(number), "a", json!({})));
+        apply(&pods, &pod(&uid(number), "a", json!({})));
     }
     let mut follower = pods.follow("a", None);
     let parts: Vec<_> = std::iter::from_fn(|| follower.update()).collect();
@@ -94,11 +100,11 @@ fn a_long_list_is_told_in_parts_that_any_client_takes() {
 fn deleted_pods_are_forgotten_late() {
     let pods = pods();
     let start = Instant::now();
-    pods.apply(&pod("1", "a", json!({})));
+    apply(&pods, &pod("1", "a", json!({})));
     let mut follower = pods.follow("a", None);
     follower.update();
     let mut state = pods.state();
-    state.remove("1", start);
+    state.remove(&"1".into(), start);
     state.forget(start + KEPT_AFTER_DELETION - Duration::from_secs(1));
     drop(state);
     assert!(pods.get("1").is_some());
@@ -108,9 +114,9 @@ fn deleted_pods_are_forgotten_late() {
     assert_eq!(follower.update().unwrap().removed_uids, ["1"]);
     assert!(pods.state().nodes.contains_key("a"), "it is followed");
     drop(follower);
-    pods.apply(&pod("1", "a", json!({})));
+    apply(&pods, &pod("1", "a", json!({})));
     let mut state = pods.state();
-    state.remove("1", start);
+    state.remove(&"1".into(), start);
     state.forget(start + KEPT_AFTER_DELETION);
     assert!(state.nodes.is_empty());
 }
@@ -119,10 +125,10 @@ fn deleted_pods_are_forgotten_late() {
 fn what_a_list_does_not_mention_is_gone() {
     let pods = pods();
     for uid in ["1", "2"] {
-        pods.apply(&pod(uid, "a", json!({})));
+        apply(&pods, &pod(uid, "a", json!({})));
     }
     pods.begin();
-    pods.apply(&pod("2", "a", json!({})));
+    apply(&pods, &pod("2", "a", json!({})));
     pods.finish();
     assert!(pods.listed().now_or_never().is_some());
     pods.state().forget(Instant::now() + KEPT_AFTER_DELETION);
@@ -133,12 +139,12 @@ fn what_a_list_does_not_mention_is_gone() {
 fn a_static_pod_is_known_by_the_uid_that_its_node_uses() {
     let pods = pods();
     let mirror = pod("api-uid", "a", json!({"kubernetes.io/config.mirror": "hash"}));
-    pods.apply(&mirror);
+    apply(&pods, &mirror);
     let known = pods.get("hash").unwrap();
     assert_eq!((&*known.api_uid, known.info.uid.as_str()), ("api-uid", "hash"));
     pods.remove(&mirror);
     let mirror = pod("api-uid-2", "a", json!({"kubernetes.io/config.mirror": "hash"}));
-    pods.apply(&mirror);
+    apply(&pods, &mirror);
     assert_eq!(&*pods.get("hash").unwrap().api_uid, "api-uid-2", "the mirror was made again");
     pods.remove(&mirror);
     pods.state().forget(Instant::now() + KEPT_AFTER_DELETION);

@@ -140,3 +140,22 @@ fn a_spec_that_is_none_is_an_error() {
         assert!(record(spec).is_err());
     }
 }
+
+#[test]
+fn a_policy_is_for_its_namespace_or_for_the_mesh_or_for_what_it_names() {
+    let selection = |namespace: &str, spec: Value| {
+        let object = json!({"metadata": {"name": "p", "namespace": namespace}, "spec": spec});
+        authorization_policy_selection(&serde_json::from_value(object).unwrap(), "istio-system")
+    };
+    let all = Selector::new(&v1::LabelSelector::default());
+    for spec in [json!({}), json!(null), json!({"selector": {}}), json!({"targetRefs": []})] {
+        let of_shop = Selection { namespace: Some("shop".into()), selector: all.clone() };
+        assert_eq!(selection("shop", spec.clone()), of_shop);
+        assert_eq!(selection("istio-system", spec), Selection { namespace: None, ..of_shop });
+    }
+    for spec in [json!({"targetRefs": [{"kind": "Gateway"}]}), json!({"targetRef": {"kind": "Gateway"}})] {
+        assert_eq!(selection("shop", spec).selector, Selector::Nothing);
+    }
+    let selector = selection("shop", json!({"selector": {"matchLabels": {"a": "1"}}})).selector;
+    assert!(selector.selects(|key| (key == "a").then_some("1")) && !selector.selects(|_| None));
+}
