@@ -21,8 +21,8 @@ pub(crate) use sink::{JobSink, Judged};
 use jiff::Timestamp;
 
 use crate::uplink::lanes::SignalLane;
+use component::Components;
 use cron_job::CronJob;
-use incident::Subject;
 use job::Job;
 use register::Register;
 use rollout::Rollout;
@@ -33,6 +33,8 @@ use thresholds::Thresholds;
 pub struct Signals {
     /// Of the nodes.
     pub nodes: Nodes,
+    /// Of DNS, the network of pods, the mesh and kube-proxy.
+    pub components: Components,
     /// Of the Deployments.
     pub deployments: Register<Rollout>,
     /// Of the StatefulSets.
@@ -48,16 +50,16 @@ pub struct Signals {
 impl Signals {
     /// Nothing is known yet; signals go to `lane`.
     pub fn new(thresholds: &Thresholds, lane: &SignalLane) -> Self {
-        fn register<S: Subject>(thresholds: &Thresholds, lane: &SignalLane) -> Register<S> {
-            Register::new(thresholds.clone(), lane.clone())
-        }
+        let components = Components::new(lane.clone());
+        let parts = || Register::with_components(thresholds.clone(), lane.clone(), components.clone());
         Self {
             nodes: Nodes::new(thresholds.clone(), lane.clone()),
-            deployments: register(thresholds, lane),
-            stateful_sets: register(thresholds, lane),
-            daemon_sets: register(thresholds, lane),
-            jobs: register(thresholds, lane),
-            cron_jobs: register(thresholds, lane),
+            deployments: parts(),
+            stateful_sets: Register::new(thresholds.clone(), lane.clone()),
+            daemon_sets: parts(),
+            jobs: Register::new(thresholds.clone(), lane.clone()),
+            cron_jobs: Register::new(thresholds.clone(), lane.clone()),
+            components,
         }
     }
 
@@ -67,5 +69,6 @@ impl Signals {
         self.deployments.tick(now);
         self.stateful_sets.tick(now);
         self.daemon_sets.tick(now);
+        self.components.tick(now);
     }
 }

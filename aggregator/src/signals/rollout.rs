@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use kestrel_proto::cloud::v1::{Action, WorkloadRolloutStatus, stream_events_request::Request};
 
 use super::{
+    component::Part,
     incident::{Finding, Judgement, Subject, after},
     thresholds::Thresholds,
 };
@@ -47,6 +48,8 @@ pub struct Rollout {
     turnover: Duration,
     /// Its owner is deleting it.
     is_going: bool,
+    /// What it is of a component.
+    part: Option<Part>,
 }
 
 impl Rollout {
@@ -167,6 +170,10 @@ impl Subject for Rollout {
     /// it before can't tell that it grew from that its pods died.
     fn is_kept(&self) -> bool {
         self.status.kind == "DaemonSet"
+    }
+
+    fn part(&self) -> Option<&Part> {
+        self.part.as_ref()
     }
 
     fn request(&self, action: Action, open: &[Finding], ended: &[Finding], now: Timestamp) -> Request {

@@ -5,7 +5,10 @@ use k8s_openapi::api::apps::v1::{DaemonSetStatus, DeploymentCondition, Deploymen
 use kestrel_proto::cloud::v1::{WorkloadCondition, WorkloadRolloutStatus};
 
 use super::{Finding, REPLICA_FAILURE, ROLLOUT_STALLED, Rollout, Shortage};
-use crate::inventory::convert::{Workload, created, text, time};
+use crate::{
+    inventory::convert::{Workload, created, text, time},
+    signals::component::{Home, Part},
+};
 
 /// Why a Deployment is progressing when its roll-out is complete.
 const COMPLETE: &str = "NewReplicaSetAvailable";
@@ -156,7 +159,14 @@ fn rollout<Status: Clone>(reading: Reading, object: &Workload<Status>, now: Time
     } else {
         Some(Shortage::of_pods(missing, short_since.unwrap_or(now), now))
     };
+    let part = Home::of_workload(&status.kind, &object.metadata).map(|home| Part {
+        home,
+        name: format!("{} {}", status.kind, status.name),
+        is_pod: false,
+        node: None,
+    });
     Rollout {
+        part,
         status,
         failures: Vec::new(),
         shortage,

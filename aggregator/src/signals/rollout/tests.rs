@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     inventory::convert,
-    signals::{register::Register, told::Told},
+    signals::{component::Components, register::Register, told::Told},
 };
 
 /// Any time, as seconds since 1970.
@@ -351,6 +351,20 @@ fn a_signal_in_full() {
         action: Action::Create.into(),
     };
     assert_eq!(told, expected);
+}
+
+#[test]
+fn what_is_wrong_with_a_component_is_its_own_signal() {
+    let meta =
+        json!({"name": "coredns", "namespace": "kube-system", "uid": "u", "labels": {"k8s-app": "kube-dns"}});
+    let failure = json!([{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate"}]);
+    let object = json!({"metadata": meta, "spec": three(), "status": counts(0, [0, 0, 0], failure)});
+    let far = Told::new();
+    let components = Components::new(far.lane());
+    let register = Register::with_components(Thresholds::default(), far.lane(), components);
+    register.seen("u", seen("Deployment", object, 0), at(0));
+    let told = far.next();
+    assert!(matches!(&told[..], [Request::KubernetesEvent(_)]), "{told:?}");
 }
 
 /// What an object may show next, wild or not, and after how many seconds.
