@@ -79,6 +79,8 @@ impl Streams {
                         Ok(Some(message)) => {
                             hub.insert(stream, (id, &cluster), message.encode_to_vec().into());
                             received += 1;
+                            // Much may have come: the other streams have their turn in between.
+                            tokio::task::yield_now().await;
                         }
                         Ok(None) => break "the operator ended it".to_owned(),
                         Err(status) => end.with(status),
