@@ -14,6 +14,7 @@
 
 mod connection;
 mod credentials;
+mod incidents;
 mod injection;
 mod kubectl;
 mod leadership;
