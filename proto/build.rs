@@ -17,6 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         // Equal objects must give equal bytes, so maps are ordered.
         .btree_map(".")
         .bytes(".node.v1.Batch.payload")
+        .codec_path("crate::codec::Codec")
         .compile_fds(descriptors)?;
     Ok(())
 }

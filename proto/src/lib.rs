@@ -7,6 +7,8 @@
 // every field but not every item that the generator adds.
 #![allow(missing_docs, clippy::all, unreachable_pub)]
 
+pub mod codec;
+
 /// Kestrel Cloud: the five streams.
 pub mod cloud {
     /// Package `cloud.v1`.
