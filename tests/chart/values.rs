@@ -38,6 +38,7 @@ fn a_values_file_of_chart_0_1_installs_this_chart() {
         ("SERVER_PORT", "8443"),
         ("TLS_INSECURE_SKIP_VERIFY", "true"),
         ("HEALTH_PORT", "9090"),
+        ("ARGOCD_NAMESPACE", "argocd"),
     ] {
         assert_eq!(objects.env("kestrel-aggregator", variable), Some(value), "{variable}");
     }
@@ -61,6 +62,22 @@ fn a_values_file_of_chart_0_1_installs_this_chart() {
             assert_eq!(pod["spec"]["tolerations"][0]["key"], "dedicated", "{workload}");
             assert!(pod["spec"]["affinity"]["nodeAffinity"].is_object(), "{workload}");
         }
+    }
+}
+
+#[test]
+fn an_integration_can_be_kept_from_the_cloud() {
+    for (name, variable) in
+        [("rollouts", "ROLLOUTS_DISABLED"), ("flux", "FLUX_DISABLED"), ("karpenter", "KARPENTER_DISABLED")]
+    {
+        let env = |settings: &[&str]| {
+            let objects = Objects::with(settings);
+            objects.env("kestrel-aggregator", variable).map(str::to_owned)
+        };
+        assert_eq!(env(&[]), None, "{variable}");
+        assert_eq!(env(&["operator=null"]), None, "{variable}");
+        let off = format!("operator.{name}.enabled=false");
+        assert_eq!(env(&[&off]).as_deref(), Some("true"), "{variable}");
     }
 }
 

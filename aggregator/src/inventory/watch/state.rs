@@ -179,8 +179,11 @@ impl Watches {
             watch.remedy = (!as_expected).then(|| remedy.clone());
             std::mem::replace(&mut watch.phase, Phase::NotServed)
         });
-        if before != Phase::NotServed && !as_expected {
-            warn!("{plural} are missing in the inventory: {remedy}");
+        match before {
+            Phase::NotServed => {}
+            _ if !as_expected => warn!("{plural} are missing in the inventory: {remedy}"),
+            Phase::Watching => info!("{plural} are not served any more, and gone from the inventory"),
+            _ => {}
         }
     }
 
