@@ -91,6 +91,7 @@ pub async fn watch(
         vec![
             records(&mirror, Kind::OwnerlessPod, convert::ownerless_pod),
             Box::new(PodSink { mirror: mirror.clone(), pods }),
+            Box::new(signals.pods),
         ],
     );
     tasks.watch_workloads::<DeploymentStatus>(

@@ -33,7 +33,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Status, metadata::MetadataValue};
 
-use crate::{inventory::Pods, signals::Nodes, uplink::lanes::LogLane};
+use crate::{inventory::Pods, signals::Signals, uplink::lanes::LogLane};
 use admission::Admission;
 use body::Room;
 use identity::Rules;
@@ -75,7 +75,7 @@ pub struct Config {
 /// What all sessions share.
 struct Shared {
     pods: Pods,
-    nodes: Nodes,
+    signals: Signals,
     logs: LogLane,
     metrics: Metrics,
     refusals: Refusals,
@@ -98,7 +98,7 @@ pub async fn serve(
     config: Config,
     client: Client,
     pods: Pods,
-    nodes: Nodes,
+    signals: Signals,
     logs: LogLane,
     metrics: Metrics,
     drain: CancellationToken,
@@ -124,7 +124,7 @@ pub async fn serve(
     let rules =
         Rules { namespace: config.namespace.clone(), agent_account: config.agent_service_account.clone() };
     let identities = Identities::new(client.clone(), rules, pods.clone());
-    let shared = Shared::new(config.max_connections, pods, nodes, logs, metrics, drain.clone());
+    let shared = Shared::new(config.max_connections, pods, signals, logs, metrics, drain.clone());
     tokio::select! {
         () = server::run(listener, Arc::clone(&certificate), shared, identities) => {}
         () = publish::keep_published(&client, &config, port, authority.certificate_pem()) => {}
@@ -137,14 +137,14 @@ impl Shared {
     fn new(
         max_connections: usize,
         pods: Pods,
-        nodes: Nodes,
+        signals: Signals,
         logs: LogLane,
         metrics: Metrics,
         drain: CancellationToken,
     ) -> Arc<Self> {
         Arc::new(Self {
             pods,
-            nodes,
+            signals,
             logs,
             metrics,
             refusals: Refusals::default(),

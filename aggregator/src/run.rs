@@ -66,7 +66,8 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
     let lanes = spool
         .as_ref()
         .map_or_else(|| Lanes::new(metrics.clone()), |spool| Lanes::with_spool(metrics.clone(), spool));
-    let (pods, signals) = (Pods::new(logs_policy), Signals::new(&thresholds, &lanes.signals()));
+    let pods = Pods::new(logs_policy);
+    let signals = Signals::new(&thresholds, &lanes.signals(), &pods);
     let executor = Executor::new(client.clone(), credentials.clone(), lanes.clone(), drain.clone());
     let uplink = Uplink::new(uplink, lanes.clone(), mirror.clone(), executor.requests(), metrics.clone());
     let election = election.map(|election| {
@@ -150,8 +151,7 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
     daemon.spawn("leadership", {
         let drain = drain.clone();
         let logs = lanes.logs();
-        let serve_link =
-            move |drain| link::serve(link, client, pods, signals.nodes, logs, link_metrics, drain);
+        let serve_link = move |drain| link::serve(link, client, pods, signals, logs, link_metrics, drain);
         async move { lead(election, uplink, serve_link, drain, answered).await }
     });
     Ok(daemon)

@@ -6,8 +6,10 @@ pub mod cron_job;
 pub mod event;
 pub mod incident;
 pub mod job;
+pub mod lines;
 mod node;
 mod nodes;
+pub mod pod;
 pub mod register;
 pub mod rollout;
 mod sink;
@@ -20,10 +22,12 @@ pub(crate) use sink::{JobSink, Judged};
 
 use jiff::Timestamp;
 
-use crate::uplink::lanes::SignalLane;
+use crate::{inventory, uplink::lanes::SignalLane};
 use component::Components;
 use cron_job::CronJob;
 use job::Job;
+use lines::Lines;
+use pod::PodSignals;
 use register::Register;
 use rollout::Rollout;
 use thresholds::Thresholds;
@@ -35,6 +39,10 @@ pub struct Signals {
     pub nodes: Nodes,
     /// Of DNS, the network of pods, the mesh and kube-proxy.
     pub components: Components,
+    /// Of the pods.
+    pub pods: PodSignals,
+    /// What containers wrote last.
+    pub lines: Lines,
     /// Of the Deployments.
     pub deployments: Register<Rollout>,
     /// Of the StatefulSets.
@@ -48,12 +56,16 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Nothing is known yet; signals go to `lane`.
-    pub fn new(thresholds: &Thresholds, lane: &SignalLane) -> Self {
-        let components = Components::new(lane.clone());
+    /// Nothing is known yet; signals go to `lane`. While something is wrong with one
+    /// of `pods`, all of its lines are asked for.
+    pub fn new(thresholds: &Thresholds, lane: &SignalLane, pods: &inventory::Pods) -> Self {
+        let (components, lines) = (Components::new(lane.clone()), Lines::default());
         let parts = || Register::with_components(thresholds.clone(), lane.clone(), components.clone());
+        let of_pods = Register::with_components(thresholds.clone(), lane.clone(), components.clone());
         Self {
             nodes: Nodes::new(thresholds.clone(), lane.clone()),
+            pods: PodSignals::new(of_pods, pods.clone(), lines.clone()),
+            lines,
             deployments: parts(),
             stateful_sets: Register::new(thresholds.clone(), lane.clone()),
             daemon_sets: parts(),
@@ -66,6 +78,7 @@ impl Signals {
     /// Looks at what time alone may have changed.
     pub fn tick(&self, now: Timestamp) {
         self.nodes.tick(now);
+        self.pods.tick(now);
         self.deployments.tick(now);
         self.stateful_sets.tick(now);
         self.daemon_sets.tick(now);

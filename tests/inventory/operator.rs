@@ -47,8 +47,8 @@ impl Operator {
             let drain = drain.clone();
             async move { uplink.run(&drain).await }
         });
-        let (pods, signals) =
-            (Pods::new(LogPolicy::Errors), Signals::new(&Thresholds::default(), &lanes.signals()));
+        let pods = Pods::new(LogPolicy::Errors);
+        let signals = Signals::new(&Thresholds::default(), &lanes.signals(), &pods);
         let parts = Parts { mirror, pods, signals, integrations: Integrations::default() };
         let watch = inventory::watch(client, parts, Watches::default(), RETRY, drain.clone());
         tasks.spawn(async move { watch.await.unwrap() });

@@ -1,7 +1,7 @@
 //! Which pods run on which node, for the agents that read those pods' logs.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -41,6 +41,8 @@ struct Shared {
 struct State {
     pods: HashMap<Uid, Entry>,
     nodes: HashMap<Arc<str>, Node>,
+    /// pods with an open incident, of which everything is sent
+    troubled: HashSet<Uid>,
     /// deleted pods, in the order of time
     deleted: VecDeque<(Instant, Uid)>,
     /// number of the current list
@@ -93,7 +95,7 @@ impl Pods {
     pub fn get(&self, uid: &str) -> Option<Known> {
         let (id, state) = (Uid::from(uid), self.state());
         let entry = state.pods.get(&id)?;
-        let info = entry.info(&id)?;
+        let info = entry.info(&id, entry.log_policy)?;
         let v1::Pod { uid, owner_references, .. } = entry.pod()?;
         let (api_uid, node) = (uid.into(), Arc::clone(&entry.node));
         Some(Known { info, owners: owner_references.into(), api_uid, node })
@@ -121,15 +123,29 @@ impl Pods {
         let Some(node) = object.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) else { return };
         let log_policy = log_policy(object, self.0.default_policy);
         let mut state = self.state();
-        state.apply(uid_at_node(object), node, record, log_policy);
+        state.apply(uid_at_node(object).into(), node, record, log_policy);
         state.forget(Instant::now());
+    }
+
+    /// An incident of the pod has begun or is over. Until it is over everything is
+    /// sent of the pod, unless nothing may be.
+    pub(crate) fn turned(&self, uid: &str, is_troubled: bool) {
+        let (uid, mut state) = (Uid::from(uid), self.state());
+        if let Some(node) = state.pods.get(&uid).and_then(|entry| state.nodes.get(&entry.node)) {
+            node.changed.send_replace(());
+        }
+        if is_troubled {
+            state.troubled.insert(uid);
+        } else {
+            state.troubled.remove(&uid);
+        }
     }
 
     /// The pod is gone.
     pub(super) fn remove(&self, object: &Pod) {
         let now = Instant::now();
         let mut state = self.state();
-        state.remove(&uid_at_node(object), now);
+        state.remove(&uid_at_node(object).into(), now);
         state.forget(now);
     }
 
@@ -162,13 +178,22 @@ impl Entry {
         v1::Pod::decode(&*self.record).ok()
     }
 
-    fn info(&self, uid: &Uid) -> Option<PodInfo> {
+    fn info(&self, uid: &Uid, log_policy: LogPolicy) -> Option<PodInfo> {
         let v1::Pod { namespace, name, .. } = self.pod()?;
-        Some(PodInfo { uid: uid.to_string(), namespace, name, log_policy: self.log_policy.into() })
+        Some(PodInfo { uid: uid.to_string(), namespace, name, log_policy: log_policy.into() })
     }
 }
 
 impl State {
+    /// What is sent of the pod at present.
+    fn log_policy(&self, uid: &Uid, entry: &Entry) -> LogPolicy {
+        match entry.log_policy {
+            LogPolicy::Off => LogPolicy::Off,
+            _ if self.troubled.contains(uid) => LogPolicy::All,
+            policy => policy,
+        }
+    }
+
     fn apply(&mut self, uid: Uid, node: &str, record: Arc<[u8]>, log_policy: LogPolicy) {
         let list = self.list;
         if let Some(entry) = self.pods.get_mut(&uid) {
@@ -260,10 +285,11 @@ impl Follower {
         for uid in on_node.into_iter().flatten().filter(|uid| followed(uid)) {
             if bytes < PART_BYTES
                 && let Some(entry) = state.pods.get(uid)
-                && told.get(uid) != Some(&entry.log_policy)
-                && let Some(info) = entry.info(uid)
+                && let policy = state.log_policy(uid, entry)
+                && told.get(uid) != Some(&policy)
+                && let Some(info) = entry.info(uid, policy)
             {
-                told.insert(uid.clone(), entry.log_policy);
+                told.insert(uid.clone(), policy);
                 bytes += info.encoded_len();
                 update.pods.push(info);
             }
@@ -274,10 +300,10 @@ impl Follower {
 
 /// The UID under which the pod's node knows it: a static pod's is in the
 /// annotation that ties its mirror to it.
-fn uid_at_node(object: &Pod) -> Uid {
+pub(crate) fn uid_at_node(object: &Pod) -> &str {
     let annotations = object.metadata.annotations.as_ref();
     let mirrors = annotations.and_then(|annotations| annotations.get("kubernetes.io/config.mirror"));
-    mirrors.or(object.metadata.uid.as_ref()).map(String::as_str).unwrap_or_default().into()
+    mirrors.or(object.metadata.uid.as_ref()).map(String::as_str).unwrap_or_default()
 }
 
 fn log_policy(object: &Pod, default_policy: LogPolicy) -> LogPolicy {

@@ -80,8 +80,8 @@ async fn a_kind_that_cannot_be_watched_costs_only_itself() {
     let (events, events_received) = mpsc::unbounded_channel();
     let mirror = Mirror::default();
     let drain = CancellationToken::new();
-    let signals = Signals::new(&Thresholds::default(), &Lanes::new(Metrics::default()).signals());
     let pods = Pods::new(kestrel_proto::node::v1::LogPolicy::Errors);
+    let signals = Signals::new(&Thresholds::default(), &Lanes::new(Metrics::default()).signals(), &pods);
     let parts =
         Parts { mirror: mirror.clone(), pods: pods.clone(), signals, integrations: Integrations::default() };
     let second = Duration::from_secs(1);

@@ -128,7 +128,7 @@ impl Session {
         if hello.protocol_version == 0 {
             return Err(refuse(Status::invalid_argument, "its Hello names no protocol version".to_owned()));
         }
-        let seat = shared.admission.enter(peer, shared.nodes.count()).map_err(|Full(wait)| {
+        let seat = shared.admission.enter(peer, shared.signals.nodes.count()).map_err(|Full(wait)| {
             let why =
                 format!("there is no place among {} (KESTREL_LINK_MAX_CONNECTIONS)", shared.admission.most());
             shared.refuse(*address, Refused::Full, &format!("is not let in: {why}"));
@@ -301,7 +301,7 @@ impl Reader<'_> {
             let why = format!("a host report of {bytes} bytes; {MAX_REPORT_BYTES} are allowed");
             return Err(Status::invalid_argument(why));
         }
-        self.session.shared.nodes.reported(node, report.conditions);
+        self.session.shared.signals.nodes.reported(node, report.conditions);
         Ok(())
     }
 
@@ -356,6 +356,8 @@ impl Reader<'_> {
         if self.lines.len() >= MOST_COUNTED {
             self.lines.clear();
         }
+        let uid = known.as_ref().map_or(chunk.pod_uid.as_str(), |known| &known.api_uid);
+        shared.signals.lines.keep(uid, &chunk.container_name, &chunk.entries);
         let lines = self.lines.entry((chunk.pod_uid.clone(), chunk.container_name.clone())).or_default();
         for message in pod_logs(chunk, known.as_ref(), &identity.node, lines, Timestamp::now()) {
             shared.logs.send(message, receipt.clone()).await;

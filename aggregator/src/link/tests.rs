@@ -32,7 +32,7 @@ use tonic::{Code, Streaming, transport::Endpoint};
 use super::{review::Review, *};
 use crate::{
     inventory::convert,
-    signals::thresholds::Thresholds,
+    signals::{lines::Lines, thresholds::Thresholds},
     uplink::{
         lanes::{Lane, Lanes, Number},
         metrics::Metrics as UplinkMetrics,
@@ -69,6 +69,7 @@ struct Server {
     address: SocketAddr,
     lanes: Lanes,
     pods: Pods,
+    lines: Lines,
     metrics: Metrics,
     roots: rustls::RootCertStore,
     drain: CancellationToken,
@@ -99,15 +100,16 @@ async fn server(most: usize) -> Server {
     for (name, uid, node) in [("web-1", "u1", "n1"), ("web-2", "u2", "n2")] {
         apply(&pods, &pod(name, uid, node));
     }
-    let nodes = Nodes::new(Thresholds::default(), lanes.signals());
+    let signals = Signals::new(&Thresholds::default(), &lanes.signals(), &pods);
+    let lines = signals.lines.clone();
     let node = json!({"metadata": {"name": "n1", "uid": "un1"}});
-    nodes.seen(&serde_json::from_value(node).unwrap(), Timestamp::now());
-    let shared = Shared::new(most, pods.clone(), nodes, lanes.logs(), metrics.clone(), drain.clone());
+    signals.nodes.seen(&serde_json::from_value(node).unwrap(), Timestamp::now());
+    let shared = Shared::new(most, pods.clone(), signals, lanes.logs(), metrics.clone(), drain.clone());
     let rules = Rules { namespace: "kestrel-ai".to_owned(), agent_account: "kestrel-node-agent".to_owned() };
     let identities = Identities::new(Played, rules, pods.clone());
     let task = tokio::spawn(server::run(listener, certificate, shared, identities));
     let roots = tls::roots(authority.certificate_pem().as_bytes()).unwrap();
-    Server { address, lanes, pods, metrics, roots, drain, task }
+    Server { address, lanes, pods, lines, metrics, roots, drain, task }
 }
 
 /// The two halves of an open stream.
@@ -261,6 +263,7 @@ async fn logs_pass_with_their_owner_and_are_answered_in_order_when_they_left() {
     let (_, second) = server.logs().await;
     let (logs, third) = server.logs().await;
     assert_eq!((logs.log_entries[0].line_number, logs.stream_offset), (4, 4));
+    assert_eq!(server.lines.last("u1", "app", None), ["one", "two", "three", "four"], "kept for signals");
     server.lanes.left(Lane::Logs, first);
     server.lanes.again(Lane::Logs, second);
     server.lanes.again(Lane::Logs, third);

@@ -21,7 +21,8 @@ pub struct Finding {
     pub message: String,
     /// When it began.
     pub since: Timestamp,
-    /// How often it has happened, where it is counted.
+    /// How often it has happened, or to how many parts of the object, where that
+    /// is counted.
     pub count: u32,
 }
 
@@ -105,6 +106,9 @@ pub trait Subject: Send + 'static {
     fn owes_a_signal(&mut self) -> bool {
         false
     }
+
+    /// An incident of it has begun, or is over.
+    fn turned(&self, _is_open: bool) {}
 
     /// The signal that tells of it: what is wrong, and what no longer is since
     /// the signal before.

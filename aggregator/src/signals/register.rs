@@ -117,6 +117,12 @@ impl<S: Subject> Register<S> {
         self.state().entries.values().filter(|entry| are(&entry.subject)).count()
     }
 
+    /// Whether the object has to be shown even if nothing seems to be wrong with
+    /// it: something was, or may become so.
+    pub fn knows(&self, uid: &str) -> bool {
+        self.state().entries.contains_key(uid)
+    }
+
     /// Changes what is known of an object, and judges it again.
     pub fn change(&self, uid: &str, change: impl FnOnce(&mut S), now: Timestamp) {
         let mut state = self.state();
@@ -172,6 +178,9 @@ impl<S: Subject> Register<S> {
                 Some((components, part)) => components.found(uid, part, &open, now),
                 None => self.0.lane.send(entry.subject.request(action, &open, &ended, now)),
             }
+            if action == Action::Create || open.is_empty() {
+                entry.subject.turned(!open.is_empty());
+            }
             entry.told = open;
         }
         if let Some(before) = entry.due.take() {
@@ -195,6 +204,7 @@ impl<S: Subject> Register<S> {
         if entry.told.is_empty() {
             return;
         }
+        entry.subject.turned(false);
         match self.component_of(&entry.subject) {
             Some((components, part)) => components.gone(uid, part, now),
             None => self.0.lane.send(entry.subject.request(Action::Delete, &entry.told, &[], now)),

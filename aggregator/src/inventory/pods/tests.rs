@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use futures::FutureExt as _;
 use serde_json::json;
 
@@ -78,6 +80,29 @@ async fn a_follower_hears_of_changes_on_its_node_and_of_nothing_else() {
     assert_eq!(uids(&follower.update().unwrap()), ["1"]);
     let mut one = pods.follow("a", Some("2"));
     assert_eq!(uids(&one.update().unwrap()), ["2"]);
+}
+
+#[tokio::test]
+async fn of_a_pod_with_an_incident_everything_is_sent_unless_nothing_may_be() {
+    let pods = pods();
+    apply(&pods, &pod("1", "a", json!({})));
+    apply(&pods, &pod("2", "a", json!({"kestrel.ai/logs": "off"})));
+    let mut follower = pods.follow("a", None);
+    let policies = |update: PodUpdate| {
+        update.pods.iter().map(|pod| (pod.uid.clone(), pod.log_policy())).collect::<BTreeMap<_, _>>()
+    };
+    let told = |uid: &str, policy| BTreeMap::from([(uid.to_owned(), policy)]);
+    follower.update();
+    pods.turned("2", true);
+    assert_eq!(follower.update(), None);
+    pods.turned("1", true);
+    follower.changed().await;
+    assert_eq!(policies(follower.update().unwrap()), told("1", LogPolicy::All));
+    apply(&pods, &pod("1", "a", json!({"kestrel.ai/logs": "errors"})));
+    assert_eq!(follower.update(), None, "still everything");
+    pods.turned("1", false);
+    follower.changed().await;
+    assert_eq!(policies(follower.update().unwrap()), told("1", LogPolicy::Errors));
 }
 
 #[test]

@@ -1,0 +1,174 @@
+//! What is told of a pod in the course of its life.
+
+use kestrel_proto::cloud::v1::LogEntry;
+
+use super::*;
+
+const NOTHING: [&str; 0] = [];
+
+fn crashed(restarts: u32, at: i64) -> core::Pod {
+    up(false, at, app(false, restarts, exited(1, "Error", at - 4, at), json!({})))
+}
+
+fn restarted(restarts: u32, at: i64) -> core::Pod {
+    up(true, at + 1, app(true, restarts, running(at), exited(1, "Error", at - 9, at - 5)))
+}
+
+fn deleted(object: &core::Pod, at: i64) -> core::Pod {
+    let mut object = object.clone();
+    object.metadata.deletion_timestamp =
+        Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(super::at(at)));
+    object.metadata.deletion_grace_period_seconds = Some(30);
+    object
+}
+
+#[test]
+fn a_crash_loop_is_told_step_by_step_until_it_is_over() {
+    let world = World::new();
+    assert_eq!(world.seen(&up(true, 3, app(true, 0, running(2), json!({}))), 3), NOTHING);
+    assert_eq!(world.seen(&crashed(0, 9), 9), ["Create CrashLoop(Error)"]);
+    assert_eq!(world.seen(&restarted(1, 14), 14), ["Update CrashLoop(Error)"]);
+    assert_eq!(world.seen(&restarted(1, 14), 15), NOTHING, "the same again");
+    assert_eq!(world.seen(&crashed(1, 20), 20), NOTHING, "it is known to crash");
+    let waits = up(false, 20, app(false, 1, backoff(10), exited(1, "Error", 16, 20)));
+    assert_eq!(world.seen(&waits, 21), ["Update CrashLoop(CrashLoopBackOff)"]);
+    assert_eq!(world.seen(&restarted(2, 30), 31), ["Update CrashLoop(Error)"]);
+    assert_eq!(world.tick(629), NOTHING);
+    assert_eq!(world.tick(630), ["Update !CrashLoop"]);
+    assert!(!world.signals.register.knows("u1"));
+    assert_eq!(world.seen(&restarted(2, 30), 631), NOTHING);
+}
+
+#[test]
+fn the_message_of_the_end_has_the_healthy_snapshot() {
+    let world = World::new();
+    let pull = |reason| {
+        let status = app(false, 0, waiting(reason, "not found"), json!({}));
+        web(json!({"status": {"conditions": conditions("True", "False", 1), "containerStatuses": [status]}}))
+    };
+    assert_eq!(world.seen(&pull("ErrImagePull"), 2), ["Create ImagePull(ImagePullBackOff)"]);
+    for second in 3..60 {
+        let reason = if second % 2 == 0 { "ErrImagePull" } else { "ImagePullBackOff" };
+        assert_eq!(world.seen(&pull(reason), second), NOTHING);
+    }
+    world.signals.seen(&up(true, 61, app(true, 0, running(60), json!({}))), at(61));
+    let [record] = &world.records()[..] else { panic!() };
+    assert_eq!((record.action(), record.phase.as_str()), (Action::Update, "Running"));
+    assert!(record.container_statuses[0].ready);
+    let condition = record.conditions.last().unwrap();
+    assert_eq!((condition.r#type.as_str(), condition.status.as_str()), ("kestrel.ai/ImagePull", "False"));
+    assert_eq!(condition.last_transition_time, Some(convert::timestamp(at(61))));
+    assert_eq!(record.status_timestamp, Some(convert::timestamp(at(61))));
+}
+
+#[test]
+fn a_roll_out_of_thirty_replicas_that_goes_well_is_no_incident() {
+    let world = World::new();
+    for replica in 0..30 {
+        let as_replica = |mut object: core::Pod| {
+            object.metadata.uid = Some(format!("u{replica}"));
+            object
+        };
+        let steps = [
+            web(json!({"spec": {"nodeName": null}})),
+            web(json!({"status": {"conditions": [
+                {"type": "PodScheduled", "status": "True", "lastTransitionTime": time(0)},
+            ]}})),
+            web(json!({"status": {
+                "conditions": conditions("False", "False", 1),
+                "containerStatuses": [app(false, 0, waiting("ContainerCreating", ""), json!({}))],
+            }})),
+            up(false, 1, app(false, 0, running(20), json!({}))),
+            up(true, 40, app(true, 0, running(20), json!({}))),
+            deleted(&up(true, 40, app(true, 0, running(20), json!({}))), 130),
+            // Killed by its deletion, with an error, as many programs are.
+            deleted(&up(false, 101, app(false, 0, exited(143, "Error", 20, 101), json!({}))), 130),
+        ];
+        for (step, second) in steps.into_iter().zip([0, 1, 2, 20, 40, 100, 101]) {
+            assert_eq!(world.seen(&as_replica(step), second), NOTHING);
+            assert_eq!(world.tick(second), NOTHING);
+        }
+        world.signals.register.gone(&format!("u{replica}"), at(102));
+        assert_eq!(world.told(), NOTHING);
+    }
+    assert_eq!(world.tick(100_000), NOTHING);
+}
+
+#[test]
+fn what_was_wrong_before_a_deletion_is_wrong_until_the_pod_is_gone() {
+    let world = World::new();
+    let waits = up(false, 20, app(false, 1, backoff(10), exited(1, "Error", 16, 20)));
+    assert_eq!(world.seen(&waits, 20), ["Create CrashLoop(CrashLoopBackOff)"]);
+    assert_eq!(world.seen(&deleted(&waits, 60), 30), NOTHING);
+    let killed = up(false, 31, app(false, 1, exited(137, "ContainerStatusUnknown", 16, 31), json!({})));
+    assert_eq!(world.seen(&deleted(&killed, 60), 31), NOTHING);
+    assert_eq!(world.tick(119), NOTHING);
+    assert_eq!(world.tick(120), ["Update CrashLoop(CrashLoopBackOff) StuckTerminating(Terminating)"]);
+    world.signals.register.gone("u1", at(121));
+    assert_eq!(world.told(), ["Delete CrashLoop(CrashLoopBackOff) StuckTerminating(Terminating)"]);
+    assert_eq!(
+        world.seen(&deleted(&killed, 60), 121),
+        ["Create StuckTerminating(Terminating)"],
+        "as seen anew"
+    );
+}
+
+#[test]
+fn what_a_list_does_not_mention_is_gone() {
+    let world = World::new();
+    world.seen(&crashed(0, 9), 9);
+    world.signals.register.begin();
+    world.signals.register.finish(at(10));
+    assert_eq!(world.told(), ["Delete CrashLoop(Error)"]);
+}
+
+#[test]
+fn a_component_tells_of_its_pods_itself() {
+    let world = World::new();
+    let mut object = crashed(0, 9);
+    object.metadata.namespace = Some("kube-system".to_owned());
+    object.metadata.labels = Some([("k8s-app".to_owned(), "kube-dns".to_owned())].into());
+    world.signals.seen(&object, at(9));
+    let [Request::KubernetesEvent(event)] = &world.far.next()[..] else { panic!() };
+    assert!(event.message.contains("Pod web-5d9c7b8f6-x2x8k"), "{}", event.message);
+}
+
+#[test]
+fn of_a_pod_with_an_incident_all_lines_are_asked_for() {
+    let world = World::new();
+    let mut follower = world.pods.follow("n1", None);
+    let mut policy = || follower.update().map(|update| update.pods[0].log_policy());
+    world.seen(&up(true, 3, app(true, 0, running(2), json!({}))), 3);
+    assert_eq!(policy(), Some(LogPolicy::Errors));
+    world.seen(&crashed(0, 9), 9);
+    assert_eq!(policy(), Some(LogPolicy::All));
+    world.seen(&restarted(1, 14), 14);
+    assert_eq!(policy(), None);
+    world.tick(614);
+    assert_eq!(policy(), Some(LogPolicy::Errors));
+    world.seen(&crashed(1, 700), 700);
+    assert_eq!(policy(), Some(LogPolicy::All));
+    world.signals.register.gone("u1", at(701));
+    assert_eq!(policy(), Some(LogPolicy::Errors));
+}
+
+#[test]
+fn how_a_container_ended_is_told_with_its_last_lines() {
+    let world = World::new();
+    let line = |second, message: &str| LogEntry {
+        timestamp: Some(convert::timestamp(at(second))),
+        message: message.to_owned(),
+        ..Default::default()
+    };
+    world.lines.keep("u1", "app", &[line(8, "cannot reach db"), line(9, "giving up"), line(12, "starting")]);
+    world.lines.keep("u1", "proxy", &[line(9, "another container")]);
+    world.signals.seen(&up(false, 9, app(false, 1, running(12), exited(137, "OOMKilled", 2, 9))), at(12));
+    let [record] = &world.records()[..] else { panic!() };
+    let ours: Vec<_> =
+        record.conditions.iter().filter(|condition| condition.r#type.starts_with(PREFIX)).collect();
+    let [crash, memory] = &ours[..] else { panic!("{ours:?}") };
+    let lines = "\nlast lines of container \"app\":\ncannot reach db\ngiving up";
+    assert!(crash.message.ends_with(lines), "{}", crash.message);
+    assert!(!memory.message.contains("last lines"), "once is enough");
+    assert_eq!(crash.last_transition_time, Some(convert::timestamp(at(9))), "the object's time");
+}
