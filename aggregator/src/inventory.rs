@@ -31,6 +31,7 @@ use k8s_openapi::api::{
     },
     batch::v1::{CronJob, CronJobStatus, Job, JobStatus},
     core::v1::{Namespace, Node, Pod, Service},
+    events::v1::Event,
     networking::v1::NetworkPolicy,
 };
 use kube::{
@@ -42,7 +43,13 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    signals::{JobSink, Judged, Nodes, Signals, cron_job, rollout},
+    signals::{
+        JobSink, Judged, Nodes, Signals,
+        component::Workloads,
+        cron_job,
+        event::{Events, Mark, Started},
+        rollout,
+    },
     uplink::Retry,
 };
 use convert::Workload;
@@ -92,32 +99,49 @@ pub async fn watch(
             records(&mirror, Kind::OwnerlessPod, convert::ownerless_pod),
             Box::new(PodSink { mirror: mirror.clone(), pods }),
             Box::new(signals.pods),
+            Box::new(Started(signals.events)),
         ],
     );
     tasks.watch_workloads::<DeploymentStatus>(
         (Kind::Deployment, erased::<Deployment>()),
         &mirror,
-        Box::new(Judged { register: signals.deployments, subject: rollout::deployment }),
+        vec![
+            Box::new(Judged { register: signals.deployments, subject: rollout::deployment }),
+            Box::new(Workloads {
+                components: signals.components.clone(),
+                kind: "Deployment",
+                pods: |object: &Workload<DeploymentStatus>| object.spec.replicas.unwrap_or(1),
+            }),
+        ],
     );
     tasks.watch_workloads::<StatefulSetStatus>(
         (Kind::StatefulSet, erased::<StatefulSet>()),
         &mirror,
-        Box::new(Judged { register: signals.stateful_sets, subject: rollout::stateful_set }),
+        vec![Box::new(Judged { register: signals.stateful_sets, subject: rollout::stateful_set })],
     );
     tasks.watch_workloads::<DaemonSetStatus>(
         (Kind::DaemonSet, erased::<DaemonSet>()),
         &mirror,
-        Box::new(Judged { register: signals.daemon_sets, subject: rollout::daemon_set }),
+        vec![
+            Box::new(Judged { register: signals.daemon_sets, subject: rollout::daemon_set }),
+            Box::new(Workloads {
+                components: signals.components,
+                kind: "DaemonSet",
+                pods: |object: &Workload<DaemonSetStatus>| {
+                    object.status.as_ref().map_or(0, |status| status.desired_number_scheduled)
+                },
+            }),
+        ],
     );
     tasks.watch_workloads::<JobStatus>(
         (Kind::Job, erased::<Job>()),
         &mirror,
-        Box::new(JobSink { jobs: signals.jobs, cron_jobs: signals.cron_jobs.clone() }),
+        vec![Box::new(JobSink { jobs: signals.jobs, cron_jobs: signals.cron_jobs.clone() })],
     );
     tasks.watch_workloads::<CronJobStatus>(
         (Kind::CronJob, erased::<CronJob>()),
         &mirror,
-        Box::new(Judged { register: signals.cron_jobs, subject: cron_job::cron_job }),
+        vec![Box::new(Judged { register: signals.cron_jobs, subject: cron_job::cron_job })],
     );
     let convert = |object: &Workload| Some(convert::workload("ReplicaSet", object));
     tasks.watch(
@@ -154,6 +178,27 @@ pub async fn watch(
     tasks.run().await
 }
 
+/// Watches the Warning events until the drain; what of the first list is told
+/// depends on `mark`. They are no inventory: nothing waits for them.
+///
+/// # Errors
+/// The watch ended before the drain, which is a mistake in the program.
+pub async fn watch_events(
+    client: Client,
+    events: Events,
+    mark: impl Future<Output = Mark>,
+    watches: Watches,
+    retry: Retry,
+    drain: CancellationToken,
+) -> anyhow::Result<()> {
+    let Some(mark) = drain.run_until_cancelled(mark).await else { return Ok(()) };
+    events.set_mark(mark);
+    let mut tasks = Tasks { client, watches, retry, drain, tasks: JoinSet::new() };
+    let warnings = Source { resource: erased::<Event>(), fields: "type=Warning", versions: &[] };
+    tasks.follow(warnings, vec![Box::new(events)]);
+    tasks.run().await
+}
+
 /// Policies here are for the whole mesh. It is Istio's default, which few change.
 const MESH_ROOT: &str = "istio-system";
 
@@ -181,7 +226,7 @@ impl Tasks {
         &mut self,
         (kind, resource): (Kind, ApiResource),
         mirror: &Mirror,
-        signals: Box<dyn Sink<Workload<Status>>>,
+        mut takers: Takers<Workload<Status>>,
     ) where
         Status: Clone + Default + DeserializeOwned + Send + Sync + 'static,
     {
@@ -191,7 +236,8 @@ impl Tasks {
             Kind::Job => related(mirror, kind, convert, |object| Relation::Controller(&object.metadata)),
             _ => records(mirror, kind, convert),
         };
-        self.watch(resource, vec![records, signals]);
+        takers.insert(0, records);
+        self.watch(resource, takers);
     }
 
     /// Watches what every cluster has.

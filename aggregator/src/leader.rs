@@ -126,6 +126,21 @@ impl Election {
         self.standing.clone()
     }
 
+    /// Everything in the cluster before this time has been told by an earlier leader;
+    /// `None` if nobody says so within the Lease's duration.
+    pub async fn told_before(&self) -> Option<Timestamp> {
+        let read = async {
+            loop {
+                match self.api.get_opt(NAME).await {
+                    Ok(lease) => break lease,
+                    Err(_) => sleep(self.look()).await,
+                }
+            }
+        };
+        let lease = timeout(self.config.duration, read).await.ok()??;
+        noted(&lease, TOLD_UNTIL)?.checked_sub(self.config.overlap).ok()
+    }
+
     /// Resolves when this replica leads; `None` if the drain came first.
     pub async fn win(self: &Arc<Self>, drain: &CancellationToken) -> Option<Leadership> {
         let mut seen: Option<Seen> = None;

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
+use jiff::Timestamp;
 use kestrel_runtime::{
     admin::{AdminPort, Readiness},
     daemon::Daemon,
@@ -19,7 +20,7 @@ use crate::{
     link,
     own_logs::{Identity, OwnLogs},
     owner::owner,
-    signals::{Signals, clock},
+    signals::{Signals, clock, event::Mark},
     stats,
     status::Status,
     uplink::{Retry, Uplink, credentials::RuntimeSecret, drops, lanes::Lanes, metrics::Metrics},
@@ -103,6 +104,11 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
         "Deletions for which there was no more room before the cloud was told of them",
         mirror.forgotten(),
     );
+    of_the_uplink.register(
+        "events_forgotten",
+        "Warning events that there was no room to remember; when they happen again, they are told as new",
+        signals.events.forgotten(),
+    );
     of_the_uplink.register_collector(Box::new(status.clone()));
     // Not the cloud: an installation must come to its end while the cloud is
     // away, and a roll-out must not stop for it. Not the lead either: a standby
@@ -119,10 +125,16 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
         inventory::watch(
             client.clone(),
             Parts { mirror, pods: pods.clone(), signals: signals.clone(), integrations },
-            watches,
+            watches.clone(),
             WATCH_RETRY,
             drain.clone(),
         ),
+    );
+    let mark = mark(election.clone());
+    let events = signals.events.clone();
+    daemon.spawn(
+        "events",
+        inventory::watch_events(client.clone(), events, mark, watches, WATCH_RETRY, drain.clone()),
     );
     daemon.spawn("clock of the signals", {
         let (signals, drain) = (signals.clone(), drain.clone());
@@ -155,6 +167,16 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
         async move { lead(election, uplink, serve_link, drain, answered).await }
     });
     Ok(daemon)
+}
+
+/// From when on the cloud has not been told of events.
+async fn mark(election: Option<Arc<Election>>) -> Mark {
+    let start = Timestamp::now();
+    let told = match election {
+        Some(election) => election.told_before().await,
+        None => None,
+    };
+    told.map_or(Mark::Start(start), Mark::Told)
 }
 
 /// What the process tells the cloud of itself: its warnings, among them what was

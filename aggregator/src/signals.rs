@@ -25,6 +25,7 @@ use jiff::Timestamp;
 use crate::{inventory, uplink::lanes::SignalLane};
 use component::Components;
 use cron_job::CronJob;
+use event::Events;
 use job::Job;
 use lines::Lines;
 use pod::PodSignals;
@@ -53,6 +54,8 @@ pub struct Signals {
     pub jobs: Register<Job>,
     /// Of the CronJobs, and of the Jobs that they made.
     pub cron_jobs: Register<CronJob>,
+    /// Warning events.
+    pub events: Events,
 }
 
 impl Signals {
@@ -71,6 +74,7 @@ impl Signals {
             daemon_sets: parts(),
             jobs: Register::new(thresholds.clone(), lane.clone()),
             cron_jobs: Register::new(thresholds.clone(), lane.clone()),
+            events: Events::new(components.clone(), lane.clone()),
             components,
         }
     }
@@ -83,5 +87,6 @@ impl Signals {
         self.stateful_sets.tick(now);
         self.daemon_sets.tick(now);
         self.components.tick(now);
+        self.events.tick(now);
     }
 }

@@ -128,6 +128,21 @@ async fn a_standby_takes_over_at_once_when_the_lease_is_handed_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_start_knows_what_an_earlier_leader_has_told() {
+    let server = Server::default();
+    assert_eq!(server.election("a").told_before().await, None, "there was none");
+    let told = Arc::new(Signals::default());
+    *told.told.lock().unwrap() = Timestamp::from_second(1000).unwrap();
+    let first = server.election_of("a", told);
+    let leadership = first.win(&CancellationToken::new()).await.unwrap();
+    leadership.hold(&cancelled()).await.unwrap();
+    let overlap = OVERLAP.as_secs() as i64;
+    assert_eq!(server.election("b").told_before().await, Timestamp::from_second(1000 - overlap).ok());
+    server.0.lock().unwrap().down = true;
+    assert_eq!(server.election("b").told_before().await, None, "nobody waits for longer");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_silent_leader_is_replaced_after_the_duration_and_knows_it_before() {
     let server = Server::default();
     let (first, second) = (server.election("a"), server.election("b"));

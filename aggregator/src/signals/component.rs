@@ -9,9 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use kestrel_proto::cloud::v1::{KubernetesEvent, stream_events_request::Request};
+use kube::Resource;
 
 use super::incident::Finding;
-use crate::uplink::lanes::SignalLane;
+use crate::{inventory::Sink, uplink::lanes::SignalLane};
 pub use table::Home;
 use trouble::Troubles;
 
@@ -99,6 +100,41 @@ impl Components {
     fn state(&self) -> MutexGuard<'_, Troubles> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Takes the workloads of one kind, to know which components there are.
+pub struct Workloads<F> {
+    /// The components.
+    pub components: Components,
+    /// The kind.
+    pub kind: &'static str,
+    /// How many pods a workload shall have.
+    pub pods: F,
+}
+
+impl<K: Resource, F: Fn(&K) -> i32 + Send + 'static> Sink<K> for Workloads<F> {
+    fn begin(&self) {
+        self.components.begin(self.kind);
+    }
+
+    fn apply(&self, object: &K) {
+        if let Some(home) = Home::of_workload(self.kind, object.meta()) {
+            let uid = object.meta().uid.as_deref().unwrap_or_default();
+            self.components.workload(&home, uid, (self.pods)(object));
+        }
+    }
+
+    fn remove(&self, object: &K) {
+        if let Some(home) = Home::of_workload(self.kind, object.meta()) {
+            self.components.workload_gone(&home, Timestamp::now());
+        }
+    }
+
+    fn finish(&self) {
+        self.components.finish(self.kind, Timestamp::now());
+    }
+
+    fn skip(&self) {}
 }
 
 #[cfg(test)]

@@ -11,12 +11,12 @@ use std::{
 };
 
 use jiff::Timestamp;
-use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::api::{core::v1::Pod, events::v1::Event};
 use kestrel_proto::cloud::v1::{KubernetesEvent, stream_events_request::Request};
 use prometheus_client::metrics::counter::Counter;
 
 use super::component::{Components, Part};
-use crate::uplink::lanes::SignalLane;
+use crate::{inventory::Sink, uplink::lanes::SignalLane};
 use occurrence::Occurrence;
 use sandbox::{Failure, Sandboxes};
 pub use series::Mark;
@@ -58,13 +58,8 @@ impl Events {
         self.state().series.forgotten()
     }
 
-    /// A list begins: what it does not mention is gone when it ends.
-    pub fn begin(&self) {
-        self.state().series.begin();
-    }
-
     /// An event is so.
-    pub fn seen(&self, event: Event, now: Timestamp) {
+    fn seen(&self, event: &Event, now: Timestamp) {
         let Some(occurrence) = Occurrence::of(event, now) else { return };
         let mut state = self.state();
         let State { series, sandboxes, troubled } = &mut *state;
@@ -81,25 +76,11 @@ impl Events {
     }
 
     /// A pod has a network.
-    pub fn started(&self, node: &str, uid: &str, now: Timestamp) {
+    fn started(&self, node: &str, uid: &str, now: Timestamp) {
         let mut state = self.state();
         if state.sandboxes.started(node, uid) {
             self.ended(&mut state, node, now);
         }
-    }
-
-    /// An event is gone.
-    pub fn gone(&self, uid: &str) {
-        let mut state = self.state();
-        let signal = state.series.gone(uid);
-        self.send(signal);
-    }
-
-    /// The list is complete.
-    pub fn finish(&self) {
-        let mut state = self.state();
-        let signals = state.series.finish();
-        self.send(signals);
     }
 
     /// Looks at what time alone may have changed.
@@ -131,6 +112,52 @@ impl Events {
     }
 }
 
+impl Sink<Event> for Events {
+    fn begin(&self) {
+        self.state().series.begin();
+    }
+
+    fn apply(&self, object: &Event) {
+        self.seen(object, Timestamp::now());
+    }
+
+    fn remove(&self, object: &Event) {
+        let mut state = self.state();
+        let signal = state.series.gone(object.metadata.uid.as_deref().unwrap_or_default());
+        self.send(signal);
+    }
+
+    fn finish(&self) {
+        let mut state = self.state();
+        let signals = state.series.finish();
+        self.send(signals);
+    }
+
+    fn skip(&self) {}
+}
+
+/// Takes pods, to see which have a network.
+pub struct Started(pub Events);
+
+impl Sink<Pod> for Started {
+    fn begin(&self) {}
+
+    fn apply(&self, object: &Pod) {
+        let node = object.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+        let address = object.status.as_ref().and_then(|status| status.pod_ip.as_deref());
+        let uid = object.metadata.uid.as_deref();
+        if let (Some(node), Some(uid), Some(_address)) = (node, uid, address) {
+            self.0.started(node, uid, Timestamp::now());
+        }
+    }
+
+    fn remove(&self, _object: &Pod) {}
+
+    fn finish(&self) {}
+
+    fn skip(&self) {}
+}
+
 /// By what a component knows the node.
 fn key(node: &str) -> String {
     format!("node/{node}")
@@ -151,3 +178,6 @@ fn failure(occurrence: &Occurrence) -> Option<Failure> {
         message: message.clone(),
     })
 }
+
+#[cfg(test)]
+mod tests;

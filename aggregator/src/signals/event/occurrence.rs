@@ -29,37 +29,38 @@ impl Occurrence {
     /// Reporters of the older API (the kubelet) count in `deprecatedCount` and
     /// have times in seconds; those of the newer one (the scheduler) have `eventTime`
     /// and, from the second time on, a `series` (KEP-383).
-    pub(super) fn of(event: Event, now: Timestamp) -> Option<Self> {
+    pub(super) fn of(event: &Event, now: Timestamp) -> Option<Self> {
         if event.type_.as_deref() != Some("Warning") {
             return None;
         }
-        let micro = event.event_time.map(|time| time.0);
-        let deprecated_first = event.deprecated_first_timestamp.map(|time| time.0);
-        let deprecated_last = event.deprecated_last_timestamp.map(|time| time.0);
-        let created = event.metadata.creation_timestamp.map(|time| time.0);
-        let (series_last, series_count) =
-            event.series.map(|series| (series.last_observed_time.0, series.count)).unzip();
-        let first = deprecated_first.or(micro).or(created).unwrap_or(now);
-        let last = [series_last, deprecated_last, micro].into_iter().flatten().fold(first, Timestamp::max);
-        let count = event.deprecated_count.max(series_count).unwrap_or_default().max(1);
+        let uid = event.metadata.uid.clone()?;
+        let event_time = event.event_time.as_ref().map(|time| time.0);
+        let [deprecated_first, deprecated_last, created] = [
+            &event.deprecated_first_timestamp,
+            &event.deprecated_last_timestamp,
+            &event.metadata.creation_timestamp,
+        ]
+        .map(|time| time.as_ref().map(|time| time.0));
+        let series = event.series.as_ref();
+        let first = deprecated_first.or(event_time).or(created).unwrap_or(now);
+        let last = [series.map(|series| series.last_observed_time.0), deprecated_last, event_time];
+        let last = last.into_iter().flatten().fold(first, Timestamp::max);
+        let count = event.deprecated_count.max(series.map(|series| series.count)).unwrap_or_default().max(1);
 
-        let source = event.deprecated_source.unwrap_or_default();
-        let reporter =
-            source.component.filter(|component| !component.is_empty()).or(event.reporting_controller);
-        let about = reference(event.regarding.unwrap_or_default());
-        let uid = event.metadata.uid?;
+        let source = event.deprecated_source.clone().unwrap_or_default();
+        let reporter = source.component.filter(|component| !component.is_empty());
         let told = KubernetesEvent {
-            name: event.metadata.name.unwrap_or_default(),
-            namespace: event.metadata.namespace.unwrap_or_default(),
+            name: text(&event.metadata.name),
+            namespace: text(&event.metadata.namespace),
             uid: uid.clone(),
             event_type: "Warning".to_owned(),
-            reason: event.reason.unwrap_or_default(),
-            message: event.note.unwrap_or_default(),
+            reason: text(&event.reason),
+            message: text(&event.note),
             source: Some(EventSource {
-                component: reporter.unwrap_or_default(),
-                host: source.host.unwrap_or_default(),
+                component: reporter.unwrap_or_else(|| text(&event.reporting_controller)),
+                host: text(&source.host),
             }),
-            involved_object: Some(about),
+            involved_object: Some(reference(event.regarding.as_ref())),
             ..KubernetesEvent::default()
         };
         Some(Self { uid: uid.into(), key: key(&told), first, last, count: count.unsigned_abs(), told })
@@ -79,16 +80,21 @@ fn key(event: &KubernetesEvent) -> Arc<str> {
     key.into()
 }
 
-fn reference(object: core::ObjectReference) -> ObjectReference {
+fn reference(object: Option<&core::ObjectReference>) -> ObjectReference {
+    let Some(object) = object else { return ObjectReference::default() };
     ObjectReference {
-        kind: object.kind.unwrap_or_default(),
-        namespace: object.namespace.unwrap_or_default(),
-        name: object.name.unwrap_or_default(),
-        uid: object.uid.unwrap_or_default(),
-        api_version: object.api_version.unwrap_or_default(),
-        resource_version: object.resource_version.unwrap_or_default(),
-        field_path: object.field_path.unwrap_or_default(),
+        kind: text(&object.kind),
+        namespace: text(&object.namespace),
+        name: text(&object.name),
+        uid: text(&object.uid),
+        api_version: text(&object.api_version),
+        resource_version: text(&object.resource_version),
+        field_path: text(&object.field_path),
     }
+}
+
+fn text(field: &Option<String>) -> String {
+    field.clone().unwrap_or_default()
 }
 
 /// The Event as it is told for the `count`th time.

@@ -17,7 +17,7 @@ use super::{
 /// Event objects that are remembered. A cluster keeps its own for an hour.
 const MOST: usize = 10_000;
 
-/// What a list shows that ended before this is not told.
+/// What the first list shows that ended before this is not told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mark {
     /// Nobody is known to have told it, and nobody shall hear of it now.
@@ -34,8 +34,10 @@ pub enum Mark {
 /// whether the reporter counts in one object, in a series, or makes a new object
 /// for every wording.
 pub(super) struct Series {
-    /// What a list shows is not told if it ended before.
+    /// What the first list shows is not told if it ended before.
     mark: Timestamp,
+    /// What a list shows and nobody remembers is not told if it ended before: it was.
+    forgotten_until: Timestamp,
     /// What began before was told by an earlier leader.
     told: Option<Timestamp>,
     entries: HashMap<Arc<str>, Entry>,
@@ -86,6 +88,7 @@ impl Series {
     pub(super) fn new(now: Timestamp) -> Self {
         Self {
             mark: now,
+            forgotten_until: Timestamp::MIN,
             told: None,
             entries: HashMap::new(),
             objects: HashMap::new(),
@@ -129,7 +132,7 @@ impl Series {
         // A clock that goes ahead makes nothing young for ever.
         let age = occurrence.last.min(now);
         let known = self.objects.get(&occurrence.uid).map(|object| object.count);
-        let is_old = known.is_none() && self.is_listing && age <= self.mark;
+        let is_old = known.is_none() && self.is_listing && age <= self.mark.max(self.forgotten_until);
         let is_news = known.is_none_or(|known| known < occurrence.count);
         let is_told = is_news && !is_old && !is_covered(&occurrence);
         let Occurrence { uid, key, first, last, count, told } = occurrence;
@@ -198,8 +201,7 @@ impl Series {
         while self.objects.len() > self.most
             && let Some((age, oldest)) = self.ages.first().cloned()
         {
-            // The next list shows it again.
-            self.mark = self.mark.max(age);
+            self.forgotten_until = self.forgotten_until.max(age);
             self.forgotten.inc();
             due.extend(self.gone(&oldest));
         }
@@ -224,6 +226,8 @@ impl Series {
     /// The list is complete. Returns what waited of what is gone.
     pub(super) fn finish(&mut self) -> Vec<KubernetesEvent> {
         self.is_listing = false;
+        // What a later list shows and this one did not is new, whatever clock it goes by.
+        self.mark = Timestamp::MIN;
         let gone: Vec<_> = self
             .objects
             .iter()
@@ -261,3 +265,6 @@ impl Entry {
         state
     }
 }
+
+#[cfg(test)]
+mod tests;
