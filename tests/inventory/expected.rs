@@ -8,23 +8,48 @@ use kestrel_dev_cloud::Record;
 use kube::Client;
 use serde_json::{Map, Value, json};
 
-use crate::resource::{self, Resource};
+use crate::{
+    resource::{self, Resource},
+    targets::targets,
+};
 
 /// Records by the member of the envelope and UID.
 pub(crate) type Records = BTreeMap<(String, String), Value>;
 
 /// What must be there.
 pub(crate) async fn expected(client: &Client) -> Records {
-    let mut records = Records::new();
+    let mut lists = Vec::new();
     for resource in resource::ALL {
         let request = Request::get(resource.path()).body(Vec::new()).unwrap();
         let list: Value = client.request(request).await.unwrap();
-        for object in list["items"].as_array().unwrap() {
-            let uid = text(&object["metadata"]["uid"]);
-            records.insert((resource.record.to_owned(), uid.clone()), sets(record(resource, object)));
-            if resource.kind == "Pod" && object["metadata"]["ownerReferences"].is_null() {
-                records.insert(("workload".to_owned(), uid), workload("Pod", object, &object["spec"]));
-            }
+        lists.push((resource, list["items"].as_array().unwrap().clone()));
+    }
+    let of_kinds = |kinds: &[&str]| -> Vec<Value> {
+        lists
+            .iter()
+            .filter(|(resource, _)| kinds.contains(&resource.kind))
+            .flat_map(|(_, list)| list.clone())
+            .collect()
+    };
+    let (pods, controllers) = (of_kinds(&["Pod"]), of_kinds(&["ReplicaSet", "Job"]));
+    let mut records = Records::new();
+    for (resource, object) in
+        lists.iter().flat_map(|(resource, list)| list.iter().map(move |object| (*resource, object)))
+    {
+        let (meta, spec) = (&object["metadata"], &object["spec"]);
+        let mut message = record(resource, object);
+        let selector = match resource.kind {
+            "NetworkPolicy" => Some(&spec["podSelector"]),
+            "AuthorizationPolicy" => Some(&spec["selector"]),
+            _ => None,
+        };
+        if let Some(selector) = selector {
+            message["target_workloads"] = targets(&meta["namespace"], selector, &pods, &controllers);
+        }
+        let uid = text(&meta["uid"]);
+        records.insert((resource.record.to_owned(), uid.clone()), sets(message));
+        if resource.kind == "Pod" && meta["ownerReferences"].is_null() {
+            records.insert(("workload".to_owned(), uid), workload("Pod", object, spec));
         }
     }
     records
@@ -112,7 +137,6 @@ fn policy(resource: Resource, meta: &Value, spec: Value) -> Value {
     });
     json!({
         "api_version": resource.api_version(), "kind": resource.kind, "metadata": metadata, "spec": spec,
-        "target_workloads": [],
     })
 }
 
@@ -228,7 +252,7 @@ fn is_ready(status: &Value) -> bool {
     all(&status["conditions"]).any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
 }
 
-fn all(list: &Value) -> impl Iterator<Item = &Value> {
+pub(crate) fn all(list: &Value) -> impl Iterator<Item = &Value> {
     list.as_array().into_iter().flatten()
 }
 

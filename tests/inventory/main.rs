@@ -15,6 +15,7 @@ mod operations;
 mod operator;
 mod proxy;
 mod resource;
+mod targets;
 
 use std::{env, time::Duration};
 

@@ -8,7 +8,7 @@ use kube::Client;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::resource::{self, AUTHORIZATION_POLICY, NAMESPACE, POD, Resource};
+use crate::resource::{self, AUTHORIZATION_POLICY, JOB, NAMESPACE, POD, REPLICA_SET, Resource};
 
 /// There are about so many objects.
 const OBJECTS: usize = 100;
@@ -22,20 +22,43 @@ pub(crate) struct Operations {
     objects: Vec<(Resource, String)>,
     created: u32,
     has_istio: bool,
+    /// A ReplicaSet and a Job of each namespace, as owners of pods. They stay: nobody would remove the pods of one
+    /// that goes.
+    controllers: Vec<(&'static str, Value)>,
 }
 
 impl Operations {
     /// The namespaces are there, and a few objects.
     pub(crate) async fn begin(client: Client, random: Rng) -> Self {
-        let mut operations = Self { client, random, objects: Vec::new(), created: 0, has_istio: false };
+        let mut operations = Self {
+            client,
+            random,
+            objects: Vec::new(),
+            created: 0,
+            has_istio: false,
+            controllers: Vec::new(),
+        };
         for namespace in NAMESPACES {
             let object = NAMESPACE.object(namespace, &mut operations.random);
             operations.request(Method::POST, &NAMESPACE.path(), &object).await;
+            for resource in [REPLICA_SET, JOB] {
+                operations.create_controller(resource, namespace).await;
+            }
         }
         while operations.objects.len() < OBJECTS / 2 {
             operations.create().await;
         }
         operations
+    }
+
+    async fn create_controller(&mut self, resource: Resource, namespace: &'static str) {
+        let object = resource.object("controller", &mut self.random);
+        let created = self.request(Method::POST, &resource.path_in(namespace), &object).await;
+        let owner = json!({
+            "apiVersion": resource.api_version(), "kind": resource.kind, "name": "controller",
+            "uid": created["metadata"]["uid"], "controller": true,
+        });
+        self.controllers.push((namespace, owner));
     }
 
     /// From now on there are AuthorizationPolicies.
@@ -86,7 +109,12 @@ impl Operations {
         let name = format!("object-{}", self.created);
         let namespace = self.random.choice(NAMESPACES).unwrap_or_default();
         let path = resource.path_in(namespace);
-        let object = resource.object(&name, &mut self.random);
+        let mut object = resource.object(&name, &mut self.random);
+        if resource.kind == POD.kind && self.random.bool() {
+            let near = self.controllers.iter().filter(|(of, _)| *of == namespace);
+            let owners: Vec<&Value> = near.map(|(_, owner)| owner).collect();
+            object["metadata"]["ownerReferences"] = json!([self.random.choice(owners)]);
+        }
         self.request(Method::POST, &path, &object).await;
         self.objects.push((resource, format!("{path}/{name}")));
     }

@@ -23,6 +23,9 @@ pub(crate) const AUTHORIZATION_POLICY: Resource = resource(
     "authorization_policy",
 );
 
+pub(crate) const REPLICA_SET: Resource = resource("apis/apps/v1", "replicasets", "ReplicaSet", "workload");
+pub(crate) const JOB: Resource = resource("apis/batch/v1", "jobs", "Job", "workload");
+
 pub(crate) const ALL: [Resource; 12] = [
     POD,
     NAMESPACE,
@@ -30,8 +33,8 @@ pub(crate) const ALL: [Resource; 12] = [
     resource("apis/apps/v1", "deployments", "Deployment", "workload"),
     resource("apis/apps/v1", "statefulsets", "StatefulSet", "workload"),
     resource("apis/apps/v1", "daemonsets", "DaemonSet", "workload"),
-    resource("apis/apps/v1", "replicasets", "ReplicaSet", "workload"),
-    resource("apis/batch/v1", "jobs", "Job", "workload"),
+    REPLICA_SET,
+    JOB,
     resource("apis/batch/v1", "cronjobs", "CronJob", "workload"),
     resource("api/v1", "services", "Service", "service"),
     resource("apis/networking.k8s.io/v1", "networkpolicies", "NetworkPolicy", "network_policy"),
