@@ -108,7 +108,7 @@ fn node(number: usize) -> Object {
     let healthy = |kind: &str, status: &str, reason: &str| {
         json!({
             "type": kind, "status": status, "reason": reason, "message": format!("kubelet says: {reason}"),
-            "lastHeartbeatTime": CREATED, "lastTransitionTime": CREATED,
+            "lastTransitionTime": CREATED,
         })
     };
     let status = json!({
