@@ -308,6 +308,10 @@ impl Sink<Node> for Nodes {
     }
 
     fn skip(&self) {}
+
+    fn hears(&self, does: bool) {
+        Self::hears(self, does, Timestamp::now());
+    }
 }
 
 fn uid<K: Resource>(object: &K) -> &str {

@@ -18,6 +18,8 @@ pub(crate) trait Sink<K>: Send + 'static {
     fn finish(&self);
     /// There is no list at present, and nobody shall wait for it.
     fn skip(&self);
+    /// From now on what changes is seen at once, or is not.
+    fn hears(&self, _does: bool) {}
 }
 
 /// All who take the objects of one watch, in this order.
@@ -42,6 +44,10 @@ impl<K: 'static> Sink<K> for Takers<K> {
 
     fn skip(&self) {
         self.iter().for_each(|taker| taker.skip());
+    }
+
+    fn hears(&self, does: bool) {
+        self.iter().for_each(|taker| taker.hears(does));
     }
 }
 

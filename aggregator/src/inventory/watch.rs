@@ -113,6 +113,7 @@ where
             let begun = Instant::now();
             let result = self.request().await;
             let lived = begun.elapsed();
+            self.sink.hears(false);
             if lived >= WORKED || matches!(result, Ok(Progress::Page)) {
                 backoff.clone_from(&fresh);
             }
@@ -224,6 +225,9 @@ where
     fn works(&mut self, is_watch: bool) {
         (self.failures, self.tried) = (0, 0);
         self.watches.works(&self.source.resource, is_watch);
+        if is_watch {
+            self.sink.hears(true);
+        }
     }
 
     async fn page(&mut self, text: &[u8]) -> Result<(), Failure> {

@@ -46,11 +46,24 @@ struct Half {
 #[derive(Clone, Debug)]
 struct View {
     uid: String,
+    /// When the API server showed it so.
+    seen: Timestamp,
     half: Half,
-    /// When it last said that it is ready.
-    heartbeat: Option<Timestamp>,
+    created: Timestamp,
+    /// Which of [`condition::JOINING`] it has shown as they should be.
+    joined: Vec<&'static str>,
+    heartbeat: Option<Heartbeat>,
     cordoned: Option<Timestamp>,
     taints: Vec<Taint>,
+}
+
+/// A node says that it is ready.
+#[derive(Clone, Copy, Debug)]
+struct Heartbeat {
+    /// When, by the node's clock.
+    said: Timestamp,
+    /// When that was heard: then by our clock, if it was not the first.
+    heard: Timestamp,
 }
 
 impl Node {
@@ -62,10 +75,15 @@ impl Node {
         let is_cordoned = spec.and_then(|spec| spec.unschedulable).unwrap_or_default();
         let conditions = object.status.iter().flat_map(|status| status.conditions.iter().flatten());
         let ready = conditions.into_iter().find(|it| it.type_ == "Ready" && it.status == "True");
+        let heartbeat = ready.and_then(|ready| ready.last_heartbeat_time.as_ref()).map(|time| time.0);
+        let half = Half::new(&message, now);
         let view = View {
             uid: message.uid.clone(),
-            half: Half::new(&message, now),
-            heartbeat: ready.and_then(|ready| ready.last_heartbeat_time.as_ref()).map(|time| time.0),
+            seen: now,
+            created: object.metadata.creation_timestamp.as_ref().map_or(now, |time| time.0),
+            joined: condition::joined(&message.conditions, &half.problems),
+            half,
+            heartbeat: heartbeat.map(|said| Heartbeat { said, heard: said.min(now) }),
             cordoned: is_cordoned.then(|| taint::of_cordon(taints).unwrap_or(now)),
             taints: taint::of_trouble(taints, now),
         };
@@ -101,6 +119,13 @@ impl Subject for Node {
     fn follows(&mut self, earlier: &Self) {
         match (&mut self.view, &earlier.view) {
             (Some(view), Some(earlier)) => {
+                view.joined.extend(&earlier.joined);
+                view.joined.sort_unstable();
+                view.joined.dedup();
+                if let (Some(heartbeat), Some(earlier)) = (&mut view.heartbeat, earlier.heartbeat) {
+                    let is_news = heartbeat.said != earlier.said;
+                    heartbeat.heard = if is_news { view.seen } else { earlier.heard };
+                }
                 view.cordoned = view.cordoned.map(|now| earlier.cordoned.unwrap_or(now).min(now));
                 taint::follow(&mut view.taints, &earlier.taints);
             }
@@ -121,8 +146,15 @@ impl Subject for Node {
     fn judge(&self, now: Timestamp, thresholds: &Thresholds) -> Judgement {
         let Some(view) = &self.view else { return Judgement::default() };
         let host = self.host.iter().flat_map(|host| &host.problems);
-        let problems = view.half.problems.iter().chain(host).cloned().collect();
-        let mut judgement = Judgement { findings: problems, due: None };
+        let mut judgement = Judgement { findings: host.cloned().collect(), due: None };
+        for problem in &view.half.problems {
+            if condition::JOINING.iter().any(|kind| *kind == problem.kind && !view.joined.contains(kind)) {
+                let joins = after(view.created, thresholds.creating);
+                judgement.add_from(joins, now, || problem.clone());
+            } else {
+                judgement.findings.push(problem.clone());
+            }
+        }
         if let Some(since) = view.cordoned {
             judgement.findings.push(Finding {
                 kind: CORDONED.into(),
@@ -135,14 +167,15 @@ impl Subject for Node {
         }
         taint::judge(&view.taints, now, thresholds, &mut judgement);
         if let Some(heartbeat) = view.heartbeat {
-            judgement.add_from(after(heartbeat, thresholds.heartbeat), now, || Finding {
+            let Heartbeat { said, heard } = heartbeat;
+            judgement.add_from(after(heard, thresholds.heartbeat), now, || Finding {
                 kind: HEARTBEAT_MISSING.into(),
                 reason: "KubeletSilent".to_owned(),
                 message: format!(
-                    "The node is said to be Ready, but its kubelet last reported at {heartbeat}: the kubelet \
+                    "The node is said to be Ready, but its kubelet last reported at {said}: the kubelet \
                      or its way to the API server may be broken"
                 ),
-                since: heartbeat,
+                since: heard,
                 count: 0,
             });
         }

@@ -24,8 +24,8 @@ pub struct Nodes {
 struct Hearing {
     /// Some node has something to say more often than that.
     pause: Duration,
-    /// From when on a node that is silent is silent itself; `None` during a list.
-    from: Option<Timestamp>,
+    /// From when on a node that is silent is silent itself.
+    from: Timestamp,
     /// When one was heard last.
     last: Timestamp,
 }
@@ -33,7 +33,7 @@ struct Hearing {
 impl Nodes {
     /// No nodes yet; signals go to `lane`.
     pub fn new(thresholds: Thresholds, lane: SignalLane) -> Self {
-        let hearing = Hearing { pause: thresholds.heartbeat / 2, from: None, last: Timestamp::MIN };
+        let hearing = Hearing { pause: thresholds.heartbeat / 2, from: Timestamp::MIN, last: Timestamp::MIN };
         let register = Register::new(thresholds, lane);
         Self { register, hearing: Arc::new(Mutex::new(hearing)) }
     }
@@ -51,8 +51,12 @@ impl Nodes {
 
     /// A list begins: what it does not mention is gone when it ends.
     pub(crate) fn begin(&self) {
-        self.hearing().from = None;
         self.register.begin();
+    }
+
+    /// Whether what changes is seen from `now` on.
+    pub(crate) fn hears(&self, does: bool, now: Timestamp) {
+        self.register.hears(does, now);
     }
 
     /// The API server shows the node so.
@@ -70,9 +74,7 @@ impl Nodes {
     /// The list is complete.
     pub(crate) fn finish(&self, now: Timestamp) {
         self.register.finish(now);
-        let mut hearing = self.hearing();
-        hearing.last = now;
-        hearing.from = Some(now);
+        self.hearing().listed(now);
     }
 
     /// Looks at what time alone may have changed.
@@ -90,15 +92,20 @@ impl Nodes {
 
 impl Hearing {
     fn heard(&mut self, now: Timestamp) {
-        if self.from.is_some() && now > after(self.last, self.pause) {
-            // What was missed comes now, one node after another.
-            self.from = Some(after(now, self.pause / 8));
+        if now > after(self.last, self.pause) {
+            self.listed(now);
         }
         self.last = now;
     }
 
+    /// After a pause nodes had no chance to say something, and do so one after another.
+    fn listed(&mut self, now: Timestamp) {
+        self.from = after(now, self.pause / 8);
+        self.last = now;
+    }
+
     fn hears(&self, now: Timestamp) -> bool {
-        self.from.is_some_and(|from| now >= from) && now <= after(self.last, self.pause)
+        now >= self.from && now <= after(self.last, self.pause)
     }
 }
 

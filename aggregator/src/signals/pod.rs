@@ -77,6 +77,10 @@ impl Sink<core::Pod> for PodSignals {
     }
 
     fn skip(&self) {}
+
+    fn hears(&self, does: bool) {
+        self.register.hears(does, Timestamp::now());
+    }
 }
 
 fn uid(object: &core::Pod) -> &str {
@@ -92,7 +96,8 @@ pub(super) struct Pod {
     /// containers do is its deletion's work.
     facts: Facts,
     deletion: Option<Deletion>,
-    /// It has succeeded: nothing that came before is wrong any more.
+    /// It has succeeded: nothing that came before is wrong any more, unless that is
+    /// its deletion's work too.
     has_succeeded: bool,
     part: Option<Part>,
     around: Around,
@@ -159,7 +164,7 @@ impl Subject for Pod {
     }
 
     fn judge(&self, now: Timestamp, thresholds: &Thresholds) -> Judgement {
-        if self.has_succeeded {
+        if self.has_succeeded && self.deletion.is_none() {
             return Judgement::default();
         }
         judge(&self.facts, self.deletion.as_ref(), now, thresholds)
@@ -209,7 +214,7 @@ impl Subject for Pod {
 fn is_sound(object: &core::Pod) -> bool {
     let Some(status) = &object.status else { return false };
     if status.phase.as_deref() == Some("Succeeded") {
-        return true;
+        return object.metadata.deletion_timestamp.is_none();
     }
     let is = |kind: &str| {
         record::conditions(Some(status))

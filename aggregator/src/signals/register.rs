@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -11,12 +12,19 @@ use kestrel_proto::cloud::v1::Action;
 
 use super::{
     component::{Components, Part},
-    incident::{Finding, Judgement, Subject},
+    incident::{Finding, Judgement, Subject, after},
     thresholds::Thresholds,
 };
 use crate::uplink::lanes::SignalLane;
 
+/// After a watch has come back, what was missed comes at once: it is through by then.
+const SETTLES: Duration = Duration::from_secs(5);
+
 /// The objects of a kind. Clones share them.
+///
+/// What is wrong at once is told at once. What time alone makes wrong, or ends, waits for
+/// a tick, and ticks come only while the watch is live: what happened while nobody could
+/// see it is known by then, and a state that passed long ago opens nothing.
 ///
 /// It alone decides what is told: CREATE when something begins to be wrong with
 /// an object, UPDATE when that changes or ends, DELETE when the object is gone
@@ -44,6 +52,10 @@ struct State<S> {
     timers: BTreeSet<(Timestamp, Arc<str>)>,
     /// number of the current list
     list: u32,
+    /// Until when time is taken into account: the last tick.
+    clock: Timestamp,
+    /// From when on it ticks; `None` while the objects are not seen.
+    live: Option<Timestamp>,
 }
 
 struct Entry<S> {
@@ -69,13 +81,26 @@ impl<S: Subject> Register<S> {
     }
 
     fn build(thresholds: Thresholds, lane: SignalLane, components: Option<Components>) -> Self {
-        let state = State { entries: HashMap::new(), timers: BTreeSet::new(), list: 0 };
+        let state = State {
+            entries: HashMap::new(),
+            timers: BTreeSet::new(),
+            list: 0,
+            clock: Timestamp::MIN,
+            live: Some(Timestamp::MIN),
+        };
         Self(Arc::new(Shared { state: Mutex::new(state), thresholds, lane, components }))
     }
 
     /// A list begins: what it does not mention is gone when it ends.
     pub fn begin(&self) {
-        self.state().list += 1;
+        let mut state = self.state();
+        state.list += 1;
+        state.live = None;
+    }
+
+    /// Whether what changes is seen from `now` on.
+    pub fn hears(&self, does: bool, now: Timestamp) {
+        self.state().live = does.then(|| after(now, SETTLES));
     }
 
     /// The object is so.
@@ -109,7 +134,7 @@ impl<S: Subject> Register<S> {
         }
         let list = state.list;
         state.entries.insert(uid.into(), Entry { subject, told: Vec::new(), due: None, list });
-        self.tell(state, uid, judgement, now);
+        self.judge(state, uid, now);
     }
 
     /// How many of the objects that it holds `are` so.
@@ -146,21 +171,35 @@ impl<S: Subject> Register<S> {
         for uid in gone {
             self.remove(&mut state, &uid, now);
         }
+        state.live = Some(now);
     }
 
     /// Judges anew what time alone may have changed.
     pub fn tick(&self, now: Timestamp) {
         let mut state = self.state();
+        if state.live.is_none_or(|live| now < live) {
+            return;
+        }
+        state.clock = now;
         while let Some((_, uid)) = state.timers.first().filter(|(due, _)| *due <= now).cloned() {
             self.judge(&mut state, &uid, now);
         }
     }
 
+    /// By the time of the last tick and by that of now, which agree in what time does not
+    /// change: what begins has to hold at both, and what goes on at one of them.
     fn judge(&self, state: &mut State<S>, uid: &str, now: Timestamp) {
-        if let Some(entry) = state.entries.get(uid) {
-            let judgement = entry.subject.judge(now, &self.0.thresholds);
-            self.tell(state, uid, judgement, now);
+        let Some(entry) = state.entries.get(uid) else { return };
+        let mut judgement = entry.subject.judge(state.clock, &self.0.thresholds);
+        if state.clock != now {
+            let mut others = entry.subject.judge(now, &self.0.thresholds).findings;
+            let is_among = |all: &[Finding], it: &Finding| all.iter().any(|other| other.kind == it.kind);
+            judgement.findings.retain(|it| is_among(&others, it) || is_among(&entry.told, it));
+            others.retain(|it| is_among(&entry.told, it));
+            judgement.findings.append(&mut others);
+            judgement = judgement.in_order();
         }
+        self.tell(state, uid, judgement, now);
     }
 
     /// Called with the lock held, so that an object's signals are in order.
@@ -186,8 +225,8 @@ impl<S: Subject> Register<S> {
         if let Some(before) = entry.due.take() {
             state.timers.remove(&(before, Arc::clone(&key)));
         }
-        // What is due is due later than now: a tick comes to its end.
-        let due = judgement.due.filter(|due| *due > now);
+        // What is due is due later than the tick, which so comes to its end.
+        let due = judgement.due.filter(|due| *due > state.clock);
         if due.is_none() && entry.told.is_empty() && !entry.subject.is_kept() {
             state.entries.remove(uid);
         } else if let Some(due) = due {

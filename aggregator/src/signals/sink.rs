@@ -43,6 +43,10 @@ where
     }
 
     fn skip(&self) {}
+
+    fn hears(&self, does: bool) {
+        self.register.hears(does, Timestamp::now());
+    }
 }
 
 /// Hands Jobs to the register of the Jobs, or to that of the CronJobs if one of

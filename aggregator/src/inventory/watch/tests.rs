@@ -51,12 +51,15 @@ enum Answer {
 
 type Told = mpsc::UnboundedReceiver<String>;
 
-struct Ear(mpsc::UnboundedSender<String>);
+struct Ear {
+    told: mpsc::UnboundedSender<String>,
+    hears: Arc<Mutex<Vec<bool>>>,
+}
 
 impl Ear {
     fn hear(&self, what: String) {
         // The test may have ended.
-        let _gone = self.0.send(what);
+        let _gone = self.told.send(what);
     }
 }
 
@@ -80,6 +83,10 @@ impl Sink<Namespace> for Ear {
 
     fn skip(&self) {
         self.hear("skip".to_owned());
+    }
+
+    fn hears(&self, does: bool) {
+        self.hears.lock().unwrap().push(does);
     }
 }
 
@@ -166,6 +173,8 @@ fn response(answer: Answer) -> Response<UnsyncBoxBody<Bytes, io::Error>> {
 /// order, and nothing after them.
 struct Scene {
     told: Told,
+    /// Whether the sink was told that changes are seen.
+    hears: Arc<Mutex<Vec<bool>>>,
     watches: Watches,
     left: Arc<Mutex<VecDeque<(Ask, Answer)>>>,
     drain: CancellationToken,
@@ -197,12 +206,14 @@ impl Scene {
             }
         };
         let (ear, told) = mpsc::unbounded_channel();
+        let hears = Arc::default();
+        let ear = Ear { told: ear, hears: Arc::clone(&hears) };
         let (watches, drain) = (Watches::default(), CancellationToken::new());
         let resource = ApiResource::erase::<Namespace>(&());
         let source = Source { resource, fields: "", versions };
         let client = Client::new(tower::service_fn(answer), "default");
-        let task = tokio::spawn(follow(client, source, Ear(ear), watches.clone(), RETRY, drain.clone()));
-        Self { told, watches, left, drain, task }
+        let task = tokio::spawn(follow(client, source, ear, watches.clone(), RETRY, drain.clone()));
+        Self { told, hears, watches, left, drain, task }
     }
 
     /// The next things that the sink is told are these.
@@ -243,6 +254,23 @@ async fn a_list_is_one_stream_that_goes_on_and_is_resumed_from_the_last_version(
     ]);
     scene.tells(&["begin", "a", "b", "finish", "c", "-a", "b"]).await;
     assert_eq!((scene.watches.count(), scene.watches.missing()), ((1, 1), vec![]));
+    scene.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn sinks_know_whether_changes_are_seen() {
+    let mut scene = Scene::new([
+        (Ask::All, refuse(422)),
+        (Ask::Page(""), Answer::List(vec![object("a", "1")], "", "5")),
+        (Ask::Since("5"), Answer::Stream(vec![added("b", "6")])),
+        (Ask::Since("6"), refuse(500)),
+        (Ask::Since("6"), Answer::Stream(vec![event("ERROR", status(410))])),
+        (Ask::All, Answer::Open(vec![added("c", "7"), end_of_list("7")])),
+    ]);
+    scene.tells(&["begin", "begin", "a", "finish", "b", "begin", "c", "finish"]).await;
+    // No list in a stream, a page, a watch that ends, one that is refused, another that
+    // ends, and a list that becomes a watch.
+    assert_eq!(*scene.hears.lock().unwrap(), [false, false, true, false, false, true, false, true]);
     scene.ends().await;
 }
 

@@ -10,6 +10,16 @@ use crate::signals::incident::Finding;
 /// etcd membership of k3s and RKE2.
 const WELL_IF_TRUE: [&str; 5] = ["Ready", "Healthy", "Available", "Online", "IsVoter"];
 
+/// A new node shows these as problems until its network is made.
+pub(super) const JOINING: [&str; 2] = ["Ready", "NetworkUnavailable"];
+
+/// Which of [`JOINING`] are among the conditions, and no problems.
+pub(super) fn joined(conditions: &[NodeCondition], problems: &[Finding]) -> Vec<&'static str> {
+    let is_shown = |kind: &str| conditions.iter().any(|condition| condition.r#type == kind);
+    let is_problem = |kind: &str| problems.iter().any(|problem| problem.kind == kind);
+    JOINING.into_iter().filter(|kind| is_shown(kind) && !is_problem(kind)).collect()
+}
+
 /// What is wrong if a node shows this condition.
 ///
 /// Kubernetes names no healthy status. All others follow the convention of its own

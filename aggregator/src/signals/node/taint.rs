@@ -1,7 +1,5 @@
 //! Which taints of a node are trouble.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
 
@@ -72,9 +70,8 @@ pub(super) fn follow(taints: &mut [Taint], earlier: &[Taint]) {
 pub(super) fn judge(taints: &[Taint], now: Timestamp, thresholds: &Thresholds, judgement: &mut Judgement) {
     let mut known = Vec::new();
     for taint in taints {
-        let patience = if taint.may_pass { thresholds.creating } else { Duration::ZERO };
-        let from = after(taint.since, patience);
-        if now >= from {
+        let from = after(taint.since, thresholds.creating);
+        if !taint.may_pass || now >= from {
             known.push(taint);
         } else {
             judgement.reconsider(from);

@@ -12,7 +12,7 @@ fn at(second: i64) -> Timestamp {
 }
 
 fn node(uid: &str, conditions: &Value, spec: Value) -> core::Node {
-    let meta = json!({"name": "n", "uid": uid});
+    let meta = json!({"name": "n", "uid": uid, "creationTimestamp": at(-3600).to_string()});
     let object = json!({"metadata": meta, "spec": spec, "status": {"conditions": conditions}});
     serde_json::from_value(object).unwrap()
 }
@@ -48,6 +48,7 @@ impl Story {
     fn new() -> Self {
         let far = Told::new();
         let register = Register::new(Thresholds::default(), far.lane());
+        register.tick(at(0));
         Self { far, register, now: 0 }
     }
 
@@ -180,6 +181,30 @@ fn cordon_and_taints() {
     assert_eq!(story.sees(&[READY], json!({})), ["UPDATE u Ready=True kestrel.ai/Tainted=False"]);
     let soft = json!({"taints": [{"key": "gpu", "effect": "NoSchedule"}]});
     assert_eq!(story.sees(&[READY], soft), NOTHING, "what a node is for");
+}
+
+#[test]
+fn a_new_node_may_take_its_time_to_join() {
+    let new = |ready: &str, network: &str, second: i64| {
+        let all = [("Ready", ready, "R"), ("NetworkUnavailable", network, "N")];
+        let mut object = node("u", &conditions(&all), json!({}));
+        object.metadata.creation_timestamp =
+            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(0)));
+        Node::seen(&object, at(second))
+    };
+    let story = Story::new();
+    let shows = |ready: &str, network: &str, second: i64| {
+        story.register.seen("n", new(ready, network, second), at(second));
+        story.register.tick(at(second));
+        story.told()
+    };
+    assert_eq!(shows("False", "True", 1), NOTHING, "its network is being made");
+    assert_eq!(shows("True", "True", 50), NOTHING);
+    assert_eq!(shows("False", "True", 60), ["CREATE u NetworkUnavailable=True Ready=False"], "it was ready");
+    assert_eq!(shows("True", "True", 119), ["UPDATE u NetworkUnavailable=True Ready=True"]);
+    assert_eq!(shows("True", "True", 120), ["CREATE u NetworkUnavailable=True Ready=True"], "still none");
+    assert_eq!(shows("True", "False", 121), ["UPDATE u NetworkUnavailable=False Ready=True"]);
+    assert_eq!(shows("True", "True", 122), ["CREATE u NetworkUnavailable=True Ready=True"], "at once");
 }
 
 #[test]

@@ -50,6 +50,23 @@ fn one_silent_node_is_told_when_another_is_heard() {
 }
 
 #[test]
+fn a_node_whose_clock_is_slow_is_heard() {
+    let (far, nodes) = listed();
+    for minute in 1..=60 {
+        nodes.seen(&node("a", minutes(minute)), at(minutes(minute)));
+        nodes.seen(&node("b", minutes(minute - 20)), at(minutes(minute)));
+        nodes.tick(at(minutes(minute)));
+    }
+    assert_eq!(told(&far), []);
+    for minute in 61..=75 {
+        nodes.seen(&node("a", minutes(minute)), at(minutes(minute)));
+        nodes.seen(&node("b", minutes(40)), at(minutes(minute)));
+        nodes.tick(at(minutes(minute)));
+    }
+    assert_eq!(told(&far), [("b".to_owned(), Action::Create)], "it says nothing new");
+}
+
+#[test]
 fn nodes_are_not_silent_because_nobody_can_hear_them() {
     let (far, nodes) = listed();
     nodes.tick(at(minutes(60)));
@@ -66,8 +83,11 @@ fn nodes_are_not_silent_because_nobody_can_hear_them() {
     nodes.tick(at(minutes(90)));
     assert_eq!(told(&far), [], "in the middle of a list");
     nodes.seen(&node("b", minutes(61)), at(minutes(90)));
-    assert_eq!(told(&far), [("b".to_owned(), Action::Create)], "the list itself says it");
     nodes.finish(at(minutes(90)));
-    nodes.gone("b", at(minutes(90)));
+    nodes.tick(at(minutes(90)));
+    assert_eq!(told(&far), [], "the API server may have been away, and b's turn comes in a moment");
+    nodes.tick(at(minutes(91)));
+    assert_eq!(told(&far), [("b".to_owned(), Action::Create)]);
+    nodes.gone("b", at(minutes(91)));
     assert_eq!(told(&far), [("b".to_owned(), Action::Delete)]);
 }

@@ -27,11 +27,11 @@ pub(super) struct Facts {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Phase {
     /// It has not ended: Pending or Running.
-    #[default]
     Open,
     Succeeded,
     Failed,
-    /// Nobody knows: its node is lost.
+    /// Nobody knows: its node is lost, or nobody has seen it.
+    #[default]
     Unknown,
 }
 

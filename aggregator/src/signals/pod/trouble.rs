@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{
     container::{Container, OutOfMemory, Role, State},
@@ -76,6 +76,14 @@ pub(super) struct Deletion {
     pub(super) node_is_lost: bool,
 }
 
+impl Deletion {
+    /// When somebody asked for it.
+    fn began(&self) -> Timestamp {
+        let grace = SignedDuration::from_secs(self.grace_seconds);
+        self.deadline.checked_sub(grace).unwrap_or(Timestamp::MIN)
+    }
+}
+
 /// What is wrong at `now` with a pod that was so when, or before, it was deleted.
 pub(super) fn judge(
     facts: &Facts,
@@ -92,10 +100,11 @@ pub(super) fn judge(
             for container in &facts.containers {
                 troubles.extend(of_a_container(facts, container, thresholds));
             }
-            let may_be_late = deletion.is_none() && !facts.is_ready();
-            if may_be_late && facts.node.is_empty() {
+            if facts.is_ready() {
+                // It is not late with anything.
+            } else if facts.node.is_empty() {
                 troubles.extend(unscheduled(facts, thresholds));
-            } else if may_be_late {
+            } else {
                 // Whatever is wrong with a container explains the rest.
                 if !troubles.iter().any(|trouble| trouble.holds(now)) {
                     troubles.extend(creating(facts, thresholds));
@@ -103,6 +112,10 @@ pub(super) fn judge(
                 troubles.extend(unready(facts, thresholds, now));
             }
         }
+    }
+    if let Some(deletion) = deletion {
+        // Nobody waits for it any more, but what was late by then stays so.
+        troubles.retain(|trouble| trouble.from.is_none_or(|from| from <= deletion.began()));
     }
     let can_end = deletion.filter(|deletion| !deletion.node_is_lost);
     troubles.extend(can_end.map(|deletion| terminating(deletion, thresholds)));

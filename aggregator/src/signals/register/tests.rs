@@ -27,7 +27,8 @@ impl Subject for Thing {
         let mut judgement = Judgement::default();
         for (kind, (since, after)) in &self.wrong {
             let from = second(since + after);
-            if now >= from {
+            // At once, whatever the time is.
+            if *after == 0 || now >= from {
                 judgement.findings.push(Finding {
                     kind: (*kind).into(),
                     reason: String::new(),
@@ -123,6 +124,44 @@ fn time_alone_opens_an_incident_and_none_that_ended_before() {
     register.tick(second(10));
     register.tick(second(11));
     assert_eq!(told(&far), [signal("a", Action::Create, "x", "")]);
+}
+
+#[test]
+fn nothing_is_judged_by_time_while_the_watch_is_away() {
+    let far = Told::new();
+    let register = Register::new(Thresholds::default(), far.lane());
+    register.seen("late", thing("late", &[("x", 0, 60)]), second(0));
+    register.seen("mended", thing("mended", &[("x", 0, 60)]), second(0));
+    register.tick(second(59));
+    register.hears(false, second(59));
+    register.tick(second(300));
+    assert_eq!(told(&far), [], "who knows");
+    register.hears(true, second(300));
+    register.tick(second(301));
+    register.seen("mended", thing("mended", &[]), second(302));
+    register.tick(second(304));
+    assert_eq!(told(&far), [], "what was missed may still come");
+    register.tick(second(305));
+    assert_eq!(told(&far), [signal("late", Action::Create, "x", "")]);
+    register.begin();
+    register.seen("late", thing("late", &[("x", 0, 60), ("y", 290, 100)]), second(400));
+    register.tick(second(400));
+    assert_eq!(told(&far), [], "in the middle of a list");
+    register.finish(second(400));
+    register.tick(second(400));
+    assert_eq!(told(&far), [signal("late", Action::Update, "x,y", "")]);
+}
+
+#[test]
+fn what_passed_before_it_was_seen_is_no_incident() {
+    let far = Told::new();
+    let register = Register::new(Thresholds::default(), far.lane());
+    register.tick(second(0));
+    register.seen("a", thing("a", &[("x", 10, 60), ("y", 90, 0)]), second(100));
+    assert_eq!(told(&far), [signal("a", Action::Create, "y", "")], "at once, and nothing by time");
+    register.seen("a", thing("a", &[]), second(100));
+    register.tick(second(101));
+    assert_eq!(told(&far), [signal("a", Action::Update, "", "y")]);
 }
 
 #[test]

@@ -144,6 +144,7 @@ proptest! {
     #[test]
     fn a_pod_that_succeeded_is_no_incident(mut object in any_pod(), second in 0..5000_i64) {
         object.status.as_mut().unwrap().phase = Some("Succeeded".to_owned());
+        object.metadata.deletion_timestamp = None;
         prop_assert_eq!(pod(&object).judge(at(second), &Thresholds::default()), Judgement::default());
     }
 

@@ -279,6 +279,9 @@ fn pods_that_do_not_end() {
     let held = deleted(&fallen(json!({})), json!(["example.com/backup"]));
     assert_eq!(findings(&held, 190), ["StuckTerminating(Finalizers,1)"]);
     assert!(message(&held, 190).ends_with("it waits for its finalizers example.com/backup"));
+    let done = deleted(&fallen(json!({"status": {"phase": "Succeeded"}})), json!(["example.com/backup"]));
+    assert!(!is_sound(&done));
+    assert_eq!(findings(&done, 190), ["StuckTerminating(Finalizers,1)"]);
     let mut lost = conditions("True", "True", 5);
     lost[2]["status"] = "False".into();
     let lost = with(&object, json!({"status": {"conditions": lost}}));

@@ -114,6 +114,63 @@ fn what_was_wrong_before_a_deletion_is_wrong_until_the_pod_is_gone() {
 }
 
 #[test]
+fn a_deletion_is_no_recovery_of_what_was_late() {
+    let waits = |node: Value| {
+        web(json!({"spec": {"nodeName": node}, "status": {
+            "conditions": [{
+                "type": "PodScheduled", "status": if node.is_null() { "False" } else { "True" },
+                "reason": "Unschedulable", "lastTransitionTime": time(0),
+            }],
+        }}))
+    };
+    let unready = up(false, 2, app(false, 0, running(2), json!({})));
+    for (object, kind) in [
+        (waits(Value::Null), "Unschedulable(Unschedulable)"),
+        (waits(json!("n1")), "StuckCreating(ContainerCreating)"),
+        (unready, "Unready(ContainersNotReady)"),
+    ] {
+        let world = World::new();
+        world.seen(&object, 2);
+        assert_eq!(world.tick(3600), [format!("Create {kind}")]);
+        assert_eq!(world.seen(&deleted(&object, 3640), 3610), NOTHING);
+        assert_eq!(world.tick(3640), NOTHING);
+        world.signals.register.gone("u1", at(3641));
+        assert_eq!(world.told(), [format!("Delete {kind}")]);
+
+        let world = World::new();
+        world.seen(&object, 2);
+        world.seen(&deleted(&object, 40), 10);
+        assert_eq!(world.tick(99), NOTHING, "nobody waits for it any more");
+    }
+}
+
+#[test]
+fn a_pod_that_ends_well_because_it_is_deleted_has_not_recovered() {
+    let world = World::new();
+    let waits = up(false, 20, app(false, 1, backoff(10), exited(1, "Error", 16, 20)));
+    assert_eq!(world.seen(&waits, 20), ["Create CrashLoop(CrashLoopBackOff)"]);
+    let mut ended = up(false, 31, app(false, 1, exited(0, "Completed", 30, 31), json!({})));
+    ended.status.as_mut().unwrap().phase = Some("Succeeded".to_owned());
+    assert_eq!(world.seen(&deleted(&ended, 60), 31), NOTHING);
+    world.signals.register.gone("u1", at(32));
+    assert_eq!(world.told(), ["Delete CrashLoop(CrashLoopBackOff)"]);
+}
+
+#[test]
+fn the_restart_of_a_components_pod_is_not_its_recovery() {
+    let (world, now) = (World::new(), 3600);
+    let mut object = up(false, 2, app(false, 0, running(2), json!({})));
+    object.metadata.namespace = Some("kube-system".to_owned());
+    object.metadata.labels = Some([("k8s-app".to_owned(), "kube-dns".to_owned())].into());
+    world.signals.seen(&object, at(2));
+    world.signals.tick(at(now));
+    assert_eq!(world.far.next().len(), 1);
+    world.signals.seen(&deleted(&object, now + 30), at(now));
+    world.signals.register.gone("u1", at(now + 1));
+    assert!(world.far.next().is_empty(), "the next pod may be in the same trouble");
+}
+
+#[test]
 fn what_a_list_does_not_mention_is_gone() {
     let world = World::new();
     world.seen(&crashed(0, 9), 9);
