@@ -166,11 +166,9 @@ impl Index {
             && known.owner == owner
             && same(&known.labels, meta)
         {
-            if known.addresses != addresses {
-                let before = known.addresses;
-                self.release(uid, &before);
-                self.hold(uid, addresses);
-            }
+            let before = known.addresses;
+            self.release(uid, &before);
+            self.hold(uid, addresses);
             return;
         }
         let namespace = self.texts.intern(meta.namespace.as_deref().unwrap_or_default());

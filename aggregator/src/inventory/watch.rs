@@ -41,6 +41,9 @@ const LIST_SILENCE: Duration = Duration::from_secs(20);
 const LINE_BYTES: usize = 32 * 1024 * 1024;
 /// A request that worked for so long is no failure.
 const WORKED: Duration = Duration::from_secs(5);
+/// So often in a row a list in one stream fails, or a watch breaks before it
+/// brought anything; then the list is asked for in pages, the watch begins anew.
+const ENOUGH: usize = 3;
 /// The API server is not left alone for longer, whatever it says.
 const MOST_RETRY_AFTER: Duration = Duration::from_secs(60);
 /// Objects of one watch that are named, each once, because they can't be decoded.
@@ -66,7 +69,11 @@ pub(super) async fn follow<K>(
         retry,
         position: Position::Start,
         failures: 0,
-        tried: 0,
+        begun: 0,
+        restarts: 0,
+        refused: None,
+        alone: None,
+        tried: Some(0),
         unreadable: HashSet::new(),
         object: std::marker::PhantomData::<fn() -> K>,
     };
@@ -94,8 +101,16 @@ struct Watch<K, S> {
     position: Position,
     /// Failures since the last request that worked.
     failures: usize,
-    /// Versions of a kind that is not there that were tried before this one.
-    tried: usize,
+    /// Watches that were answered since one brought anything.
+    begun: usize,
+    /// How often it could not go on from where it was, since a watch worked.
+    restarts: usize,
+    /// How the last failure was refused, if it was.
+    refused: Option<u16>,
+    /// Since when it fails while all other watches work.
+    alone: Option<Instant>,
+    /// Place of the last version of its kind that was tried since it was there.
+    tried: Option<usize>,
     /// Names of the objects that can't be decoded.
     unreadable: HashSet<String>,
     object: std::marker::PhantomData<fn() -> K>,
@@ -114,7 +129,8 @@ where
             let result = self.request().await;
             let lived = begun.elapsed();
             self.sink.hears(false);
-            if lived >= WORKED || matches!(result, Ok(Progress::Page)) {
+            // A list that leads to no watch is no progress.
+            if self.restarts == 0 && (lived >= WORKED || matches!(result, Ok(Progress::Page))) {
                 backoff.clone_from(&fresh);
             }
             match result {
@@ -124,7 +140,11 @@ where
                 Ok(Progress::Ended) => sleep(backoff.next(Duration::ZERO)).await,
                 Err(failure) => {
                     self.failures += 1;
-                    sleep(self.judge(&failure).max(backoff.next(Duration::ZERO))).await;
+                    let wait = self.judge(&failure);
+                    if self.failures == 0 {
+                        backoff.clone_from(&fresh);
+                    }
+                    sleep(wait.max(backoff.next(Duration::ZERO))).await;
                 }
             }
         }
@@ -160,6 +180,7 @@ where
             }
             Position::At(version) => {
                 let body = self.source.watch(&self.client, Some(version)).await?;
+                self.begun += 1;
                 self.stream(body).await?;
                 Ok(Progress::Ended)
             }
@@ -168,30 +189,38 @@ where
 
     /// What to do about a failure; returns the least time to wait.
     fn judge(&mut self, failure: &Failure) -> Duration {
-        let resource = &self.source.resource;
-        debug!("{}: {failure}", resource.plural);
+        debug!("{}: {failure}", self.source.resource.plural);
+        let is_repeated = failure.code().is_some() && self.refused == failure.code();
+        self.refused = failure.code();
         if failure.code() == Some(404) {
-            return self.is_absent();
+            return self.is_absent(is_repeated);
         }
+        let resource = &self.source.resource;
         self.watches.failed(resource);
-        match failure.code() {
-            Some(403) => {
-                self.position = Position::Start;
+        match (failure.code(), &self.position) {
+            // Once may be an API server that has just begun.
+            (Some(403), _) if is_repeated => {
                 self.sink.skip();
                 self.watches.is_forbidden(resource);
+                self.begin_anew();
                 return self.retry.absent;
             }
             // What it goes on from is not known any more.
-            Some(400 | 410 | 422) => self.position = Position::Start,
-            // Once is a connection's end.
-            _ if self.failures > 1 => {
-                self.watches.is_troubled(resource, &failure.to_string());
-                if !self.source.versions.is_empty() {
-                    // A broken conversion of an add-on's API holds nothing up.
-                    self.sink.skip();
-                }
-            }
+            (Some(400 | 403 | 410 | 422), _) => self.begin_anew(),
+            (_, Position::At(_)) if self.begun >= ENOUGH => self.begin_anew(),
+            (_, Position::Start) if self.failures >= ENOUGH => self.position = Position::Page(None),
             _ => {}
+        }
+        // Once is a connection's end.
+        if self.failures > 1 {
+            let is_alone = self.watches.is_troubled(&self.source.resource, &failure.to_string());
+            self.alone = is_alone.then(|| self.alone.unwrap_or_else(Instant::now));
+            if !self.source.versions.is_empty()
+                && self.alone.is_some_and(|since| since.elapsed() >= self.retry.absent)
+            {
+                // A broken conversion of an add-on's API holds nothing up.
+                self.sink.skip();
+            }
         }
         match failure {
             Failure::Refused { retry_after: Some(wait), .. } => (*wait).min(MOST_RETRY_AFTER),
@@ -199,34 +228,50 @@ where
         }
     }
 
-    /// The resource is not served, or not in this version.
-    fn is_absent(&mut self) -> Duration {
-        let was_there = matches!(std::mem::replace(&mut self.position, Position::Start), Position::At(_));
-        let versions = self.source.versions;
-        self.tried = if was_there { 0 } else { self.tried + 1 };
-        if let Some(version) = versions.get(self.tried) {
-            self.source.use_version(version);
-            return Duration::ZERO;
+    fn begin_anew(&mut self) {
+        if !matches!(self.position, Position::Start) {
+            self.restarts += 1;
         }
-        self.tried = 0;
+        (self.position, self.begun) = (Position::Start, 0);
+    }
+
+    /// The resource is not served, or not in this version. That is an answer.
+    fn is_absent(&mut self, is_repeated: bool) -> Duration {
+        (self.position, self.failures, self.begun, self.restarts) = (Position::Start, 0, 0, 0);
+        self.alone = None;
+        let versions = self.source.versions;
         if let Some(best) = versions.first() {
+            let next = self.tried.map_or(0, |last| last + 1);
+            if let Some(version) = versions.get(next) {
+                self.tried = Some(next);
+                self.source.use_version(version);
+                return Duration::ZERO;
+            }
+            self.tried = Some(0);
             self.source.use_version(best);
             // All objects went with it.
             self.sink.begin();
             self.sink.finish();
-        } else {
+        } else if is_repeated {
             self.sink.skip();
+        } else {
+            return Duration::ZERO;
         }
         self.watches.is_not_served(&self.source.resource, !versions.is_empty());
         self.retry.absent
     }
 
-    /// A request is answered: by a watch, or by a part of a list.
+    /// A request brought something: a watch, or a part of a list, which counts
+    /// for nothing if the watches after it are refused.
     fn works(&mut self, is_watch: bool) {
-        (self.failures, self.tried) = (0, 0);
-        self.watches.works(&self.source.resource, is_watch);
         if is_watch {
+            self.restarts = 0;
             self.sink.hears(true);
+        }
+        (self.failures, self.begun, self.refused, self.alone, self.tried) =
+            (self.restarts, 0, None, None, None);
+        if self.restarts == 0 {
+            self.watches.works(&self.source.resource, is_watch);
         }
     }
 
@@ -252,18 +297,40 @@ where
     async fn stream(&mut self, body: Body) -> Result<(), Failure> {
         let reader = StreamReader::new(body.into_data_stream().map_err(std::io::Error::other));
         let mut lines = FramedRead::new(reader, LinesCodec::new_with_max_length(LINE_BYTES));
-        if matches!(self.position, Position::At(_)) {
-            self.works(true);
-        }
+        let began_as_watch = matches!(self.position, Position::At(_));
+        let mut works = false;
         loop {
-            let patience = if matches!(self.position, Position::Start) { LIST_SILENCE } else { SILENCE };
-            let Ok(Some(line)) = timeout(patience, lines.next()).await else { return Ok(()) };
-            let line = line.map_err(Failure::broken)?;
-            match serde_json::from_str(&line) {
-                Ok(line) => self.line(&line)?,
-                // The connection's end, in the middle of a line.
-                Err(error) if error.is_eof() => return Ok(()),
-                Err(error) => return Err(Failure::broken(error)),
+            let is_watch = matches!(self.position, Position::At(_));
+            let patience = match (is_watch, works) {
+                (false, _) => LIST_SILENCE,
+                (true, false) => WORKED,
+                (true, true) => SILENCE,
+            };
+            let line = match timeout(patience, lines.next()).await {
+                Ok(Some(line)) => {
+                    let line = line.map_err(Failure::broken)?;
+                    match serde_json::from_str(&line) {
+                        Ok(event) => Some(self.line(&event)?),
+                        // The connection's end, in the middle of a line.
+                        Err(error) if error.is_eof() => None,
+                        Err(error) => return Err(Failure::broken(error)),
+                    }
+                }
+                Ok(None) => None,
+                // Nothing has happened in the cluster.
+                Err(_silence) if is_watch && !works => Some(()),
+                Err(_silence) => None,
+            };
+            match line {
+                None if began_as_watch && !works => {
+                    return Err(Failure::Broken("a watch ended at once".to_owned()));
+                }
+                None => return Ok(()),
+                Some(()) if is_watch && !works => {
+                    works = true;
+                    self.works(true);
+                }
+                Some(()) => {}
             }
         }
     }
@@ -272,14 +339,18 @@ where
         let text = line.object.get();
         match line.change {
             Change::Added | Change::Modified | Change::Deleted => {
-                let (version, object) = self.object(text);
+                let (outline, object) = self.object(text);
                 match object {
                     Some(object) if line.change == Change::Deleted => self.sink.remove(&object),
                     Some(object) => self.sink.apply(&object),
-                    None => {}
+                    // It is left out, and may have been known.
+                    None => {
+                        let identity = outline.as_ref().and_then(|outline| outline.identity().ok());
+                        identity.iter().for_each(|object| self.sink.remove(object));
+                    }
                 }
-                if let (Position::At(seen), Some(version)) = (&mut self.position, version) {
-                    *seen = version;
+                if let (Position::At(seen), Some(outline)) = (&mut self.position, outline) {
+                    *seen = outline.metadata.resource_version;
                 }
             }
             Change::Bookmark => {
@@ -287,8 +358,8 @@ where
                 if let Position::At(seen) = &mut self.position {
                     *seen = metadata.resource_version;
                 } else if metadata.ends_the_list() {
+                    self.works(false);
                     self.listed(metadata.resource_version);
-                    self.works(true);
                 }
             }
             Change::Error => {
@@ -305,9 +376,9 @@ where
         self.position = Position::At(version);
     }
 
-    /// An object, if it can be decoded, and its resource version.
-    fn object(&mut self, text: &str) -> (Option<String>, Option<K>) {
-        let outline: serde_json::Result<Outline<'_>> = serde_json::from_str(text);
+    /// An object, if it can be decoded, and its outline.
+    fn object<'a>(&mut self, text: &'a str) -> (Option<Outline<'a>>, Option<K>) {
+        let outline: serde_json::Result<Outline<'a>> = serde_json::from_str(text);
         let object = outline
             .as_ref()
             .map_err(ToString::to_string)
@@ -321,7 +392,7 @@ where
                 warn!("{kind} {name:?} is left out of the inventory, as it can't be decoded: {error}");
             }
         }
-        (outline.ok().map(|outline| outline.metadata.resource_version), object.ok())
+        (outline.ok(), object.ok())
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::value::RawValue;
+use serde_json::{json, value::RawValue};
 
 /// A line of a watch.
 #[derive(Debug, Deserialize)]
@@ -80,6 +80,7 @@ pub(super) struct Outline<'a> {
 pub(super) struct Meta<'a> {
     pub(super) name: String,
     pub(super) namespace: String,
+    uid: String,
     pub(super) resource_version: String,
     #[serde(borrow)]
     managed_fields: Option<&'a RawValue>,
@@ -94,6 +95,14 @@ impl Meta<'_> {
 }
 
 impl Outline<'_> {
+    /// No more of the object than says which it is.
+    pub(super) fn identity<K: DeserializeOwned>(&self) -> serde_json::Result<K> {
+        let Meta { name, namespace, uid, .. } = &self.metadata;
+        serde_json::from_value(
+            json!({"metadata": {"name": name, "namespace": namespace, "uid": uid}, "spec": {}}),
+        )
+    }
+
     /// The object in `text`, of which this is the outline. Its `managedFields`
     /// are left out: they are as large as the rest, slow to decode, and nobody
     /// reads them.

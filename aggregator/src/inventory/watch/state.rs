@@ -123,18 +123,8 @@ impl Watches {
             let phase = if is_watch { Phase::Watching } else { Phase::Listing };
             std::mem::replace(&mut watch.phase, phase)
         });
-        match before {
-            Phase::Listing | Phase::Watching => {}
-            Phase::Forbidden | Phase::NotServed => info!("{} are in the inventory now", resource.plural),
-            Phase::Troubled => {
-                let mut state = self.state();
-                if !state.said.is_empty()
-                    && state.watches.values().all(|watch| watch.phase != Phase::Troubled)
-                {
-                    state.said.clear();
-                    info!("what changes in the cluster is seen again");
-                }
-            }
+        if matches!(before, Phase::Forbidden | Phase::NotServed) {
+            info!("{} are seen now", resource.plural);
         }
     }
 
@@ -142,8 +132,8 @@ impl Watches {
         self.0.failures.get_or_create(&label(resource)).inc();
     }
 
-    /// It fails again and again. That passes.
-    pub(super) fn is_troubled(&self, resource: &ApiResource, why: &str) {
+    /// It fails again and again. That passes. Returns whether all others work.
+    pub(super) fn is_troubled(&self, resource: &ApiResource, why: &str) -> bool {
         self.change(resource, |watch| watch.phase = Phase::Troubled);
         let mut state = self.state();
         let troubled = state.watches.values().filter(|watch| watch.phase == Phase::Troubled).count();
@@ -154,6 +144,7 @@ impl Watches {
                 "what changes in the cluster is not seen at present, as {resource} can't be watched: {why}"
             );
         }
+        troubled == 1
     }
 
     pub(super) fn is_forbidden(&self, resource: &ApiResource) {
@@ -166,7 +157,7 @@ impl Watches {
             std::mem::replace(&mut watch.phase, Phase::Forbidden)
         });
         if before != Phase::Forbidden {
-            warn!("{plural} are missing in the inventory, because this process may not watch them; {remedy}");
+            warn!("{plural} are not seen, because this process may not watch them; {remedy}");
         }
     }
 
@@ -181,8 +172,8 @@ impl Watches {
         });
         match before {
             Phase::NotServed => {}
-            _ if !as_expected => warn!("{plural} are missing in the inventory: {remedy}"),
-            Phase::Watching => info!("{plural} are not served any more, and gone from the inventory"),
+            _ if !as_expected => warn!("{plural} are not seen: {remedy}"),
+            Phase::Watching => info!("{plural} are not served any more, and gone"),
             _ => {}
         }
     }
@@ -191,16 +182,30 @@ impl Watches {
         self.0.unreadable.get_or_create(&label(resource)).inc();
     }
 
+    /// Somebody was told of trouble that is not over.
+    #[cfg(test)]
+    pub(super) fn is_troubled_now(&self) -> bool {
+        !self.state().said.is_empty()
+    }
+
     fn change<T>(&self, resource: &ApiResource, change: impl FnOnce(&mut Watch) -> T) -> T {
         let mut state = self.state();
         let watch = state.watches.entry(resource.plural.clone()).or_default();
         let before = watch.phase;
         let result = change(watch);
         let label = |state| PhaseLabel { resource: resource.plural.clone(), state };
-        if before != watch.phase {
+        let after = watch.phase;
+        if before != after {
             self.0.phases.remove(&label(before));
         }
-        self.0.phases.get_or_create(&label(watch.phase)).set(1);
+        self.0.phases.get_or_create(&label(after)).set(1);
+        if before == Phase::Troubled
+            && !state.said.is_empty()
+            && state.watches.values().all(|watch| watch.phase != Phase::Troubled)
+        {
+            state.said.clear();
+            info!("what changes in the cluster is seen again");
+        }
         result
     }
 
