@@ -86,7 +86,11 @@ impl Rollout {
         Finding {
             kind: DEGRADED.into(),
             reason: reason.to_owned(),
-            message: format!("{} was complete, but now only {}", self.name(), self.pods()),
+            message: format!(
+                "Pods of {} are not ready, and no roll-out took them: {}",
+                self.name(),
+                self.pods()
+            ),
             since,
             count: 0,
         }
@@ -142,21 +146,27 @@ impl Subject for Rollout {
                 earlier.shortage.as_ref(),
                 shortage::Change {
                     asks_for_more: asked.desired_replicas > before.desired_replicas,
-                    asks_for_other: (asked.metadata_generation, asked.desired_replicas)
-                        != (before.metadata_generation, before.desired_replicas),
+                    asks_for_other: asked.desired_replicas == before.desired_replicas
+                        && asked.metadata_generation != before.metadata_generation,
                 },
             );
         }
     }
 
     fn judge(&self, now: Timestamp, thresholds: &Thresholds) -> Judgement {
-        let mut judgement = Judgement { findings: self.failures.clone(), due: None };
+        let mut judgement = Judgement::default();
+        for failure in &self.failures {
+            // One creation that is refused may succeed a second later. A deadline was patient.
+            let patience =
+                if failure.kind == REPLICA_FAILURE { thresholds.unschedulable } else { Duration::ZERO };
+            judgement.add_from(after(failure.since, patience), now, || failure.clone());
+        }
         if let Some(since) = self.unobserved {
             judgement.add_from(after(since, thresholds.rollout), now, || self.not_observed(since));
         }
         if let Some(shortage) = &self.shortage {
-            if let Some(from) = shortage.degraded_from(thresholds.unready) {
-                judgement.add_from(from, now, || self.degraded(shortage.since));
+            if let Some((from, since)) = shortage.degraded_from(thresholds.unready) {
+                judgement.add_from(from, now, || self.degraded(since));
             }
             let patience = thresholds.rollout + self.turnover;
             if let Some((from, since)) = shortage.stalled_from(patience) {

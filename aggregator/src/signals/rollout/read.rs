@@ -24,8 +24,8 @@ struct Reading {
     outdated: i32,
     /// there is a roll-out that Kubernetes itself watches
     is_watched: bool,
-    /// since when there are too few pods, if the object says
-    short_since: Option<Timestamp>,
+    /// since when there are fewer than its owner allows, if the object says
+    unavailable: Option<Timestamp>,
 }
 
 /// The roll-out of a Deployment that is seen now.
@@ -70,7 +70,7 @@ pub fn deployment(object: &Workload<DeploymentStatus>, now: Timestamp) -> Rollou
         wanted: if paused { desired.min(replicas) } else { desired },
         outdated,
         is_watched,
-        short_since: unavailable.and_then(|condition| condition.last_transition_time.as_ref()).map(|it| it.0),
+        unavailable: unavailable.and_then(|condition| condition.last_transition_time.as_ref()).map(|it| it.0),
     };
     let mut rollout = rollout(reading, object, now);
     let name = rollout.name();
@@ -102,7 +102,7 @@ pub fn stateful_set(object: &Workload<StatefulSetStatus>, now: Timestamp) -> Rol
         ..identity("StatefulSet", object)
     };
     let outdated = if is_rolling { (desired - held.max(0) - updated).max(0) } else { 0 };
-    rollout(Reading { status, wanted: desired, outdated, is_watched: false, short_since: None }, object, now)
+    rollout(Reading { status, wanted: desired, outdated, is_watched: false, unavailable: None }, object, now)
 }
 
 /// The roll-out of a DaemonSet that is seen now.
@@ -123,7 +123,7 @@ pub fn daemon_set(object: &Workload<DaemonSetStatus>, now: Timestamp) -> Rollout
     };
     let wanted = status.desired_replicas;
     let outdated = if is_rolling { (seen.current_number_scheduled - updated).max(0) } else { 0 };
-    rollout(Reading { status, wanted, outdated, is_watched: false, short_since: None }, object, now)
+    rollout(Reading { status, wanted, outdated, is_watched: false, unavailable: None }, object, now)
 }
 
 /// What a condition of the Deployment `name` says is wrong.
@@ -148,16 +148,16 @@ fn failure(name: &str, condition: &DeploymentCondition, seen: Timestamp) -> Opti
 }
 
 fn rollout<Status: Clone>(reading: Reading, object: &Workload<Status>, now: Timestamp) -> Rollout {
-    let Reading { status, wanted, outdated, is_watched, short_since } = reading;
+    let Reading { status, wanted, outdated, is_watched, unavailable } = reading;
     let is_going = object.metadata.deletion_timestamp.is_some();
     let is_unobserved = status.observed_generation < status.metadata_generation && !is_going;
-    let missing = (wanted - status.ready_replicas).max(0) + outdated;
-    let shortage = if is_going || (missing == 0 && !is_watched) {
+    let unready = (wanted - status.ready_replicas).max(0);
+    let shortage = if is_going || (unready + outdated == 0 && !is_watched) {
         None
     } else if is_unobserved || outdated > 0 || is_watched {
-        Some(Shortage::of_rollout(missing, now, is_watched))
+        Some(Shortage::of_rollout([unready, outdated], unavailable, now, is_watched))
     } else {
-        Some(Shortage::of_pods(missing, short_since.unwrap_or(now), now))
+        Some(Shortage::of_pods(unready, unavailable, now))
     };
     let part = Home::of_workload(&status.kind, &object.metadata).map(|home| Part {
         home,

@@ -1,6 +1,6 @@
 //! How long an object has had fewer pods than it should, and why.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -9,12 +9,17 @@ use crate::signals::incident::after;
 /// Fewer pods are ready, or more are outdated, than there should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Shortage {
-    /// When it was seen first.
-    pub(super) since: Timestamp,
     /// When it was seen last.
     seen: Timestamp,
-    /// How many pods are missing, and how many are to be updated.
-    missing: i32,
+    /// How many pods are not ready.
+    unready: i32,
+    /// And how many are to be updated.
+    outdated: i32,
+    /// The pods that no roll-out took away: since when how many, the oldest
+    /// first. No more of them than pods are unready.
+    dead: VecDeque<(Timestamp, i32)>,
+    /// Since when Kubernetes says that there are fewer than the owner allows.
+    unavailable: Option<Timestamp>,
     /// A roll-out that began since is the reason, or will mend it.
     rollout: Option<Progress>,
 }
@@ -37,21 +42,39 @@ struct Progress {
 pub(super) struct Change {
     /// More pods than before are asked for.
     pub(super) asks_for_more: bool,
-    /// Anything else than before is asked for.
+    /// As many as before are asked for, but others.
     pub(super) asks_for_other: bool,
 }
 
 impl Shortage {
-    /// `missing` pods are not ready although they should be.
-    pub(super) fn of_pods(missing: i32, since: Timestamp, seen: Timestamp) -> Self {
-        Self { since, seen, missing, rollout: None }
+    /// `unready` pods are not ready although they should be, and Kubernetes says
+    /// since when, if these are more than the owner allows.
+    pub(super) fn of_pods(unready: i32, unavailable: Option<Timestamp>, seen: Timestamp) -> Self {
+        let dead = VecDeque::from([(unavailable.unwrap_or(seen), unready)]);
+        Self { seen, unready, outdated: 0, dead, unavailable, rollout: None }
     }
 
-    /// A roll-out has `missing` pods to go.
-    pub(super) fn of_rollout(missing: i32, seen: Timestamp, is_watched: bool) -> Self {
-        let progress =
-            Progress { began: seen, last: seen, longest: SignedDuration::ZERO, missing, is_watched };
-        Self { since: seen, seen, missing, rollout: Some(progress) }
+    /// A roll-out has these pods to go.
+    pub(super) fn of_rollout(
+        [unready, outdated]: [i32; 2],
+        unavailable: Option<Timestamp>,
+        seen: Timestamp,
+        is_watched: bool,
+    ) -> Self {
+        let mut shortage =
+            Self { seen, unready, outdated, dead: VecDeque::new(), unavailable, rollout: None };
+        shortage.begins(is_watched);
+        shortage
+    }
+
+    fn begins(&mut self, is_watched: bool) {
+        let (began, missing) = (self.seen, self.missing());
+        let longest = SignedDuration::ZERO;
+        self.rollout = Some(Progress { began, last: began, longest, missing, is_watched });
+    }
+
+    fn missing(&self) -> i32 {
+        self.unready + self.outdated
     }
 
     /// Takes over what was known, and what it means together with this.
@@ -60,27 +83,53 @@ impl Shortage {
         if let Some(before) = before {
             let is_watched = self.rollout.as_ref().is_some_and(|rollout| rollout.is_watched);
             let mut rollout = Progress { is_watched, ..before.clone() };
-            if change.asks_for_other || self.missing < rollout.missing {
+            if change.asks_for_more || change.asks_for_other || self.missing() < rollout.missing {
                 rollout.longest = rollout.longest.max(self.seen.duration_since(rollout.last));
                 rollout.last = self.seen;
-                rollout.missing = self.missing;
+                rollout.missing = self.missing();
             }
             self.rollout = Some(rollout);
         } else if change.asks_for_more && self.rollout.is_none() {
-            self.rollout = Self::of_rollout(self.missing, self.seen, false).rollout;
+            self.begins(false);
         }
         if let Some(earlier) = earlier {
-            self.since = earlier.since;
-        } else if let Some(rollout) = &self.rollout {
-            self.since = rollout.began;
+            self.dead.clone_from(&earlier.dead);
+            self.counts(earlier.unready);
+        } else if self.rollout.is_some() {
+            self.dead.clear();
+        }
+    }
+
+    /// Which pods are dead, if `before` were unready.
+    ///
+    /// A pod that becomes ready is taken for the one that has been missing for
+    /// longest: so a drain, in which one pod after another is replaced, is none
+    /// that lasts.
+    fn counts(&mut self, before: i32) {
+        if self.unready > before && self.rollout.is_none() {
+            self.dead.push_back((self.seen, self.unready - before));
+        }
+        let mut replaced = before - self.unready;
+        while replaced > 0
+            && let Some((_, pods)) = self.dead.front_mut()
+        {
+            let those = replaced.min(*pods);
+            *pods -= those;
+            replaced -= those;
+            if *pods == 0 {
+                self.dead.pop_front();
+            }
         }
     }
 
     /// From when on it is an incident of pods that died, if they may be unready
-    /// for `patience`; `None` if a roll-out began before.
-    pub(super) fn degraded_from(&self, patience: Duration) -> Option<Timestamp> {
-        let from = after(self.since, patience);
-        self.rollout.as_ref().is_none_or(|rollout| rollout.began >= from).then_some(from)
+    /// for `patience`, and since when they are; `None` if a roll-out took all of them.
+    pub(super) fn degraded_from(&self, patience: Duration) -> Option<(Timestamp, Timestamp)> {
+        let (oldest, _) = *self.dead.front()?;
+        let began = self.rollout.as_ref().map_or(Timestamp::MAX, |rollout| rollout.began);
+        let unavailable = self.unavailable.filter(|since| *since < began);
+        let since = unavailable.map_or(oldest, |unavailable| unavailable.min(oldest));
+        Some((after(since, patience), since))
     }
 
     /// From when on it is an incident of a roll-out that may make no progress for

@@ -119,15 +119,22 @@ fn a_deployment_that_exceeds_its_deadline_and_is_mended() {
 #[test]
 fn a_deployment_whose_pods_can_not_be_created() {
     let mut web = Story::of("Deployment");
-    let failure = json!({"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota."});
-    let conditions = json!([progressing("True", "NewReplicaSetCreated"), failure]);
+    let refused = |since| {
+        let failure = json!({"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate",
+            "message": "exceeded quota.", "lastTransitionTime": at(since).to_string()});
+        counts(1, [0, 0, 0], json!([progressing("True", "NewReplicaSetCreated"), failure]))
+    };
+    let rolling = || counts(1, [0, 0, 0], json!([progressing("True", "NewReplicaSetCreated")]));
+    let patience = Thresholds::default().unschedulable.as_secs().cast_signed();
+    assert_eq!(web.sees(1, three(), refused(1)), NOTHING, "it is tried again");
+    assert_eq!(web.sees(1, three(), rolling()), NOTHING, "with success");
+    assert_eq!(web.waits(patience), NOTHING);
+    let since = web.now;
+    assert_eq!(web.sees(1, three(), refused(since)), NOTHING);
+    assert_eq!(web.waits(patience - 2), NOTHING);
+    assert_eq!(web.waits(1), ["CREATE Failed +ReplicaFailure:FailedCreate"]);
     assert_eq!(
-        web.sees(1, three(), counts(1, [0, 0, 0], conditions)),
-        ["CREATE Failed +ReplicaFailure:FailedCreate"]
-    );
-    let conditions = json!([progressing("True", "NewReplicaSetAvailable")]);
-    assert_eq!(
-        web.sees(1, three(), counts(1, [3, 3, 3], conditions)),
+        web.sees(1, three(), counts(1, [3, 3, 3], json!([progressing("True", "NewReplicaSetAvailable")]))),
         ["UPDATE Complete -ReplicaFailure:FailedCreate"]
     );
 }
@@ -158,6 +165,89 @@ fn a_complete_deployment_whose_pods_die() {
     let mut old = Story::of("Deployment");
     assert_eq!(old.sees(9, three(), counts(9, [3, 3, 1], since_long)), NOTHING, "better news may follow");
     assert_eq!(old.waits(1), ["CREATE Failed +Degraded:PodsNotReady"], "the object says since when");
+}
+
+/// A Deployment of 30 pods of which so many are ready, and that is available since
+/// the start or, with `since`, is not.
+fn of_thirty(ready: i32, unavailable: Option<i64>) -> Value {
+    let available = unavailable.map_or_else(|| available("True", 0), |since| available("False", since));
+    counts(1, [30, 30, ready], json!([available, progressing("True", "NewReplicaSetAvailable")]))
+}
+
+#[test]
+fn a_drain_that_takes_one_pod_after_another_is_no_incident() {
+    let thirty = || json!({"replicas": 30});
+    let mut web = Story::of("Deployment");
+    for _ in 0..30 {
+        assert_eq!(web.sees(1, thirty(), of_thirty(29, None)), NOTHING);
+        assert_eq!(web.waits(55), NOTHING);
+        assert_eq!(web.sees(1, thirty(), of_thirty(28, None)), NOTHING, "the next, before the first is back");
+        assert_eq!(web.waits(5), NOTHING);
+    }
+    assert_eq!(web.sees(1, thirty(), of_thirty(29, None)), NOTHING);
+    assert_eq!(web.waits(113), NOTHING);
+    assert_eq!(web.waits(1), ["CREATE Failed +Degraded:PodsNotReady"], "the last one is not replaced");
+
+    let mut web = Story::of("Deployment");
+    assert_eq!(web.sees(1, thirty(), of_thirty(20, None)), NOTHING);
+    assert_eq!(web.waits(120), ["CREATE Failed +Degraded:PodsNotReady"]);
+    for ready in 21..30 {
+        assert_eq!(web.sees(1, thirty(), of_thirty(ready, None)), NOTHING, "some are back, not all");
+    }
+    assert_eq!(web.sees(1, thirty(), of_thirty(30, None)), ["UPDATE Complete -Degraded:PodsNotReady"]);
+
+    let mut web = Story::of("Deployment");
+    for _ in 0..2 {
+        assert_eq!(web.sees(1, thirty(), of_thirty(15, Some(1))), NOTHING);
+        assert_eq!(web.waits(30), NOTHING);
+        assert_eq!(web.sees(1, thirty(), of_thirty(20, Some(1))), NOTHING);
+        assert_eq!(web.waits(27), NOTHING);
+    }
+    assert_eq!(
+        web.waits(3),
+        ["CREATE Failed +Degraded:PodsNotReady"],
+        "Kubernetes says that they are too few"
+    );
+}
+
+#[test]
+fn a_change_hides_no_dead_pods() {
+    let complete = || json!([progressing("True", "NewReplicaSetAvailable")]);
+    let ten = |replicas: i32| json!({"replicas": replicas});
+    let mut web = Story::of("Deployment");
+    assert_eq!(web.sees(1, ten(10), counts(1, [10, 10, 0], complete())), NOTHING);
+    assert_eq!(web.waits(60), NOTHING);
+    assert_eq!(web.sees(2, ten(12), counts(1, [10, 10, 0], complete())), NOTHING, "scaled up");
+    assert_eq!(web.waits(57), NOTHING);
+    assert_eq!(web.sees(3, ten(11), counts(2, [12, 12, 2], complete())), NOTHING, "two are new or back");
+    assert_eq!(web.waits(1), ["CREATE Failed +Degraded:PodsNotReady"]);
+    assert_eq!(
+        web.sees(3, ten(11), counts(3, [11, 11, 10], complete())),
+        ["UPDATE Progressing -Degraded:PodsNotReady"],
+        "what is missing was asked for since"
+    );
+
+    let mut net = Story::of("DaemonSet");
+    net.sees(1, json!({}), daemons([5, 5, 5, 5]));
+    assert_eq!(net.sees(1, json!({}), daemons([5, 5, 5, 4])), NOTHING, "a pod died");
+    assert_eq!(net.sees(1, json!({}), daemons([6, 5, 5, 4])), NOTHING, "a new node");
+    assert_eq!(net.waits(119), ["CREATE Failed +Degraded:PodsNotReady"]);
+}
+
+#[test]
+fn a_roll_out_that_is_scaled_down_now_and_then_has_stalled_all_the_same() {
+    let mut db = Story::of("StatefulSet");
+    let mut told = Vec::new();
+    for step in 0..6 {
+        // As many as before are missing: those that go are the ready ones.
+        let spec = json!({"replicas": 20 - step});
+        let generation = 2 + i64::from(step);
+        let mut status = revisions([10 - 2 * step, 0, 10 - 2 * step], "b");
+        status["observedGeneration"] = generation.into();
+        told.extend(db.sees(generation, spec, status));
+        told.extend(db.waits(200));
+    }
+    assert_eq!(told, ["CREATE TimedOut +RolloutStalled:NoProgress"]);
 }
 
 #[test]
@@ -355,12 +445,14 @@ fn a_signal_in_full() {
 fn what_is_wrong_with_a_component_is_its_own_signal() {
     let meta =
         json!({"name": "coredns", "namespace": "kube-system", "uid": "u", "labels": {"k8s-app": "kube-dns"}});
-    let failure = json!([{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate"}]);
+    let failure = json!([{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate",
+                         "lastTransitionTime": at(-3600).to_string()}]);
     let object = json!({"metadata": meta, "spec": three(), "status": counts(0, [0, 0, 0], failure)});
     let far = Told::new();
     let components = Components::new(far.lane());
     let register = Register::with_components(Thresholds::default(), far.lane(), components);
     register.seen("u", seen("Deployment", object, 0), at(0));
+    register.tick(at(0));
     let told = far.next();
     assert!(matches!(&told[..], [Request::KubernetesEvent(_)]), "{told:?}");
 }
