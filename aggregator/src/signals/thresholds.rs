@@ -7,8 +7,8 @@ use std::{fmt, str::FromStr, time::Duration};
 pub struct Thresholds {
     /// A started container is not ready (2 min).
     pub unready: Duration,
-    /// A pod has no node (15 s): longer than a scheduler needs, shorter than a
-    /// new node.
+    /// A pod has no node (2 min): longer than an autoscaler needs for a new one, as a
+    /// rule.
     pub unschedulable: Duration,
     /// A pod on a node has no running container (2 min).
     pub creating: Duration,
@@ -28,7 +28,7 @@ impl Default for Thresholds {
     fn default() -> Self {
         Self {
             unready: Duration::from_mins(2),
-            unschedulable: Duration::from_secs(15),
+            unschedulable: Duration::from_mins(2),
             creating: Duration::from_mins(2),
             terminating: Duration::from_mins(1),
             rollout: Duration::from_mins(10),

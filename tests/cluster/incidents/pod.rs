@@ -70,7 +70,7 @@ fn an_image_that_does_not_exist() {
 #[test]
 fn out_of_memory() {
     let namespace = Namespace::new("memory");
-    let greedy = at_first(1, "head -c 200000000 /dev/zero | tail");
+    let greedy = at_first(1, "exec tail /dev/zero");
     let limited = |mut container: Value| {
         container["resources"] = json!({"limits": {"memory": "32Mi"}});
         container

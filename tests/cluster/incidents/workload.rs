@@ -70,7 +70,7 @@ fn a_roll_out_that_stalls() {
     kubectl(&["rollout", "undo", "-n", &namespace.0, "deployment/api"]);
     expect_story(WORKLOAD, &namespace.0, "api", &["CREATE +RolloutStalled", "UPDATE -RolloutStalled"]);
     let told = signals(WORKLOAD, &namespace.0, "api");
-    assert_eq!(told[1]["message"]["rollout_status"], "Complete", "{told:#?}");
+    assert_eq!(told.last().unwrap()["message"]["rollout_status"], "Complete", "{told:#?}");
 }
 
 /// Scenario: a Job fails after a retry, and is deleted.

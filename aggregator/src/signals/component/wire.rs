@@ -106,11 +106,11 @@ fn words(time: Duration) -> String {
     }
 }
 
-/// The same for one trouble whoever tells of it, and another for the next: FNV-1a
-/// of what it is about and when it began.
+/// The same whoever tells of it, as the UID of an object would be: FNV-1a of what it
+/// is about.
 fn id(view: &View<'_>) -> u128 {
     let Home { kind, namespace, name, .. } = view.home;
-    let text = format!("{kind}/{namespace}/{name}/{}", view.start.as_nanosecond());
+    let text = format!("{kind}/{namespace}/{name}");
     let basis = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
     text.bytes().fold(basis, |hash: u128, byte| {
         (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)

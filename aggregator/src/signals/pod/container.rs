@@ -153,14 +153,19 @@ impl Container {
     /// Whether the last end of it was for want of memory. Only with the reason
     /// `OOMKilled` is it certain: a runtime may miss that, and the kernel may kill
     /// for want of memory of the whole node. Exit code 137 alone is also what a failed
-    /// probe leaves, and what whoever `disturbs` the pod leaves.
+    /// probe leaves, and what whoever `disturbs` the pod leaves; without a limit there
+    /// is no reason to think of memory at all.
     pub(super) fn out_of_memory(&self, disturbs: bool) -> Option<OutOfMemory> {
         const KILLED: i32 = 128 + 9;
         let exit = self.exit()?;
         if exit.reason == "OOMKilled" {
             return Some(OutOfMemory::Certain);
         }
-        let is_likely = exit.code == KILLED && exit.is_error() && !self.probed && !disturbs;
+        let is_likely = exit.code == KILLED
+            && exit.is_error()
+            && self.memory_limit.is_some()
+            && !self.probed
+            && !disturbs;
         is_likely.then_some(OutOfMemory::Likely)
     }
 }
@@ -194,7 +199,8 @@ pub(super) fn containers(object: &core::Pod) -> Vec<Container> {
         Some(Container {
             restart,
             probed: spec.liveness_probe.is_some() || spec.startup_probe.is_some(),
-            startup: spec.startup_probe.as_ref().map(startup).unwrap_or_default(),
+            startup: spec.startup_probe.as_ref().map(startup).unwrap_or_default()
+                + spec.readiness_probe.as_ref().map(first_look).unwrap_or_default(),
             memory_limit: memory_limit(spec.resources.as_ref()),
             ..seen(status, role)
         })
@@ -248,6 +254,12 @@ fn exit(terminated: &core::ContainerStateTerminated) -> Exit {
         started: moment(terminated.started_at.as_ref()),
         finished: moment(terminated.finished_at.as_ref()),
     }
+}
+
+/// Before this time the node does not look whether a container is ready.
+fn first_look(probe: &core::Probe) -> Duration {
+    let seconds = probe.initial_delay_seconds.and_then(|seconds| u64::try_from(seconds).ok());
+    Duration::from_secs(seconds.unwrap_or_default())
 }
 
 /// After this time the node kills a container that has not started.

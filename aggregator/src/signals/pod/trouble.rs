@@ -142,7 +142,16 @@ fn joined(mut troubles: Vec<Trouble>, now: Timestamp) -> Judgement {
 }
 
 fn of_a_container(facts: &Facts, container: &Container, thresholds: &Thresholds) -> Vec<Trouble> {
-    let crashes = container.crashes(thresholds.stable);
+    let goes_on = |container: &Container| container.role == Role::App && !container.is_over();
+    if facts.controller == Controller::Job && container.is_over() && !facts.containers.iter().any(goes_on) {
+        // The pod is about to be Failed, which is for the Job to tell.
+        return Vec::new();
+    }
+    let disturbed = facts.condition("DisruptionTarget").is_some_and(|target| target.is_true);
+    let memory = container.out_of_memory(disturbed);
+    let memory = memory.and_then(|sureness| out_of_memory(facts, container, sureness, thresholds));
+    // Who is killed for want of memory has not crashed.
+    let crashes = container.crashes(thresholds.stable) && memory.is_none();
     let crash = crash(facts, container, thresholds).filter(|_| crashes);
     // A container that can't be started ends, and waits, for the same reason.
     let said = crash.as_ref().map(|crash| crash.kind);
@@ -161,10 +170,7 @@ fn of_a_container(facts: &Facts, container: &Container, thresholds: &Thresholds)
             until: None,
         });
     }
-    let disturbed = facts.condition("DisruptionTarget").is_some_and(|target| target.is_true);
-    if let Some(sureness) = container.out_of_memory(disturbed) {
-        troubles.extend(out_of_memory(facts, container, sureness, thresholds));
-    }
+    troubles.extend(memory);
     let has_failed = container.role != Role::Ephemeral && container.is_over();
     if let Some(exit) = container.exit().filter(|exit| has_failed && exit.is_error()) {
         troubles.push(Trouble {

@@ -100,10 +100,10 @@ fn want_of_memory() {
         with(&up(false, 9, app(false, 1, running(10), exited(code, reason, 5, 9))), changes)
     };
     let certain = killed(137, "OOMKilled", json!({}));
-    assert_eq!(findings(&certain, 11), ["CrashLoop(OOMKilled,1)", "OutOfMemory(OOMKilled,1)"]);
+    assert_eq!(findings(&certain, 11), ["OutOfMemory(OOMKilled,1)"]);
     assert!(message(&certain, 11).contains("was killed for want of memory; its memory limit is 64Mi"));
     let likely = killed(137, "Error", json!({}));
-    assert_eq!(findings(&likely, 11), ["CrashLoop(Error,1)", "OutOfMemory(Error,1)"]);
+    assert_eq!(findings(&likely, 11), ["OutOfMemory(Error,1)"]);
     assert!(message(&likely, 11).contains("most likely for want of memory"), "{}", message(&likely, 11));
     assert_eq!(findings(&likely, 610), ["Unready(ContainersNotReady,1)"], "it runs, but is not ready");
     let probed =
@@ -121,7 +121,7 @@ fn want_of_memory() {
             container("setup", false, 1, backoff(10), exited(137, "OOMKilled", 5, 9)),
         ]},
     }));
-    assert_eq!(findings(&init, 11), ["CrashLoop(CrashLoopBackOff,1)", "OutOfMemory(OOMKilled,1)"]);
+    assert_eq!(findings(&init, 11), ["OutOfMemory(OOMKilled,1)"]);
     let debug = with(
         &up(true, 3, app(true, 0, running(2), json!({}))),
         json!({
@@ -194,9 +194,9 @@ fn pods_without_a_node() {
     let scheduled = |reason: &str, message: &str| json!([{"type": "PodScheduled", "status": "False", "reason": reason, "message": message, "lastTransitionTime": time(100)}]);
     let without = |conditions| web(json!({"spec": {"nodeName": null}, "status": {"conditions": conditions}}));
     let unschedulable = without(scheduled("Unschedulable", message));
-    assert_eq!(findings(&unschedulable, 114), NONE);
-    assert_eq!(findings(&unschedulable, 115), ["Unschedulable(Unschedulable,1)"]);
-    assert_eq!(super::message(&unschedulable, 115), message);
+    assert_eq!(findings(&unschedulable, 219), NONE);
+    assert_eq!(findings(&unschedulable, 220), ["Unschedulable(Unschedulable,1)"]);
+    assert_eq!(super::message(&unschedulable, 220), message);
     let gated =
         without(scheduled("SchedulingGated", "Scheduling is blocked due to non-empty scheduling gates"));
     assert_eq!(findings(&gated, 3600), NONE);
@@ -309,6 +309,9 @@ fn pods_that_failed() {
         findings(&with(&fallen(memory), never()), 11),
         ["Failed(OOMKilled,1)", "OutOfMemory(OOMKilled,0)"]
     );
+    let ending =
+        with(&with(&up(false, 9, app(false, 0, exited(137, "OOMKilled", 5, 9), json!({}))), never()), job());
+    assert_eq!(findings(&ending, 11), NONE, "it is Failed in a moment");
     let retried = with(&up(false, 10, app(false, 1, backoff(10), exited(1, "Error", 5, 9))), job());
     assert_eq!(findings(&retried, 11), ["CrashLoop(CrashLoopBackOff,1)"], "in a pod of a Job, which goes on");
 }
