@@ -15,6 +15,8 @@ use crate::uplink::Retry;
 const LOOK: Duration = Duration::from_secs(60);
 /// The API server must answer within this time.
 const ANSWER: Duration = Duration::from_secs(30);
+/// Refusals after which the commit is not held back any more.
+const ENOUGH: usize = 3;
 
 /// What the cluster's owner says of them.
 #[derive(Clone, Copy, Debug, Default)]
@@ -52,7 +54,7 @@ const NODE_POOLS: Mark = Mark { group: "karpenter.sh", versions: &["v1", "v1beta
 /// Keeps what the next commit tells. Discovery needs no rights on the objects.
 pub(super) async fn look(client: Client, wanted: Integrations, mirror: Mirror, retry: Retry) {
     let fresh = Backoff::new(retry.first, retry.most);
-    let (mut backoff, mut known) = (fresh.clone(), None);
+    let (mut backoff, mut known, mut refusals) = (fresh.clone(), None, 0);
     loop {
         let wait = match timeout(ANSWER, wanted.found(&client)).await {
             Ok(Ok(found)) => {
@@ -64,10 +66,13 @@ pub(super) async fn look(client: Client, wanted: Integrations, mirror: Mirror, r
                 }
                 LOOK
             }
-            Ok(Err(kube::Error::Api(status))) if known.is_none() && status.is_forbidden() => {
+            Ok(Err(kube::Error::Api(status)))
+                if known.is_none() && (status.is_forbidden() || refusals >= ENOUGH) =>
+            {
                 warn!(
-                    "it is not known whether the cluster has Argo Rollouts, Flux or Karpenter, because this process \
-                     may not ask which APIs there are; bind the ClusterRole system:discovery to it: {status}"
+                    "it is not known whether the cluster has Argo Rollouts, Flux or Karpenter, because the API server \
+                     does not say which APIs there are (if it is forbidden, bind the ClusterRole system:discovery \
+                     to this process): {status}"
                 );
                 let configured = wanted.configured();
                 mirror.tell_with_commit(configured);
@@ -77,6 +82,7 @@ pub(super) async fn look(client: Client, wanted: Integrations, mirror: Mirror, r
             // The watches say what is wrong with the API server.
             Ok(Err(error)) => {
                 debug!("discovery: {error}");
+                refusals += usize::from(matches!(error, kube::Error::Api(_)));
                 backoff.next(Duration::ZERO)
             }
             Err(_late) => backoff.next(Duration::ZERO),
@@ -181,5 +187,24 @@ mod tests {
             words(&ALL.found(&api_server(served)).await.unwrap()),
             "Argo CD, Argo Rollouts, Karpenter"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_api_server_that_does_not_say_holds_nothing_back_for_long() {
+        let answer = |_request: Request<Body>| {
+            let status = json!({"kind": "Status", "status": "Failure", "code": 500, "message": "no", "reason": "InternalError"});
+            let response = Response::builder().status(500).body(Full::from(status.to_string())).unwrap();
+            std::future::ready(Ok::<_, Infallible>(response))
+        };
+        let client = Client::new(tower::service_fn(answer), "default");
+        let mirror = Mirror::default();
+        crate::inventory::Kind::ALL.into_iter().for_each(|kind| mirror.skip(kind));
+        mirror.restart();
+        assert!(mirror.next().is_none(), "the commit waits");
+        let second = Duration::from_secs(1);
+        let retry = Retry { first: second, most: second, absent: second };
+        let looking = look(client, ALL, mirror.clone(), retry);
+        assert!(timeout(Duration::from_secs(60), looking).await.is_err(), "it looks for ever");
+        assert!(mirror.next().is_some(), "the commit, with what is configured");
     }
 }
