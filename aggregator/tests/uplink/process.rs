@@ -161,7 +161,7 @@ async fn without_an_api_server_it_is_connected_alive_not_ready_and_ends_well() {
         lines.contains("the-pod: leads since ") && lines.contains("server      connected to "),
         "{lines}"
     );
-    assert!(lines.contains("0 of 9 watches are complete; missing: Namespace, "), "{lines}");
+    assert!(lines.contains("0 of 13 watches are complete; missing: authorizationpolicies, "), "{lines}");
     // The cloud hears what the log says.
     line_arrives(&cloud, "can't be watched: Connection refused").await;
 
@@ -209,9 +209,13 @@ async fn check_is_content_with_a_good_installation_and_names_what_is_wrong_with_
     let (code, lines, said) = ran(program).await;
     assert_eq!(code, Some(0), "{lines}{said}");
     assert!(lines.lines().count() > 15 && lines.lines().all(|line| line.starts_with("ok ")), "{lines}");
-    for part in
-        ["of tenant acme", "good until", "takes the certificate", "v1.31.0", "get, list of services, events"]
-    {
+    for part in [
+        "of tenant acme",
+        "good until",
+        "takes the certificate",
+        "v1.31.0",
+        "get, list, watch of namespaces, nodes, pods, services",
+    ] {
         assert!(lines.contains(part), "{part} in {lines}");
     }
     assert_eq!(cloud.wait_for(LIMIT, |record| Some(record.connections.counts().streams)).await, Some(0));
