@@ -9,13 +9,13 @@ use serde_json::Value;
 
 use crate::kubectl::{cloud, eventually};
 
-/// What the cloud was told of an object in messages of a kind, in order and
-/// without what is told again and again, such as each restart: `CREATE
-/// +CrashLoop`, `UPDATE -CrashLoop`, `DELETE`.
+/// What the cloud was told of an object in messages of a kind, in order: `CREATE
+/// +CrashLoop`, `UPDATE -CrashLoop`, `DELETE`. Without updates that count what is
+/// known, such as one more restart.
 fn story(kind: &str, namespace: &str, name: &str) -> Vec<String> {
-    let mut told: Vec<_> = signals(kind, namespace, name).iter().map(sentence).collect();
-    told.dedup();
-    told
+    let mut told: Vec<_> = signals(kind, namespace, name).iter().map(told).collect();
+    told.dedup_by(|now, before| now.0 == "UPDATE" && now.1 == before.1);
+    told.into_iter().map(|(action, findings)| action + &findings).collect()
 }
 
 fn signals(kind: &str, namespace: &str, name: &str) -> Vec<Value> {
@@ -25,12 +25,11 @@ fn signals(kind: &str, namespace: &str, name: &str) -> Vec<Value> {
     found
 }
 
-fn sentence(signal: &Value) -> String {
-    let mut words = vec![signal["action"].as_str().unwrap().to_owned()];
-    words.extend(
-        findings(signal).map(|(kind, is_open, _)| format!("{}{kind}", if is_open { '+' } else { '-' })),
-    );
-    words.join(" ")
+/// The action, and what is open (+) and over (-).
+fn told(signal: &Value) -> (String, String) {
+    let findings =
+        findings(signal).map(|(kind, is_open, _)| format!(" {}{kind}", if is_open { '+' } else { '-' }));
+    (signal["action"].as_str().unwrap().to_owned(), findings.collect())
 }
 
 /// Kind, whether it is open, and the condition, of everything that is wrong.

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{expect_story, findings, signals, story};
 use crate::{
-    kubectl::{apply, eventually, kubectl, sample_image},
+    kubectl::{apply, kubectl, sample_image},
     namespace::Namespace,
 };
 
@@ -85,16 +85,7 @@ fn out_of_memory() {
     init["spec"]["initContainers"] = json!([container]);
     apply(&namespace.0, &init.to_string());
     for name in ["greedy", "greedy-init"] {
-        eventually(&format!("the story of {name}"), 150, || {
-            let told = story(POD, &namespace.0, name);
-            // The restart may be seen apart from the kill.
-            let steps: Vec<_> = told.iter().filter(|step| *step != "UPDATE +OutOfMemory").collect();
-            if steps == ["CREATE +OutOfMemory", "UPDATE -OutOfMemory"] {
-                Ok(())
-            } else {
-                Err(format!("{told:?}"))
-            }
-        });
+        expect_story(POD, &namespace.0, name, &["CREATE +OutOfMemory", "UPDATE -OutOfMemory"]);
         says(&namespace.0, name, &["OOMKilled", "137"]);
     }
 }
@@ -106,12 +97,7 @@ fn a_crash_loop() {
     let namespace = Namespace::new("crash");
     let crash = at_first(2, "{ echo 'ERROR no such table: orders'; exit 3; }");
     apply(&namespace.0, &pod("crashing", &crash).to_string());
-    expect_story(
-        POD,
-        &namespace.0,
-        "crashing",
-        &["CREATE +CrashLoop", "UPDATE +CrashLoop", "UPDATE -CrashLoop"],
-    );
+    expect_story(POD, &namespace.0, "crashing", &["CREATE +CrashLoop", "UPDATE -CrashLoop"]);
     says(&namespace.0, "crashing", &["app", "3"]);
     let told = signals(POD, &namespace.0, "crashing");
     let messages: Vec<_> =
