@@ -20,7 +20,7 @@ pub use mirror::{Deletion, Mirror};
 pub use objects::Objects;
 pub use pods::Pods;
 pub use selector::{Requirement, Selector};
-pub(crate) use sink::Sink;
+pub(crate) use sink::{Sink, uid};
 pub use watch::Watches;
 
 use anyhow::{Context as _, bail};
@@ -307,15 +307,9 @@ impl Sink<Node> for Nodes {
         Self::finish(self, Timestamp::now());
     }
 
-    fn skip(&self) {}
-
     fn hears(&self, does: bool) {
         Self::hears(self, does, Timestamp::now());
     }
-}
-
-fn uid<K: Resource>(object: &K) -> &str {
-    object.meta().uid.as_deref().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Resource;
 use prost::Message;
 
-use super::{Kind, Mirror, Pods, Relation, convert, uid};
+use super::{Kind, Mirror, Pods, Relation, convert};
 
 /// Takes the objects of one watch, one after another, and keeps none of them.
 pub(crate) trait Sink<K>: Send + 'static {
@@ -17,7 +17,7 @@ pub(crate) trait Sink<K>: Send + 'static {
     /// The list is complete.
     fn finish(&self);
     /// There is no list at present, and nobody shall wait for it.
-    fn skip(&self);
+    fn skip(&self) {}
     /// From now on what changes is seen at once, or is not.
     fn hears(&self, _does: bool) {}
 }
@@ -126,4 +126,9 @@ impl Sink<Pod> for PodSink {
         self.mirror.skip(Kind::Pod);
         self.pods.skip();
     }
+}
+
+/// The object's UID.
+pub(crate) fn uid<K: Resource>(object: &K) -> &str {
+    object.meta().uid.as_deref().unwrap_or_default()
 }

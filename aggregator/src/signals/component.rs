@@ -133,8 +133,6 @@ impl<K: Resource, F: Fn(&K) -> i32 + Send + 'static> Sink<K> for Workloads<F> {
     fn finish(&self) {
         self.components.finish(self.kind, Timestamp::now());
     }
-
-    fn skip(&self) {}
 }
 
 #[cfg(test)]

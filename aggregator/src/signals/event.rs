@@ -16,7 +16,10 @@ use kestrel_proto::cloud::v1::{KubernetesEvent, stream_events_request::Request};
 use prometheus_client::metrics::counter::Counter;
 
 use super::component::{Components, Part};
-use crate::{inventory::Sink, uplink::lanes::SignalLane};
+use crate::{
+    inventory::{Sink, uid},
+    uplink::lanes::SignalLane,
+};
 use occurrence::Occurrence;
 use sandbox::{Failure, Sandboxes};
 pub use series::Mark;
@@ -123,7 +126,7 @@ impl Sink<Event> for Events {
 
     fn remove(&self, object: &Event) {
         let mut state = self.state();
-        let signal = state.series.gone(object.metadata.uid.as_deref().unwrap_or_default());
+        let signal = state.series.gone(uid(object));
         self.send(signal);
     }
 
@@ -132,8 +135,6 @@ impl Sink<Event> for Events {
         let signals = state.series.finish();
         self.send(signals);
     }
-
-    fn skip(&self) {}
 }
 
 /// Takes pods, to see which have a network.
@@ -154,8 +155,6 @@ impl Sink<Pod> for Started {
     fn remove(&self, _object: &Pod) {}
 
     fn finish(&self) {}
-
-    fn skip(&self) {}
 }
 
 /// By what a component knows the node.

@@ -19,7 +19,7 @@ use super::{
     register::Register,
     thresholds::Thresholds,
 };
-use crate::inventory::{Pods, Sink, convert, pods::uid_at_node};
+use crate::inventory::{Pods, Sink, convert, pods::uid_at_node, uid};
 use container::{Container, State};
 use facts::{Facts, Phase};
 use record::moment;
@@ -76,15 +76,9 @@ impl Sink<core::Pod> for PodSignals {
         self.register.finish(Timestamp::now());
     }
 
-    fn skip(&self) {}
-
     fn hears(&self, does: bool) {
         self.register.hears(does, Timestamp::now());
     }
-}
-
-fn uid(object: &core::Pod) -> &str {
-    object.metadata.uid.as_deref().unwrap_or_default()
 }
 
 /// A pod with which something may be wrong.

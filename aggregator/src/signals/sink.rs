@@ -10,7 +10,7 @@ use super::{
     job::{self, Job},
     register::Register,
 };
-use crate::inventory::{Sink, convert::Workload};
+use crate::inventory::{Sink, convert::Workload, uid};
 
 /// Hands objects of one kind to the register of their signals.
 pub(crate) struct Judged<S, F> {
@@ -41,8 +41,6 @@ where
     fn finish(&self) {
         self.register.finish(Timestamp::now());
     }
-
-    fn skip(&self) {}
 
     fn hears(&self, does: bool) {
         self.register.hears(does, Timestamp::now());
@@ -80,12 +78,6 @@ impl Sink<Workload<JobStatus>> for JobSink {
     fn finish(&self) {
         self.jobs.finish(Timestamp::now());
     }
-
-    fn skip(&self) {}
-}
-
-fn uid<K: Resource>(object: &K) -> &str {
-    object.meta().uid.as_deref().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -66,12 +66,11 @@ async fn start(args: Args, api: &ApiAddress) -> anyhow::Result<Cloud> {
         listen,
         api,
         names,
-        authority,
         tenant,
         token_lifetime,
         heartbeat,
         connection_window,
-        prunes: true,
+        ..Config::new(authority)
     };
     crate::serve(config).await
 }
