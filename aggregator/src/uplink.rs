@@ -60,7 +60,7 @@ use metrics::Metrics;
 use outbound::Absent;
 use problem::Problem;
 use report::Report;
-use session::Session;
+use session::{Ends, Session};
 use state::{Board, State};
 use stream::{Stream, supervise};
 
@@ -163,6 +163,8 @@ impl Uplink {
         let mut backoff = Backoff::new(self.config.retry.first, self.config.retry.most);
         let mut opening = Some(self.open(Duration::ZERO));
         let mut serving: Option<Serving<'_>> = None;
+        let mut ends = Ends::default();
+        ends.iter().for_each(CancellationToken::cancel);
         // Connections that were left and are not yet at their end.
         let mut left = FuturesUnordered::new();
         while serving.is_some() || !drain.is_cancelled() {
@@ -180,7 +182,8 @@ impl Uplink {
                     opening = None;
                     match opened {
                         Ok(connection) => {
-                            let next = self.serving(connection, drain);
+                            let next = self.serving(Session::new(connection, ends), drain);
+                            ends = next.session.ends().clone();
                             if let Some(old) = serving.replace(next) {
                                 old.session.leave(&self.lanes);
                                 left.push(old.work);
@@ -226,11 +229,11 @@ impl Uplink {
         })
     }
 
-    fn serving<'a>(&'a self, connection: Connection, drain: &'a CancellationToken) -> Serving<'a> {
+    fn serving<'a>(&'a self, session: Session, drain: &'a CancellationToken) -> Serving<'a> {
         self.board.connected();
         self.report.solved();
-        self.report.news(&format!("connected to {}", connection.server));
-        let session = Arc::new(Session::new(connection));
+        self.report.news(&format!("connected to {}", session.connection.server));
+        let session = Arc::new(session);
         let work = Box::pin(self.serve(Arc::clone(&session), drain));
         Serving { session, begun: Instant::now(), work }
     }

@@ -91,6 +91,8 @@ enum End {
 /// Keeps one stream of a connection open until the connection is dead or left,
 /// or the drain is over.
 pub(crate) async fn supervise(uplink: &Uplink, session: &Session, stream: Stream, drain: &CancellationToken) {
+    let _ended = session.ends()[stream as usize].clone().drop_guard();
+    session.turn(stream).await;
     let mut backoff = Backoff::new(uplink.config.retry.first, uplink.config.retry.most);
     let mut failed = false;
     loop {

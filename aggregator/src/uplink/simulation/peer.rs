@@ -95,7 +95,7 @@ async fn answer(
         return;
     };
     let mut events = world.events.subscribe();
-    let telling = world.opened(stream);
+    let opening = world.opened(stream);
     let Ok(mut answers) = respond.send_response(response, false) else { return };
     let mut questions = request.into_body();
     let (mut buffer, mut heartbeats) = (BytesMut::new(), interval(HEARTBEAT));
@@ -111,12 +111,12 @@ async fn answer(
             biased;
             event = events.recv() => match event {
                 Ok(Event::End(which, code)) if which == stream => {
-                    drain(&world, stream, telling, &mut questions, &mut buffer);
+                    drain(&world, stream, opening, &mut questions, &mut buffer);
                     let _it_may_be_gone = answers.send_trailers(status(code));
                     return;
                 }
                 Ok(Event::Reset(which, reason)) if which == stream => {
-                    drain(&world, stream, telling, &mut questions, &mut buffer);
+                    drain(&world, stream, opening, &mut questions, &mut buffer);
                     answers.send_reset(reason);
                     return;
                 }
@@ -127,7 +127,7 @@ async fn answer(
                 beat(stream, &mut answers);
             },
             data = questions.data(), if !stalled => match data {
-                Some(Ok(bytes)) => take(&world, stream, telling, bytes, &mut questions, &mut buffer),
+                Some(Ok(bytes)) => take(&world, stream, opening, bytes, &mut questions, &mut buffer),
                 Some(Err(_)) => return,
                 None => {
                     let _it_may_be_gone = answers.send_trailers(status(Code::Ok));
@@ -140,16 +140,16 @@ async fn answer(
 }
 
 /// Reads what has arrived: a server processes what its HTTP/2 has taken.
-fn drain(world: &World, stream: Stream, telling: u64, questions: &mut RecvStream, buffer: &mut BytesMut) {
+fn drain(world: &World, stream: Stream, opening: u64, questions: &mut RecvStream, buffer: &mut BytesMut) {
     while let Some(Some(Ok(bytes))) = questions.data().now_or_never() {
-        take(world, stream, telling, bytes, questions, buffer);
+        take(world, stream, opening, bytes, questions, buffer);
     }
 }
 
 fn take(
     world: &World,
     stream: Stream,
-    telling: u64,
+    opening: u64,
     bytes: Bytes,
     questions: &mut RecvStream,
     buffer: &mut BytesMut,
@@ -165,13 +165,14 @@ fn take(
         }
         buffer.advance(5);
         let message = buffer.split_to(length).freeze();
-        world.record(|record| note(record, stream, telling, message));
+        world.record(|record| note(record, stream, opening, message));
     }
 }
 
-fn note(record: &mut Record, stream: Stream, telling: u64, message: Bytes) {
+fn note(record: &mut Record, stream: Stream, opening: u64, message: Bytes) {
+    record.came(stream, opening);
     match stream {
-        Stream::Data => record.data(telling, StreamDataRequest::decode(message).unwrap()),
+        Stream::Data => record.data(opening, StreamDataRequest::decode(message).unwrap()),
         Stream::Control => {
             record.answer(&StreamControlRequest::decode(message).unwrap().request.unwrap());
         }

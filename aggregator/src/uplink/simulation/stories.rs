@@ -87,6 +87,36 @@ fn a_server_that_says_goaway_loses_no_request_and_no_message() {
 }
 
 #[test]
+fn after_goaway_nothing_old_comes_behind_what_is_new() {
+    let ordered = [Stream::Data, Stream::Flows, Stream::Events, Stream::Logs];
+    story(|world, inside| async move {
+        let mut rng = fastrand::Rng::with_seed(1);
+        for round in 1..=3 {
+            // Of each there is more on its way than the server takes at once.
+            world.change(|faults| faults.stalled.extend(ordered.map(|stream| stream as u8)));
+            for _ in 0..200 {
+                inside.signal(1000);
+                inside.flow(1000);
+                inside.pod(&mut rng);
+            }
+            sleep(Duration::from_secs(1)).await;
+            world.happens(Event::GoAway);
+            until("a new connection", || inside.view.state().connections > round).await;
+            for _ in 0..20 {
+                inside.pod(&mut rng);
+            }
+            sleep(Duration::from_secs(1)).await;
+            world.change(|faults| faults.stalled.clear());
+            until("all signals", || world.record(|record| record.count("signal") as u64 == 200 * round))
+                .await;
+            let open = || inside.view.state().streams.iter().all(|stream| stream.is_open());
+            until("five open streams", open).await;
+        }
+        assert_eq!(world.record(|record| record.late), 0);
+    });
+}
+
+#[test]
 fn an_answer_waits_behind_a_frame_of_each_stream_and_not_behind_what_waits() {
     // The way there is the bottleneck.
     story_with((16 << 20, 4 << 20), |world, inside| async move {

@@ -72,11 +72,13 @@ pub(super) struct Record {
     pub bytes: u64,
     /// Bytes that had come when the newest answer had.
     pub bytes_at_answer: u64,
-    /// Openings of the data stream; the newest tells the inventory.
-    tellings: u64,
     pub connections: Vec<Instant>,
     /// Times each stream was opened.
     pub opened: [u64; 5],
+    /// The newest opening of each stream that brought a message.
+    newest: [u64; 5],
+    /// Messages that came after one that a newer opening of their stream had brought.
+    pub late: u64,
     /// Requests that were asked.
     pub asked: u64,
 }
@@ -162,14 +164,11 @@ impl World {
         self.record(|record| record.connections.push(Instant::now()));
     }
 
-    /// A stream was opened; the answer is the number of its telling.
+    /// A stream was opened; the answer says the how manieth time.
     pub(super) fn opened(&self, stream: Stream) -> u64 {
         self.record(|record| {
             record.opened[stream as usize] += 1;
-            if stream == Stream::Data {
-                record.tellings += 1;
-            }
-            record.tellings
+            record.opened[stream as usize]
         })
     }
 
@@ -184,6 +183,13 @@ impl World {
 }
 
 impl Record {
+    /// An opening of a stream brought a message.
+    pub(super) fn came(&mut self, stream: Stream, opening: u64) {
+        let newest = &mut self.newest[stream as usize];
+        self.late += u64::from(opening < *newest);
+        *newest = opening.max(*newest);
+    }
+
     fn number(&mut self, source: &'static str, number: &str) {
         let number = number.parse().unwrap();
         self.messages += 1;
@@ -223,9 +229,9 @@ impl Record {
         }
     }
 
-    pub(super) fn data(&mut self, telling: u64, message: StreamDataRequest) {
+    pub(super) fn data(&mut self, opening: u64, message: StreamDataRequest) {
         match message.request.unwrap() {
-            Data::Pod(pod) if telling == self.tellings => self.pod(pod),
+            Data::Pod(pod) if opening == self.opened[Stream::Data as usize] => self.pod(pod),
             // A stream that was not read for a while. What it created is told
             // anew by now; what it deleted had left the window.
             Data::Pod(pod) if pod.action() == Action::Delete => self.delete_late(&pod),
