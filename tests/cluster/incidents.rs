@@ -1,6 +1,9 @@
 //! Incidents that happen for real, and exactly what is told of each: when it
 //! begins, changes and ends.
 
+mod component;
+mod event;
+mod leader;
 mod node;
 mod pod;
 mod workload;
@@ -43,8 +46,53 @@ fn findings(signal: &Value) -> impl Iterator<Item = (&str, bool, &Value)> {
 
 /// Waits until the story is this, and nothing more.
 fn expect_story(kind: &str, namespace: &str, name: &str, expected: &[&str]) {
+    expect_after(&[], kind, namespace, name, expected);
+}
+
+/// The story so far, once nothing of it is open: what is made on a busy machine may have been late.
+fn settled(kind: &str, namespace: &str, name: &str) -> Vec<String> {
+    eventually(&format!("nothing wrong with {name}"), 60, || {
+        let told = story(kind, namespace, name);
+        if told.last().is_some_and(|last| last.contains('+')) { Err(format!("{told:?}")) } else { Ok(told) }
+    })
+}
+
+/// Waits until the story of an object of which something was told `before` goes on like this, and no
+/// further.
+fn expect_after(before: &[String], kind: &str, namespace: &str, name: &str, expected: &[&str]) {
     eventually(&format!("the story of {name}: {expected:?}"), 150, || {
         let told = story(kind, namespace, name);
-        if told == expected { Ok(()) } else { Err(format!("{told:?}")) }
+        if told.strip_prefix(before).is_some_and(|told| told == expected) {
+            Ok(())
+        } else {
+            Err(format!("{told:?}"))
+        }
     });
+}
+
+/// The events about an object that were told.
+fn events_about(namespace: &str, name: &str) -> Vec<Value> {
+    let all = cloud(&format!("/v1/signals?kind=kubernetes_event&namespace={namespace}&limit=10000"));
+    let all = all.as_array().unwrap().iter().map(|signal| signal["message"].clone());
+    all.filter(|told| told["involved_object"]["name"] == name).collect()
+}
+
+/// What was told of a component: of its workload, or of the node on which it fails.
+fn component_signals(namespace: &str, name: &str) -> Vec<Value> {
+    // What is in no namespace has its events in this one.
+    let namespace = if namespace.is_empty() { "default" } else { namespace };
+    let mut told = events_about(namespace, name);
+    told.retain(|told| told["source"]["component"] == "kestrel-operator");
+    told
+}
+
+/// One begins, changes and is over.
+fn is_one_incident(told: &[Value], area: &str) {
+    for (index, signal) in told.iter().enumerate() {
+        println!("{} {}: {}", signal["action"], signal["reason"], signal["message"]);
+        let expected = if index == 0 { "ACTION_CREATE" } else { "ACTION_UPDATE" };
+        let state = if index + 1 == told.len() { "Recovered" } else { "Degraded" };
+        assert_eq!((&signal["action"], &signal["uid"]), (&expected.into(), &told[0]["uid"]), "{told:#?}");
+        assert_eq!(signal["reason"], format!("{area}{state}"), "{told:#?}");
+    }
 }

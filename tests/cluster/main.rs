@@ -3,7 +3,7 @@
 //! command that a person can repeat.
 //!
 //! The tests share one installation and disturb it on purpose, so they run
-//! one after another; those of incidents of pods and workloads disturb only what
+//! one after another; those of warnings and of incidents of pods and workloads disturb only what
 //! they made, and run at the same time before.
 
 #![expect(
