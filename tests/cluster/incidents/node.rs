@@ -29,6 +29,15 @@ fn on_node(namespace: &str, node: &str, script: &str) {
     apply(namespace, &manifest.to_string());
 }
 
+/// A pod that does nothing, on a node.
+fn pod_on(node: &str, name: &str) -> Value {
+    let container = json!({"name": "app", "image": sample_image(), "command": ["sleep", "100000"]});
+    json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+        "spec": {"nodeName": node, "terminationGracePeriodSeconds": 0, "containers": [container]},
+    })
+}
+
 /// A node whose trouble takes nothing from us but its own: the cloud runs elsewhere.
 fn expendable_node() -> String {
     let cloud = json(&["get", "pods", "-n", "kestrel-cloud"]);
@@ -105,17 +114,24 @@ impl Drop for Cordoned {
     }
 }
 
-/// Scenario: a node is cordoned, and uncordoned.
-/// Guarantee: one incident, and its end.
+/// Scenario: a node is drained of a pod, which does not end until it is killed, and then uncordoned.
+/// Guarantee: one incident, of the node, and its end; the pod has none.
 #[test]
-fn a_cordon() {
+fn a_drain() {
+    let namespace = Namespace::new("drain");
     let node = Cordoned(expendable_node());
+    let mut guest = pod_on(&node.0, "guest");
+    guest["metadata"]["labels"] = json!({"purpose": "drain"});
+    guest["spec"]["terminationGracePeriodSeconds"] = 2.into();
+    apply(&namespace.0, &guest.to_string());
+    kubectl(&["wait", "-n", &namespace.0, "pod/guest", "--for=condition=Ready", "--timeout=60s"]);
     let known = signals(NODE, "", &node.0).len();
-    kubectl(&["cordon", &node.0]);
+    kubectl(&["drain", &node.0, "--pod-selector=purpose=drain", "--force", "--timeout=60s"]);
     story_until(&node.0, known, CORDONED, &format!("CREATE {CORDONED}=True"));
     kubectl(&["uncordon", &node.0]);
     let told = story_until(&node.0, known, CORDONED, &format!("UPDATE {CORDONED}=False"));
     assert_eq!(told, [format!("CREATE {CORDONED}=True"), format!("UPDATE {CORDONED}=False")]);
+    assert_eq!(story(POD, &namespace.0, "guest"), [""; 0]);
 }
 
 /// Scenario: a node's agent is killed.
@@ -152,16 +168,9 @@ fn a_node_that_gives_pods_no_network() {
     );
     on_node(&namespace.0, &node, &script);
     kubectl(&["wait", "-n", &namespace.0, "pod/surgeon", "--for=condition=Ready", "--timeout=60s"]);
-    let pod = |name: &str| {
-        let container = json!({"name": "app", "image": sample_image(), "command": ["sleep", "100000"]});
-        json!({
-            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
-            "spec": {"nodeName": node, "terminationGracePeriodSeconds": 0, "containers": [container]},
-        })
-    };
     let names = ["first", "second", "third", "fourth"];
     for name in names {
-        apply(&namespace.0, &pod(name).to_string());
+        apply(&namespace.0, &pod_on(&node, name).to_string());
     }
     eventually("the node's CNI", 60, || {
         let told = component_signals("", &node).split_off(known);
