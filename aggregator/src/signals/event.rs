@@ -1,6 +1,7 @@
 //! The Warning events of a cluster.
 
 pub(super) mod budget;
+mod networkless;
 mod occurrence;
 mod sandbox;
 mod series;
@@ -20,6 +21,7 @@ use crate::{
     inventory::{Sink, uid},
     uplink::lanes::SignalLane,
 };
+pub use networkless::Networkless;
 use occurrence::Occurrence;
 use sandbox::{Failure, Sandboxes};
 pub use series::Mark;
@@ -32,6 +34,7 @@ pub struct Events(Arc<Shared>);
 struct Shared {
     state: Mutex<State>,
     components: Components,
+    networkless: Networkless,
     lane: SignalLane,
 }
 
@@ -44,11 +47,11 @@ struct State {
 
 impl Events {
     /// Nothing has happened before now. Signals go to `lane`, those of nodes on which pods get no
-    /// network to `components`.
-    pub fn new(components: Components, lane: SignalLane) -> Self {
+    /// network to `components`; which nodes that are, `networkless` hears at each tick.
+    pub fn new(components: Components, networkless: Networkless, lane: SignalLane) -> Self {
         let series = Series::new(Timestamp::now());
         let state = State { series, sandboxes: Sandboxes::default(), troubled: BTreeMap::new() };
-        Self(Arc::new(Shared { state: Mutex::new(state), components, lane }))
+        Self(Arc::new(Shared { state: Mutex::new(state), components, networkless, lane }))
     }
 
     /// What is told of the first list.
@@ -82,23 +85,24 @@ impl Events {
     fn started(&self, node: &str, uid: &str, now: Timestamp) {
         let mut state = self.state();
         if state.sandboxes.started(node, uid) {
-            self.ended(&mut state, node, now);
+            self.ended(&mut state.troubled, node, now);
         }
     }
 
     /// Looks at what time alone may have changed.
     pub fn tick(&self, now: Timestamp) {
         let mut state = self.state();
+        self.0.networkless.are(state.troubled.keys(), now);
         for node in state.sandboxes.tick(now) {
-            self.ended(&mut state, &node, now);
+            self.ended(&mut state.troubled, &node, now);
         }
         let signals = state.series.tick(now);
         self.send(signals);
     }
 
     /// The pods of a node get networks again.
-    fn ended(&self, state: &mut State, node: &str, now: Timestamp) {
-        if let Some(part) = state.troubled.remove(node) {
+    fn ended(&self, troubled: &mut BTreeMap<String, Part>, node: &str, now: Timestamp) {
+        if let Some(part) = troubled.remove(node) {
             self.0.components.found(&key(node), &part, &[], now);
         }
     }

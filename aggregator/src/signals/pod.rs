@@ -14,6 +14,7 @@ use prost::Message as _;
 
 use super::{
     component::{Home, Part},
+    event::Networkless,
     incident::{Finding, Judgement, PREFIX, Subject},
     lines::Lines,
     register::Register,
@@ -37,13 +38,15 @@ pub struct PodSignals {
 struct Around {
     pods: Pods,
     lines: Lines,
+    networkless: Networkless,
 }
 
 impl PodSignals {
     /// No pods yet. While something is wrong with one of them, all of its lines
-    /// are asked for through `pods`; the last of them are taken from `lines`.
-    pub(super) fn new(register: Register<Pod>, pods: Pods, lines: Lines) -> Self {
-        Self { register, around: Around { pods, lines } }
+    /// are asked for through `pods`; the last of them are taken from `lines`. A pod that
+    /// waits for the network of a node in `networkless` is held back.
+    pub(super) fn new(register: Register<Pod>, pods: Pods, lines: Lines, networkless: Networkless) -> Self {
+        Self { register, around: Around { pods, lines, networkless } }
     }
 
     /// Judges anew what time alone may have changed.
@@ -162,6 +165,11 @@ impl Subject for Pod {
             return Judgement::default();
         }
         judge(&self.facts, self.deletion.as_ref(), now, thresholds)
+    }
+
+    fn held_until(&self, finding: &Finding) -> Option<Timestamp> {
+        let is_meant = finding.kind == trouble::STUCK_CREATING && self.facts.waits_for_network();
+        is_meant.then(|| self.around.networkless.until(&self.facts.node)).flatten()
     }
 
     fn part(&self) -> Option<&Part> {
