@@ -1,6 +1,7 @@
 //! The Warning events of a cluster.
 
 pub(super) mod budget;
+mod heard;
 mod networkless;
 mod occurrence;
 mod sandbox;
