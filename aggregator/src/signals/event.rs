@@ -74,6 +74,9 @@ impl Events {
             let Some(failure) = failure(occurrence) else { return false };
             let node = failure.node.clone();
             let Some(finding) = sandboxes.failed(failure, now) else { return false };
+            if troubled.get(&node).is_some_and(|part| self.0.components.has_lost(&part.home)) {
+                self.ended(troubled, &node, now);
+            }
             let part = troubled.entry(node.clone()).or_insert_with(|| self.0.components.network_of(&node));
             self.0.components.found(&key(&node), part, &[finding], now);
             true
@@ -101,7 +104,7 @@ impl Events {
         self.send(signals);
     }
 
-    /// The pods of a node get networks again.
+    /// The pods of a node get networks again, or somebody else is to make them.
     fn ended(&self, troubled: &mut BTreeMap<String, Part>, node: &str, now: Timestamp) {
         if let Some(part) = troubled.remove(node) {
             self.0.components.found(&key(node), &part, &[], now);

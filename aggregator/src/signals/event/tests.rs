@@ -195,6 +195,28 @@ fn many_pods_of_a_node_without_a_network_are_one_signal_of_its_cni() {
 }
 
 #[test]
+fn without_the_workload_of_its_cni_the_trouble_is_the_nodes() {
+    let far = Told::new();
+    let components = Components::new(far.lane());
+    let cni = json!({"namespace": "kube-system", "name": "cilium", "labels": {"k8s-app": "cilium"}});
+    let cni = serde_json::from_value(cni).unwrap();
+    let home = super::super::component::Home::of_workload("DaemonSet", &cni).unwrap();
+    components.workload(&home, "uid-of-cilium", 3);
+    let events = events(components.clone(), &far);
+    let time = "2026-03-01T10:00:00Z";
+    for number in 0..3 {
+        events.seen(&no_network(&format!("e{number}"), &format!("p{number}"), "n1", time, 1), at(time));
+    }
+    components.workload_gone(&home, at(time));
+    assert_eq!(told(&far).pop(), Some(signal(Action::Delete, "CNIDegraded", "DaemonSet cilium", 3)));
+    events.seen(&no_network("e1", "p1", "n1", time, 2), at(time));
+    assert_eq!(told(&far), [signal(Action::Create, "CNIDegraded", "Node n1", 4)]);
+    components.workload(&home, "uid-of-cilium", 3);
+    components.tick(at(time));
+    assert_eq!(told(&far), [], "it is told once");
+}
+
+#[test]
 fn without_a_known_cni_it_is_a_signal_of_the_node() {
     let far = Told::new();
     let events = events(Components::new(far.lane()), &far);
