@@ -117,6 +117,11 @@ pub trait Subject: Send + 'static {
         None
     }
 
+    /// What is wrong with it, with what a person needs beside it, such as log lines.
+    fn in_full(&self, _uid: &str, open: &[Finding]) -> Vec<Finding> {
+        open.to_vec()
+    }
+
     /// Whether it is to be told now although nothing has changed; the answer is
     /// acted on, so it is not given twice.
     fn owes_a_signal(&mut self) -> bool {

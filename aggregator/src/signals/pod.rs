@@ -158,6 +158,10 @@ impl Subject for Pod {
         if self.deletion.is_some() {
             self.facts = earlier.facts.clone();
         }
+        // Who began to tell of it ends it, whatever becomes of its labels and its owner.
+        if self.part.as_ref().map(|part| &part.home) != earlier.part.as_ref().map(|part| &part.home) {
+            self.part = earlier.part.clone();
+        }
     }
 
     fn judge(&self, now: Timestamp, thresholds: &Thresholds) -> Judgement {
@@ -176,6 +180,16 @@ impl Subject for Pod {
         self.part.as_ref()
     }
 
+    /// The finding that deals with how a container ended shows its last lines.
+    fn in_full(&self, uid: &str, open: &[Finding]) -> Vec<Finding> {
+        let mut findings = open.to_vec();
+        let mut lines = findings.iter_mut().map(|finding| (self.last_lines(uid, &finding.kind), finding));
+        if let Some((lines, finding)) = lines.find(|(lines, _)| !lines.is_empty()) {
+            finding.message.push_str(&lines);
+        }
+        findings
+    }
+
     fn turned(&self, is_open: bool) {
         self.around.pods.turned(&self.uid_at_node, is_open);
     }
@@ -183,18 +197,14 @@ impl Subject for Pod {
     fn request(&self, action: Action, open: &[Finding], ended: &[Finding], now: Timestamp) -> Request {
         // What was encoded here can be decoded.
         let mut record = PodStatusChange::decode(&*self.record).unwrap_or_default();
-        // The finding that deals with how a container ended shows its last lines.
-        let mut has_lines = false;
-        for finding in open {
-            let lines = if has_lines { String::new() } else { self.last_lines(&record.uid, &finding.kind) };
-            has_lines |= !lines.is_empty();
+        for finding in self.in_full(&record.uid, open) {
             record.conditions.push(PodCondition {
                 r#type: format!("{PREFIX}{}", finding.kind),
                 status: "True".to_owned(),
                 last_probe_time: None,
                 last_transition_time: Some(convert::timestamp(finding.since)),
-                reason: finding.reason.clone(),
-                message: format!("{}{lines}", finding.message),
+                reason: finding.reason,
+                message: finding.message,
             });
         }
         record.conditions.extend(ended.iter().map(|finding| PodCondition {

@@ -216,7 +216,9 @@ impl<S: Subject> Register<S> {
             let has_ended = |told: &Finding| open.iter().all(|finding| finding.kind != told.kind);
             let ended: Vec<_> = entry.told.drain(..).filter(has_ended).collect();
             match self.component_of(&entry.subject) {
-                Some((components, part)) => components.found(uid, part, &open, now),
+                Some((components, part)) => {
+                    components.found(uid, part, &entry.subject.in_full(uid, &open), now);
+                }
                 None => self.0.lane.send(entry.subject.request(action, &open, &ended, now)),
             }
             if action == Action::Create || open.is_empty() {

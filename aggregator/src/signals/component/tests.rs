@@ -194,6 +194,18 @@ fn what_is_still_wrong_when_a_workload_comes_back_is_told_anew() {
     assert_eq!(short(&told(&far)), [(Update, "CNIRecovered", 3)]);
 }
 
+#[test]
+fn the_last_lines_of_a_part_stand_on_lines_of_their_own() {
+    let far = Told::new();
+    let components = Components::new(far.lane());
+    let with = |message: &str| Finding { message: message.to_owned(), ..finding("CrashLoop", 100, 1) };
+    components.found("1", &pod(cilium(), 1), &[with("it crashes\nlast lines:\nno route.")], second(100));
+    components.found("2", &pod(cilium(), 2), &[with("it crashes.")], second(101));
+    let message = told(&far).pop().unwrap().message;
+    let parts = "Pod p1 on n1: it crashes\nlast lines:\nno route.\nPod p2 on n2: it crashes.";
+    assert!(message.ends_with(parts), "{message}");
+}
+
 /// A pod of a component, or of none.
 struct Pod(Option<Part>, Vec<Finding>);
 
