@@ -30,9 +30,16 @@ fn waits(name: &str, node: &str, has_sandbox: bool, is_of_host: bool, now: Times
     serde_json::from_value(json!({
         "metadata": {"name": name, "namespace": "shop", "uid": name, "creationTimestamp": now.to_string()},
         "spec": {"nodeName": node, "hostNetwork": is_of_host, "containers": [{"name": "app"}]},
-        "status": {"phase": "Pending", "conditions": [
-            {"type": "PodReadyToStartContainers", "status": sandbox, "lastTransitionTime": now.to_string()},
-        ]},
+        "status": {
+            "phase": "Pending",
+            "conditions": [
+                {"type": "PodReadyToStartContainers", "status": sandbox, "lastTransitionTime": now.to_string()},
+            ],
+            "containerStatuses": [{
+                "name": "app", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+                "state": {"waiting": {"reason": "ContainerCreating"}},
+            }],
+        },
     }))
     .unwrap()
 }
