@@ -25,7 +25,7 @@ use jiff::Timestamp;
 use crate::{inventory, uplink::lanes::SignalLane};
 use component::Components;
 use cron_job::CronJob;
-use event::Events;
+use event::{Events, Networkless};
 use job::Job;
 use lines::Lines;
 use pod::PodSignals;
@@ -63,18 +63,19 @@ impl Signals {
     /// of `pods`, all of its lines are asked for.
     pub fn new(thresholds: &Thresholds, lane: &SignalLane, pods: &inventory::Pods) -> Self {
         let (components, lines) = (Components::new(lane.clone()), Lines::default());
+        let networkless = Networkless::new(thresholds.creating);
         let parts = || Register::with_components(thresholds.clone(), lane.clone(), components.clone());
         let of_pods = Register::with_components(thresholds.clone(), lane.clone(), components.clone());
         Self {
             nodes: Nodes::new(thresholds.clone(), lane.clone()),
-            pods: PodSignals::new(of_pods, pods.clone(), lines.clone()),
+            pods: PodSignals::new(of_pods, pods.clone(), lines.clone(), networkless.clone()),
             lines,
             deployments: parts(),
             stateful_sets: Register::new(thresholds.clone(), lane.clone()),
             daemon_sets: parts(),
             jobs: Register::new(thresholds.clone(), lane.clone()),
             cron_jobs: Register::new(thresholds.clone(), lane.clone()),
-            events: Events::new(components.clone(), lane.clone()),
+            events: Events::new(components.clone(), networkless, lane.clone()),
             components,
         }
     }
@@ -82,11 +83,15 @@ impl Signals {
     /// Looks at what time alone may have changed.
     pub fn tick(&self, now: Timestamp) {
         self.nodes.tick(now);
+        // They say on which nodes pods are held back.
+        self.events.tick(now);
         self.pods.tick(now);
         self.deployments.tick(now);
         self.stateful_sets.tick(now);
         self.daemon_sets.tick(now);
         self.components.tick(now);
-        self.events.tick(now);
     }
 }
+
+#[cfg(test)]
+mod tests;

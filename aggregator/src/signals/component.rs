@@ -89,6 +89,11 @@ impl Components {
         Part { home, name: format!("Node {node}"), is_pod: false, node: Some(node.to_owned()) }
     }
 
+    /// Whether the component's workload was there and is gone.
+    pub(super) fn has_lost(&self, home: &Home) -> bool {
+        self.state().has_lost(home)
+    }
+
     /// Called with the lock held while it sends, so that signals are in order.
     fn change<S: IntoIterator<Item = KubernetesEvent>>(&self, change: impl FnOnce(&mut Troubles) -> S) {
         let mut state = self.state();

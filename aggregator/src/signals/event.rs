@@ -1,6 +1,8 @@
 //! The Warning events of a cluster.
 
 pub(super) mod budget;
+mod heard;
+mod networkless;
 mod occurrence;
 mod sandbox;
 mod series;
@@ -20,6 +22,7 @@ use crate::{
     inventory::{Sink, uid},
     uplink::lanes::SignalLane,
 };
+pub use networkless::Networkless;
 use occurrence::Occurrence;
 use sandbox::{Failure, Sandboxes};
 pub use series::Mark;
@@ -32,6 +35,7 @@ pub struct Events(Arc<Shared>);
 struct Shared {
     state: Mutex<State>,
     components: Components,
+    networkless: Networkless,
     lane: SignalLane,
 }
 
@@ -44,11 +48,11 @@ struct State {
 
 impl Events {
     /// Nothing has happened before now. Signals go to `lane`, those of nodes on which pods get no
-    /// network to `components`.
-    pub fn new(components: Components, lane: SignalLane) -> Self {
+    /// network to `components`; which nodes that are, `networkless` hears at each tick.
+    pub fn new(components: Components, networkless: Networkless, lane: SignalLane) -> Self {
         let series = Series::new(Timestamp::now());
         let state = State { series, sandboxes: Sandboxes::default(), troubled: BTreeMap::new() };
-        Self(Arc::new(Shared { state: Mutex::new(state), components, lane }))
+        Self(Arc::new(Shared { state: Mutex::new(state), components, networkless, lane }))
     }
 
     /// What is told of the first list.
@@ -70,6 +74,9 @@ impl Events {
             let Some(failure) = failure(occurrence) else { return false };
             let node = failure.node.clone();
             let Some(finding) = sandboxes.failed(failure, now) else { return false };
+            if troubled.get(&node).is_some_and(|part| self.0.components.has_lost(&part.home)) {
+                self.ended(troubled, &node, now);
+            }
             let part = troubled.entry(node.clone()).or_insert_with(|| self.0.components.network_of(&node));
             self.0.components.found(&key(&node), part, &[finding], now);
             true
@@ -82,23 +89,24 @@ impl Events {
     fn started(&self, node: &str, uid: &str, now: Timestamp) {
         let mut state = self.state();
         if state.sandboxes.started(node, uid) {
-            self.ended(&mut state, node, now);
+            self.ended(&mut state.troubled, node, now);
         }
     }
 
     /// Looks at what time alone may have changed.
     pub fn tick(&self, now: Timestamp) {
         let mut state = self.state();
+        self.0.networkless.are(state.troubled.keys(), now);
         for node in state.sandboxes.tick(now) {
-            self.ended(&mut state, &node, now);
+            self.ended(&mut state.troubled, &node, now);
         }
         let signals = state.series.tick(now);
         self.send(signals);
     }
 
-    /// The pods of a node get networks again.
-    fn ended(&self, state: &mut State, node: &str, now: Timestamp) {
-        if let Some(part) = state.troubled.remove(node) {
+    /// The pods of a node get networks again, or somebody else is to make them.
+    fn ended(&self, troubled: &mut BTreeMap<String, Part>, node: &str, now: Timestamp) {
+        if let Some(part) = troubled.remove(node) {
             self.0.components.found(&key(node), &part, &[], now);
         }
     }

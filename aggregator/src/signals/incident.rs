@@ -58,6 +58,17 @@ impl Judgement {
         self.due = self.due.into_iter().chain([due]).min();
     }
 
+    /// Without the findings that are held back until later than `now`, to be looked at
+    /// again then.
+    pub(super) fn hold_back(&mut self, until: impl Fn(&Finding) -> Option<Timestamp>, now: Timestamp) {
+        let Self { findings, due } = self;
+        findings.retain(|finding| {
+            let until = until(finding).filter(|until| *until > now);
+            *due = due.iter().copied().chain(until).min();
+            until.is_none()
+        });
+    }
+
     /// The same judgement, its findings in their order.
     pub(super) fn in_order(mut self) -> Self {
         self.findings.sort_by(|a, b| a.kind.cmp(&b.kind));
@@ -91,6 +102,11 @@ pub trait Subject: Send + 'static {
     /// What is wrong with it at `now`. The same answer whenever it is asked.
     fn judge(&self, now: Timestamp, thresholds: &Thresholds) -> Judgement;
 
+    /// Until when the finding does not begin, because another signal tells the cause.
+    fn held_until(&self, _finding: &Finding) -> Option<Timestamp> {
+        None
+    }
+
     /// Whether it has to be remembered although nothing is wrong with it.
     fn is_kept(&self) -> bool {
         false
@@ -99,6 +115,11 @@ pub trait Subject: Send + 'static {
     /// What it is of a component that tells of it in its place, if it is any.
     fn part(&self) -> Option<&Part> {
         None
+    }
+
+    /// What is wrong with it, with what a person needs beside it, such as log lines.
+    fn in_full(&self, _uid: &str, open: &[Finding]) -> Vec<Finding> {
+        open.to_vec()
     }
 
     /// Whether it is to be told now although nothing has changed; the answer is

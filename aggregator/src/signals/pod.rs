@@ -14,6 +14,7 @@ use prost::Message as _;
 
 use super::{
     component::{Home, Part},
+    event::Networkless,
     incident::{Finding, Judgement, PREFIX, Subject},
     lines::Lines,
     register::Register,
@@ -37,13 +38,15 @@ pub struct PodSignals {
 struct Around {
     pods: Pods,
     lines: Lines,
+    networkless: Networkless,
 }
 
 impl PodSignals {
     /// No pods yet. While something is wrong with one of them, all of its lines
-    /// are asked for through `pods`; the last of them are taken from `lines`.
-    pub(super) fn new(register: Register<Pod>, pods: Pods, lines: Lines) -> Self {
-        Self { register, around: Around { pods, lines } }
+    /// are asked for through `pods`; the last of them are taken from `lines`. A pod that
+    /// waits for the network of a node in `networkless` is held back.
+    pub(super) fn new(register: Register<Pod>, pods: Pods, lines: Lines, networkless: Networkless) -> Self {
+        Self { register, around: Around { pods, lines, networkless } }
     }
 
     /// Judges anew what time alone may have changed.
@@ -155,6 +158,10 @@ impl Subject for Pod {
         if self.deletion.is_some() {
             self.facts = earlier.facts.clone();
         }
+        // Who began to tell of it ends it, whatever becomes of its labels and its owner.
+        if self.part.as_ref().map(|part| &part.home) != earlier.part.as_ref().map(|part| &part.home) {
+            self.part = earlier.part.clone();
+        }
     }
 
     fn judge(&self, now: Timestamp, thresholds: &Thresholds) -> Judgement {
@@ -164,8 +171,23 @@ impl Subject for Pod {
         judge(&self.facts, self.deletion.as_ref(), now, thresholds)
     }
 
+    fn held_until(&self, finding: &Finding) -> Option<Timestamp> {
+        let is_meant = finding.kind == trouble::STUCK_CREATING && self.facts.waits_for_network();
+        is_meant.then(|| self.around.networkless.until(&self.facts.node)).flatten()
+    }
+
     fn part(&self) -> Option<&Part> {
         self.part.as_ref()
+    }
+
+    /// The finding that deals with how a container ended shows its last lines.
+    fn in_full(&self, uid: &str, open: &[Finding]) -> Vec<Finding> {
+        let mut findings = open.to_vec();
+        let mut lines = findings.iter_mut().map(|finding| (self.last_lines(uid, &finding.kind), finding));
+        if let Some((lines, finding)) = lines.find(|(lines, _)| !lines.is_empty()) {
+            finding.message.push_str(&lines);
+        }
+        findings
     }
 
     fn turned(&self, is_open: bool) {
@@ -175,18 +197,14 @@ impl Subject for Pod {
     fn request(&self, action: Action, open: &[Finding], ended: &[Finding], now: Timestamp) -> Request {
         // What was encoded here can be decoded.
         let mut record = PodStatusChange::decode(&*self.record).unwrap_or_default();
-        // The finding that deals with how a container ended shows its last lines.
-        let mut has_lines = false;
-        for finding in open {
-            let lines = if has_lines { String::new() } else { self.last_lines(&record.uid, &finding.kind) };
-            has_lines |= !lines.is_empty();
+        for finding in self.in_full(&record.uid, open) {
             record.conditions.push(PodCondition {
                 r#type: format!("{PREFIX}{}", finding.kind),
                 status: "True".to_owned(),
                 last_probe_time: None,
                 last_transition_time: Some(convert::timestamp(finding.since)),
-                reason: finding.reason.clone(),
-                message: format!("{}{lines}", finding.message),
+                reason: finding.reason,
+                message: finding.message,
             });
         }
         record.conditions.extend(ended.iter().map(|finding| PodCondition {

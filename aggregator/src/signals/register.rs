@@ -191,14 +191,16 @@ impl<S: Subject> Register<S> {
     fn judge(&self, state: &mut State<S>, uid: &str, now: Timestamp) {
         let Some(entry) = state.entries.get(uid) else { return };
         let mut judgement = entry.subject.judge(state.clock, &self.0.thresholds);
+        let is_among = |all: &[Finding], it: &Finding| all.iter().any(|other| other.kind == it.kind);
         if state.clock != now {
             let mut others = entry.subject.judge(now, &self.0.thresholds).findings;
-            let is_among = |all: &[Finding], it: &Finding| all.iter().any(|other| other.kind == it.kind);
             judgement.findings.retain(|it| is_among(&others, it) || is_among(&entry.told, it));
             others.retain(|it| is_among(&entry.told, it));
             judgement.findings.append(&mut others);
             judgement = judgement.in_order();
         }
+        let held = |it: &Finding| entry.subject.held_until(it).filter(|_| !is_among(&entry.told, it));
+        judgement.hold_back(held, state.clock);
         self.tell(state, uid, judgement, now);
     }
 
@@ -214,7 +216,9 @@ impl<S: Subject> Register<S> {
             let has_ended = |told: &Finding| open.iter().all(|finding| finding.kind != told.kind);
             let ended: Vec<_> = entry.told.drain(..).filter(has_ended).collect();
             match self.component_of(&entry.subject) {
-                Some((components, part)) => components.found(uid, part, &open, now),
+                Some((components, part)) => {
+                    components.found(uid, part, &entry.subject.in_full(uid, &open), now);
+                }
                 None => self.0.lane.send(entry.subject.request(action, &open, &ended, now)),
             }
             if action == Action::Create || open.is_empty() {

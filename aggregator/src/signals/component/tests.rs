@@ -160,11 +160,50 @@ fn a_workload_that_is_gone_is_told_gone() {
     components.workload_gone(&coredns(), second(201));
     components.workload_gone(&coredns(), second(201));
     assert_eq!(short(&told(&far)), [(Delete, "DNSDegraded", 1)]);
+    components.gone(coredns().kind, &pod(coredns(), 1), second(202));
     components.begin("Deployment");
     components.workload(&coredns(), "u2", 2);
     components.finish("Deployment", second(202));
-    components.tick(second(1000));
-    assert_eq!(told(&far), []);
+    components.tick(second(203));
+    assert_eq!(told(&far), [], "its pods went with it");
+}
+
+#[test]
+fn what_is_still_wrong_when_a_workload_comes_back_is_told_anew() {
+    let far = Told::new();
+    let components = Components::new(far.lane());
+    components.workload(&cilium(), "u1", 3);
+    for number in 1..=3 {
+        let part = pod(cilium(), number);
+        components.found(&number.to_string(), &part, &[finding("CrashLoop", 100, 2)], second(110));
+    }
+    components.gone("3", &pod(cilium(), 3), second(190));
+    told(&far);
+    components.workload_gone(&cilium(), second(200));
+    components.found("2", &pod(cilium(), 2), &[finding("CrashLoop", 100, 3)], second(201));
+    components.gone("1", &pod(cilium(), 1), second(202));
+    components.tick(second(203));
+    assert_eq!(short(&told(&far)), [(Delete, "CNIDegraded", 6)], "nobody asks for what is left");
+    components.workload(&cilium(), "u2", 3);
+    components.tick(second(210));
+    let events = told(&far);
+    assert_eq!(short(&events), [(Create, "CNIDegraded", 3)]);
+    assert_eq!(events[0].involved_object.as_ref().unwrap().uid, "u2");
+    assert!(events[0].message.contains("with 1 of 3 pods"), "{}", events[0].message);
+    components.found("2", &pod(cilium(), 2), &[], second(300));
+    assert_eq!(short(&told(&far)), [(Update, "CNIRecovered", 3)]);
+}
+
+#[test]
+fn the_last_lines_of_a_part_stand_on_lines_of_their_own() {
+    let far = Told::new();
+    let components = Components::new(far.lane());
+    let with = |message: &str| Finding { message: message.to_owned(), ..finding("CrashLoop", 100, 1) };
+    components.found("1", &pod(cilium(), 1), &[with("it crashes\nlast lines:\nno route.")], second(100));
+    components.found("2", &pod(cilium(), 2), &[with("it crashes.")], second(101));
+    let message = told(&far).pop().unwrap().message;
+    let parts = "Pod p1 on n1: it crashes\nlast lines:\nno route.\nPod p2 on n2: it crashes.";
+    assert!(message.ends_with(parts), "{message}");
 }
 
 /// A pod of a component, or of none.

@@ -27,6 +27,8 @@ pub(super) struct Troubles {
 #[derive(Default)]
 struct Entry {
     workload: Option<Workload>,
+    /// The workload was there and is not any more: what is left of it opens nothing.
+    is_gone: bool,
     /// What is in trouble, by UID.
     parts: BTreeMap<Arc<str>, Trouble>,
     open: Option<Open>,
@@ -85,13 +87,19 @@ impl Troubles {
         let list = self.list(home.kind).map_or(0, |list| *list);
         let entry = self.entries.entry(home.clone()).or_default();
         entry.workload = Some(Workload { uid: uid.to_owned(), pods, list });
+        // If parts of it are still in trouble, that is told at the next tick.
+        entry.is_gone = false;
     }
 
-    /// The workload is gone.
+    /// The workload is gone. Parts that are still there are remembered: it may come again.
     pub(super) fn workload_gone(&mut self, home: &Home, now: Timestamp) -> Option<KubernetesEvent> {
-        let entry = self.entries.remove(home)?;
-        let open = entry.open.as_ref()?;
-        Some(wire::signal(&entry.view(home, open), Action::Delete, now))
+        let entry = self.entries.get_mut(home)?;
+        let signal =
+            entry.open.as_ref().map(|open| wire::signal(&entry.view(home, open), Action::Delete, now));
+        (entry.open, entry.workload, entry.is_gone) = (None, None, true);
+        entry.parts.retain(|_, trouble| trouble.until.is_none());
+        self.forget_empty(home);
+        signal
     }
 
     /// The list of the workloads of `kind` is complete.
@@ -135,8 +143,12 @@ impl Troubles {
 
     /// A part in trouble is gone.
     pub(super) fn gone(&mut self, uid: &str, home: &Home, now: Timestamp) {
-        let trouble = self.entries.get_mut(home).and_then(|entry| entry.parts.get_mut(uid));
-        if let Some(trouble) = trouble {
+        let Some(entry) = self.entries.get_mut(home) else { return };
+        if entry.is_gone {
+            // Nothing takes its place.
+            entry.parts.remove(uid);
+            self.forget_empty(home);
+        } else if let Some(trouble) = entry.parts.get_mut(uid) {
             trouble.until = Some(now + AFTER_PODS_END);
         }
     }
@@ -158,6 +170,11 @@ impl Troubles {
         let known =
             self.entries.iter().filter(|(home, entry)| home.makes_networks() && entry.workload.is_some());
         known.map(|(home, _)| home).min_by_key(|home| precedence(home.component))
+    }
+
+    /// Whether the workload was there and is gone.
+    pub(super) fn has_lost(&self, home: &Home) -> bool {
+        self.entries.get(home).is_some_and(|entry| entry.is_gone)
     }
 
     fn forget_empty(&mut self, home: &Home) {
@@ -182,12 +199,14 @@ impl Entry {
         let is_well = self.parts.is_empty();
         let findings = self.parts.values().flat_map(|trouble| &trouble.findings);
         let action = match &mut self.open {
+            None if self.is_gone => return None,
             None => {
-                let start = findings.map(|finding| finding.since).min()?;
+                let start = findings.clone().map(|finding| finding.since).min()?;
+                let count = findings.map(|finding| finding.count.max(1)).fold(0, u32::saturating_add);
                 let mut budget = Budget::default();
                 // A fresh budget has one.
                 let _taken = budget.take(now);
-                self.open = Some(Open { start, count: times, is_news: false, budget });
+                self.open = Some(Open { start, count, is_news: false, budget });
                 Action::Create
             }
             Some(open) => {

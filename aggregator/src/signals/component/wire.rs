@@ -9,7 +9,7 @@ use super::{
     table::Home,
     trouble::{Trouble, View},
 };
-use crate::inventory::convert;
+use crate::{inventory::convert, signals::incident::Finding};
 
 /// Parts and nodes that are named.
 const NAMED: usize = 10;
@@ -73,16 +73,33 @@ fn message(view: &View<'_>, now: Timestamp) -> String {
     if view.troubles.len() > NAMED {
         sentences.push(format!("And {} more.", view.troubles.len() - NAMED));
     }
-    sentences.join(" ")
+    let mut message = String::new();
+    for sentence in &sentences {
+        let is_within = !message.is_empty() && !message.ends_with('\n');
+        message.push_str(if is_within { " " } else { "" });
+        message.push_str(sentence);
+    }
+    message.truncate(message.trim_end().len());
+    message
 }
 
 /// What is wrong with a part, in sentences.
 fn part(trouble: &Trouble) -> String {
     let on = trouble.part.node.as_ref().filter(|_| trouble.part.is_pod);
     let on = on.map(|node| format!(" on {node}")).unwrap_or_default();
-    let findings: Vec<_> =
-        trouble.findings.iter().map(|finding| finding.message.trim_end_matches('.')).collect();
-    format!("{}{on}: {}.", trouble.part.name, findings.join("; "))
+    let mut text = format!("{}{on}: ", trouble.part.name);
+    let mut findings = trouble.findings.iter().peekable();
+    while let Some(Finding { message, .. }) = findings.next() {
+        // Log lines stay as they are.
+        let has_lines = message.contains('\n');
+        text.push_str(if has_lines { message } else { message.trim_end_matches('.') });
+        text.push_str(match findings.peek() {
+            _ if has_lines => "\n",
+            Some(_) => "; ",
+            None => ".",
+        });
+    }
+    text
 }
 
 /// The first few of them.

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -11,11 +12,17 @@ use prometheus_client::metrics::counter::Counter;
 
 use super::{
     budget::Budget,
+    heard::Heard,
     occurrence::{Occurrence, timed},
 };
+use crate::signals::incident::after;
 
 /// Event objects that are remembered. A cluster keeps its own for an hour.
 const MOST: usize = 10_000;
+/// What a list shows waits for so long: what comes later in it may be older, and the
+/// oldest gives the name. Shorter than what a new leader looks back, as the
+/// [`Budget`]'s period is.
+const LISTING: Duration = Duration::from_secs(5);
 
 /// What the first list shows that ended before this is not told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,10 +36,11 @@ pub enum Mark {
 /// The warnings of a cluster.
 ///
 /// All Events about one object for one reason by one reporter are told as one:
-/// CREATE at first sight, with the name and the UID of the Event that came first,
-/// then UPDATE with the text of the newest and the counts of all. So it does not matter
-/// whether the reporter counts in one object, in a series, or makes a new object
-/// for every wording.
+/// CREATE at first sight, with the name and the UID of the Event that came first (of
+/// what a list shows, the oldest: so all replicas name it alike), then UPDATE with the
+/// text of the newest and the counts of all. So it does not matter whether the reporter
+/// counts in one object, in a series, or makes a new object for every wording. What
+/// was forgotten for want of room goes on with an UPDATE.
 pub(super) struct Series {
     /// What the first list shows is not told if it ended before.
     mark: Timestamp,
@@ -55,6 +63,7 @@ pub(super) struct Series {
     now: Timestamp,
     most: usize,
     forgotten: Counter,
+    heard: Heard,
 }
 
 /// What is told as one.
@@ -66,10 +75,14 @@ struct Entry {
     last: Timestamp,
     count: u32,
     is_told: bool,
+    /// It was told from here, so it keeps its name.
+    is_named: bool,
+    /// An object of it was forgotten while the API server had it.
+    is_cut: bool,
     /// How many objects it has.
     objects: usize,
     budget: Budget,
-    /// The newest state, and when it may be told.
+    /// The newest text, and when it may be told.
     waits: Option<(Timestamp, Box<KubernetesEvent>)>,
 }
 
@@ -99,6 +112,7 @@ impl Series {
             now,
             most: MOST,
             forgotten: Counter::default(),
+            heard: Heard::default(),
         }
     }
 
@@ -164,33 +178,39 @@ impl Series {
             first,
             last,
             count: 0,
-            is_told: false,
+            is_told: self.heard.contains(&told.uid),
+            is_named: false,
+            is_cut: false,
             objects: 0,
             budget: Budget::default(),
             waits: None,
         });
         entry.objects += usize::from(is_new);
+        if !entry.is_named && (first, &told.name) < (entry.first, &entry.name) {
+            entry.namespace.clone_from(&told.namespace);
+            entry.name.clone_from(&told.name);
+            entry.uid.clone_from(&told.uid);
+            entry.is_told = self.heard.contains(&told.uid);
+        }
+        let is_newest = last >= entry.last;
         entry.first = entry.first.min(first);
         entry.last = entry.last.max(last);
         entry.count = entry.count.saturating_add(news);
         entry.is_told |= self.told.is_some_and(|told| first <= told);
         let mut due = Vec::new();
         if is_told {
-            let state = timed(
-                KubernetesEvent {
-                    namespace: entry.namespace.clone(),
-                    name: entry.name.clone(),
-                    uid: entry.uid.clone(),
-                    ..told
-                },
-                entry.first,
-                entry.last,
-                entry.count,
-            );
-            if let Some((when, _)) = entry.waits.take() {
+            let mut state = told;
+            if let Some((when, waiting)) = entry.waits.take() {
                 self.waiting.remove(&(when, Arc::clone(&key)));
+                if !is_newest {
+                    state = *waiting;
+                }
             }
-            match entry.budget.take(now) {
+            let turn = match entry.budget.take(now) {
+                Ok(()) if self.is_listing && !entry.is_named => Err(after(now, LISTING)),
+                turn => turn,
+            };
+            match turn {
                 Ok(()) => due.push(entry.tell(state)),
                 Err(when) => {
                     entry.waits = Some((when, Box::new(state)));
@@ -203,6 +223,11 @@ impl Series {
         {
             self.forgotten_until = self.forgotten_until.max(age);
             self.forgotten.inc();
+            if let Some(object) = self.objects.get(&oldest)
+                && let Some(entry) = self.entries.get_mut(&object.key)
+            {
+                entry.is_cut = true;
+            }
             due.extend(self.gone(&oldest));
         }
         due
@@ -218,9 +243,14 @@ impl Series {
             return None;
         }
         let mut entry = self.entries.remove(&object.key)?;
-        let (when, state) = entry.waits.take()?;
-        self.waiting.remove(&(when, object.key));
-        Some(entry.tell(*state))
+        let rest = entry.waits.take().map(|(when, state)| {
+            self.waiting.remove(&(when, object.key));
+            entry.tell(*state)
+        });
+        if entry.is_cut && entry.is_told {
+            self.heard.add(&entry.uid);
+        }
+        rest
     }
 
     /// The list is complete. Returns what waited of what is gone.
@@ -259,8 +289,16 @@ impl Series {
 }
 
 impl Entry {
-    fn tell(&mut self, mut state: KubernetesEvent) -> KubernetesEvent {
+    fn tell(&mut self, newest: KubernetesEvent) -> KubernetesEvent {
         let was_told = std::mem::replace(&mut self.is_told, true);
+        self.is_named = true;
+        let named = KubernetesEvent {
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+            uid: self.uid.clone(),
+            ..newest
+        };
+        let mut state = timed(named, self.first, self.last, self.count);
         state.set_action(if was_told { Action::Update } else { Action::Create });
         state
     }

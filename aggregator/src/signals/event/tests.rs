@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use kestrel_proto::cloud::v1::{Action, EventSource, ObjectReference};
 use serde_json::{Value, json};
 
@@ -139,6 +141,10 @@ fn signal(action: Action, reason: &str, about: &str, count: i32) -> (Action, Str
     (action, reason.to_owned(), about.to_owned(), count)
 }
 
+fn events(components: Components, far: &Told) -> Events {
+    Events::new(components, Networkless::new(Duration::from_mins(2)), far.lane())
+}
+
 fn no_network(uid: &str, pod: &str, node: &str, last: &str, count: i32) -> Event {
     let note = "Failed to create pod sandbox: plugin type=\"cilium-cni\" failed: connection refused";
     of_the_kubelet(uid, sandbox::REASON, note, pod, node, last, count)
@@ -152,7 +158,7 @@ fn many_pods_of_a_node_without_a_network_are_one_signal_of_its_cni() {
     let cni = serde_json::from_value(cni).unwrap();
     let home = super::super::component::Home::of_workload("DaemonSet", &cni).unwrap();
     components.workload(&home, "uid-of-cilium", 3);
-    let events = Events::new(components, far.lane());
+    let events = events(components, &far);
     let times =
         ["2026-03-01T10:00:00Z", "2026-03-01T10:00:05Z", "2026-03-01T10:00:10Z", "2026-03-01T10:00:15Z"];
     for (number, time) in times.iter().enumerate() {
@@ -189,9 +195,31 @@ fn many_pods_of_a_node_without_a_network_are_one_signal_of_its_cni() {
 }
 
 #[test]
+fn without_the_workload_of_its_cni_the_trouble_is_the_nodes() {
+    let far = Told::new();
+    let components = Components::new(far.lane());
+    let cni = json!({"namespace": "kube-system", "name": "cilium", "labels": {"k8s-app": "cilium"}});
+    let cni = serde_json::from_value(cni).unwrap();
+    let home = super::super::component::Home::of_workload("DaemonSet", &cni).unwrap();
+    components.workload(&home, "uid-of-cilium", 3);
+    let events = events(components.clone(), &far);
+    let time = "2026-03-01T10:00:00Z";
+    for number in 0..3 {
+        events.seen(&no_network(&format!("e{number}"), &format!("p{number}"), "n1", time, 1), at(time));
+    }
+    components.workload_gone(&home, at(time));
+    assert_eq!(told(&far).pop(), Some(signal(Action::Delete, "CNIDegraded", "DaemonSet cilium", 3)));
+    events.seen(&no_network("e1", "p1", "n1", time, 2), at(time));
+    assert_eq!(told(&far), [signal(Action::Create, "CNIDegraded", "Node n1", 4)]);
+    components.workload(&home, "uid-of-cilium", 3);
+    components.tick(at(time));
+    assert_eq!(told(&far), [], "it is told once");
+}
+
+#[test]
 fn without_a_known_cni_it_is_a_signal_of_the_node() {
     let far = Told::new();
-    let events = Events::new(Components::new(far.lane()), far.lane());
+    let events = events(Components::new(far.lane()), &far);
     let time = "2026-03-01T10:00:00Z";
     for number in 0..3 {
         events.seen(&no_network(&format!("e{number}"), &format!("p{number}"), "n1", time, 1), at(time));
@@ -205,7 +233,7 @@ fn without_a_known_cni_it_is_a_signal_of_the_node() {
 #[test]
 fn a_pod_with_an_address_has_a_network() {
     let far = Told::new();
-    let events = Events::new(Components::new(far.lane()), far.lane());
+    let events = events(Components::new(far.lane()), &far);
     let now = Timestamp::now();
     let time = now.to_string();
     for number in 0..3 {

@@ -14,6 +14,8 @@ pub(super) struct Facts {
     pub(super) created: Timestamp,
     /// The node it is to run on; empty: none yet.
     pub(super) node: String,
+    /// It uses the network of its node.
+    is_of_host: bool,
     pub(super) scheduler: String,
     pub(super) phase: Phase,
     /// Why the pod as a whole is as it is.
@@ -64,6 +66,7 @@ impl Facts {
         Self {
             created: moment(meta.creation_timestamp.as_ref()).unwrap_or_default(),
             node: text(spec.map(|spec| &spec.node_name)),
+            is_of_host: spec.is_some_and(|spec| spec.host_network == Some(true)),
             scheduler: text(spec.map(|spec| &spec.scheduler_name)),
             phase: match status.and_then(|status| status.phase.as_deref()) {
                 Some("Succeeded") => Phase::Succeeded,
@@ -99,6 +102,12 @@ impl Facts {
         self.phase == Phase::Unknown
             || self.condition("Ready").is_some_and(turned)
                 && self.condition("ContainersReady").is_some_and(|containers| containers.is_true)
+    }
+
+    /// Whether it may be for want of a network of its own that it does not begin.
+    pub(super) fn waits_for_network(&self) -> bool {
+        let sandbox = self.condition("PodReadyToStartContainers");
+        !self.is_of_host && sandbox.is_none_or(|sandbox| !sandbox.is_true)
     }
 
     /// Since when it has a node, or would have one.

@@ -137,7 +137,7 @@ impl World {
         let (pods, lines, far) = (Pods::new(LogPolicy::Errors), Lines::default(), Told::new());
         let register =
             Register::with_components(Thresholds::default(), far.lane(), Components::new(far.lane()));
-        let signals = PodSignals::new(register, pods.clone(), lines.clone());
+        let signals = PodSignals::new(register, pods.clone(), lines.clone(), networkless());
         Self { signals, pods, lines, far }
     }
 
@@ -194,5 +194,11 @@ fn message(object: &core::Pod, now: i64) -> String {
 }
 
 fn pod(object: &core::Pod) -> Pod {
-    Pod::new(object, Around { pods: Pods::new(LogPolicy::Errors), lines: Lines::default() })
+    let (pods, lines) = (Pods::new(LogPolicy::Errors), Lines::default());
+    Pod::new(object, Around { pods, lines, networkless: networkless() })
+}
+
+/// No node.
+fn networkless() -> Networkless {
+    Networkless::new(Thresholds::default().creating)
 }

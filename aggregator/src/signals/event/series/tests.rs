@@ -99,9 +99,10 @@ fn what_ended_before_the_mark_is_not_told() {
         series.set_mark(mark);
         series.begin();
         assert_eq!(series.seen(event("old", "old", 40, 50, 3), no, second(61)), []);
-        let going = series.seen(event("going", "going", 40, 55, 3), no, second(61));
-        assert_eq!(short(&going), [(next, "going", "going", 3)], "it began before");
+        let mut going = series.seen(event("going", "going", 40, 55, 3), no, second(61));
         assert_eq!(series.finish(), []);
+        going.extend(series.tick(second(75)));
+        assert_eq!(short(&going), [(next, "going", "going", 3)], "it began before");
         // The clock of its reporter is late.
         let late = series.seen(event("late", "late", 45, 45, 1), no, second(62));
         assert_eq!(late.len(), 1);
@@ -135,6 +136,52 @@ fn the_oldest_are_forgotten_and_counted_and_a_list_does_not_repeat_them() {
     }
     assert_eq!(series.finish(), []);
     assert_eq!(series.objects.len(), 3);
+}
+
+#[test]
+fn what_is_forgotten_for_want_of_room_is_not_created_again() {
+    let mut series = Series { most: 3, ..Series::new(second(0)) };
+    for (round, action) in (1..).zip([Action::Create, Action::Update, Action::Update]) {
+        for number in 0..5 {
+            let (uid, at) = (number.to_string(), i64::from(round) * 100 + number);
+            let told = series.seen(event(&uid, &uid, number, at, round as u32), no, second(at));
+            assert_eq!(short(&told), [(action, uid.as_str(), uid.as_str(), round)]);
+        }
+    }
+    series.seen(event("covered", "covered", 400, 400, 1), |_| true, second(400));
+    for number in 0..5 {
+        series.seen(event(&number.to_string(), "many", 500, 500, 9), no, second(500));
+    }
+    let told = series.seen(event("covered", "covered", 400, 600, 2), no, second(600));
+    assert_eq!(short(&told), [(Action::Create, "covered", "covered", 2)], "nobody has heard of it");
+}
+
+#[test]
+fn replicas_name_alike_what_a_list_shows() {
+    let named = |name: &str| {
+        let (first, last) = if name == "c" { (11, 40) } else { (10, 30) };
+        let mut event = event(&format!("uid of {name}"), "pod", first, last, 1);
+        event.told.name = name.to_owned();
+        event
+    };
+    for order in [["a", "b", "c"], ["b", "c", "a"], ["c", "b", "a"]] {
+        let mut series = Series::new(second(0));
+        let mut told = list(&mut series, order.map(named).to_vec(), 50);
+        told.extend(series.tick(second(100)));
+        assert_eq!(
+            short(&told),
+            [(Action::Create, "uid of a", "uid of c", 3)],
+            "the oldest's name and the newest's text"
+        );
+        assert_eq!((told[0].name.as_str(), told[0].first_timestamp.unwrap().seconds), ("a", 10));
+        // What has been named keeps its name.
+        series.begin();
+        let mut older = event("older", "pod", 5, 105, 1);
+        older.told.name = "0".to_owned();
+        let mut told = series.seen(older, no, second(105));
+        told.extend(series.tick(second(200)));
+        assert_eq!(short(&told), [(Action::Update, "uid of a", "older", 4)]);
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -254,6 +301,10 @@ proptest! {
             prop_assert!(series.waiting.len() <= series.entries.len());
         }
         if most < MOST {
+            let mut known = BTreeSet::new();
+            for event in &told {
+                prop_assert_eq!(known.insert(event.uid.as_str()), event.action() == Action::Create);
+            }
             return Ok(());
         }
         told.extend(list(&mut series, server.list(false), now));

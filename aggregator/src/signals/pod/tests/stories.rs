@@ -14,6 +14,13 @@ fn restarted(restarts: u32, at: i64) -> core::Pod {
     up(true, at + 1, app(true, restarts, running(at), exited(1, "Error", at - 9, at - 5)))
 }
 
+/// As a pod of CoreDNS.
+fn of_dns(mut object: core::Pod) -> core::Pod {
+    object.metadata.namespace = Some("kube-system".to_owned());
+    object.metadata.labels = Some([("k8s-app".to_owned(), "kube-dns".to_owned())].into());
+    object
+}
+
 fn deleted(object: &core::Pod, at: i64) -> core::Pod {
     let mut object = object.clone();
     object.metadata.deletion_timestamp =
@@ -159,9 +166,7 @@ fn a_pod_that_ends_well_because_it_is_deleted_has_not_recovered() {
 #[test]
 fn the_restart_of_a_components_pod_is_not_its_recovery() {
     let (world, now) = (World::new(), 3600);
-    let mut object = up(false, 2, app(false, 0, running(2), json!({})));
-    object.metadata.namespace = Some("kube-system".to_owned());
-    object.metadata.labels = Some([("k8s-app".to_owned(), "kube-dns".to_owned())].into());
+    let object = of_dns(up(false, 2, app(false, 0, running(2), json!({}))));
     world.signals.seen(&object, at(2));
     world.signals.tick(at(now));
     assert_eq!(world.far.next().len(), 1);
@@ -182,12 +187,33 @@ fn what_a_list_does_not_mention_is_gone() {
 #[test]
 fn a_component_tells_of_its_pods_itself() {
     let world = World::new();
-    let mut object = crashed(0, 9);
-    object.metadata.namespace = Some("kube-system".to_owned());
-    object.metadata.labels = Some([("k8s-app".to_owned(), "kube-dns".to_owned())].into());
-    world.signals.seen(&object, at(9));
+    world.signals.seen(&of_dns(crashed(0, 9)), at(9));
     let [Request::KubernetesEvent(event)] = &world.far.next()[..] else { panic!() };
     assert!(event.message.contains("Pod web-5d9c7b8f6-x2x8k"), "{}", event.message);
+}
+
+#[test]
+fn a_component_tells_the_last_lines_of_its_pods() {
+    let world = World::new();
+    let entry = LogEntry { message: "cannot bind port 53".to_owned(), ..Default::default() };
+    world.lines.keep("u1", "app", &[entry]);
+    world.signals.seen(&of_dns(crashed(0, 9)), at(9));
+    let [Request::KubernetesEvent(event)] = &world.far.next()[..] else { panic!() };
+    let lines = "\nlast lines of container \"app\":\ncannot bind port 53";
+    assert!(event.message.ends_with(lines), "{}", event.message);
+}
+
+#[test]
+fn who_began_to_tell_of_a_pod_tells_its_end() {
+    let world = World::new();
+    world.signals.seen(&of_dns(crashed(0, 9)), at(9));
+    assert_eq!(world.far.next().len(), 1);
+    // Its workload was deleted and the pod left behind.
+    let mut left = of_dns(up(true, 3, app(true, 0, running(2), json!({}))));
+    left.metadata.owner_references = None;
+    world.signals.seen(&left, at(20));
+    let [Request::KubernetesEvent(event)] = &world.far.next()[..] else { panic!() };
+    assert_eq!((event.action(), event.reason.as_str()), (Action::Update, "DNSRecovered"));
 }
 
 #[test]
