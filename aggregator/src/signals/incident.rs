@@ -96,6 +96,11 @@ pub trait Subject: Send + 'static {
         false
     }
 
+    /// Whether nothing is wrong with it, and nothing seems to be that only time will show.
+    fn is_well(&self, judgement: &Judgement) -> bool {
+        *judgement == Judgement::default()
+    }
+
     /// What it is of a component that tells of it in its place, if it is any.
     fn part(&self) -> Option<&Part> {
         None

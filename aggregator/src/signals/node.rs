@@ -186,6 +186,11 @@ impl Subject for Node {
         true
     }
 
+    /// The host's first report says that it is, where there is one. A heartbeat is always due.
+    fn is_well(&self, judgement: &Judgement) -> bool {
+        self.view.is_some() && self.host.is_none() && judgement.findings.is_empty()
+    }
+
     fn owes_a_signal(&mut self) -> bool {
         self.view.is_some() && std::mem::take(&mut self.owes_report)
     }

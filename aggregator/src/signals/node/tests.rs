@@ -2,7 +2,11 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::signals::{register::Register, told::Told};
+use crate::signals::{
+    note::{Note, Voice},
+    register::Register,
+    told::Told,
+};
 
 /// Any time, as seconds since 1970.
 const START: i64 = 1_800_000_000;
@@ -259,6 +263,24 @@ fn the_message_names_what_is_wrong_since_when() {
         count: 0,
     };
     assert_eq!(problem, Some(expected));
+}
+
+#[test]
+fn a_node_that_recovered_while_nobody_watched_is_told_by_its_host_or_by_us() {
+    for has_agent in [true, false] {
+        let mut story = Story::new();
+        let note = Note::default();
+        note.left("n", at(0));
+        let voice = Voice { lane: story.far.lane(), note };
+        story.register = Register::new(Thresholds::default(), voice);
+        assert_eq!(story.sees(&[READY], json!({})), NOTHING);
+        if has_agent {
+            story.hears(&[]);
+        }
+        let expected = if has_agent { NOTHING } else { vec!["UPDATE u Ready=True".to_owned()] };
+        assert_eq!(story.waits(100), expected);
+        assert_eq!(story.waits(100), NOTHING);
+    }
 }
 
 proptest! {

@@ -23,6 +23,18 @@ fn deleted(object: &core::Pod, at: i64) -> core::Pod {
 }
 
 #[test]
+fn a_pod_that_recovered_while_nobody_watched_is_told_as_over() {
+    let healthy = up(true, 0, app(true, 0, running(0), json!({})));
+    let world = World::after(healthy.metadata.uid.as_deref().unwrap());
+    assert_eq!(world.seen(&healthy, 1), NOTHING);
+    assert_eq!(world.tick(60), ["Update"]);
+    assert_eq!(world.seen(&healthy, 61), NOTHING);
+    let unknown = World::new();
+    unknown.seen(&healthy, 1);
+    assert_eq!(unknown.tick(60), NOTHING, "nobody was told of it");
+}
+
+#[test]
 fn a_crash_loop_is_told_step_by_step_until_it_is_over() {
     let world = World::new();
     assert_eq!(world.seen(&up(true, 3, app(true, 0, running(2), json!({}))), 3), NOTHING);
