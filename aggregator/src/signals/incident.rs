@@ -83,6 +83,10 @@ pub trait Subject: Send + 'static {
     /// show.
     fn follows(&mut self, _earlier: &Self) {}
 
+    /// It has been watched, and until `now` nothing was about to be wrong with it, whatever the
+    /// clocks say from which its times are.
+    fn begins(&mut self, _now: Timestamp) {}
+
     /// Whether it is another object than `earlier`, which had the same name.
     fn replaces(&self, _earlier: &Self) -> bool {
         false

@@ -133,6 +133,9 @@ impl<S: Subject> Register<S> {
             return;
         }
         let list = state.list;
+        if list > 0 && state.live.is_some_and(|live| live <= now) {
+            subject.begins(now);
+        }
         state.entries.insert(uid.into(), Entry { subject, told: Vec::new(), due: None, list });
         self.judge(state, uid, now);
     }

@@ -15,6 +15,8 @@ pub(super) struct Facts {
     /// The node it is to run on; empty: none yet.
     pub(super) node: String,
     pub(super) scheduler: String,
+    /// Its sandbox has an address, so it is there. That of its node says nothing.
+    pub(super) has_address: bool,
     pub(super) phase: Phase,
     /// Why the pod as a whole is as it is.
     pub(super) reason: String,
@@ -65,6 +67,8 @@ impl Facts {
             created: moment(meta.creation_timestamp.as_ref()).unwrap_or_default(),
             node: text(spec.map(|spec| &spec.node_name)),
             scheduler: text(spec.map(|spec| &spec.scheduler_name)),
+            has_address: !text(status.map(|status| &status.pod_ip)).is_empty()
+                && spec.and_then(|spec| spec.host_network) != Some(true),
             phase: match status.and_then(|status| status.phase.as_deref()) {
                 Some("Succeeded") => Phase::Succeeded,
                 Some("Failed") => Phase::Failed,

@@ -205,5 +205,5 @@ fn message(object: &core::Pod, now: i64) -> String {
 }
 
 fn pod(object: &core::Pod) -> Pod {
-    Pod::new(object, Around { pods: Pods::new(LogPolicy::Errors), lines: Lines::default() })
+    Pod::new(object, Around { pods: Pods::new(LogPolicy::Errors), lines: Lines::default() }, Timestamp::MAX)
 }

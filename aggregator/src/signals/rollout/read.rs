@@ -70,7 +70,9 @@ pub fn deployment(object: &Workload<DeploymentStatus>, now: Timestamp) -> Rollou
         wanted: if paused { desired.min(replicas) } else { desired },
         outdated,
         is_watched,
-        unavailable: unavailable.and_then(|condition| condition.last_transition_time.as_ref()).map(|it| it.0),
+        unavailable: unavailable
+            .and_then(|condition| condition.last_transition_time.as_ref())
+            .map(|it| it.0.min(now)),
     };
     let mut rollout = rollout(reading, object, now);
     let name = rollout.name();
@@ -142,7 +144,7 @@ fn failure(name: &str, condition: &DeploymentCondition, seen: Timestamp) -> Opti
         kind: kind.into(),
         reason: text(&condition.reason),
         message,
-        since: condition.last_transition_time.as_ref().map_or(seen, |time| time.0),
+        since: condition.last_transition_time.as_ref().map_or(seen, |time| time.0.min(seen)),
         count: 0,
     })
 }
@@ -168,6 +170,7 @@ fn rollout<Status: Clone>(reading: Reading, object: &Workload<Status>, now: Time
     Rollout {
         part,
         status,
+        seen: now,
         failures: Vec::new(),
         shortage,
         unobserved: is_unobserved.then_some(now),
