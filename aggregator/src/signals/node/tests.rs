@@ -266,6 +266,53 @@ fn the_message_names_what_is_wrong_since_when() {
 }
 
 #[test]
+fn a_time_that_has_not_come_yet_is_the_first_sight() {
+    let story = Story::new();
+    let shows = |second: i64| {
+        let mut object = node("u", &conditions(&[("Ready", "False", "R")]), json!({}));
+        object.metadata.creation_timestamp =
+            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(300)));
+        story.register.seen("n", Node::seen(&object, at(second)), at(second));
+        story.register.tick(at(second));
+        story.told()
+    };
+    assert_eq!(shows(1), NOTHING);
+    assert_eq!(shows(120), NOTHING);
+    assert_eq!(shows(121), ["CREATE u Ready=False"]);
+}
+
+#[test]
+fn a_taint_that_came_with_its_node_says_what_the_node_is_for() {
+    let dedicated = |added: Option<i64>| {
+        let added = added.map(|second| at(second).to_string());
+        json!({"taints": [{"key": "dedicated", "value": "gpu", "effect": "NoExecute", "timeAdded": added}]})
+    };
+    // The node was created an hour ago.
+    for (added, is_told) in [
+        (None, false),
+        (Some(-3600), false),
+        (Some(-3500), false),
+        (Some(-3400), true),
+        (Some(-1), true),
+        (Some(7200), true),
+    ] {
+        let mut story = Story::new();
+        let mut told = story.sees(&[READY], dedicated(added));
+        told.extend(story.waits(100));
+        told.extend(story.sees(&[READY], dedicated(added)));
+        told.extend(story.waits(100));
+        assert_eq!(told.len(), usize::from(is_told), "{added:?}: {told:?}");
+    }
+    let mut story = Story::new();
+    assert_eq!(story.sees(&[READY], json!({})), NOTHING);
+    assert_eq!(story.sees(&[READY], dedicated(None)), NOTHING);
+    assert_eq!(story.waits(120), ["CREATE u Ready=True kestrel.ai/Tainted=True"], "somebody drains it");
+    assert_eq!(story.sees(&[READY], json!({})), ["UPDATE u Ready=True kestrel.ai/Tainted=False"]);
+    assert_eq!(story.sees(&[READY], dedicated(None)), NOTHING);
+    assert_eq!(story.waits(120), ["CREATE u Ready=True kestrel.ai/Tainted=True"], "again");
+}
+
+#[test]
 fn a_node_that_recovered_while_nobody_watched_is_told_by_its_host_or_by_us() {
     for has_agent in [true, false] {
         let mut story = Story::new();
