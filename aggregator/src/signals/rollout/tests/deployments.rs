@@ -265,3 +265,14 @@ fn a_wrong_clock_makes_nothing_early_or_late() {
         assert_eq!(later.waits(2).len(), 1, "{ahead}");
     }
 }
+
+#[test]
+fn a_controller_that_is_always_one_change_behind_is_looking() {
+    let complete = || json!([progressing("True", "NewReplicaSetAvailable")]);
+    let mut web = Story::of("Deployment");
+    for generation in 2..20 {
+        assert_eq!(web.sees(generation, three(), counts(generation - 1, [3, 3, 3], complete())), NOTHING);
+        assert_eq!(web.waits(60), NOTHING);
+    }
+    assert_eq!(web.waits(540), ["CREATE Unknown +NotObserved:GenerationNotObserved"], "now it has stopped");
+}

@@ -32,6 +32,18 @@ fn a_stateful_set() {
     let mut db = Story::of("StatefulSet");
     db.sees(2, three(), revisions([2, 2, 2], "a"));
     assert_eq!(db.waits(120), ["CREATE Failed +Degraded:PodsNotReady"], "a pod is gone");
+    for (why, spec, told) in [
+        ("the last pod begins", three(), None),
+        (
+            "the roll-out went as far as it may, and a pod is gone",
+            held(1),
+            Some("CREATE Failed +Degraded:PodsNotReady"),
+        ),
+    ] {
+        let mut db = Story::of("StatefulSet");
+        assert_eq!(db.sees(2, spec, revisions([0, 3, 2], "b")), NOTHING);
+        assert_eq!(db.waits(120), told.into_iter().collect::<Vec<_>>(), "{why}");
+    }
 }
 
 #[test]
