@@ -213,7 +213,7 @@ impl<S: Subject> Register<S> {
         // Somebody may believe that an incident of it is open, and it is well.
         let owed = self.0.voice.note.owes(uid).filter(|_| entry.subject.is_well(&judgement));
         let is_owed = owed.is_some_and(|from| from <= state.clock);
-        judgement.due = judgement.due.into_iter().chain(owed).min();
+        judgement.due = judgement.due.into_iter().chain(owed.filter(|_| !is_owed)).min();
         if judgement.is_news_after(&entry.told) | entry.subject.owes_a_signal() | is_owed {
             let open = judgement.findings;
             let opens = entry.told.is_empty() && !open.is_empty();

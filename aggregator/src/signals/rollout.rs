@@ -147,7 +147,11 @@ impl Subject for Rollout {
             self.unobserved = earlier.unobserved;
             return;
         }
-        self.unobserved = self.unobserved.map(|now| earlier.unobserved.unwrap_or(now));
+        // Who is always one change behind does look.
+        let before = earlier
+            .unobserved
+            .filter(|_| self.status.observed_generation == earlier.status.observed_generation);
+        self.unobserved = self.unobserved.map(|now| before.unwrap_or(now));
         // Our clock knows since when: from the first sight of it, and not from before the last sight without.
         let stays_unavailable = self.turned("Available") == earlier.turned("Available");
         let since = |failure: &Finding| {

@@ -327,6 +327,7 @@ fn a_node_that_recovered_while_nobody_watched_is_told_by_its_host_or_by_us() {
         let expected = if has_agent { NOTHING } else { vec!["UPDATE u Ready=True".to_owned()] };
         assert_eq!(story.waits(100), expected);
         assert_eq!(story.waits(100), NOTHING);
+        assert_eq!(story.waits(900), ["CREATE u Ready=True kestrel.ai/HeartbeatMissing=True"]);
     }
 }
 
