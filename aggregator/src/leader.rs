@@ -8,7 +8,8 @@
 //! With every renewal the holder notes how far the cloud has been told of what
 //! happens in the cluster ([`TOLD_UNTIL`]), and since when it has watched
 //! ([`TOLD_SINCE`]). A standby sees the same things happen and keeps what came
-//! before or after that, so that a leader's end loses nothing.
+//! before or after that, so that a leader's end loses nothing. What is open is noted too
+//! ([`OPEN`]), so that also a start after both were away knows what may be over.
 
 pub mod standing;
 
@@ -28,7 +29,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::{inventory::Mirror, uplink::lanes::Lanes};
+use crate::{inventory::Mirror, signals::note::Note, uplink::lanes::Lanes};
 use standing::Standing;
 
 /// The Lease of the aggregator.
@@ -41,16 +42,22 @@ const TOLD_UNTIL: &str = "kestrel.ai/told-until";
 /// … as far as it came since this time, when the leader began to watch.
 const TOLD_SINCE: &str = "kestrel.ai/told-since";
 
+/// Annotation of the Lease: the objects whose incidents are open, or ended so late that nobody
+/// may have been told.
+const OPEN: &str = "kestrel.ai/open";
+
 /// What every replica sees and the leader tells the cloud.
 pub trait Told: Send + Sync {
     /// Everything before this time has been told for sure.
     fn told_until(&self) -> Timestamp;
     /// Another has told everything that came at `since` or later, but before `before`.
     fn forget_told(&self, since: Timestamp, before: Timestamp);
+    /// What is open, if everything that came before `until` has been told.
+    fn open(&self, until: Timestamp) -> String;
 }
 
-/// Signals and deletions.
-impl Told for (Lanes, Mirror) {
+/// Signals, deletions, and what is open.
+impl Told for (Lanes, Mirror, Note) {
     fn told_until(&self) -> Timestamp {
         self.0.told_until().min(self.1.told_until())
     }
@@ -58,6 +65,11 @@ impl Told for (Lanes, Mirror) {
     fn forget_told(&self, since: Timestamp, before: Timestamp) {
         self.0.forget_told(since, before);
         self.1.forget_told(since, before);
+        self.2.forget_told(before);
+    }
+
+    fn open(&self, until: Timestamp) -> String {
+        self.2.names(until)
     }
 }
 
@@ -129,6 +141,17 @@ impl Election {
     /// Everything in the cluster before this time has been told by an earlier leader;
     /// `None` if nobody says so within the Lease's duration.
     pub async fn told_before(&self) -> Option<Timestamp> {
+        noted(&self.read().await?, TOLD_UNTIL)?.checked_sub(self.config.overlap).ok()
+    }
+
+    /// The objects whose incidents an earlier leader left open, as it noted them; empty if
+    /// nobody says so within the Lease's duration.
+    pub async fn left_open(&self) -> String {
+        let annotations = self.read().await.and_then(|lease| lease.metadata.annotations);
+        annotations.and_then(|mut annotations| annotations.remove(OPEN)).unwrap_or_default()
+    }
+
+    async fn read(&self) -> Option<Lease> {
         let read = async {
             loop {
                 match self.api.get_opt(NAME).await {
@@ -137,8 +160,7 @@ impl Election {
                 }
             }
         };
-        let lease = timeout(self.config.duration, read).await.ok()??;
-        noted(&lease, TOLD_UNTIL)?.checked_sub(self.config.overlap).ok()
+        timeout(self.config.duration, read).await.ok()?
     }
 
     /// Resolves when this replica leads; `None` if the drain came first.
@@ -268,12 +290,14 @@ impl Election {
         self.api.replace(NAME, &PostParams::default(), &lease).await
     }
 
-    /// Writes `spec` and how far the cloud has been told by now.
+    /// Writes `spec`, how far the cloud has been told by now, and what is open.
     async fn renew(&self, lease: &Lease, spec: LeaseSpec) -> kube::Result<Lease> {
         let mut lease = lease.clone();
         let annotations = lease.metadata.annotations.get_or_insert_default();
         annotations.insert(TOLD_SINCE.to_owned(), self.since.to_string());
-        annotations.insert(TOLD_UNTIL.to_owned(), self.told.told_until().to_string());
+        let until = self.told.told_until();
+        annotations.insert(TOLD_UNTIL.to_owned(), until.to_string());
+        annotations.insert(OPEN.to_owned(), self.told.open(until));
         self.write(&lease, spec).await
     }
 }

@@ -72,7 +72,7 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
     let executor = Executor::new(client.clone(), credentials.clone(), lanes.clone(), drain.clone());
     let uplink = Uplink::new(uplink, lanes.clone(), mirror.clone(), executor.requests(), metrics.clone());
     let election = election.map(|election| {
-        let told = Arc::new((lanes.clone(), mirror.clone()));
+        let told = Arc::new((lanes.clone(), mirror.clone(), signals.note.clone()));
         Arc::new(Election::new(client.clone(), &namespace, election, told, owner()))
     });
 
@@ -120,16 +120,25 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
     daemon.spawn("admin port", admin.with_text("/status", move || lines.text()).serve());
 
     tell_of_itself(&mut daemon, (own_logs, identity), status);
-    daemon.spawn(
-        "inventory",
-        inventory::watch(
+    // Known before the first object is seen, and before this replica notes what it knows itself.
+    let knows_what_was_open = CancellationToken::new();
+    daemon.spawn("inventory", {
+        let (election, knows, note) = (election.clone(), knows_what_was_open.clone(), signals.note.clone());
+        let watch = inventory::watch(
             client.clone(),
             Parts { mirror, pods: pods.clone(), signals: signals.clone(), integrations },
             watches.clone(),
             WATCH_RETRY,
             drain.clone(),
-        ),
-    );
+        );
+        async move {
+            if let Some(election) = election {
+                note.left(&election.left_open().await, Timestamp::now());
+            }
+            knows.cancel();
+            watch.await
+        }
+    });
     let mark = mark(election.clone());
     let events = signals.events.clone();
     daemon.spawn(
@@ -164,7 +173,12 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
         let drain = drain.clone();
         let logs = lanes.logs();
         let serve_link = move |drain| link::serve(link, client, pods, signals, logs, link_metrics, drain);
-        async move { lead(election, uplink, serve_link, drain, answered).await }
+        async move {
+            match drain.run_until_cancelled(knows_what_was_open.cancelled()).await {
+                Some(()) => lead(election, uplink, serve_link, drain, answered).await,
+                None => Ok(()),
+            }
+        }
     });
     Ok(daemon)
 }

@@ -9,6 +9,7 @@ pub mod job;
 pub mod lines;
 mod node;
 mod nodes;
+pub mod note;
 pub mod pod;
 pub mod register;
 pub mod rollout;
@@ -28,6 +29,7 @@ use cron_job::CronJob;
 use event::{Events, Networkless};
 use job::Job;
 use lines::Lines;
+use note::{Note, Voice};
 use pod::PodSignals;
 use register::Register;
 use rollout::Rollout;
@@ -56,27 +58,32 @@ pub struct Signals {
     pub cron_jobs: Register<CronJob>,
     /// Warning events.
     pub events: Events,
+    /// What of all that is open.
+    pub note: Note,
 }
 
 impl Signals {
     /// Nothing is known yet; signals go to `lane`. While something is wrong with one
     /// of `pods`, all of its lines are asked for.
     pub fn new(thresholds: &Thresholds, lane: &SignalLane, pods: &inventory::Pods) -> Self {
-        let (components, lines) = (Components::new(lane.clone()), Lines::default());
+        let (note, lines) = (Note::default(), Lines::default());
+        let voice = || Voice { lane: lane.clone(), note: note.clone() };
+        let components = Components::new(voice());
         let networkless = Networkless::new(thresholds.creating);
-        let parts = || Register::with_components(thresholds.clone(), lane.clone(), components.clone());
-        let of_pods = Register::with_components(thresholds.clone(), lane.clone(), components.clone());
+        let parts = || Register::with_components(thresholds.clone(), voice(), components.clone());
+        let of_pods = Register::with_components(thresholds.clone(), voice(), components.clone());
         Self {
-            nodes: Nodes::new(thresholds.clone(), lane.clone()),
+            nodes: Nodes::new(thresholds.clone(), voice()),
             pods: PodSignals::new(of_pods, pods.clone(), lines.clone(), networkless.clone()),
             lines,
             deployments: parts(),
-            stateful_sets: Register::new(thresholds.clone(), lane.clone()),
+            stateful_sets: Register::new(thresholds.clone(), voice()),
             daemon_sets: parts(),
-            jobs: Register::new(thresholds.clone(), lane.clone()),
-            cron_jobs: Register::new(thresholds.clone(), lane.clone()),
+            jobs: Register::new(thresholds.clone(), voice()),
+            cron_jobs: Register::new(thresholds.clone(), voice()),
             events: Events::new(components.clone(), networkless, lane.clone()),
             components,
+            note,
         }
     }
 
@@ -89,6 +96,8 @@ impl Signals {
         self.deployments.tick(now);
         self.stateful_sets.tick(now);
         self.daemon_sets.tick(now);
+        self.jobs.tick(now);
+        self.cron_jobs.tick(now);
         self.components.tick(now);
     }
 }

@@ -93,6 +93,10 @@ impl Told for Signals {
     fn forget_told(&self, since: Timestamp, before: Timestamp) {
         *self.heard.lock().unwrap() = Some((since, before));
     }
+
+    fn open(&self, until: Timestamp) -> String {
+        format!("a {}", until.as_second())
+    }
 }
 
 fn cancelled() -> CancellationToken {
@@ -131,6 +135,7 @@ async fn a_standby_takes_over_at_once_when_the_lease_is_handed_back() {
 async fn a_start_knows_what_an_earlier_leader_has_told() {
     let server = Server::default();
     assert_eq!(server.election("a").told_before().await, None, "there was none");
+    assert_eq!(server.election("a").left_open().await, "");
     let told = Arc::new(Signals::default());
     *told.told.lock().unwrap() = Timestamp::from_second(1000).unwrap();
     let first = server.election_of("a", told);
@@ -138,8 +143,10 @@ async fn a_start_knows_what_an_earlier_leader_has_told() {
     leadership.hold(&cancelled()).await.unwrap();
     let overlap = OVERLAP.as_secs() as i64;
     assert_eq!(server.election("b").told_before().await, Timestamp::from_second(1000 - overlap).ok());
+    assert_eq!(server.election("b").left_open().await, "a 1000", "noted with what has been told");
     server.0.lock().unwrap().down = true;
     assert_eq!(server.election("b").told_before().await, None, "nobody waits for longer");
+    assert_eq!(server.election("b").left_open().await, "");
 }
 
 #[tokio::test(start_paused = true)]

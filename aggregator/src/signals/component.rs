@@ -5,16 +5,22 @@ mod table;
 mod trouble;
 mod wire;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use kestrel_proto::cloud::v1::{KubernetesEvent, stream_events_request::Request};
 use kube::Resource;
 
-use super::incident::Finding;
-use crate::{inventory::Sink, uplink::lanes::SignalLane};
+use super::{incident::Finding, note::Voice};
+use crate::inventory::Sink;
 pub use table::Home;
 use trouble::Troubles;
+
+/// What counts of a part only after a time counts by then.
+const PARTS_SETTLE: Duration = Duration::from_mins(2);
 
 /// Something that can be wrong with a component.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,13 +45,13 @@ pub struct Components(Arc<Shared>);
 
 struct Shared {
     state: Mutex<Troubles>,
-    lane: SignalLane,
+    voice: Voice,
 }
 
 impl Components {
-    /// None is known yet; signals go to `lane`.
-    pub fn new(lane: SignalLane) -> Self {
-        Self(Arc::new(Shared { state: Mutex::default(), lane }))
+    /// None is known yet; signals go to `voice`.
+    pub fn new(voice: impl Into<Voice>) -> Self {
+        Self(Arc::new(Shared { state: Mutex::default(), voice: voice.into() }))
     }
 
     /// A list of all workloads of `kind` begins: what it does not mention is gone when it ends.
@@ -81,6 +87,11 @@ impl Components {
     /// Looks at what time alone may have changed.
     pub fn tick(&self, now: Timestamp) {
         self.change(|troubles| troubles.tick(now));
+        let is_owed = |uid: &str| {
+            let from = self.0.voice.note.owes(uid).and_then(|from| from.checked_add(PARTS_SETTLE).ok());
+            from.is_some_and(|from| from <= now)
+        };
+        self.change(|troubles| troubles.well(is_owed, now));
     }
 
     /// What makes the networks of pods on `node`: a component's DaemonSet, else the node.
@@ -98,7 +109,9 @@ impl Components {
     fn change<S: IntoIterator<Item = KubernetesEvent>>(&self, change: impl FnOnce(&mut Troubles) -> S) {
         let mut state = self.state();
         for signal in change(&mut state) {
-            self.0.lane.send(Request::KubernetesEvent(signal));
+            let (uid, is_open) = (signal.uid.clone(), !wire::is_end(&signal));
+            self.0.voice.lane.send(Request::KubernetesEvent(signal));
+            self.0.voice.note.turned(&uid, is_open);
         }
     }
 

@@ -72,6 +72,10 @@ impl Subject for CronJob {
         Judgement { findings: failed.cloned().collect(), due: None }
     }
 
+    fn is_well(&self, judgement: &Judgement) -> bool {
+        self.status.is_some() && judgement.findings.is_empty()
+    }
+
     /// Jobs say of it what it doesn't.
     fn is_kept(&self) -> bool {
         true

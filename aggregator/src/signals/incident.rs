@@ -94,6 +94,10 @@ pub trait Subject: Send + 'static {
     /// show.
     fn follows(&mut self, _earlier: &Self) {}
 
+    /// It has been watched, and until `now` nothing was about to be wrong with it, whatever the
+    /// clocks say from which its times are.
+    fn begins(&mut self, _now: Timestamp) {}
+
     /// Whether it is another object than `earlier`, which had the same name.
     fn replaces(&self, _earlier: &Self) -> bool {
         false
@@ -110,6 +114,11 @@ pub trait Subject: Send + 'static {
     /// Whether it has to be remembered although nothing is wrong with it.
     fn is_kept(&self) -> bool {
         false
+    }
+
+    /// Whether nothing is wrong with it, and nothing seems to be that only time will show.
+    fn is_well(&self, judgement: &Judgement) -> bool {
+        *judgement == Judgement::default()
     }
 
     /// What it is of a component that tells of it in its place, if it is any.

@@ -80,11 +80,11 @@ impl Node {
         let view = View {
             uid: message.uid.clone(),
             seen: now,
-            created: object.metadata.creation_timestamp.as_ref().map_or(now, |time| time.0),
+            created: object.metadata.creation_timestamp.as_ref().map_or(now, |time| time.0.min(now)),
             joined: condition::joined(&message.conditions, &half.problems),
             half,
             heartbeat: heartbeat.map(|said| Heartbeat { said, heard: said.min(now) }),
-            cordoned: is_cordoned.then(|| taint::of_cordon(taints).unwrap_or(now)),
+            cordoned: is_cordoned.then(|| taint::of_cordon(taints).unwrap_or(now).min(now)),
             taints: taint::of_trouble(taints, now),
         };
         Self { view: Some(view), ..Self::default() }
@@ -119,6 +119,7 @@ impl Subject for Node {
     fn follows(&mut self, earlier: &Self) {
         match (&mut self.view, &earlier.view) {
             (Some(view), Some(earlier)) => {
+                view.created = view.created.min(earlier.created);
                 view.joined.extend(&earlier.joined);
                 view.joined.sort_unstable();
                 view.joined.dedup();
@@ -165,7 +166,7 @@ impl Subject for Node {
                 count: 0,
             });
         }
-        taint::judge(&view.taints, now, thresholds, &mut judgement);
+        taint::judge(&view.taints, view.created, now, thresholds, &mut judgement);
         if let Some(heartbeat) = view.heartbeat {
             let Heartbeat { said, heard } = heartbeat;
             judgement.add_from(after(heard, thresholds.heartbeat), now, || Finding {
@@ -184,6 +185,11 @@ impl Subject for Node {
 
     fn is_kept(&self) -> bool {
         true
+    }
+
+    /// The host's first report says that it is, where there is one. A heartbeat is always due.
+    fn is_well(&self, judgement: &Judgement) -> bool {
+        self.view.is_some() && self.host.is_none() && judgement.findings.is_empty()
     }
 
     fn owes_a_signal(&mut self) -> bool {

@@ -9,8 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
 use kestrel_proto::cloud::v1::NodeCondition;
 
-use super::{incident::after, node::Node, register::Register, thresholds::Thresholds};
-use crate::uplink::lanes::SignalLane;
+use super::{incident::after, node::Node, note::Voice, register::Register, thresholds::Thresholds};
 
 /// The signals of all nodes, by name, as hosts know no UID. Clones share them.
 #[derive(Clone)]
@@ -31,10 +30,10 @@ struct Hearing {
 }
 
 impl Nodes {
-    /// No nodes yet; signals go to `lane`.
-    pub fn new(thresholds: Thresholds, lane: SignalLane) -> Self {
+    /// No nodes yet; signals go to `voice`.
+    pub fn new(thresholds: Thresholds, voice: impl Into<Voice>) -> Self {
         let hearing = Hearing { pause: thresholds.heartbeat / 2, from: Timestamp::MIN, last: Timestamp::MIN };
-        let register = Register::new(thresholds, lane);
+        let register = Register::new(thresholds, voice);
         Self { register, hearing: Arc::new(Mutex::new(hearing)) }
     }
 

@@ -5,6 +5,7 @@ mod container;
 mod facts;
 mod quantity;
 mod record;
+mod skew;
 mod trouble;
 
 use jiff::Timestamp;
@@ -24,6 +25,7 @@ use crate::inventory::{Pods, Sink, convert, pods::uid_at_node, uid};
 use container::{Container, State};
 use facts::{Facts, Phase};
 use record::moment;
+use skew::Skew;
 use trouble::{Deletion, judge};
 
 /// The signals of all pods. Clones share them.
@@ -57,7 +59,7 @@ impl PodSignals {
     fn seen(&self, object: &core::Pod, now: Timestamp) {
         let uid = uid(object);
         if !is_sound(object) || self.register.knows(uid) {
-            self.register.seen(uid, Pod::new(object, self.around.clone()), now);
+            self.register.seen(uid, Pod::new(object, self.around.clone(), now), now);
         }
     }
 }
@@ -96,12 +98,13 @@ pub(super) struct Pod {
     /// It has succeeded: nothing that came before is wrong any more, unless that is
     /// its deletion's work too.
     has_succeeded: bool,
+    skew: Skew,
     part: Option<Part>,
     around: Around,
 }
 
 impl Pod {
-    fn new(object: &core::Pod, around: Around) -> Self {
+    fn new(object: &core::Pod, around: Around, now: Timestamp) -> Self {
         let facts = Facts::of(object);
         let meta = &object.metadata;
         let deletion = moment(meta.deletion_timestamp.as_ref()).map(|deadline| Deletion {
@@ -124,6 +127,7 @@ impl Pod {
                 is_pod: true,
                 node: Some(facts.node.clone()).filter(|node| !node.is_empty()),
             }),
+            skew: Skew::seen(facts.last_change(), now),
             // Whether it was well before nobody knows, unless `follows` does.
             facts: if deletion.is_some() { Facts::default() } else { facts },
             deletion,
@@ -155,6 +159,7 @@ impl Pod {
 
 impl Subject for Pod {
     fn follows(&mut self, earlier: &Self) {
+        self.skew.follows(&earlier.skew);
         if self.deletion.is_some() {
             self.facts = earlier.facts.clone();
         }
@@ -168,7 +173,11 @@ impl Subject for Pod {
         if self.has_succeeded && self.deletion.is_none() {
             return Judgement::default();
         }
-        judge(&self.facts, self.deletion.as_ref(), now, thresholds)
+        self.skew.judge(now, |now, skew| judge(&self.facts, self.deletion.as_ref(), (now, skew), thresholds))
+    }
+
+    fn begins(&mut self, _now: Timestamp) {
+        self.skew.begins();
     }
 
     fn held_until(&self, finding: &Finding) -> Option<Timestamp> {

@@ -13,10 +13,9 @@ use kestrel_proto::cloud::v1::Action;
 use super::{
     component::{Components, Part},
     incident::{Finding, Judgement, Subject, after},
+    note::Voice,
     thresholds::Thresholds,
 };
-use crate::uplink::lanes::SignalLane;
-
 /// After a watch has come back, what was missed comes at once: it is through by then.
 const SETTLES: Duration = Duration::from_secs(5);
 
@@ -41,7 +40,7 @@ impl<S> Clone for Register<S> {
 struct Shared<S> {
     state: Mutex<State<S>>,
     thresholds: Thresholds,
-    lane: SignalLane,
+    voice: Voice,
     components: Option<Components>,
 }
 
@@ -69,18 +68,18 @@ struct Entry<S> {
 }
 
 impl<S: Subject> Register<S> {
-    /// No objects yet; signals go to `lane`.
-    pub fn new(thresholds: Thresholds, lane: SignalLane) -> Self {
-        Self::build(thresholds, lane, None)
+    /// No objects yet; signals go to `voice`.
+    pub fn new(thresholds: Thresholds, voice: impl Into<Voice>) -> Self {
+        Self::build(thresholds, voice.into(), None)
     }
 
     /// No objects yet; what is wrong with parts of a component goes to `components`,
-    /// and signals of all others to `lane`.
-    pub fn with_components(thresholds: Thresholds, lane: SignalLane, components: Components) -> Self {
-        Self::build(thresholds, lane, Some(components))
+    /// and signals of all others to `voice`.
+    pub fn with_components(thresholds: Thresholds, voice: impl Into<Voice>, components: Components) -> Self {
+        Self::build(thresholds, voice.into(), Some(components))
     }
 
-    fn build(thresholds: Thresholds, lane: SignalLane, components: Option<Components>) -> Self {
+    fn build(thresholds: Thresholds, voice: Voice, components: Option<Components>) -> Self {
         let state = State {
             entries: HashMap::new(),
             timers: BTreeSet::new(),
@@ -88,7 +87,7 @@ impl<S: Subject> Register<S> {
             clock: Timestamp::MIN,
             live: Some(Timestamp::MIN),
         };
-        Self(Arc::new(Shared { state: Mutex::new(state), thresholds, lane, components }))
+        Self(Arc::new(Shared { state: Mutex::new(state), thresholds, voice, components }))
     }
 
     /// A list begins: what it does not mention is gone when it ends.
@@ -129,10 +128,14 @@ impl<S: Subject> Register<S> {
             return self.judge(state, uid, now);
         }
         let judgement = subject.judge(now, &self.0.thresholds);
-        if judgement == Judgement::default() && !subject.is_kept() {
+        let is_owed = self.0.voice.note.owes(uid).is_some();
+        if judgement == Judgement::default() && !subject.is_kept() && !is_owed {
             return;
         }
         let list = state.list;
+        if list > 0 && state.live.is_some_and(|live| live <= now) {
+            subject.begins(now);
+        }
         state.entries.insert(uid.into(), Entry { subject, told: Vec::new(), due: None, list });
         self.judge(state, uid, now);
     }
@@ -145,7 +148,7 @@ impl<S: Subject> Register<S> {
     /// Whether the object has to be shown even if nothing seems to be wrong with
     /// it: something was, or may become so.
     pub fn knows(&self, uid: &str) -> bool {
-        self.state().entries.contains_key(uid)
+        self.state().entries.contains_key(uid) || self.0.voice.note.owes(uid).is_some()
     }
 
     /// Changes what is known of an object, and judges it again.
@@ -205,11 +208,15 @@ impl<S: Subject> Register<S> {
     }
 
     /// Called with the lock held, so that an object's signals are in order.
-    fn tell(&self, state: &mut State<S>, uid: &str, judgement: Judgement, now: Timestamp) {
+    fn tell(&self, state: &mut State<S>, uid: &str, mut judgement: Judgement, now: Timestamp) {
         let Some((key, _)) = state.entries.get_key_value(uid) else { return };
         let key = Arc::clone(key);
         let Some(entry) = state.entries.get_mut(uid) else { return };
-        if judgement.is_news_after(&entry.told) | entry.subject.owes_a_signal() {
+        // Somebody may believe that an incident of it is open, and it is well.
+        let owed = self.0.voice.note.owes(uid).filter(|_| entry.subject.is_well(&judgement));
+        let is_owed = owed.is_some_and(|from| from <= state.clock);
+        judgement.due = judgement.due.into_iter().chain(owed.filter(|_| !is_owed)).min();
+        if judgement.is_news_after(&entry.told) | entry.subject.owes_a_signal() | is_owed {
             let open = judgement.findings;
             let opens = entry.told.is_empty() && !open.is_empty();
             let action = if opens { Action::Create } else { Action::Update };
@@ -219,7 +226,10 @@ impl<S: Subject> Register<S> {
                 Some((components, part)) => {
                     components.found(uid, part, &entry.subject.in_full(uid, &open), now);
                 }
-                None => self.0.lane.send(entry.subject.request(action, &open, &ended, now)),
+                None => {
+                    self.0.voice.lane.send(entry.subject.request(action, &open, &ended, now));
+                    self.0.voice.note.turned(uid, !open.is_empty());
+                }
             }
             if action == Action::Create || open.is_empty() {
                 entry.subject.turned(!open.is_empty());
@@ -250,7 +260,10 @@ impl<S: Subject> Register<S> {
         entry.subject.turned(false);
         match self.component_of(&entry.subject) {
             Some((components, part)) => components.gone(uid, part, now),
-            None => self.0.lane.send(entry.subject.request(Action::Delete, &entry.told, &[], now)),
+            None => {
+                self.0.voice.lane.send(entry.subject.request(Action::Delete, &entry.told, &[], now));
+                self.0.voice.note.turned(uid, false);
+            }
         }
     }
 

@@ -38,6 +38,8 @@ pub struct Rollout {
     /// As the wire shows it, apart from what is judged: `rollout_…`, `action`
     /// and the time.
     status: WorkloadRolloutStatus,
+    /// When it was so.
+    seen: Timestamp,
     /// What Kubernetes itself says is wrong.
     failures: Vec<Finding>,
     /// There are fewer ready, or more outdated, pods than there should be.
@@ -64,6 +66,12 @@ impl Rollout {
         format!(
             "{ready_replicas} of {desired_replicas} pods are ready, {updated_replicas} are of the revision that was asked for"
         )
+    }
+
+    /// When a condition of it turned, by Kubernetes' clock.
+    fn turned(&self, kind: &str) -> Option<prost_types::Timestamp> {
+        let condition = self.status.conditions.iter().find(|condition| condition.r#type == kind)?;
+        condition.last_transition_time
     }
 
     fn not_observed(&self, since: Timestamp) -> Finding {
@@ -139,7 +147,23 @@ impl Subject for Rollout {
             self.unobserved = earlier.unobserved;
             return;
         }
-        self.unobserved = self.unobserved.map(|now| earlier.unobserved.unwrap_or(now));
+        // Who is always one change behind does look.
+        let before = earlier
+            .unobserved
+            .filter(|_| self.status.observed_generation == earlier.status.observed_generation);
+        self.unobserved = self.unobserved.map(|now| before.unwrap_or(now));
+        // Our clock knows since when: from the first sight of it, and not from before the last sight without.
+        let stays_unavailable = self.turned("Available") == earlier.turned("Available");
+        let since = |failure: &Finding| {
+            let kind = if failure.kind == ROLLOUT_STALLED { "Progressing" } else { &failure.kind };
+            let before = earlier.failures.iter().find(|before| before.kind == failure.kind);
+            let before = before.filter(|_| self.turned(kind) == earlier.turned(kind));
+            before.map_or(failure.since.max(earlier.seen), |before| before.since)
+        };
+        let times: Vec<_> = self.failures.iter().map(since).collect();
+        for (failure, since) in self.failures.iter_mut().zip(times) {
+            failure.since = since;
+        }
         if let Some(shortage) = &mut self.shortage {
             let (asked, before) = (&self.status, &earlier.status);
             shortage.follows(
@@ -148,8 +172,18 @@ impl Subject for Rollout {
                     asks_for_more: asked.desired_replicas > before.desired_replicas,
                     asks_for_other: asked.desired_replicas == before.desired_replicas
                         && asked.metadata_generation != before.metadata_generation,
+                    stays_unavailable,
                 },
             );
+        }
+    }
+
+    fn begins(&mut self, now: Timestamp) {
+        for failure in &mut self.failures {
+            failure.since = now;
+        }
+        if let Some(shortage) = &mut self.shortage {
+            shortage.is_new();
         }
     }
 

@@ -5,6 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::signals::{
     incident::{Judgement, Subject},
+    note::Note,
     register::Register,
     thresholds::Thresholds,
     told::Told,
@@ -103,6 +104,33 @@ fn a_component_has_one_uid_whoever_tells_of_it() {
     let parts: Vec<_> = uid(100).split('-').map(str::len).collect();
     assert_eq!(parts, [8, 4, 4, 4, 12]);
     assert_eq!((&uid(100)[14..15], "89ab".contains(&uid(100)[19..20])), ("8", true), "RFC 9562");
+}
+
+#[test]
+fn what_recovered_while_nobody_watched_is_told_as_over_once() {
+    let before = Note::default();
+    let voice = |far: &Told, note: &Note| Voice { lane: far.lane(), note: note.clone() };
+    let components = Components::new(voice(&Told::new(), &before));
+    for (number, home) in [cilium(), coredns()].into_iter().enumerate() {
+        let name = number.to_string();
+        components.found(&name, &pod(home, number), &[finding("CrashLoop", 100, 1)], second(100));
+    }
+    let (far, note) = (Told::new(), Note::default());
+    note.left(&before.names(Timestamp::MAX), second(1000));
+    let components = Components::new(voice(&far, &note));
+    for home in [cilium(), coredns()] {
+        components.workload(&home, "u", 1);
+    }
+    components.found("1", &pod(coredns(), 1), &[finding("CrashLoop", 100, 1)], second(1001));
+    components.tick(second(1179));
+    assert_eq!(short(&told(&far)), [(Create, "DNSDegraded", 1)], "what its pods show may count only later");
+    components.tick(second(1180));
+    components.tick(second(1181));
+    let events = told(&far);
+    assert_eq!(short(&events), [(Update, "CNIRecovered", 0)]);
+    assert_eq!(events[0].message, "Cilium (DaemonSet kube-system/cilium) is well again.");
+    components.found("1", &pod(coredns(), 1), &[], second(1200));
+    assert_eq!(note.names(Timestamp::MAX), "");
 }
 
 #[test]

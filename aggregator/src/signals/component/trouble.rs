@@ -165,6 +165,15 @@ impl Troubles {
         due
     }
 
+    /// Tells that those are well of which that `is_owed`.
+    pub(super) fn well(&self, is_owed: impl Fn(&str) -> bool, now: Timestamp) -> Vec<KubernetesEvent> {
+        let well = self.entries.iter().filter(|(home, entry)| {
+            entry.workload.is_some() && entry.open.is_none() && is_owed(&wire::uid(home))
+        });
+        let open = Open { start: now, count: 0, is_news: false, budget: Budget::default() };
+        well.map(|(home, entry)| wire::signal(&entry.view(home, &open), Action::Update, now)).collect()
+    }
+
     /// What makes the networks of pods in this cluster, if that is known.
     pub(super) fn cni(&self) -> Option<&Home> {
         let known =

@@ -11,14 +11,17 @@ use super::{
 };
 use crate::{inventory::convert, signals::incident::Finding};
 
+/// How the reason of an end ends.
+const RECOVERED: &str = "Recovered";
+
 /// Parts and nodes that are named.
 const NAMED: usize = 10;
 
 /// The signal that says it.
 pub(super) fn signal(view: &View<'_>, action: Action, now: Timestamp) -> KubernetesEvent {
     let Home { component, kind, namespace, name } = view.home;
-    let state = if view.troubles.is_empty() { "Recovered" } else { "Degraded" };
-    let id = id(view);
+    let state = if view.troubles.is_empty() { RECOVERED } else { "Degraded" };
+    let id = id(view.home);
     KubernetesEvent {
         // As client-go names them.
         name: format!("{name}.{:016x}", id as u64),
@@ -43,6 +46,11 @@ pub(super) fn signal(view: &View<'_>, action: Action, now: Timestamp) -> Kuberne
     }
 }
 
+/// Whether the signal ends what was told before.
+pub(super) fn is_end(signal: &KubernetesEvent) -> bool {
+    signal.action() == Action::Delete || signal.reason.ends_with(RECOVERED)
+}
+
 fn message(view: &View<'_>, now: Timestamp) -> String {
     let Home { component, kind, namespace, name } = view.home;
     let place =
@@ -50,7 +58,8 @@ fn message(view: &View<'_>, now: Timestamp) -> String {
     let who = format!("{} ({place})", component.name);
     if view.troubles.is_empty() {
         let lasted = Duration::try_from(now.duration_since(view.start)).unwrap_or_default();
-        return format!("{who} is well again after {}.", words(lasted));
+        let after = if lasted.is_zero() { String::new() } else { format!(" after {}", words(lasted)) };
+        return format!("{who} is well again{after}.");
     }
     let pods = view.troubles.iter().filter(|trouble| trouble.part.is_pod).count();
     let extent = match (pods, view.pods) {
@@ -125,13 +134,18 @@ fn words(time: Duration) -> String {
 
 /// The same whoever tells of it, as the UID of an object would be: FNV-1a of what it
 /// is about.
-fn id(view: &View<'_>) -> u128 {
-    let Home { kind, namespace, name, .. } = view.home;
+fn id(home: &Home) -> u128 {
+    let Home { kind, namespace, name, .. } = home;
     let text = format!("{kind}/{namespace}/{name}");
     let basis = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
     text.bytes().fold(basis, |hash: u128, byte| {
         (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
     })
+}
+
+/// The UID of the signals about it.
+pub(super) fn uid(home: &Home) -> String {
+    uuid(id(home))
 }
 
 /// A UUID of version 8 (RFC 9562, section 5.8), whose bits have the meaning that we give them.

@@ -38,7 +38,7 @@ pub(super) fn problem(condition: &NodeCondition, now: Timestamp) -> Option<Findi
         kind: kind.clone().into(),
         reason: if reason.is_empty() { status.clone() } else { reason.clone() },
         message: format!("{kind} is {status}: {message}"),
-        since: since.unwrap_or(now),
+        since: since.map_or(now, |since| since.min(now)),
         count: 0,
     })
 }

@@ -25,8 +25,10 @@ pub(super) struct Taint {
     /// key, value and effect
     text: String,
     since: Timestamp,
-    /// It passes by itself as a rule: a new node has some until its agents run.
-    may_pass: bool,
+    /// It says by itself that something is wrong.
+    is_trouble: bool,
+    /// The node had it when it was first seen, and nobody says since when.
+    is_first: bool,
 }
 
 /// When the node was cordoned.
@@ -47,8 +49,9 @@ pub(super) fn of_trouble(taints: &[core::Taint], now: Timestamp) -> Vec<Taint> {
             let value = value.map(|value| format!("={value}")).unwrap_or_default();
             Taint {
                 text: format!("{}{value}:{}", taint.key, taint.effect),
-                since: taint.time_added.as_ref().map_or(now, |time| time.0),
-                may_pass: !is_trouble,
+                since: taint.time_added.as_ref().map_or(now, |time| time.0.min(now)),
+                is_trouble,
+                is_first: taint.time_added.is_none(),
             }
         })
     };
@@ -60,18 +63,26 @@ pub(super) fn of_trouble(taints: &[core::Taint], now: Timestamp) -> Vec<Taint> {
 /// Taints without a time are as old as they were.
 pub(super) fn follow(taints: &mut [Taint], earlier: &[Taint]) {
     for taint in taints {
-        if let Some(earlier) = earlier.iter().find(|earlier| earlier.text == taint.text) {
-            taint.since = taint.since.min(earlier.since);
-        }
+        let before = earlier.iter().find(|earlier| earlier.text == taint.text);
+        taint.since = before.map_or(taint.since, |before| before.since.min(taint.since));
+        taint.is_first = before.is_some_and(|before| before.is_first);
     }
 }
 
-/// All taints that are trouble `now` are one finding.
-pub(super) fn judge(taints: &[Taint], now: Timestamp, thresholds: &Thresholds, judgement: &mut Judgement) {
+/// All taints that are trouble `now` are one finding. What came with the node, `created` then,
+/// or while it joined, says what it is for.
+pub(super) fn judge(
+    taints: &[Taint],
+    created: Timestamp,
+    now: Timestamp,
+    thresholds: &Thresholds,
+    judgement: &mut Judgement,
+) {
+    let joined = after(created, thresholds.creating);
     let mut known = Vec::new();
-    for taint in taints {
+    for taint in taints.iter().filter(|taint| taint.is_trouble || !taint.is_first && taint.since > joined) {
         let from = after(taint.since, thresholds.creating);
-        if !taint.may_pass || now >= from {
+        if taint.is_trouble || now >= from {
             known.push(taint);
         } else {
             judgement.reconsider(from);

@@ -2,7 +2,11 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::signals::{register::Register, told::Told};
+use crate::signals::{
+    note::{Note, Voice},
+    register::Register,
+    told::Told,
+};
 
 /// Any time, as seconds since 1970.
 const START: i64 = 1_800_000_000;
@@ -259,6 +263,72 @@ fn the_message_names_what_is_wrong_since_when() {
         count: 0,
     };
     assert_eq!(problem, Some(expected));
+}
+
+#[test]
+fn a_time_that_has_not_come_yet_is_the_first_sight() {
+    let story = Story::new();
+    let shows = |second: i64| {
+        let mut object = node("u", &conditions(&[("Ready", "False", "R")]), json!({}));
+        object.metadata.creation_timestamp =
+            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(300)));
+        story.register.seen("n", Node::seen(&object, at(second)), at(second));
+        story.register.tick(at(second));
+        story.told()
+    };
+    assert_eq!(shows(1), NOTHING);
+    assert_eq!(shows(120), NOTHING);
+    assert_eq!(shows(121), ["CREATE u Ready=False"]);
+}
+
+#[test]
+fn a_taint_that_came_with_its_node_says_what_the_node_is_for() {
+    let dedicated = |added: Option<i64>| {
+        let added = added.map(|second| at(second).to_string());
+        json!({"taints": [{"key": "dedicated", "value": "gpu", "effect": "NoExecute", "timeAdded": added}]})
+    };
+    // The node was created an hour ago.
+    for (added, is_told) in [
+        (None, false),
+        (Some(-3600), false),
+        (Some(-3500), false),
+        (Some(-3400), true),
+        (Some(-1), true),
+        (Some(7200), true),
+    ] {
+        let mut story = Story::new();
+        let mut told = story.sees(&[READY], dedicated(added));
+        told.extend(story.waits(100));
+        told.extend(story.sees(&[READY], dedicated(added)));
+        told.extend(story.waits(100));
+        assert_eq!(told.len(), usize::from(is_told), "{added:?}: {told:?}");
+    }
+    let mut story = Story::new();
+    assert_eq!(story.sees(&[READY], json!({})), NOTHING);
+    assert_eq!(story.sees(&[READY], dedicated(None)), NOTHING);
+    assert_eq!(story.waits(120), ["CREATE u Ready=True kestrel.ai/Tainted=True"], "somebody drains it");
+    assert_eq!(story.sees(&[READY], json!({})), ["UPDATE u Ready=True kestrel.ai/Tainted=False"]);
+    assert_eq!(story.sees(&[READY], dedicated(None)), NOTHING);
+    assert_eq!(story.waits(120), ["CREATE u Ready=True kestrel.ai/Tainted=True"], "again");
+}
+
+#[test]
+fn a_node_that_recovered_while_nobody_watched_is_told_by_its_host_or_by_us() {
+    for has_agent in [true, false] {
+        let mut story = Story::new();
+        let note = Note::default();
+        note.left("n", at(0));
+        let voice = Voice { lane: story.far.lane(), note };
+        story.register = Register::new(Thresholds::default(), voice);
+        assert_eq!(story.sees(&[READY], json!({})), NOTHING);
+        if has_agent {
+            story.hears(&[]);
+        }
+        let expected = if has_agent { NOTHING } else { vec!["UPDATE u Ready=True".to_owned()] };
+        assert_eq!(story.waits(100), expected);
+        assert_eq!(story.waits(100), NOTHING);
+        assert_eq!(story.waits(900), ["CREATE u Ready=True kestrel.ai/HeartbeatMissing=True"]);
+    }
 }
 
 proptest! {

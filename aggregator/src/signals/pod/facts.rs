@@ -17,6 +17,8 @@ pub(super) struct Facts {
     /// It uses the network of its node.
     is_of_host: bool,
     pub(super) scheduler: String,
+    /// Its sandbox has an address, so it is there. That of its node says nothing.
+    pub(super) has_address: bool,
     pub(super) phase: Phase,
     /// Why the pod as a whole is as it is.
     pub(super) reason: String,
@@ -68,6 +70,8 @@ impl Facts {
             node: text(spec.map(|spec| &spec.node_name)),
             is_of_host: spec.is_some_and(|spec| spec.host_network == Some(true)),
             scheduler: text(spec.map(|spec| &spec.scheduler_name)),
+            has_address: !text(status.map(|status| &status.pod_ip)).is_empty()
+                && spec.and_then(|spec| spec.host_network) != Some(true),
             phase: match status.and_then(|status| status.phase.as_deref()) {
                 Some("Succeeded") => Phase::Succeeded,
                 Some("Failed") => Phase::Failed,

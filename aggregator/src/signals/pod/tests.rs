@@ -4,7 +4,11 @@ use kestrel_proto::node::v1::LogPolicy;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::signals::{component::Components, told::Told};
+use crate::signals::{
+    component::Components,
+    note::{Note, Voice},
+    told::Told,
+};
 
 mod any;
 mod classes;
@@ -134,9 +138,16 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        Self::after("")
+    }
+
+    /// Begins at 0, after an earlier leader has left these open.
+    fn after(left: &str) -> Self {
         let (pods, lines, far) = (Pods::new(LogPolicy::Errors), Lines::default(), Told::new());
-        let register =
-            Register::with_components(Thresholds::default(), far.lane(), Components::new(far.lane()));
+        let note = Note::default();
+        note.left(left, at(0));
+        let voice = Voice { lane: far.lane(), note };
+        let register = Register::with_components(Thresholds::default(), voice, Components::new(far.lane()));
         let signals = PodSignals::new(register, pods.clone(), lines.clone(), networkless());
         Self { signals, pods, lines, far }
     }
@@ -195,7 +206,7 @@ fn message(object: &core::Pod, now: i64) -> String {
 
 fn pod(object: &core::Pod) -> Pod {
     let (pods, lines) = (Pods::new(LogPolicy::Errors), Lines::default());
-    Pod::new(object, Around { pods, lines, networkless: networkless() })
+    Pod::new(object, Around { pods, lines, networkless: networkless() }, Timestamp::MAX)
 }
 
 /// No node.

@@ -84,11 +84,12 @@ impl Deletion {
     }
 }
 
-/// What is wrong at `now` with a pod that was so when, or before, it was deleted.
+/// What is wrong at `now` with a pod that was so when, or before, it was deleted. The node's
+/// clock, by which it is now, is so far `ahead` of the API server's.
 pub(super) fn judge(
     facts: &Facts,
     deletion: Option<&Deletion>,
-    now: Timestamp,
+    (now, ahead): (Timestamp, SignedDuration),
     thresholds: &Thresholds,
 ) -> Judgement {
     let mut troubles = Vec::new();
@@ -115,10 +116,11 @@ pub(super) fn judge(
     }
     if let Some(deletion) = deletion {
         // Nobody waits for it any more, but what was late by then stays so.
-        troubles.retain(|trouble| trouble.from.is_none_or(|from| from <= deletion.began()));
+        let began = later(deletion.began(), ahead);
+        troubles.retain(|trouble| trouble.from.is_none_or(|from| from <= began));
     }
     let can_end = deletion.filter(|deletion| !deletion.node_is_lost);
-    troubles.extend(can_end.map(|deletion| terminating(deletion, thresholds)));
+    troubles.extend(can_end.map(|deletion| terminating(deletion, ahead, thresholds)));
     joined(troubles, now)
 }
 
@@ -358,14 +360,14 @@ fn creating(facts: &Facts, thresholds: &Thresholds) -> Option<Trouble> {
     if waiting.is_empty() && !facts.containers.is_empty() {
         return None;
     }
-    let sandbox = facts.condition("PodReadyToStartContainers");
+    // Kubernetes before 1.29 has no such condition.
+    let sandbox = facts.condition("PodReadyToStartContainers").map(|condition| condition.is_true);
     let (factor, why) = match sandbox {
         _ if facts.containers.is_empty() => (1, "its kubelet has not said anything of it"),
-        Some(sandbox) if sandbox.is_true => {
-            (PULL_FACTOR, "sandbox, network and volumes are ready; its images may still be pulled")
-        }
-        Some(_) => (1, "its sandbox, network or volumes are not ready"),
+        None if facts.has_address => (PULL_FACTOR, "it has an address; its images may still be pulled"),
         None => (1, "its volumes, sandbox, network or images are not ready"),
+        Some(true) => (PULL_FACTOR, "sandbox, network and volumes are ready; its images may still be pulled"),
+        Some(false) => (1, "its sandbox, network or volumes are not ready"),
     };
     let since = facts.last_change();
     let containers =
@@ -428,7 +430,11 @@ fn unready(facts: &Facts, thresholds: &Thresholds, now: Timestamp) -> Vec<Troubl
     troubles
 }
 
-fn terminating(deletion: &Deletion, thresholds: &Thresholds) -> Trouble {
+fn later(time: Timestamp, by: SignedDuration) -> Timestamp {
+    time.checked_add(by).unwrap_or(time)
+}
+
+fn terminating(deletion: &Deletion, ahead: SignedDuration, thresholds: &Thresholds) -> Trouble {
     let Deletion { deadline, grace_seconds, finalizers, running, node_is_lost: _ } = deletion;
     let mut message =
         format!("the pod was deleted and should be gone since {deadline} (grace period {grace_seconds}s)");
@@ -442,9 +448,9 @@ fn terminating(deletion: &Deletion, thresholds: &Thresholds) -> Trouble {
         kind: STUCK_TERMINATING,
         reason: if finalizers.is_empty() { "Terminating" } else { "Finalizers" }.to_owned(),
         message,
-        since: *deadline,
+        since: later(*deadline, ahead),
         count: 1,
-        from: Some(after(*deadline, thresholds.terminating)),
+        from: Some(after(later(*deadline, ahead), thresholds.terminating)),
         until: None,
     }
 }

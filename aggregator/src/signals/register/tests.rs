@@ -4,7 +4,7 @@ use kestrel_proto::cloud::v1::{KubernetesEvent, stream_events_request::Request};
 use proptest::prelude::*;
 
 use super::*;
-use crate::signals::told::Told;
+use crate::signals::{note::Note, told::Told};
 
 /// An object of which a few things can be wrong, each after a time.
 #[derive(Clone, Debug)]
@@ -212,6 +212,57 @@ fn what_is_owed_is_told_once_and_another_object_of_the_name_is_another_incident(
     );
     register.seen("a", Thing { number: 1, ..thing("a", &[("x", 4, 0)]) }, second(4));
     assert_eq!(told(&far), [signal("a", Action::Delete, "x", ""), signal("a", Action::Create, "x", "")]);
+}
+
+/// A register that starts at 0 after somebody else has noted these as open.
+fn after_a_start(left: &str) -> (Told, Note, Register<Thing>) {
+    let (far, note) = (Told::new(), Note::default());
+    note.left(left, second(0));
+    let voice = Voice { lane: far.lane(), note: note.clone() };
+    let register = Register::new(Thresholds::default(), voice);
+    (far, note, register)
+}
+
+#[test]
+fn what_ended_while_nobody_watched_is_told_as_over_once() {
+    let (far, note, register) = after_a_start("a b c");
+    register.begin();
+    for uid in ["a", "b", "d"] {
+        register.seen(uid, thing(uid, &[]), second(1));
+    }
+    register.seen("c", thing("c", &[("x", 0, 0)]), second(1));
+    register.finish(second(2));
+    assert!(register.knows("a") && !register.knows("d"));
+    register.tick(second(59));
+    assert_eq!(told(&far), [signal("c", Action::Create, "x", "")], "who knows what will be said of a and b");
+    register.seen("b", thing("b", &[("x", 0, 0)]), second(59));
+    register.seen("b", thing("b", &[]), second(59));
+    register.tick(second(60));
+    register.tick(second(61));
+    assert_eq!(
+        told(&far),
+        [
+            signal("b", Action::Create, "x", ""),
+            signal("b", Action::Update, "", "x"),
+            signal("a", Action::Update, "", ""),
+        ]
+    );
+    assert_eq!(note.names(Timestamp::MAX), "c");
+    register.gone("c", second(62));
+    assert_eq!(note.names(Timestamp::MAX), "");
+}
+
+#[test]
+fn what_seems_ill_is_not_over_before_that_is_known() {
+    let (far, _, register) = after_a_start("a b");
+    register.seen("a", thing("a", &[("x", 0, 100)]), second(0));
+    register.seen("b", thing("b", &[("x", 0, 100)]), second(0));
+    register.tick(second(80));
+    assert_eq!(told(&far), []);
+    register.seen("b", thing("b", &[]), second(90));
+    assert_eq!(told(&far), [signal("b", Action::Update, "", "")]);
+    register.tick(second(100));
+    assert_eq!(told(&far), [signal("a", Action::Create, "x", "")]);
 }
 
 #[derive(Clone, Debug)]

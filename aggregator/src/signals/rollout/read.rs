@@ -22,6 +22,8 @@ struct Reading {
     wanted: i32,
     /// pods that a roll-out still has to replace
     outdated: i32,
+    /// a roll-out is under way, also if none of them is left
+    is_rolling: bool,
     /// there is a roll-out that Kubernetes itself watches
     is_watched: bool,
     /// since when there are fewer than its owner allows, if the object says
@@ -69,8 +71,11 @@ pub fn deployment(object: &Workload<DeploymentStatus>, now: Timestamp) -> Rollou
         // What a paused one has not begun to create is not missing.
         wanted: if paused { desired.min(replicas) } else { desired },
         outdated,
+        is_rolling: outdated > 0 || is_watched,
         is_watched,
-        unavailable: unavailable.and_then(|condition| condition.last_transition_time.as_ref()).map(|it| it.0),
+        unavailable: unavailable
+            .and_then(|condition| condition.last_transition_time.as_ref())
+            .map(|it| it.0.min(now)),
     };
     let mut rollout = rollout(reading, object, now);
     let name = rollout.name();
@@ -102,7 +107,11 @@ pub fn stateful_set(object: &Workload<StatefulSetStatus>, now: Timestamp) -> Rol
         ..identity("StatefulSet", object)
     };
     let outdated = if is_rolling { (desired - held.max(0) - updated).max(0) } else { 0 };
-    rollout(Reading { status, wanted: desired, outdated, is_watched: false, unavailable: None }, object, now)
+    // Its last pod is of the new revision before it is ready.
+    let is_rolling = outdated > 0 || is_rolling && held <= 0;
+    let reading =
+        Reading { status, wanted: desired, outdated, is_rolling, is_watched: false, unavailable: None };
+    rollout(reading, object, now)
 }
 
 /// The roll-out of a DaemonSet that is seen now.
@@ -123,7 +132,9 @@ pub fn daemon_set(object: &Workload<DaemonSetStatus>, now: Timestamp) -> Rollout
     };
     let wanted = status.desired_replicas;
     let outdated = if is_rolling { (seen.current_number_scheduled - updated).max(0) } else { 0 };
-    rollout(Reading { status, wanted, outdated, is_watched: false, unavailable: None }, object, now)
+    let is_rolling = outdated > 0;
+    let reading = Reading { status, wanted, outdated, is_rolling, is_watched: false, unavailable: None };
+    rollout(reading, object, now)
 }
 
 /// What a condition of the Deployment `name` says is wrong.
@@ -142,19 +153,19 @@ fn failure(name: &str, condition: &DeploymentCondition, seen: Timestamp) -> Opti
         kind: kind.into(),
         reason: text(&condition.reason),
         message,
-        since: condition.last_transition_time.as_ref().map_or(seen, |time| time.0),
+        since: condition.last_transition_time.as_ref().map_or(seen, |time| time.0.min(seen)),
         count: 0,
     })
 }
 
 fn rollout<Status: Clone>(reading: Reading, object: &Workload<Status>, now: Timestamp) -> Rollout {
-    let Reading { status, wanted, outdated, is_watched, unavailable } = reading;
+    let Reading { status, wanted, outdated, is_rolling, is_watched, unavailable } = reading;
     let is_going = object.metadata.deletion_timestamp.is_some();
     let is_unobserved = status.observed_generation < status.metadata_generation && !is_going;
     let unready = (wanted - status.ready_replicas).max(0);
     let shortage = if is_going || (unready + outdated == 0 && !is_watched) {
         None
-    } else if is_unobserved || outdated > 0 || is_watched {
+    } else if is_unobserved || is_rolling {
         Some(Shortage::of_rollout([unready, outdated], unavailable, now, is_watched))
     } else {
         Some(Shortage::of_pods(unready, unavailable, now))
@@ -168,6 +179,7 @@ fn rollout<Status: Clone>(reading: Reading, object: &Workload<Status>, now: Time
     Rollout {
         part,
         status,
+        seen: now,
         failures: Vec::new(),
         shortage,
         unobserved: is_unobserved.then_some(now),

@@ -44,6 +44,8 @@ pub(super) struct Change {
     pub(super) asks_for_more: bool,
     /// As many as before are asked for, but others.
     pub(super) asks_for_other: bool,
+    /// Kubernetes has said since the same time that pods are missing.
+    pub(super) stays_unavailable: bool,
 }
 
 impl Shortage {
@@ -73,6 +75,14 @@ impl Shortage {
         self.rollout = Some(Progress { began, last: began, longest, missing, is_watched });
     }
 
+    /// It was none before it was seen.
+    pub(super) fn is_new(&mut self) {
+        self.unavailable = self.unavailable.map(|_| self.seen);
+        for (since, _) in &mut self.dead {
+            *since = self.seen;
+        }
+    }
+
     fn missing(&self) -> i32 {
         self.unready + self.outdated
     }
@@ -93,6 +103,9 @@ impl Shortage {
             self.begins(false);
         }
         if let Some(earlier) = earlier {
+            let before = earlier.unavailable.filter(|_| change.stays_unavailable);
+            // If it has turned, that was since it was seen before.
+            self.unavailable = self.unavailable.map(|at| before.unwrap_or(at.max(earlier.seen)));
             self.dead.clone_from(&earlier.dead);
             self.counts(earlier.unready);
         } else if self.rollout.is_some() {

@@ -1,11 +1,18 @@
 //! Jobs and CronJobs, from their two watches to what is told.
 
+use std::time::Duration;
+
 use k8s_openapi::api::batch::v1::CronJobStatus;
 use kestrel_proto::cloud::v1::stream_events_request::Request;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::signals::{cron_job::cron_job, thresholds::Thresholds, told::Told};
+use crate::signals::{
+    cron_job::cron_job,
+    note::{Note, Voice},
+    thresholds::Thresholds,
+    told::Told,
+};
 
 type CronJobs = Judged<CronJob, fn(&Workload<CronJobStatus>, Timestamp) -> CronJob>;
 
@@ -100,4 +107,24 @@ fn a_start_tells_only_of_failures_that_no_success_followed() {
     cron_jobs.apply(&nightly(Some(2), false));
     cron_jobs.finish();
     assert_eq!(told(&far), NOTHING, "c has succeeded since, and d is no more");
+}
+
+#[test]
+fn a_failed_run_is_not_over_before_the_jobs_are_known() {
+    for (end, expected) in
+        [("Failed", "CREATE CronJob nightly Failed"), ("Complete", "UPDATE CronJob nightly Complete")]
+    {
+        let (far, note, now) = (Told::new(), Note::default(), Timestamp::now());
+        note.left("c", now);
+        let voice = Voice { lane: far.lane(), note };
+        let cron_jobs = Register::new(Thresholds::default(), voice);
+        let jobs =
+            JobSink { jobs: Register::new(Thresholds::default(), far.lane()), cron_jobs: cron_jobs.clone() };
+        Judged { register: cron_jobs.clone(), subject: cron_job }.apply(&nightly(Some(1), false));
+        cron_jobs.tick(now + Duration::from_secs(30));
+        assert_eq!(told(&far), NOTHING);
+        jobs.apply(&job(Some("c"), end, 2));
+        cron_jobs.tick(now + Duration::from_secs(90));
+        assert_eq!(told(&far), [expected]);
+    }
 }

@@ -244,6 +244,15 @@ fn pods_that_do_not_begin() {
     let pulling = creating("True", waits());
     assert_eq!(findings(&pulling, 600), NONE, "a large image");
     assert_eq!(findings(&pulling, 601), ["StuckCreating(ContainerCreating,1)"]);
+    // Kubernetes before 1.29.
+    let mut old = conditions("False", "False", 1);
+    old.as_array_mut().unwrap().remove(0);
+    for (address, network, from) in [("", false, 121), ("10.0.0.9", false, 601), ("10.0.0.9", true, 121)] {
+        let status = json!({"conditions": old, "containerStatuses": waits(), "podIP": address});
+        let pod = web(json!({"spec": {"hostNetwork": network}, "status": status}));
+        assert_eq!(findings(&pod, from - 1), NONE, "{address} {network}");
+        assert_eq!(findings(&pod, from), ["StuckCreating(ContainerCreating,1)"], "{address} {network}");
+    }
     let silent = web(json!({"status": {"conditions": [
         {"type": "PodScheduled", "status": "True", "lastTransitionTime": time(3)},
     ]}}));

@@ -30,6 +30,50 @@ fn deleted(object: &core::Pod, at: i64) -> core::Pod {
 }
 
 #[test]
+fn a_node_whose_clock_is_wrong_makes_nothing_early_or_late() {
+    for ahead in [-60, 0, 60] {
+        let world = World::new();
+        world.signals.register.begin();
+        world.signals.register.finish(at(0));
+        let unready = up(false, 300 + ahead, app(false, 0, running(100 + ahead), json!({})));
+        assert_eq!(world.seen(&unready, 300), NOTHING, "{ahead}");
+        assert_eq!(world.seen(&unready, 330), NOTHING, "{ahead}");
+        assert_eq!(world.tick(419), NOTHING, "{ahead}");
+        world.signals.tick(at(420));
+        let records = world.records();
+        let [record] = &records[..] else { panic!("{ahead}: {records:?}") };
+        let since = record.conditions.last().and_then(|condition| condition.last_transition_time);
+        assert_eq!(since, Some(convert::timestamp(at(300))), "{ahead}");
+    }
+}
+
+#[test]
+fn a_deletion_is_late_by_the_api_servers_clock() {
+    for ahead in [-60, 60] {
+        let world = World::new();
+        world.signals.register.begin();
+        world.signals.register.finish(at(0));
+        let unready = up(false, 300 + ahead, app(false, 0, running(100 + ahead), json!({})));
+        assert_eq!(world.seen(&unready, 300), NOTHING);
+        assert_eq!(world.seen(&deleted(&unready, 340), 310), NOTHING);
+        assert_eq!(world.tick(399), NOTHING, "{ahead}");
+        assert_eq!(world.tick(400), ["Create StuckTerminating(Terminating)"], "{ahead}");
+    }
+}
+
+#[test]
+fn a_pod_that_recovered_while_nobody_watched_is_told_as_over() {
+    let healthy = up(true, 0, app(true, 0, running(0), json!({})));
+    let world = World::after(healthy.metadata.uid.as_deref().unwrap());
+    assert_eq!(world.seen(&healthy, 1), NOTHING);
+    assert_eq!(world.tick(60), ["Update"]);
+    assert_eq!(world.seen(&healthy, 61), NOTHING);
+    let unknown = World::new();
+    unknown.seen(&healthy, 1);
+    assert_eq!(unknown.tick(60), NOTHING, "nobody was told of it");
+}
+
+#[test]
 fn a_crash_loop_is_told_step_by_step_until_it_is_over() {
     let world = World::new();
     assert_eq!(world.seen(&up(true, 3, app(true, 0, running(2), json!({}))), 3), NOTHING);
