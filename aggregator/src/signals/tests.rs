@@ -60,7 +60,8 @@ fn no_network(pod: &str, node: &str, now: Timestamp) -> Event {
 fn pods_that_wait_for_the_network_of_their_node_are_no_incidents_while_its_trouble_is_told() {
     let far = Told::new();
     let signals = Signals::new(&Thresholds::default(), &far.lane(), &inventory::Pods::new(LogPolicy::Errors));
-    let now = Timestamp::now();
+    // What is applied is seen now: nothing of it may lie in the future.
+    let now = Timestamp::now() - Duration::from_secs(125);
     signals.pods.apply(&waits("early", "n1", false, false, now));
     signals.tick(later(now, 125));
     assert_eq!(told(&far), [(Action::Create, "early".to_owned())]);

@@ -46,7 +46,7 @@ pub(super) struct Series {
     mark: Timestamp,
     /// What a list shows and nobody remembers is not told if it ended before: it was.
     forgotten_until: Timestamp,
-    /// What began before was told by an earlier leader.
+    /// What a list shows and began before was told by an earlier leader.
     told: Option<Timestamp>,
     entries: HashMap<Arc<str>, Entry>,
     /// by UID of the Event
@@ -196,7 +196,7 @@ impl Series {
         entry.first = entry.first.min(first);
         entry.last = entry.last.max(last);
         entry.count = entry.count.saturating_add(news);
-        entry.is_told |= self.told.is_some_and(|told| first <= told);
+        entry.is_told |= self.is_listing && self.told.is_some_and(|told| first <= told);
         let mut due = Vec::new();
         if is_told {
             let mut state = told;
