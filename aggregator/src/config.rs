@@ -45,6 +45,9 @@ pub struct Config {
     /// `KESTREL_THRESHOLDS` (such as `unready=90s,stable=5m`): how long what may
     /// last a moment lasts until it is an incident.
     pub thresholds: Thresholds,
+    /// `KESTREL_ISTIO_ROOT_NAMESPACE` (`istio-system`): policies there are for the
+    /// whole mesh.
+    pub mesh_root: String,
     /// `DD_API_KEY`, `ARGOCD_NAMESPACE`, `ROLLOUTS_DISABLED`, `FLUX_DISABLED`,
     /// `KARPENTER_DISABLED`: what the commit tells of.
     pub integrations: Integrations,
@@ -79,6 +82,7 @@ impl Config {
             election,
             logs_policy: logs_policy(&mut settings),
             thresholds: settings.parse("KESTREL_THRESHOLDS", Thresholds::default()),
+            mesh_root: mesh_root(&mut settings),
             integrations: Integrations {
                 datadog: settings.optional("DD_API_KEY").is_some(),
                 argocd: settings.optional("ARGOCD_NAMESPACE").is_some(),
@@ -179,6 +183,17 @@ fn logs_policy(settings: &mut Settings<'_>) -> LogPolicy {
     }
 }
 
+fn mesh_root(settings: &mut Settings<'_>) -> String {
+    let name = settings.text("KESTREL_ISTIO_ROOT_NAMESPACE", "istio-system");
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if name.len() > 63 || !name.bytes().all(allowed) || name.starts_with('-') || name.ends_with('-') {
+        settings.mistake(format!(
+            "KESTREL_ISTIO_ROOT_NAMESPACE={name:?} is not usable: it is the name of a namespace"
+        ));
+    }
+    name
+}
+
 fn address(settings: &mut Settings<'_>, name: &str) -> Option<IpAddr> {
     settings.optional(name)?;
     Some(settings.parse(name, IpAddr::from([127, 0, 0, 1])))
@@ -195,6 +210,7 @@ mod tests {
         let config = Config::read(&BTreeMap::from([("AUTH_TOKEN", "a.b.c")])).unwrap();
         assert!(config.election.is_none() && config.link.pod_ip.is_none() && config.spool.is_none());
         assert_eq!((config.uplink.host.as_str(), config.uplink.port), ("auto-np-server", 50051));
+        assert_eq!(config.mesh_root, "istio-system");
         assert_eq!(config.uplink.credentials.bootstrap().authority, Path::new("/tls/ca.crt"));
         assert!(!format!("{config:?}").contains("a.b.c"), "a token in a debug print");
     }
@@ -209,6 +225,7 @@ mod tests {
             ("AUTH_TOKEN", "old"),
             ("SERVER_HOST", "cloud.example"),
             ("KESTREL_LOGS_POLICY", "all"),
+            ("KESTREL_ISTIO_ROOT_NAMESPACE", "mesh"),
             ("KESTREL_STATE_DIR", "/var/lib/kestrel"),
             ("KESTREL_SPOOL_BYTES", "1000"),
         ]);
@@ -216,7 +233,7 @@ mod tests {
         assert_eq!(config.election.unwrap().identity, "kestrel-aggregator-x");
         assert_eq!(config.uplink.server_name, "cloud.example");
         assert!(matches!(config.uplink.credentials.bootstrap().token, TokenSource::File(_)));
-        assert_eq!(config.logs_policy, LogPolicy::All);
+        assert_eq!((config.logs_policy, config.mesh_root.as_str()), (LogPolicy::All, "mesh"));
         let spool = config.spool.unwrap();
         assert_eq!((spool.folder.as_path(), spool.bytes), (Path::new("/var/lib/kestrel/spool"), 1000));
         assert_eq!(spool.age, Duration::from_secs(24 * 3600));
@@ -229,6 +246,7 @@ mod tests {
             ("SERVER_PORT", "https"),
             ("KESTREL_LOGS_POLICY", "some"),
             ("KESTREL_THRESHOLDS", "unready=soon"),
+            ("KESTREL_ISTIO_ROOT_NAMESPACE", "istio-system/istio"),
             ("POD_IP", "here"),
             ("KESTREL_KEEPALIVE_SECONDS", "0"),
         ]);
@@ -237,6 +255,7 @@ mod tests {
             "SERVER_PORT",
             "KESTREL_LOGS_POLICY",
             "KESTREL_THRESHOLDS",
+            "KESTREL_ISTIO_ROOT_NAMESPACE",
             "POD_IP",
             "KESTREL_KEEPALIVE_SECONDS",
             "neither AUTH_TOKEN_FILE",

@@ -64,6 +64,8 @@ pub struct Parts {
     pub pods: Pods,
     /// What is wrong.
     pub signals: Signals,
+    /// Istio's root namespace: policies there are for the whole mesh.
+    pub mesh_root: String,
     /// What the commit may tell of.
     pub integrations: Integrations,
 }
@@ -77,7 +79,7 @@ pub struct Parts {
 /// A watch ended before the drain, which is a mistake in the program.
 pub async fn watch(
     client: Client,
-    Parts { mirror, pods, signals, integrations }: Parts,
+    Parts { mirror, pods, signals, mesh_root, integrations }: Parts,
     watches: Watches,
     retry: Retry,
     drain: CancellationToken,
@@ -167,7 +169,7 @@ pub async fn watch(
             &mirror,
             Kind::AuthorizationPolicy,
             |object| Some(convert::authorization_policy(object)),
-            |object| Relation::Policy(convert::authorization_policy_selection(object, MESH_ROOT)),
+            move |object| Relation::Policy(convert::authorization_policy_selection(object, &mesh_root)),
         )],
     );
 
@@ -198,9 +200,6 @@ pub async fn watch_events(
     tasks.follow(warnings, vec![Box::new(events)]);
     tasks.run().await
 }
-
-/// Policies here are for the whole mesh. It is Istio's default, which few change.
-const MESH_ROOT: &str = "istio-system";
 
 /// Of Istio, in the versions that it has had since 1.5.
 fn authorization_policies() -> Source {

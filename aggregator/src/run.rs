@@ -45,6 +45,7 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
         election,
         logs_policy,
         thresholds,
+        mesh_root,
         integrations,
         mut uplink,
         spool,
@@ -126,7 +127,7 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
         let (election, knows, note) = (election.clone(), knows_what_was_open.clone(), signals.note.clone());
         let watch = inventory::watch(
             client.clone(),
-            Parts { mirror, pods: pods.clone(), signals: signals.clone(), integrations },
+            Parts { mirror, pods: pods.clone(), signals: signals.clone(), mesh_root, integrations },
             watches.clone(),
             WATCH_RETRY,
             drain.clone(),

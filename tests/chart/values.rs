@@ -93,6 +93,7 @@ fn misspelled_values_and_wrong_types_are_refused_by_name() {
         ("webhook.enabled=yes", "'/webhook/enabled': got string, want boolean"),
         ("image.pullPolicy=Sometimes", "'/image/pullPolicy': value must be one of"),
         ("image.digest=latest", "'/image/digest'"),
+        ("operator.istio.rootNamespace=Mesh", "'/operator/istio/rootNamespace'"),
         ("podLogs.policy=some", "'/podLogs/policy': value must be one of"),
         ("resources.limits.memory=lots", "'/resources/limits/memory'"),
         ("nodeAgent.tolerations=all", "'/nodeAgent/tolerations': got string, want array"),
@@ -195,6 +196,18 @@ fn the_thresholds_of_the_chart_are_those_of_the_program() {
     assert_eq!(thresholds(&[]), Thresholds::default());
     let shorter = thresholds(&["--set", "signals.thresholds.stable=30s"]);
     assert_eq!(shorter, Thresholds { stable: Duration::from_secs(30), ..Thresholds::default() });
+}
+
+#[test]
+fn the_root_namespace_of_the_mesh_reaches_the_program() {
+    let root = |set: &[&str]| {
+        let rendered = helm::render(set).expect("the chart renders");
+        let name = "KESTREL_ISTIO_ROOT_NAMESPACE";
+        Objects::parse(&rendered).env("kestrel-aggregator", name).map(str::to_owned)
+    };
+    assert_eq!(root(&[]).as_deref(), Some("istio-system"));
+    assert_eq!(root(&["--set", "operator.istio.rootNamespace=mesh"]).as_deref(), Some("mesh"));
+    assert_eq!(root(&["--set", "operator.istio=null"]), None, "the program's own");
 }
 
 #[test]

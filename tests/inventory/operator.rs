@@ -49,7 +49,13 @@ impl Operator {
         });
         let pods = Pods::new(LogPolicy::Errors);
         let signals = Signals::new(&Thresholds::default(), &lanes.signals(), &pods);
-        let parts = Parts { mirror, pods, signals, integrations: Integrations::default() };
+        let parts = Parts {
+            mirror,
+            pods,
+            signals,
+            mesh_root: "istio-system".to_owned(),
+            integrations: Integrations::default(),
+        };
         let watch = inventory::watch(client, parts, Watches::default(), RETRY, drain.clone());
         tasks.spawn(async move { watch.await.unwrap() });
         Self { drain, tasks, _credentials: credentials }

@@ -20,11 +20,18 @@ use kestrel_runtime::tls::{
 use kube::Client;
 use rustls::{ClientConfig, client::Resumption};
 use serde_json::{Value, json};
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{interval, timeout},
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Endpoint;
 
-use crate::objects::{AGENT, OPERATOR, Size, node_name, pod_name, uid};
+use crate::{
+    LIMIT,
+    objects::{AGENT, OPERATOR, Size, node_name, pod_name, uid},
+};
 
 /// Agents that attach at the same time; in a cluster they are spread over 30 s.
 const AT_ONCE: usize = 64;
@@ -61,10 +68,22 @@ impl Agents {
     }
 }
 
-/// What an agent trusts. Each is a process of its own, which resumes no other's session.
+/// What an agent trusts, as soon as it is published. Each is a process of its own, which resumes
+/// no other's session.
 async fn trust(client: &Client) -> ClientConfig {
     let path = format!("/api/v1/namespaces/{OPERATOR}/configmaps/kestrel-agent-link");
-    let published: Value = client.request(Request::get(path).body(Vec::new()).unwrap()).await.unwrap();
+    let mut tries = interval(Duration::from_millis(100));
+    let published = async {
+        loop {
+            tries.tick().await;
+            let published = client.request::<Value>(Request::get(&path).body(Vec::new()).unwrap()).await;
+            match published {
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                other => break other.unwrap(),
+            }
+        }
+    };
+    let published = timeout(LIMIT, published).await.expect("the link's authority in time");
     let roots = tls::roots(published["data"]["ca.crt"].as_str().unwrap().as_bytes()).unwrap();
     let mut config = ClientConfig::builder_with_provider(tls::provider())
         .with_safe_default_protocol_versions()

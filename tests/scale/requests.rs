@@ -8,8 +8,25 @@ use std::{
 
 use serde_json::Value;
 
-/// Lists and streaming lists by resource; the pages of one list are one. `kubeconfig` lies beside
-/// the log of requests, in which nobody else lists.
+/// What is listed and watched in a cluster without add-ons.
+pub(crate) const WATCHED: [&str; 12] = [
+    "cronjobs",
+    "daemonsets",
+    "deployments",
+    "events",
+    "jobs",
+    "namespaces",
+    "networkpolicies",
+    "nodes",
+    "pods",
+    "replicasets",
+    "services",
+    "statefulsets",
+];
+
+/// Lists and streaming lists by resource; the pages of one list are one, and what is asked of a
+/// resource that is not there is none. `kubeconfig` lies beside the log of requests, in which nobody
+/// else lists.
 pub(crate) fn lists(kubeconfig: &Path) -> BTreeMap<String, usize> {
     let log = fs::read_to_string(kubeconfig.with_file_name("requests")).unwrap();
     let mut lists: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -18,7 +35,8 @@ pub(crate) fn lists(kubeconfig: &Path) -> BTreeMap<String, usize> {
         let uri = request["requestURI"].as_str().unwrap();
         let is_list = request["verb"] == "list" && !uri.contains("continue=");
         let is_ours = request["user"]["username"] == "kubernetes-admin";
-        if is_ours && (is_list || uri.contains("sendInitialEvents=true")) {
+        let is_there = request["responseStatus"]["code"] != 404;
+        if is_ours && is_there && (is_list || uri.contains("sendInitialEvents=true")) {
             let resource = request["objectRef"]["resource"].as_str().unwrap().to_owned();
             lists.entry(resource).or_default().insert(request["auditID"].as_str().unwrap().to_owned());
         }

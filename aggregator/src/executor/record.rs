@@ -4,6 +4,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    hash::BuildHasher as _,
     time::Duration,
 };
 
@@ -19,6 +20,9 @@ const ID_BYTES: usize = 1024;
 pub(super) struct Key {
     kind: u8,
     id: String,
+    /// Hash of a proposed policy: its id is the policy's, which may have been mended
+    /// since it came before.
+    policy: Option<u64>,
 }
 
 impl Key {
@@ -35,7 +39,13 @@ impl Key {
             Request::DatadogQuery(request) => (8, &request.request_id),
             Request::NetworkPolicy(request) => (9, &request.policy_id),
         };
-        (1..=ID_BYTES).contains(&id.len()).then(|| Self { kind, id: id.clone() })
+        let policy = match request {
+            Request::NetworkPolicy(request) => {
+                Some(foldhash::quality::FixedState::default().hash_one(&request.network_policy))
+            }
+            _ => None,
+        };
+        (1..=ID_BYTES).contains(&id.len()).then(|| Self { kind, id: id.clone(), policy })
     }
 }
 

@@ -8,8 +8,8 @@ use std::{
 use bytes::Bytes;
 use http_body_util::Full;
 use kestrel_proto::cloud::v1::{
-    CertificateRenewalRequest, CertificateRenewalResponse, KubernetesApiResponse, OperatorRestartRequest,
-    OperatorRestartResponse,
+    CertificateRenewalRequest, CertificateRenewalResponse, KubernetesApiResponse, NetworkPoliciesWithErrors,
+    OperatorRestartRequest, OperatorRestartResponse,
 };
 use kube::client::Body;
 
@@ -129,6 +129,53 @@ async fn a_repeat_is_answered_once_from_the_record() {
     drain.cancel();
     executor.finish().await;
     assert_eq!(counts(), [0, 0], "ended, and not recorded");
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_policy_gets_its_verdict_whatever_its_id_and_a_repeat_the_same_one() {
+    let calls = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&calls);
+    let server = move |_: http::Request<Body>| {
+        count.fetch_add(1, Ordering::Relaxed);
+        async {
+            sleep(Duration::from_secs(5)).await;
+            Ok::<_, Infallible>(http::Response::new(Full::new(Bytes::from_static(b"{\"metadata\": {}}"))))
+        }
+    };
+    let client = Client::new(tower::service_fn(server), "default");
+    let (lanes, drain) = (Lanes::new(Metrics::default()), CancellationToken::new());
+    let executor = Executor::new(client, credentials(), lanes.clone(), drain.clone());
+    let policy = |name: &str| {
+        format!(
+            "{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{name: {name}, namespace: a}}}}"
+        )
+    };
+    let push = |name| {
+        let policy_id = "p1".to_owned();
+        let policy = NetworkPolicyWithError { network_policy: policy(name), policy_id, ..Default::default() };
+        executor.take(Over::Data, Request::NetworkPolicy(policy));
+    };
+    let verdicts = || {
+        let answers = answers::<NetworkPoliciesWithErrors>(&lanes, Lane::DataAnswers);
+        let verdicts = answers.into_iter().flat_map(|answer| answer.policies);
+        verdicts.map(|it| (it.policy_id, it.network_policy, it.error_message)).collect::<Vec<_>>()
+    };
+    let accepted = |name| ("p1".to_owned(), policy(name), String::new());
+    push("web");
+    push("web");
+    push("db");
+    sleep(Duration::from_secs(10)).await;
+    let mut both = verdicts();
+    both.sort();
+    assert_eq!(both, [accepted("db"), accepted("web")]);
+    push("web");
+    push("shop");
+    push("db");
+    sleep(Duration::from_secs(10)).await;
+    let mut all = verdicts();
+    all.sort();
+    assert_eq!(all, [accepted("db"), accepted("shop"), accepted("web")]);
+    assert_eq!(calls.load(Ordering::Relaxed), 3, "repeats from the record");
 }
 
 #[tokio::test(start_paused = true)]

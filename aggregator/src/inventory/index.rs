@@ -128,6 +128,11 @@ impl Index {
         }
     }
 
+    /// Whether there are any.
+    pub(super) fn has_changed(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
     /// Policies whose workloads may have changed since the last call.
     pub(super) fn changed(&mut self) -> BTreeSet<Key> {
         std::mem::take(&mut self.changed)

@@ -7,6 +7,7 @@ use std::{
     net::IpAddr,
     num::NonZeroU64,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -17,7 +18,10 @@ use prost::{
     Message,
     encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len},
 };
-use tokio::sync::Notify;
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout_at},
+};
 
 use super::{
     Kind,
@@ -27,6 +31,8 @@ use super::{
 
 /// Deletions that are kept until they have arrived for sure, at most.
 const MAX_DELETIONS: usize = 50_000;
+/// From one time to the next that policies are due because their workloads changed.
+const REST: Duration = Duration::from_secs(5);
 
 /// The mirror of the cluster. Clones share it. The watches write to it and one
 /// connection at a time reads from it.
@@ -89,8 +95,20 @@ impl Mirror {
 
     /// Resolves when [`Mirror::next`] may return something. For one waiter.
     pub async fn due(&self) {
-        while self.state().due.is_empty() {
-            self.0.changed.notified().await;
+        loop {
+            let rests_until = {
+                let mut state = self.state();
+                state.follow(Instant::now());
+                if !state.due.is_empty() {
+                    return;
+                }
+                state.rests_until()
+            };
+            let changed = self.0.changed.notified();
+            match rests_until {
+                Some(end) => drop(timeout_at(end, changed).await),
+                None => changed.await,
+            }
         }
     }
 
@@ -144,13 +162,12 @@ impl Mirror {
 
     /// How many objects of `kind` there are.
     pub(super) fn count(&self, kind: Kind) -> usize {
-        let state = self.state();
-        state.of_kind(kind).filter(|(_, entry)| entry.gone.is_none()).count()
+        self.state().counts.get(&kind).copied().unwrap_or_default()
     }
 
     /// `kind` can't be listed at present; the commit does not wait for it.
     pub(crate) fn skip(&self, kind: Kind) {
-        self.change(|state| state.listed(kind));
+        self.change(|state| state.skip(kind));
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
@@ -163,7 +180,8 @@ impl Mirror {
             state.forget(oldest);
             self.0.forgotten.inc();
         }
-        if !state.due.is_empty() {
+        state.follow(Instant::now());
+        if !state.due.is_empty() || state.rests_until().is_some() {
             self.0.changed.notify_one();
         }
         result
@@ -200,6 +218,10 @@ struct State {
     entries: BTreeMap<Key, Entry>,
     /// What of a record depends on other objects.
     index: Index,
+    /// When policies were due last because their workloads changed.
+    followed: Option<Instant>,
+    /// Objects that are there.
+    counts: BTreeMap<Kind, usize>,
     /// What to send, in this order. At most one element a record, and one commit.
     due: BTreeMap<NonZeroU64, Due>,
     /// Elements that were ever in `due`.
@@ -213,6 +235,9 @@ struct State {
     commit: Option<InventoryCommit>,
     /// Kinds for which the commit does not wait.
     listed: BTreeSet<Kind>,
+    /// Those of them that can't be listed and never were. When their list begins
+    /// after all, the commit waits for it.
+    skipped: BTreeSet<Kind>,
     /// A connection has begun, so that changes are due.
     connected: bool,
     /// The commit of this connection is due or sent.
@@ -280,6 +305,9 @@ impl State {
     }
 
     fn begin(&mut self, kind: Kind) {
+        if self.skipped.remove(&kind) {
+            self.listed.remove(&kind);
+        }
         *self.lists.entry(kind).or_default() += 1;
     }
 
@@ -287,15 +315,14 @@ impl State {
         let key = Key(kind, Uid::from(uid));
         self.index.apply(&key, relation);
         let list = self.lists.get(&kind).copied().unwrap_or_default();
-        let entry = self.entries.entry(key.clone()).or_insert_with(|| Entry {
-            content: Arc::default(),
-            list,
-            due: None,
-            receiver: None,
-            gone: None,
+        let mut is_new = false;
+        let entry = self.entries.entry(key.clone()).or_insert_with(|| {
+            is_new = true;
+            Entry { content: Arc::default(), list, due: None, receiver: None, gone: None }
         });
         entry.list = list;
-        let changed = entry.content != content || entry.gone.is_some() || entry.receiver.is_none();
+        is_new |= entry.gone.is_some();
+        let changed = entry.content != content || is_new || entry.receiver.is_none();
         if changed {
             entry.content = content;
             if let Some(deletion) = entry.gone.take() {
@@ -303,28 +330,41 @@ impl State {
             }
         }
         let kept = Arc::clone(&entry.content);
+        if is_new {
+            *self.counts.entry(kind).or_default() += 1;
+        }
         if changed {
             self.make_due(key);
         }
-        self.follow();
         kept
     }
 
-    /// Policies whose workloads may have changed are due.
-    fn follow(&mut self) {
-        for policy in self.index.changed() {
-            self.make_due(policy);
+    /// Policies whose workloads may have changed are due, all at once, and then none for
+    /// a while: those that select much are large, and of many pods some always come or go.
+    fn follow(&mut self, now: Instant) {
+        if self.index.has_changed() && self.followed.is_none_or(|last| now >= last + REST) {
+            self.followed = Some(now);
+            for policy in self.index.changed() {
+                self.make_due(policy);
+            }
         }
+    }
+
+    /// When policies are due next, if any waits for it.
+    fn rests_until(&self) -> Option<Instant> {
+        self.followed.filter(|_| self.index.has_changed()).map(|last| last + REST)
     }
 
     fn remove(&mut self, key: &Key, at: Timestamp) {
         let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.gone.is_none()) else { return };
         let deletion = Deletion(self.deleted.next());
         entry.gone = Some(deletion);
+        if let Some(count) = self.counts.get_mut(&key.0) {
+            *count -= 1;
+        }
         self.deletions.insert(deletion, (at, key.clone()));
         self.index.remove(key);
         self.make_due(key.clone());
-        self.follow();
     }
 
     fn finish(&mut self, kind: Kind, at: Timestamp) {
@@ -333,6 +373,14 @@ impl State {
             self.of_kind(kind).filter(|(_, entry)| entry.list != list).map(|(key, _)| key.clone()).collect();
         for key in vanished {
             self.remove(&key, at);
+        }
+        self.skipped.remove(&kind);
+        self.listed(kind);
+    }
+
+    fn skip(&mut self, kind: Kind) {
+        if !self.listed.contains(&kind) {
+            self.skipped.insert(kind);
         }
         self.listed(kind);
     }

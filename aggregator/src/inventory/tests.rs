@@ -82,8 +82,13 @@ async fn a_kind_that_cannot_be_watched_costs_only_itself() {
     let drain = CancellationToken::new();
     let pods = Pods::new(kestrel_proto::node::v1::LogPolicy::Errors);
     let signals = Signals::new(&Thresholds::default(), &Lanes::new(Metrics::default()).signals(), &pods);
-    let parts =
-        Parts { mirror: mirror.clone(), pods: pods.clone(), signals, integrations: Integrations::default() };
+    let parts = Parts {
+        mirror: mirror.clone(),
+        pods: pods.clone(),
+        signals,
+        mesh_root: "istio-system".to_owned(),
+        integrations: Integrations::default(),
+    };
     let second = Duration::from_secs(1);
     let retry = Retry { first: second, most: second, absent: second };
     let (api_server, watches) = (api_server(events_received), Watches::default());

@@ -5,7 +5,7 @@ use super::*;
 const LIMITS: Limits = Limits { entries: 5, bytes: 100, age: Duration::from_secs(600) };
 
 fn key(id: u8) -> Key {
-    Key { kind: 4, id: id.to_string() }
+    Key { kind: 4, id: id.to_string(), policy: None }
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn a_request_without_a_usable_id_is_never_merged() {
     };
     assert_eq!(request(String::new()), None);
     assert_eq!(request("x".repeat(ID_BYTES + 1)), None);
-    assert_eq!(request("x".to_owned()), Some(Key { kind: 4, id: "x".to_owned() }));
+    assert_eq!(request("x".to_owned()), Some(Key { kind: 4, id: "x".to_owned(), policy: None }));
 }
 
 #[derive(Clone, Debug)]

@@ -1,6 +1,9 @@
 //! A watch against an API server that answers by a script: what it asks for,
 //! and what its sink is told.
 
+mod absence;
+mod trouble;
+
 use std::{
     collections::VecDeque,
     convert::Infallible,
@@ -368,64 +371,6 @@ async fn an_api_server_that_asks_for_a_pause_gets_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_forbidden_is_waited_for_by_nobody_and_tried_again() {
-    let mut scene = Scene::new([
-        // Once may be an API server that has just begun.
-        (Ask::All, refuse(403)),
-        (Ask::All, refuse(500)),
-        (Ask::All, refuse(403)),
-        (Ask::All, refuse(403)),
-        (Ask::All, Answer::Open(vec![added("a", "1"), end_of_list("1")])),
-    ]);
-    scene.tells(&["begin", "begin", "begin", "begin", "skip"]).await;
-    sleep(RETRY.first).await;
-    let [(resource, Some(remedy))] = &scene.watches.missing()[..] else { panic!() };
-    assert_eq!(resource, "namespaces");
-    let rule = r#"{apiGroups: [""], resources: ["namespaces"], verbs: [get, list, watch]}"#;
-    assert!(remedy.contains(rule), "{remedy}");
-    scene.tells(&["begin", "a", "finish"]).await;
-    assert_eq!(scene.watches.missing(), []);
-    scene.ends().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_a_cluster_need_not_have_comes_in_its_best_version_and_goes() {
-    let list = |name| Answer::Stream(vec![added(name, "1"), end_of_list("2")]);
-    let mut scene = Scene::of(
-        &["v1", "v1beta1"],
-        [
-            (Ask::AllOf("v1"), refuse(404)),
-            (Ask::AllOf("v1beta1"), refuse(404)),
-            (Ask::AllOf("v1"), refuse(404)),
-            (Ask::AllOf("v1beta1"), list("old")),
-            (Ask::Since("2"), refuse(404)),
-            (Ask::AllOf("v1"), list("new")),
-            (Ask::Since("2"), refuse(404)),
-            (Ask::AllOf("v1"), refuse(404)),
-            (Ask::AllOf("v1beta1"), refuse(404)),
-            (Ask::AllOf("v1"), Answer::Open(vec![end_of_list("2")])),
-        ],
-    );
-    scene.tells(&["begin", "begin", "begin", "finish"]).await;
-    assert_eq!((scene.watches.count(), scene.watches.missing()), ((1, 1), vec![]), "it misses nothing");
-    scene.tells(&["begin", "begin", "old", "finish", "begin", "new", "finish"]).await;
-    scene.tells(&["begin", "begin", "begin", "finish", "begin", "finish"]).await;
-    scene.ends().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_every_cluster_has_is_not_deleted_because_it_can_not_be_found() {
-    let mut scene = Scene::new([
-        (Ask::All, Answer::Stream(vec![added("a", "1"), end_of_list("2")])),
-        (Ask::Since("2"), refuse(404)),
-        (Ask::All, refuse(404)),
-        (Ask::All, Answer::Open(vec![added("a", "1"), end_of_list("2")])),
-    ]);
-    scene.tells(&["begin", "a", "finish", "begin", "skip", "begin", "a", "finish"]).await;
-    scene.ends().await;
-}
-
-#[tokio::test(start_paused = true)]
 async fn an_object_that_can_not_be_decoded_costs_only_itself() {
     let mut bad = object("bad", "2");
     bad["metadata"]["labels"] = json!("none");
@@ -452,84 +397,6 @@ async fn an_object_that_can_not_be_decoded_any_more_is_gone_when_it_is_deleted()
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_said_to_be_complete_because_of_passing_trouble() {
-    let mut scene = Scene::of(
-        &["v1", "v1beta1"],
-        [
-            (Ask::AllOf("v1"), refuse(404)),
-            (Ask::AllOf("v1beta1"), Answer::RetryAfter(50)),
-            (Ask::AllOf("v1beta1"), Answer::RetryAfter(5)),
-            (Ask::AllOf("v1beta1"), Answer::Open(vec![added("a", "1"), end_of_list("2")])),
-        ],
-    );
-    scene.tells(&["begin", "begin", "begin", "begin", "a", "finish"]).await;
-    scene.ends().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_add_on_that_fails_alone_for_long_is_waited_for_by_nobody_any_more() {
-    let watches = Watches::default();
-    let others = ApiResource::erase::<k8s_openapi::api::core::v1::Pod>(&());
-    watches.is_troubled(&others, "all are");
-    let pause = |ask| (ask, Answer::RetryAfter(30));
-    let lists = (0..3).map(|_| pause(Ask::AllOf("v1")));
-    let script = lists.chain((0..9).map(|_| pause(Ask::Page(""))));
-    let mut scene = Scene::with(watches.clone(), &["v1"], script);
-    scene.tells(&["begin"; 6]).await;
-    watches.works(&others, true);
-    let begun = Instant::now();
-    while timeout(SILENCE, scene.told.recv()).await.unwrap().unwrap() != "skip" {}
-    assert!(begun.elapsed() >= RETRY.absent - Duration::from_secs(30), "{:?}", begun.elapsed());
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_watch_that_always_breaks_is_said_and_begins_anew() {
-    let cut = || Answer::Cut(String::new());
-    for broken in [cut, || Answer::Stream(vec![]), || Answer::Stream(vec![event("ERROR", status(500))])] {
-        let mut scene = Scene::new([
-            (Ask::All, Answer::Stream(vec![added("a", "1"), end_of_list("2")])),
-            (Ask::Since("2"), broken()),
-            (Ask::Since("2"), broken()),
-            (Ask::Since("2"), broken()),
-            (Ask::All, Answer::Open(vec![added("b", "3"), end_of_list("4")])),
-        ]);
-        scene.tells(&["begin", "a", "finish", "begin"]).await;
-        assert!(scene.watches.is_troubled_now());
-        scene.tells(&["b", "finish"]).await;
-        sleep(WORKED * 2).await;
-        assert!(!scene.watches.is_troubled_now());
-        scene.ends().await;
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_watch_that_is_refused_after_every_list_is_said_and_takes_its_time() {
-    for code in [400, 410, 422] {
-        let rounds = (0..8).flat_map(|_| {
-            [
-                (Ask::All, refuse(422)),
-                (Ask::Page(""), Answer::List(vec![], "", "5")),
-                (Ask::Since("5"), refuse(code)),
-            ]
-        });
-        let (mut scene, begun) = (Scene::new(rounds), Instant::now());
-        for _round in 0..8 {
-            scene.tells(&["begin", "begin", "finish"]).await;
-        }
-        assert!(scene.watches.is_troubled_now());
-        assert!(begun.elapsed() >= Duration::from_secs(5), "{:?}", begun.elapsed());
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_list_that_is_refused_is_said() {
-    let refusals = (0..2).flat_map(|_| [(Ask::All, refuse(400)), (Ask::Page(""), refuse(400))]);
-    let mut scene = Scene::new(refusals);
-    scene.tells(&["begin"; 5]).await;
-    assert!(scene.watches.is_troubled_now());
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_list_that_can_not_be_streamed_to_its_end_comes_in_pages() {
     for broken in [|| Answer::Cut(body(&[added("x", "1")])), || refuse(504)] {
         let mut scene = Scene::new([
@@ -542,45 +409,6 @@ async fn a_list_that_can_not_be_streamed_to_its_end_comes_in_pages() {
         while timeout(SILENCE, scene.told.recv()).await.unwrap().unwrap() != "finish" {}
         scene.ends().await;
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn one_failure_among_refusals_that_are_expected_is_no_trouble() {
-    let mut scene = Scene::of(
-        &["v1"],
-        [(Ask::AllOf("v1"), refuse(404)), (Ask::AllOf("v1"), refuse(404)), (Ask::AllOf("v1"), refuse(500))],
-    );
-    scene.tells(&["begin", "begin", "finish", "begin", "begin", "finish", "begin", "begin"]).await;
-    assert!(!scene.watches.is_troubled_now());
-}
-
-#[tokio::test(start_paused = true)]
-async fn trouble_is_over_too_when_the_last_that_had_it_turns_out_to_be_absent() {
-    let pause = || (Ask::AllOf("v1"), Answer::RetryAfter(30));
-    let mut scene = Scene::of(&["v1"], [pause(), pause(), (Ask::AllOf("v1"), refuse(404))]);
-    scene.tells(&["begin", "begin"]).await;
-    sleep(RETRY.first).await;
-    assert!(scene.watches.is_troubled_now());
-    scene.tells(&["begin", "begin", "finish"]).await;
-    sleep(RETRY.first).await;
-    assert!(!scene.watches.is_troubled_now());
-    assert_eq!(scene.watches.missing(), []);
-}
-
-#[tokio::test(start_paused = true)]
-async fn every_version_is_tried_before_what_was_there_is_gone() {
-    let mut scene = Scene::of(
-        &["v1", "v1beta1"],
-        [
-            (Ask::AllOf("v1"), refuse(404)),
-            (Ask::AllOf("v1beta1"), Answer::Stream(vec![added("a", "1"), end_of_list("2")])),
-            (Ask::Since("2"), refuse(410)),
-            (Ask::AllOf("v1beta1"), refuse(404)),
-            (Ask::AllOf("v1"), Answer::Open(vec![added("a", "1"), end_of_list("2")])),
-        ],
-    );
-    scene.tells(&["begin", "begin", "a", "finish", "begin", "begin", "a", "finish"]).await;
-    scene.ends().await;
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! A policy's record names the workloads that it selects, which depend on pods.
 
 use serde_json::json;
+use tokio::time::{sleep, timeout};
 
 use super::*;
 use crate::inventory::{Selection, convert, selector::Selector};
@@ -36,6 +37,18 @@ fn told(state: &mut State) -> Vec<Option<(String, String, Action)>> {
     .collect()
 }
 
+/// The same when nothing was told for a while.
+fn told_later(state: &mut State) -> Vec<Option<(String, String, Action)>> {
+    rest(state);
+    told(state)
+}
+
+/// Time passes.
+fn rest(state: &mut State) {
+    state.followed = None;
+    state.follow(Instant::now());
+}
+
 fn says(targets: &str, action: Action) -> Vec<Option<(String, String, Action)>> {
     vec![Some(("p".to_owned(), format!("1: {targets}"), action))]
 }
@@ -49,23 +62,47 @@ fn policies_wait_until_it_is_known_who_runs_pods_and_follow_them_then() {
     for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::ReplicaSet) {
         state.finish(kind, at(0));
     }
-    assert_eq!(told(&mut state), []);
+    assert_eq!(told_later(&mut state), []);
     state.restart();
-    assert_eq!(told(&mut state), []);
+    assert_eq!(told_later(&mut state), []);
     state.listed(Kind::ReplicaSet);
-    assert_eq!(told(&mut state), [says("a.Pod.x", Action::Create), vec![None]].concat());
+    assert_eq!(told_later(&mut state), [says("a.Pod.x", Action::Create), vec![None]].concat());
     pod(&mut state, "y", "1");
-    assert_eq!(told(&mut state), says("a.Pod.x a.Pod.y", Action::Update));
+    assert_eq!(told_later(&mut state), says("a.Pod.x a.Pod.y", Action::Update));
     pod(&mut state, "z", "2");
-    assert_eq!(told(&mut state), []);
+    assert_eq!(told_later(&mut state), []);
     pod(&mut state, "x", "2");
     pod(&mut state, "x", "1");
-    assert_eq!(told(&mut state), [], "changed and changed back");
+    assert_eq!(told_later(&mut state), [], "changed and changed back");
     state.remove(&Key(Kind::Pod, "x".into()), at(0));
-    assert_eq!(told(&mut state), says("a.Pod.y", Action::Update));
+    assert_eq!(told_later(&mut state), says("a.Pod.y", Action::Update));
     state.begin(Kind::Pod);
     state.finish(Kind::Pod, at(0));
-    assert_eq!(told(&mut state), says("", Action::Update));
+    assert_eq!(told_later(&mut state), says("", Action::Update));
+}
+
+/// A pod and a policy through the mirror's own ends, as watches bring them.
+#[tokio::test(start_paused = true)]
+async fn a_policy_is_told_again_for_its_workloads_alone_seldom_and_in_the_end() {
+    let mirror = Mirror::default();
+    listed(&mut mirror.state());
+    mirror.restart();
+    mirror.change(|state| policy(state, "p", "1"));
+    let told = || told(&mut mirror.state());
+    assert_eq!(told(), [vec![None], says("", Action::Create)].concat());
+    let mut updates = Vec::new();
+    for number in 0..100 {
+        mirror.change(|state| pod(state, &format!("{number:02}"), "1"));
+        updates.extend(told());
+        sleep(REST / 10).await;
+    }
+    assert!((1..=10).contains(&updates.len()), "{} updates", updates.len());
+    let mut name = None;
+    while let Ok(()) = timeout(REST * 2, mirror.due()).await {
+        name = told().pop().flatten().map(|(_, content, _)| content).or(name);
+    }
+    let names: Vec<_> = (0..100).map(|number| format!("a.Pod.{number:02}")).collect();
+    assert_eq!(name.unwrap(), format!("1: {}", names.join(" ")));
 }
 
 #[derive(Clone, Debug)]
@@ -76,6 +113,7 @@ enum Op {
     Policy(u8, u8),
     RemovePolicy(u8),
     Next,
+    Rest,
     Restart(usize),
 }
 
@@ -87,6 +125,7 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (0..3_u8, 0..3_u8).prop_map(|(uid, label)| Op::Policy(uid, label)),
         2 => (0..3_u8).prop_map(Op::RemovePolicy),
         8 => Just(Op::Next),
+        1 => Just(Op::Rest),
         1 => (0..10_usize).prop_map(Op::Restart),
     ]
 }
@@ -98,7 +137,7 @@ proptest! {
         let (mut pods, mut policies) = (BTreeMap::new(), BTreeMap::new());
         listed(&mut state);
         state.restart();
-        let uid = |uid: u8| uid.to_string();
+        let (now, uid) = (Instant::now(), |uid: u8| uid.to_string());
         for op in ops {
             match op {
                 Op::Pod(u, label) => {
@@ -124,12 +163,15 @@ proptest! {
                     policies.remove(&u);
                 }
                 Op::Next => state.next().into_iter().for_each(|(frame, deletion)| receiver.send(frame, deletion)),
+                Op::Rest => state.followed = None,
                 Op::Restart(lose) => {
                     receiver.restart(lose);
                     state.restart();
                 }
             }
+            state.follow(now);
         }
+        rest(&mut state);
         while let Some((frame, deletion)) = state.next() {
             receiver.send(frame, deletion);
         }
