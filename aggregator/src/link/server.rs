@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -72,6 +73,8 @@ pub(super) async fn run<R: Review>(
         while let Some((stream, address)) = connections.recv().await {
             // Never closed. While there is no room, nobody is accepted.
             let permit = Arc::clone(&room).acquire_owned().await;
+            // Every future that it is handed on to would hold its bytes.
+            let stream = Box::new(stream);
             let (link, shared) = (link.clone(), Arc::clone(&shared));
             tasks.spawn(async move {
                 serve(stream, address.ip(), link, &shared).await;
@@ -94,7 +97,7 @@ struct Connection {
 
 /// Serves one connection. It lives as long as the one stream it is made for.
 async fn serve<R: Review>(
-    stream: TlsStream<TcpStream>,
+    stream: Box<TlsStream<TcpStream>>,
     address: IpAddr,
     link: AgentLinkServer<Link<R>>,
     shared: &Shared,
@@ -106,16 +109,17 @@ async fn serve<R: Review>(
         request.extensions_mut().insert(Connection { address, _ends: Arc::new(over.clone().drop_guard()) });
         link.clone().call(request)
     });
-    let connection = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .keep_alive_interval(KEEPALIVE)
-        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-        .initial_stream_window_size(WINDOW)
-        .initial_connection_window_size(WINDOW)
-        .max_send_buf_size(SEND_BUFFER)
-        .max_concurrent_streams(1)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
+    let mut connection = pin!(
+        http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(KEEPALIVE)
+            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
+            .max_send_buf_size(SEND_BUFFER)
+            .max_concurrent_streams(1)
+            .serve_connection(TokioIo::new(stream), service)
+    );
     let unused = async {
         if timeout(ATTACH_TIMEOUT, attached.cancelled()).await.is_ok() {
             std::future::pending().await

@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     net::IpAddr,
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -75,8 +76,11 @@ pub(super) struct Session {
 impl Session {
     /// Runs until the peer leaves, breaks the protocol or is replaced, or the
     /// drain begins. The peer is told the reason.
+    ///
+    /// There are thousands of these, nearly all of them idle: what is not always needed is on
+    /// the heap as long as it is, and nothing is handed on by value, which would double it.
     pub(super) async fn run(self, mut inbound: Streaming<AgentMessage>) {
-        let seat = match self.until_over(self.greeted(&mut inbound)).await {
+        let seat = match self.until_over(Box::pin(self.greeted(&mut inbound))).await {
             Ok(seat) => seat,
             Err(status) => return self.farewell(status).await,
         };
@@ -87,7 +91,7 @@ impl Session {
         };
         let attached = self.shared.metrics.attached.get_or_create(&RoleLabel { role }).clone();
         attached.inc();
-        let end = self.until_over(self.converse(inbound, &seat)).await;
+        let end = self.until_over(Box::pin(self.converse(&mut inbound, &seat))).await;
         attached.dec();
         match end {
             Ok(()) => info!("{peer} has left"),
@@ -98,9 +102,12 @@ impl Session {
         }
     }
 
-    async fn until_over<T>(&self, work: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    async fn until_over<T>(
+        &self,
+        mut work: Pin<Box<impl Future<Output = Result<T, Status>>>>,
+    ) -> Result<T, Status> {
         tokio::select! {
-            end = work => end,
+            end = &mut work => end,
             () = self.answers.closed() => Err(gone()),
             () = self.shared.drain.cancelled() => Err(super::leader_changes()),
         }
@@ -147,22 +154,22 @@ impl Session {
         Ok(seat)
     }
 
-    async fn converse(&self, inbound: Streaming<AgentMessage>, seat: &Seat) -> Result<(), Status> {
+    async fn converse(&self, inbound: &mut Streaming<AgentMessage>, seat: &Seat) -> Result<(), Status> {
         let only = match &self.identity.peer {
             Peer::Agent { .. } => None,
             Peer::Sidecar { uid, .. } => Some(uid.as_str()),
         };
-        let follower = self.shared.pods.follow(&self.identity.node, only);
-        let (source, outcomes) = match &self.identity.peer {
+        let mut follower = self.shared.pods.follow(&self.identity.node, only);
+        let (source, mut outcomes) = match &self.identity.peer {
             Peer::Agent { .. } => Source::new(),
             Peer::Sidecar { .. } => Source::of_a_sidecar(),
         };
         let open = Open { batches: Mutex::default(), places: Semaphore::new(MOST_UNANSWERED) };
-        let reader =
+        let mut reader =
             Reader { session: self, open: &open, source, lines: HashMap::new(), named: HashSet::new() };
         tokio::select! {
             end = reader.run(inbound) => end,
-            end = self.write(&open, outcomes, follower) => end,
+            end = self.write(&open, &mut outcomes, &mut follower) => end,
             () = seat.replaced() => {
                 Err(Status::aborted("a newer stream of the same peer took the place of this one"))
             }
@@ -173,8 +180,8 @@ impl Session {
     async fn write(
         &self,
         open: &Open,
-        mut outcomes: UnboundedReceiver<(u64, Outcome)>,
-        mut follower: Follower,
+        outcomes: &mut UnboundedReceiver<(u64, Outcome)>,
+        follower: &mut Follower,
     ) -> Result<(), Status> {
         loop {
             while let Some(update) = follower.update() {
@@ -279,10 +286,10 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    async fn run(mut self, mut inbound: Streaming<AgentMessage>) -> Result<(), Status> {
+    async fn run(&mut self, inbound: &mut Streaming<AgentMessage>) -> Result<(), Status> {
         while let Some(AgentMessage { message }) = inbound.message().await.map_err(broken)? {
             match message {
-                Some(Up::Batch(batch)) => self.take(batch).await?,
+                Some(Up::Batch(batch)) => Box::pin(self.take(batch)).await?,
                 Some(Up::HostReport(report)) => self.report(report)?,
                 Some(Up::Hello(_)) => return Err(Status::invalid_argument("a second Hello")),
                 // Of a newer protocol than we said we speak; it can be nothing that matters.
