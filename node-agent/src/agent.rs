@@ -17,6 +17,7 @@ use kestrel_tail::{
     discover::{Layout, Source},
     engine::Engine,
     position::store::Store,
+    redact::Redactor,
 };
 use tokio::{
     sync::mpsc,
@@ -81,7 +82,10 @@ impl Agent {
             node: config.node.clone(),
             endpoint: config.endpoint.clone(),
             pod_logs: config.pod_logs.clone(),
-            shipper: Shipper::new(Engine::new(vec![source], store), Instant::now()),
+            shipper: Shipper::new(
+                Engine::new(vec![source], store, Redactor::new(config.redact.clone())),
+                Instant::now(),
+            ),
             pods: Pods::default(),
             conditions: Conditions::default(),
             report_due: false,

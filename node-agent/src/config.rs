@@ -9,6 +9,7 @@ use kestrel_link::{
 };
 use kestrel_proto::node::v1::{Hello, Role};
 use kestrel_runtime::config::{Mistakes, Settings, Source};
+use kestrel_tail::redact::Expressions;
 
 /// The agent's configuration; see `docs/interfaces.md` for the variables.
 #[derive(Clone, Debug)]
@@ -31,6 +32,8 @@ pub struct Config {
     pub state: PathBuf,
     /// The container runtime's socket, if its health is to be watched.
     pub runtime_socket: Option<PathBuf>,
+    /// What is a secret beside what always is.
+    pub redact: Expressions,
 }
 
 impl Config {
@@ -51,6 +54,7 @@ impl Config {
             pod_logs: settings.path("KESTREL_POD_LOGS_DIR", "/var/log/pods"),
             state: settings.path("KESTREL_STATE_DIR", "/var/lib/kestrel"),
             runtime_socket: settings.optional("KESTREL_RUNTIME_SOCKET").map(PathBuf::from),
+            redact: settings.parse("KESTREL_REDACT", Expressions::default()),
         };
         if config.endpoint.scheme_str() != Some("https") || config.endpoint.host().is_none() {
             settings.mistake(format!(
@@ -95,9 +99,13 @@ mod tests {
                 .unwrap();
         assert_eq!(config.own_pod, Some(("b".into(), "a".into())));
         assert_eq!((config.health_port, config.runtime_socket), (8081, None));
-        let wrong = BTreeMap::from([("KESTREL_LINK_ENDPOINT", "http://x:1"), ("HEALTH_PORT", "x")]);
+        let wrong = BTreeMap::from([
+            ("KESTREL_LINK_ENDPOINT", "http://x:1"),
+            ("HEALTH_PORT", "x"),
+            ("KESTREL_REDACT", "("),
+        ]);
         let mistakes = Config::read(&wrong).unwrap_err().to_string();
-        for name in ["NODE_NAME", "KESTREL_LINK_ENDPOINT", "HEALTH_PORT"] {
+        for name in ["NODE_NAME", "KESTREL_LINK_ENDPOINT", "HEALTH_PORT", "KESTREL_REDACT"] {
             assert!(mistakes.contains(name), "{mistakes}");
         }
     }

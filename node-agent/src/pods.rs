@@ -95,6 +95,8 @@ fn policy(pod: &PodInfo) -> Policy {
 
 #[cfg(test)]
 mod tests {
+    use kestrel_tail::redact::{Expressions, Redactor};
+
     use super::*;
 
     fn pod(uid: &str, policy: LogPolicy) -> PodInfo {
@@ -130,7 +132,7 @@ mod tests {
         pods.update(PodUpdate { snapshot: true, ..PodUpdate::default() });
         assert_eq!(pods.decide(&origin("1-1"), Instant::now()), Some(Policy::All));
         let store = kestrel_tail::position::store::Store::empty(std::path::Path::new("/nowhere"));
-        pods.assign(&mut Engine::new(vec![], store), Instant::now());
+        pods.assign(&mut Engine::new(vec![], store, Redactor::new(Expressions::default())), Instant::now());
         assert!(pods.known.is_empty());
     }
 }

@@ -20,6 +20,7 @@ use kestrel_link::connection::{self, Link};
 use kestrel_node_agent::{agent::Agent, config::Config, host, metrics::Metrics};
 use kestrel_proto::node::v1::LogPolicy;
 use kestrel_runtime::admin::Readiness;
+use kestrel_tail::redact::Expressions;
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use tempfile::TempDir;
 use tokio::{sync::mpsc, task::JoinSet, time::timeout};
@@ -55,6 +56,7 @@ impl Node {
             pod_logs: path("pods"),
             state: path("state"),
             runtime_socket: Some(path("runtime.sock")),
+            redact: Expressions::default(),
         };
         Self {
             directory,

@@ -100,6 +100,8 @@ fn misspelled_values_and_wrong_types_are_refused_by_name() {
         // Credentials in it would be in the release's values and in the pod's specification.
         ("server.proxy.url=http://me:secret@proxy:3128", "'/server/proxy/url'"),
         ("server.proxy.url=socks5://proxy:1080", "'/server/proxy/url'"),
+        ("podLogs.redact={a(}", "missing closing"),
+        ("podLogs.redact={a*}", "podLogs.redact: \"a*\" matches the empty text"),
         ("aggregator.stateSizeLimit=much", "'/aggregator/stateSizeLimit'"),
         ("monitoring.serviceMonitor.interval=30", "'/monitoring/serviceMonitor/interval'"),
         ("nodeAgent.runtimeSocket=containerd.sock", "'/nodeAgent/runtimeSocket'"),
@@ -249,6 +251,7 @@ fn every_variable_is_an_agreed_one() {
         "server.proxy.url=http://proxy:3128",
         "server.proxy.noProxy=example.com",
         "nodeAgent.runtimeSocket=/run/c/c.sock",
+        "podLogs.redact={a}",
     ]);
     for (workload, pod) in objects.pods() {
         for variable in helm::list(&pod["spec"]["containers"][0]["env"]) {

@@ -146,6 +146,17 @@ fn agents_and_webhook_know_the_link_of_their_own_namespace() {
 }
 
 #[test]
+fn what_a_cluster_calls_a_secret_reaches_agents_and_collectors() {
+    let objects = Objects::with(&["podLogs.redact={card \\d+$,pin=(\\d+)}"]);
+    for workload in ["kestrel-node-agent", "kestrel-webhook"] {
+        // As the kubelet reads it, a dollar sign.
+        assert_eq!(objects.env(workload, "KESTREL_REDACT"), Some("card \\d+$$\npin=(\\d+)"), "{workload}");
+    }
+    assert_eq!(objects.env("kestrel-aggregator", "KESTREL_REDACT"), None);
+    assert_eq!(Objects::with(&[]).env("kestrel-node-agent", "KESTREL_REDACT"), None);
+}
+
+#[test]
 fn the_webhook_can_neither_block_nor_see_other_pods() {
     let objects = Objects::with(&["webhook.excludedNamespaces={payments,kube-system}"]);
     let configuration = objects.get("MutatingWebhookConfiguration", "kestrel-webhook");

@@ -23,7 +23,7 @@ pub struct Config {
     pub trust_delay: Duration,
     /// `KESTREL_LINK_CA_FILE` (`/etc/kestrel/link-ca/ca.crt`).
     pub link_ca_file: PathBuf,
-    /// `POD_NAMESPACE` (`kestrel-ai`), `KESTREL_COLLECTOR_IMAGE` and
+    /// `POD_NAMESPACE` (`kestrel-ai`), `KESTREL_COLLECTOR_IMAGE`, `KESTREL_REDACT` and
     /// `KESTREL_LINK_ENDPOINT`; the link's authority is not known yet.
     pub injection: inject::Settings,
 }
@@ -49,6 +49,7 @@ impl Config {
                     .required("KESTREL_COLLECTOR_IMAGE", "names the image of injected collectors"),
                 link_endpoint: variables.text("KESTREL_LINK_ENDPOINT", &link_endpoint),
                 link_ca: None,
+                redact: variables.text("KESTREL_REDACT", ""),
                 namespace,
             },
         };

@@ -45,6 +45,8 @@ pub struct Settings {
     pub link_endpoint: String,
     /// PEM text of the agent link's authority; `None` until it is known.
     pub link_ca: Option<String>,
+    /// `KESTREL_REDACT` of the collector; may be empty.
+    pub redact: String,
 }
 
 /// What is answered about a pod.
@@ -63,6 +65,7 @@ struct Plan<'a> {
     image: &'a str,
     link_endpoint: &'a str,
     link_ca: &'a str,
+    redact: &'a str,
     sources: Sources,
     user: User,
     resources: Resources,
@@ -130,6 +133,7 @@ fn plan<'a>(pod: &Pod, namespace: &str, settings: &'a Settings) -> Result<Plan<'
         image: &settings.image,
         link_endpoint: &settings.link_endpoint,
         link_ca,
+        redact: &settings.redact,
         user: User::of(spec, sources.read.first().map(|source| source.container.as_str())),
         resources: Resources::of(spec),
         sources,
@@ -164,6 +168,7 @@ mod tests {
             image: "registry/kestrel-operator@sha256:0".to_owned(),
             link_endpoint: "https://kestrel-agent-link.kestrel-ai.svc:8443".to_owned(),
             link_ca: Some("PEM".to_owned()),
+            redact: String::new(),
         }
     }
 

@@ -86,6 +86,7 @@ mod tests {
             image: String::new(),
             link_endpoint: String::new(),
             link_ca: None,
+            redact: String::new(),
         }));
         let readiness = Readiness::default();
         let mut link_ca = LinkCa::new(path.clone(), Arc::clone(&settings), readiness.require("link CA"));

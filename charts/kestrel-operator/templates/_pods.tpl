@@ -143,6 +143,19 @@ readinessProbe:
   value: https://kestrel-agent-link.{{ .Release.Namespace }}.svc:8443
 {{- end }}
 
+{{/* What is a secret beside what always is, one expression a line. The kubelet reads $$ as a dollar sign. */}}
+{{- define "kestrel.redactEnv" -}}
+{{- range .Values.podLogs.redact }}
+{{- if mustRegexMatch . "" }}
+{{- fail (printf "podLogs.redact: %q matches the empty text, and so would find something in every line" .) }}
+{{- end }}
+{{- end }}
+{{- with .Values.podLogs.redact }}
+- name: KESTREL_REDACT
+  value: {{ join "\n" . | replace "$" "$$" | quote }}
+{{- end }}
+{{- end }}
+
 {{/* The link's CA is published by the aggregator once it runs, so the ConfigMap may come after the pod. */}}
 {{- define "kestrel.linkCaVolume" -}}
 - name: link-ca

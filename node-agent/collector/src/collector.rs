@@ -13,6 +13,7 @@ use kestrel_tail::{
     discover::Origin,
     engine::{Engine, Policy},
     position::store::Store,
+    redact::Redactor,
 };
 use tokio::{
     sync::mpsc,
@@ -75,7 +76,10 @@ impl Collector {
             Store::empty(&config.state)
         });
         Self {
-            shipper: Shipper::new(Engine::new(config.sources, store), Instant::now()),
+            shipper: Shipper::new(
+                Engine::new(config.sources, store, Redactor::new(config.redact)),
+                Instant::now(),
+            ),
             endpoint: config.link.endpoint,
             pod: config.pod,
             policy: None,

@@ -9,7 +9,10 @@ use kestrel_link::{
 };
 use kestrel_proto::node::v1::{Hello, Role};
 use kestrel_runtime::config::{Mistakes, Settings, Source as Environment};
-use kestrel_tail::discover::{Layout, Origin, Source, glob::Pattern};
+use kestrel_tail::{
+    discover::{Layout, Origin, Source, glob::Pattern},
+    redact::Expressions,
+};
 
 /// The collector's configuration; see `docs/interfaces.md` for the variables.
 #[derive(Clone, Debug)]
@@ -20,6 +23,8 @@ pub struct Config {
     pub sources: Vec<Source>,
     /// Where positions are kept.
     pub state: PathBuf,
+    /// What is a secret beside what always is.
+    pub redact: Expressions,
     /// The agent link.
     pub link: connection::Config,
 }
@@ -63,6 +68,7 @@ impl Config {
             }
             Vec::new()
         });
+        let redact = settings.parse("KESTREL_REDACT", Expressions::default());
         settings.finish()?;
         let hello = Hello {
             protocol_version: PROTOCOL_VERSION,
@@ -76,7 +82,7 @@ impl Config {
         };
         let authority = Authority::Pem(authority);
         let link = connection::Config { endpoint, authority, token_file, hello, retry: connection::RETRY };
-        Ok(Self { pod, sources, state, link })
+        Ok(Self { pod, sources, state, redact, link })
     }
 }
 

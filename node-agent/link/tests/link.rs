@@ -23,6 +23,7 @@ use kestrel_tail::{
     discover::{Layout, Origin, Source},
     engine::{Engine, PINNED_BYTES, Policy},
     position::store::Store,
+    redact::{Expressions, Redactor},
 };
 use tempfile::TempDir;
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
@@ -79,7 +80,14 @@ impl Client {
             patterns: vec!["*.log".parse().unwrap()],
         };
         let source = Source { directory: self.path("logs"), layout };
-        Shipper::new(Engine::new(vec![source], Store::load(self.directory.path()).unwrap()), Instant::now())
+        Shipper::new(
+            Engine::new(
+                vec![source],
+                Store::load(self.directory.path()).unwrap(),
+                Redactor::new(Expressions::default()),
+            ),
+            Instant::now(),
+        )
     }
 
     fn append(&self, name: &str, text: &str) {

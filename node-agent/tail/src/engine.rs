@@ -19,6 +19,7 @@ use crate::{
     identity::FileId,
     position::store::{Store, StoreError},
     read::Reader,
+    redact::Redactor,
     severity::Level,
     split::{Format, Splitter},
     time::Timestamp,
@@ -103,6 +104,8 @@ pub struct Stats {
     pub continued: u64,
     /// Records in which bytes were replaced to make them text.
     pub cleaned: u64,
+    /// Secrets that were taken out.
+    pub redacted: u64,
     /// Bytes that were gone before they could be read.
     pub bytes_lost: u64,
 }
@@ -152,6 +155,7 @@ pub struct Engine {
     store: Store,
     reader: Reader,
     splitter: Splitter,
+    redactor: Redactor,
     stats: Stats,
     problems: Problems,
     problems_told: Problems,
@@ -161,8 +165,9 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine that follows `sources` from the positions in `store`.
-    pub fn new(sources: Vec<Source>, store: Store) -> Self {
+    /// An engine that follows `sources` from the positions in `store`, and gives out no record
+    /// before `redactor` has seen it.
+    pub fn new(sources: Vec<Source>, store: Store, redactor: Redactor) -> Self {
         Self {
             trees: sources.iter().map(|_| Tree::default()).collect(),
             sources,
@@ -173,6 +178,7 @@ impl Engine {
             store,
             reader: Reader::default(),
             splitter: Splitter::default(),
+            redactor,
             stats: Stats::default(),
             problems: Problems::new(),
             problems_told: Problems::new(),
@@ -313,7 +319,7 @@ impl Engine {
 
     /// Counters since the start.
     pub fn stats(&self) -> Stats {
-        self.stats
+        Stats { redacted: self.redactor.count(), ..self.stats }
     }
 
     /// What cannot be followed at present.

@@ -3,7 +3,7 @@
 //! [`engine`] drives the rooms: [`discover`] finds files, [`identity`] knows them
 //! again after a rename, [`read`] reads windows of their bytes, [`split`] makes
 //! records of a window ([`cri`], [`time`]), [`text`] and [`severity`] make them fit
-//! to send, [`position`] remembers how far each file was delivered.
+//! to send, [`redact`] takes secrets out of them, [`position`] remembers how far each file was delivered.
 //!
 //! Nothing here knows of Kubernetes, of a network or of an async runtime, and
 //! memory does not grow with the size of files: what was not delivered is not
@@ -15,6 +15,7 @@ pub mod engine;
 pub mod identity;
 pub mod position;
 pub mod read;
+pub mod redact;
 pub mod severity;
 pub mod split;
 pub mod text;

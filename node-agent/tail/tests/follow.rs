@@ -16,6 +16,7 @@ use kestrel_tail::{
     discover::{Layout, Origin, Source},
     engine::{Engine, News, PATIENCE, PINNED_BYTES, Policy},
     position::store::Store,
+    redact::{Expressions, Redactor},
 };
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -52,7 +53,7 @@ impl Bench {
 
     fn engine(root: &Path, layout: &Layout) -> Engine {
         let source = Source { directory: root.join("logs"), layout: layout.clone() };
-        Engine::new(vec![source], Store::load(root).unwrap())
+        Engine::new(vec![source], Store::load(root).unwrap(), Redactor::new(Expressions::default()))
     }
 
     /// As a new process would: only what was saved is known.
@@ -159,6 +160,18 @@ fn lines_arrive_once_over_rotation_by_rename() {
     bench.pack(ROTATED);
     assert!(bench.read().is_empty());
     assert_eq!(bench.ranges.len(), 2, "{:?}", bench.ranges);
+}
+
+#[test]
+fn no_secret_leaves_the_engine_not_even_in_pieces() {
+    let mut bench = Bench::pods();
+    let time = "2026-11-21T13:50:00Z stdout";
+    bench.append(
+        LIVE,
+        &format!("{time} F password=hunter2\n{time} P pass\n{time} F word=hunter2\nsecret=hunter2\n"),
+    );
+    assert_eq!(bench.read(), ["password=[redacted]", "password=[redacted]", "secret=[redacted]"]);
+    assert_eq!(bench.engine.stats().redacted, 3);
 }
 
 #[test]

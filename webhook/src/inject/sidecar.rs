@@ -116,12 +116,11 @@ fn environment(plan: &Plan<'_>) -> Vec<Value> {
             })
         })
         .collect();
-    // The kubelet expands $(NAME) in values, and reads $$ as a dollar sign.
-    let sources = Value::from(sources).to_string().replace('$', "$$");
+    let sources = literal(&Value::from(sources).to_string());
     let value = |name: &str, value: &str| json!({"name": name, "value": value});
     let field =
         |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
-    vec![
+    let mut environment = vec![
         field("POD_NAME", "metadata.name"),
         field("POD_NAMESPACE", "metadata.namespace"),
         field("POD_UID", "metadata.uid"),
@@ -131,7 +130,16 @@ fn environment(plan: &Plan<'_>) -> Vec<Value> {
         value("KESTREL_LINK_TOKEN_FILE", "/kestrel/token/token"),
         value("KESTREL_STATE_DIR", "/kestrel/state"),
         value("KESTREL_LOG_SOURCES", &sources),
-    ]
+    ];
+    if !plan.redact.is_empty() {
+        environment.push(value("KESTREL_REDACT", &literal(plan.redact)));
+    }
+    environment
+}
+
+/// A value that stays as it is: the kubelet expands `$(NAME)`, and reads `$$` as a dollar sign.
+fn literal(value: &str) -> String {
+    value.replace('$', "$$")
 }
 
 fn mounts(plan: &Plan<'_>) -> Vec<Value> {

@@ -10,6 +10,7 @@ pub(crate) fn settings() -> Settings {
         image: "kestrel-operator:1".to_owned(),
         link_endpoint: "https://kestrel-agent-link.kestrel-ai.svc:8443".to_owned(),
         link_ca: Some("-----BEGIN CERTIFICATE-----\n".to_owned()),
+        redact: String::new(),
     }
 }
 

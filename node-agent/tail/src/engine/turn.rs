@@ -6,6 +6,7 @@ use super::{Engine, MOST_IN_FLIGHT, PATIENCE, Policy, Record, Stats, add, file::
 use crate::{
     identity::FileId,
     read::{READ, Reader, WINDOW},
+    redact::Redactor,
     severity,
     split::{self, Format, Raw, Splitter},
     text::clean,
@@ -24,6 +25,7 @@ pub(super) struct Turn {
 struct Task<'a> {
     reader: &'a mut Reader,
     splitter: &'a mut Splitter,
+    redactor: &'a mut Redactor,
     stats: &'a mut Stats,
     format: Format,
     policy: Policy,
@@ -48,6 +50,7 @@ impl Engine {
             let mut task = Task {
                 reader: &mut self.reader,
                 splitter: &mut self.splitter,
+                redactor: &mut self.redactor,
                 stats: &mut self.stats,
                 format: series.format,
                 policy,
@@ -127,8 +130,9 @@ impl Task<'_> {
                 entries += 1;
                 let text = clean(raw.content);
                 self.stats.cleaned += u64::from(matches!(text, std::borrow::Cow::Owned(_)));
+                let text = self.redactor.redact(&text).unwrap_or(&text);
                 let end = u32::try_from(raw.end).unwrap_or(u32::MAX);
-                flow = emit(Record { timestamp: raw.timestamp, text: &text, level, end });
+                flow = emit(Record { timestamp: raw.timestamp, text, level, end });
                 flow
             });
             if file.packed && window.at_end && used == window.bytes.len() {

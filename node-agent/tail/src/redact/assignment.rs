@@ -1,0 +1,206 @@
+//! The value of what is named like a secret: `password=…`, `"api_key": "…"`, `Authorization: …`.
+
+use std::ops::Range;
+
+/// Pieces by which the search finds names that may end with one of [`SECRETS`]: in small letters,
+/// with a capital, in capitals.
+pub(super) const NAMES: &[&str] = &[
+    "assword",
+    "ASSWORD",
+    "asswd",
+    "ASSWD",
+    "pwd",
+    "Pwd",
+    "PWD",
+    "assphrase",
+    "ASSPHRASE",
+    "ecret",
+    "ECRET",
+    "oken",
+    "OKEN",
+    "key",
+    "Key",
+    "KEY",
+    "redential",
+    "REDENTIAL",
+    "uthorization",
+    "UTHORIZATION",
+    "ookie",
+    "OOKIE",
+];
+
+/// Ends of names, in small letters and without `_` and `-`.
+const SECRETS: &[&str] = &[
+    "password",
+    "passwd",
+    "pwd",
+    "passphrase",
+    "secret",
+    "token",
+    "apikey",
+    "accesskey",
+    "privatekey",
+    "secretkey",
+    "accountkey",
+    "encryptionkey",
+    "signingkey",
+    "authkey",
+    "credential",
+    "credentials",
+    "authorization",
+    "cookie",
+];
+
+/// Names whose value goes on to the end of its text.
+const WHOLE: &[&str] = &["authorization", "cookie"];
+
+/// Names that are no ordinary words: what follows them after a colon is their value.
+const PLAIN: &[&str] = &["password", "passwd", "pwd", "passphrase"];
+
+/// The longest name that is looked at.
+const LONGEST_NAME: usize = 64;
+
+/// A value after a colon and without quotes is a secret from this length on, if it has a digit:
+/// words that follow have none.
+const LIKE_A_SECRET: usize = 8;
+
+fn is_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-')
+}
+
+/// The value that belongs to the name in which something was found at `at`.
+pub(super) fn value(text: &str, at: Range<usize>) -> Option<Range<usize>> {
+    let bytes = text.as_bytes();
+    let end = at.end + bytes[at.end..].iter().take(LONGEST_NAME).take_while(|byte| is_name(**byte)).count();
+    let name = secret_name(&bytes[at.start.saturating_sub(LONGEST_NAME)..end])?;
+    let rest = Rest { bytes, at: end };
+    let (rest, quote) = rest.quote();
+    let before = rest.at;
+    let (rest, sign) = rest.spaces().sign()?;
+    // `password= user=a` has no password.
+    let is_spaced = sign == b':' || bytes.get(before) == Some(&b' ');
+    let (rest, open) = if is_spaced { rest.spaces().quote() } else { rest.quote() };
+    let start = if WHOLE.contains(&name) { rest.after_scheme() } else { rest.at };
+    let end = match open {
+        Some(open) => open.end(bytes, start),
+        None if WHOLE.contains(&name) => quote.map_or(bytes.len(), |quote| quote.end(bytes, start)),
+        None => start + bytes[start..].iter().take_while(|byte| is_value(**byte)).count(),
+    };
+    let value = &bytes[start..end];
+    let is_secret = open.is_some()
+        || sign == b'='
+        || quote.is_some()
+        || PLAIN.contains(&name)
+        || WHOLE.contains(&name)
+        || { value.len() >= LIKE_A_SECRET && value.iter().any(u8::is_ascii_digit) };
+    (is_secret && says_something(value)).then_some(start..end)
+}
+
+/// The end of [`SECRETS`] that the name at the end of `head` has.
+fn secret_name(head: &[u8]) -> Option<&'static str> {
+    let mut letters =
+        head.iter().rev().take_while(|byte| is_name(**byte)).filter(|byte| byte.is_ascii_alphanumeric());
+    let mut name = [0; LONGEST_NAME];
+    let mut begin = name.len();
+    while begin > 0
+        && let Some(letter) = letters.next()
+    {
+        begin -= 1;
+        name[begin] = letter.to_ascii_lowercase();
+    }
+    SECRETS.iter().find(|secret| name[begin..].ends_with(secret.as_bytes())).copied()
+}
+
+/// A value without quotes ends before what separates it from the next.
+fn is_value(byte: u8) -> bool {
+    !byte.is_ascii_whitespace()
+        && !matches!(byte, b'"' | b'\'' | b',' | b';' | b'&' | b')' | b'}' | b']' | b'>' | b'|' | b'\\')
+}
+
+/// Whether it is more than a word for nothing, and not hidden already.
+fn says_something(value: &[u8]) -> bool {
+    const NOTHING: [&[u8]; 8] =
+        [b"null", b"nil", b"none", b"true", b"false", b"undefined", b"<nil>", b"redacted"];
+    let inner = value.trim_ascii();
+    let inner = inner.strip_prefix(b"[").unwrap_or(inner);
+    let is_hidden =
+        inner.iter().all(|byte| *byte == b'*') || (inner.len() > 2 && inner.iter().all(|byte| *byte == b'x'));
+    !is_hidden
+        && !NOTHING
+            .iter()
+            .any(|word| word.eq_ignore_ascii_case(inner) || inner.eq_ignore_ascii_case(b"redacted]"))
+}
+
+/// A quotation mark, with the backslashes that a text within a text puts before it.
+#[derive(Clone, Copy)]
+struct Quote {
+    mark: u8,
+    backslashes: usize,
+}
+
+impl Quote {
+    /// Where the text ends that it opened before `from`.
+    fn end(self, bytes: &[u8], from: usize) -> usize {
+        let mut at = from;
+        while let Some(found) = memchr::memchr(self.mark, &bytes[at..]) {
+            let mark = at + found;
+            let backslashes = bytes[from..mark].iter().rev().take_while(|byte| **byte == b'\\').count();
+            if backslashes <= self.backslashes {
+                return mark - backslashes;
+            }
+            at = mark + 1;
+        }
+        bytes.len()
+    }
+}
+
+/// What is not read yet.
+#[derive(Clone, Copy)]
+struct Rest<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl Rest<'_> {
+    fn peek(self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
+    }
+
+    fn skip(self, count: usize) -> Self {
+        Self { at: self.at + count, ..self }
+    }
+
+    fn count(self, is_such: impl Fn(u8) -> bool) -> usize {
+        self.bytes[self.at..].iter().take_while(|byte| is_such(**byte)).count()
+    }
+
+    fn spaces(self) -> Self {
+        self.skip(self.count(|byte| byte == b' '))
+    }
+
+    fn quote(self) -> (Self, Option<Quote>) {
+        let backslashes = self.count(|byte| byte == b'\\');
+        let after = self.skip(backslashes);
+        match after.peek() {
+            Some(mark @ (b'"' | b'\'')) => (after.skip(1), Some(Quote { mark, backslashes })),
+            _ => (self, None),
+        }
+    }
+
+    /// `:`, `=` or `=>`.
+    fn sign(self) -> Option<(Self, u8)> {
+        match (self.peek()?, self.skip(1).peek()) {
+            (b'=', Some(b'>')) => Some((self.skip(2), b'=')),
+            // `==` compares.
+            (b'=', Some(b'=')) => None,
+            (sign @ (b':' | b'='), _) => Some((self.skip(1), sign)),
+            _ => None,
+        }
+    }
+
+    /// Where the value of a header begins, behind the name of a scheme.
+    fn after_scheme(self) -> usize {
+        let word = self.count(|byte| byte.is_ascii_alphabetic());
+        if word > 0 && self.skip(word).peek() == Some(b' ') { self.at + word + 1 } else { self.at }
+    }
+}
