@@ -150,7 +150,11 @@ fn what_a_cluster_calls_a_secret_reaches_agents_and_collectors() {
     let objects = Objects::with(&["podLogs.redact={card [0-9]+$,pin=([0-9]+)}"]);
     for workload in ["kestrel-node-agent", "kestrel-webhook"] {
         // As the kubelet reads it, a dollar sign.
-        assert_eq!(objects.env(workload, "KESTREL_REDACT"), Some("card [0-9]+$$\npin=([0-9]+)"), "{workload}");
+        assert_eq!(
+            objects.env(workload, "KESTREL_REDACT"),
+            Some("card [0-9]+$$\npin=([0-9]+)"),
+            "{workload}"
+        );
     }
     assert_eq!(objects.env("kestrel-aggregator", "KESTREL_REDACT"), None);
     assert_eq!(Objects::with(&[]).env("kestrel-node-agent", "KESTREL_REDACT"), None);

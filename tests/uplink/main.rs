@@ -7,7 +7,7 @@
 //! the resend window allows them, and the counters add up.
 //!
 //! One case of every class runs always; `KESTREL_FULL=1` runs them all, with
-//! the real times. The half-open connection needs root and `ip` (iproute2), the full disk root.
+//! the real times. Networks need root and iproute2, the full disk root.
 
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
@@ -15,6 +15,7 @@ mod cluster;
 mod connection;
 mod credentials;
 mod half_open;
+mod network;
 mod secrets;
 mod spool;
 mod streams;
