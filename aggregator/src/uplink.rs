@@ -42,7 +42,10 @@ use futures::{
     stream::FuturesUnordered,
 };
 use kestrel_runtime::{backoff::Backoff, tls::proxy::Proxy};
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, sleep},
+};
 use tokio_util::sync::CancellationToken;
 
 pub use life::Keepalive;
@@ -60,7 +63,7 @@ use metrics::Metrics;
 use outbound::Absent;
 use problem::Problem;
 use report::Report;
-use session::{Ends, Session};
+use session::Session;
 use state::{Board, State};
 use stream::{Stream, supervise};
 
@@ -101,6 +104,8 @@ pub struct Uplink {
     report: Report,
     board: Board,
     absent: Absent,
+    /// Held by whoever has a stream open: one of each at a time.
+    turns: [Mutex<()>; 5],
 }
 
 /// Shows what an uplink is at any moment; clones show the same one.
@@ -143,7 +148,8 @@ impl Uplink {
         metrics: Metrics,
     ) -> Self {
         let (report, board, absent) = (Report::default(), Board::default(), Absent::default());
-        Self { config, dial, lanes, mirror, requests, metrics, report, board, absent }
+        let turns = Default::default();
+        Self { config, dial, lanes, mirror, requests, metrics, report, board, absent, turns }
     }
 
     /// What it says of itself.
@@ -163,8 +169,6 @@ impl Uplink {
         let mut backoff = Backoff::new(self.config.retry.first, self.config.retry.most);
         let mut opening = Some(self.open(Duration::ZERO));
         let mut serving: Option<Serving<'_>> = None;
-        let mut ends = Ends::default();
-        ends.iter().for_each(CancellationToken::cancel);
         // Connections that were left and are not yet at their end.
         let mut left = FuturesUnordered::new();
         while serving.is_some() || !drain.is_cancelled() {
@@ -182,8 +186,7 @@ impl Uplink {
                     opening = None;
                     match opened {
                         Ok(connection) => {
-                            let next = self.serving(Session::new(connection, ends), drain);
-                            ends = next.session.ends().clone();
+                            let next = self.serving(connection, drain);
                             if let Some(old) = serving.replace(next) {
                                 old.session.leave(&self.lanes);
                                 left.push(old.work);
@@ -229,11 +232,11 @@ impl Uplink {
         })
     }
 
-    fn serving<'a>(&'a self, session: Session, drain: &'a CancellationToken) -> Serving<'a> {
+    fn serving<'a>(&'a self, connection: Connection, drain: &'a CancellationToken) -> Serving<'a> {
         self.board.connected();
         self.report.solved();
-        self.report.news(&format!("connected to {}", session.connection.server));
-        let session = Arc::new(session);
+        self.report.news(&format!("connected to {}", connection.server));
+        let session = Arc::new(Session::new(connection));
         let work = Box::pin(self.serve(Arc::clone(&session), drain));
         Serving { session, begun: Instant::now(), work }
     }

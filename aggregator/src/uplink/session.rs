@@ -12,14 +12,8 @@ pub(crate) struct Session {
     /// Cancelled when another connection takes over: what it sends here is
     /// brought to its end, and nothing new is begun.
     pub left: CancellationToken,
-    /// Where the streams of the connection before this one say that they have ended.
-    before: Ends,
-    ends: Ends,
     windows: [SharedWindow; 5],
 }
-
-/// Each is cancelled when the stream has ended and no other is opened in its stead.
-pub(crate) type Ends = [CancellationToken; 5];
 
 /// The resend window of one stream.
 pub(crate) type SharedWindow = Arc<Mutex<Window<Cargo>>>;
@@ -31,24 +25,8 @@ pub(crate) fn lock(window: &Mutex<Window<Cargo>>) -> MutexGuard<'_, Window<Cargo
 }
 
 impl Session {
-    /// `before`: the ends of the connection before this one.
-    pub(crate) fn new(connection: Connection, before: Ends) -> Self {
-        let (left, ends) = (CancellationToken::new(), Ends::default());
-        Self { connection, left, before, ends, windows: Default::default() }
-    }
-
-    /// Where the streams of this connection say that they have ended.
-    pub(crate) fn ends(&self) -> &Ends {
-        &self.ends
-    }
-
-    /// Resolves when this stream may be opened here. What the one before it still had on its
-    /// way must not arrive after anything newer, so that one is brought to its end first,
-    /// which takes no longer than the farewell. Answers to requests know no order.
-    pub(crate) async fn turn(&self, stream: Stream) {
-        if stream != Stream::Control {
-            self.before[stream as usize].cancelled().await;
-        }
+    pub(crate) fn new(connection: Connection) -> Self {
+        Self { connection, left: CancellationToken::new(), windows: Default::default() }
     }
 
     pub(crate) fn window(&self, stream: Stream) -> &SharedWindow {

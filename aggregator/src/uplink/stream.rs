@@ -91,8 +91,17 @@ enum End {
 /// Keeps one stream of a connection open until the connection is dead or left,
 /// or the drain is over.
 pub(crate) async fn supervise(uplink: &Uplink, session: &Session, stream: Stream, drain: &CancellationToken) {
-    let _ended = session.ends()[stream as usize].clone().drop_guard();
-    session.turn(stream).await;
+    // What the stream before it still has on its way must not arrive after anything newer, so that
+    // one is brought to its end first, which takes no longer than the farewell. Answers to
+    // requests know no order.
+    let _turn = match stream {
+        Stream::Control => None,
+        _ => tokio::select! {
+            biased;
+            () = session.over() => return,
+            turn = uplink.turns[stream as usize].lock() => Some(turn),
+        },
+    };
     let mut backoff = Backoff::new(uplink.config.retry.first, uplink.config.retry.most);
     let mut failed = false;
     loop {

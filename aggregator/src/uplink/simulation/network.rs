@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use kestrel_runtime::tls::client::ConnectError;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, ReadHalf, WriteHalf, duplex, split},
-    time::sleep,
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +19,9 @@ use crate::uplink::{
 
 /// Bytes that one end of a connection takes ahead of the other.
 const BUFFER: usize = 64 * 1024;
+/// A kernel gives up a connection on which bytes are not acknowledged for so long
+/// (`TCP_USER_TIMEOUT`, see `dial`), and none of them arrives later.
+const GIVES_UP: Duration = Duration::from_secs(10);
 /// Bytes that travel together.
 const PACKET: usize = 16 * 1024;
 /// Bytes that are on their way, at most.
@@ -64,7 +67,10 @@ async fn carry(
     let carried = async {
         while let Ok(count @ 1..) = from.read(&mut packet).await {
             sleep(world.latency()).await;
-            world.thawed().await;
+            if timeout(GIVES_UP, world.thawed()).await.is_err() {
+                // For both directions.
+                cut.cancel();
+            }
             if to.write_all(&packet[..count]).await.is_err() {
                 break;
             }
