@@ -71,9 +71,9 @@ impl Agent {
             let text = "the container runtime's health is not watched: KESTREL_RUNTIME_SOCKET is not set";
             beginning.push(Sentence::Note(text.to_owned()));
         }
-        let store = Store::load(&config.state).unwrap_or_else(|problem| {
+        let store = Store::load(&config.state.join("positions")).unwrap_or_else(|problem| {
             beginning.push(Sentence::Warning(format!("{problem}; all retained logs are read again")));
-            Store::empty(&config.state)
+            Store::empty(&config.state.join("positions"))
         });
         beginning.iter().for_each(Sentence::tell);
         let layout = Layout::Pods { except: config.own_pod.clone() };

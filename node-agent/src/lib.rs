@@ -9,3 +9,4 @@ pub mod host;
 pub mod metrics;
 pub mod pods;
 pub mod story;
+pub mod tail;

@@ -1,9 +1,14 @@
-//! Starts the agent of one node.
+//! Starts the agent of one node, or the tool that is its log engine alone.
 
-use std::{process::ExitCode, time::Duration};
+use std::{
+    env,
+    io::{self, Write},
+    process::ExitCode,
+    time::Duration,
+};
 
 use kestrel_link::connection::Link;
-use kestrel_node_agent::{agent::Agent, config::Config, host, metrics::Metrics};
+use kestrel_node_agent::{agent::Agent, config::Config, host, metrics::Metrics, tail};
 use kestrel_runtime::{
     admin::{AdminPort, Readiness},
     config::Environment,
@@ -19,16 +24,42 @@ use tracing::error;
 /// More than the agent's own wait for the aggregator, so that positions are written.
 const GRACE: Duration = Duration::from_secs(10);
 
+const USAGE: &str = "\
+usage: kestrel-node-agent [tail]
+
+  (nothing)  the daemon; its environment variables are in docs/interfaces.md
+  tail       reads container logs without Kubernetes: kestrel-node-agent tail --help
+";
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     tls::install_provider();
-    match start().await {
+    let words: Vec<String> = env::args().skip(1).collect();
+    let started = match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => start().await,
+        ["help" | "--help" | "-h"] => return say(&mut io::stdout(), USAGE, ExitCode::SUCCESS),
+        ["tail", "help" | "--help" | "-h"] => return say(&mut io::stdout(), tail::USAGE, ExitCode::SUCCESS),
+        ["tail", ..] => match tail::Options::parse(&words[1..]) {
+            Ok(options) => telemetry::init(Format::Text).and_then(|()| tail::start(options)),
+            Err(mistake) => {
+                let text = format!("{mistake}\n\n{}", tail::USAGE);
+                return say(&mut io::stderr(), &text, ExitCode::from(2));
+            }
+        },
+        _ => return say(&mut io::stderr(), USAGE, ExitCode::from(2)),
+    };
+    match started {
         Ok(daemon) => daemon.run(GRACE).await,
         Err(problem) => {
             error!("{problem:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn say(to: &mut dyn Write, text: &str, code: ExitCode) -> ExitCode {
+    let _nobody_reads = to.write_all(text.as_bytes());
+    code
 }
 
 async fn start() -> anyhow::Result<Daemon> {

@@ -4,7 +4,8 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Write as _},
+    path::Path,
     process::{Command, Stdio},
 };
 
@@ -58,4 +59,58 @@ fn what_may_come_later_is_waited_for_until_it_is_asked_to_end() {
     let end: Vec<_> = log.collect();
     assert!(end.iter().any(|line| line.contains("the agent of node n1 ends")), "{end:?}");
     assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+fn tail(root: &Path, words: &[&str]) -> (String, String) {
+    let output = agent().arg("tail").arg("--root").arg(root).args(words).output().unwrap();
+    let [out, said] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    assert!(output.status.success(), "{said}");
+    (out, said)
+}
+
+#[test]
+fn the_engine_alone_reads_to_the_end_and_sums_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("pods");
+    let container = root.join("shop_web-1_5f2a/app");
+    fs::create_dir_all(&container).unwrap();
+    let time = "2026-11-21T13:50:00.5Z stdout";
+    let lines =
+        format!("{time} F ERROR \"a\"\n{time} P in two \n{time} F pieces\n{time} F password=hunter2\n");
+    fs::write(container.join("0.log"), lines).unwrap();
+
+    let (out, said) = tail(&root, &["--until-end"]);
+    assert_eq!(out, "ERROR \"a\"\nin two pieces\npassword=[redacted]\n");
+    for part in ["lines=3 ", "joined=1 ", "redacted=1 ", "bytes_lost=0 ", "cpu_seconds=0."] {
+        assert!(said.contains(part), "{part} in {said}");
+    }
+    let (out, _) = tail(&root, &["--until-end", "--sink=json", "--policy=errors"]);
+    let first = r#"{"namespace":"shop","pod":"web-1","container":"app","time":1795269000.500000000,"level":"ERROR","text":"ERROR \"a\""}"#;
+    assert_eq!(out.lines().next(), Some(first));
+    assert_eq!(tail(&root, &["--until-end", "--sink=discard"]).0, "");
+
+    let positions = directory.path().join("positions");
+    let on = ["--until-end", "--positions", positions.to_str().unwrap()];
+    assert_eq!(tail(&root, &on).0.lines().count(), 3);
+    fs::OpenOptions::new()
+        .append(true)
+        .open(container.join("0.log"))
+        .unwrap()
+        .write_all(format!("{time} F more\n").as_bytes())
+        .unwrap();
+    assert_eq!(tail(&root, &on).0, "more\n", "it goes on where it ended");
+}
+
+#[test]
+fn words_that_are_not_known_are_answered_with_those_that_are() {
+    for (words, part) in
+        [(&["tial"][..], "usage: kestrel-node-agent [tail]"), (&["tail", "--sink", "file"], "link=HOST:PORT")]
+    {
+        let output = agent().args(words).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(part), "{said}");
+    }
+    let help = agent().args(["tail", "--help"]).output().unwrap();
+    assert!(help.status.success() && String::from_utf8(help.stdout).unwrap().contains("--until-end"));
 }

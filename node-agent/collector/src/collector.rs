@@ -71,9 +71,9 @@ impl Collector {
             config.sources.iter().map(|source| source.directory.display().to_string()).collect();
         let Origin { namespace, pod, .. } = &config.pod;
         info!("collecting log files of {namespace}/{pod} from {}", directories.join(", "));
-        let store = Store::load(&config.state).unwrap_or_else(|problem| {
+        let store = Store::load(&config.state.join("positions")).unwrap_or_else(|problem| {
             warn!("{problem}; all files are read again");
-            Store::empty(&config.state)
+            Store::empty(&config.state.join("positions"))
         });
         Self {
             shipper: Shipper::new(

@@ -83,7 +83,7 @@ impl Client {
         Shipper::new(
             Engine::new(
                 vec![source],
-                Store::load(self.directory.path()).unwrap(),
+                Store::load(&self.directory.path().join("positions")).unwrap(),
                 Redactor::new(Expressions::default()),
             ),
             Instant::now(),

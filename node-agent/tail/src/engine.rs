@@ -100,6 +100,8 @@ pub struct Stats {
     pub left_out: u64,
     /// Lines that were not of their file's format, sent as they are.
     pub malformed: u64,
+    /// Records that were made of pieces.
+    pub joined: u64,
     /// Additional records that lines over the limit became.
     pub continued: u64,
     /// Records in which bytes were replaced to make them text.

@@ -49,6 +49,8 @@ pub struct Raw<'a> {
     pub malformed: bool,
     /// The rest of a line that is longer than [`LINE_LIMIT`].
     pub continued: bool,
+    /// Made of pieces.
+    pub joined: bool,
 }
 
 /// Splits windows; holds the buffer in which pieces are joined.
@@ -97,12 +99,18 @@ impl Splitter {
             match cri::parse(line) {
                 None if line.is_empty() => {}
                 None => {
-                    let raw =
-                        Raw { timestamp: None, content: line, end: next, malformed: true, continued: false };
+                    let raw = Raw {
+                        timestamp: None,
+                        content: line,
+                        end: next,
+                        malformed: true,
+                        continued: false,
+                        joined: false,
+                    };
                     flow = in_parts(raw, emit);
                 }
                 Some(piece) if at < joined_to[piece.stream as usize] => {}
-                Some(piece) if piece.last => flow = in_parts(whole(&piece, piece.content, next), emit),
+                Some(piece) if piece.last => flow = in_parts(whole(&piece, piece.content, next, false), emit),
                 Some(piece) => {
                     if at >= group_end {
                         group_end = match (end_of_group(window, at), unfinished) {
@@ -113,7 +121,7 @@ impl Splitter {
                     }
                     let end = self.join(window, at, &piece);
                     joined_to[piece.stream as usize] = end;
-                    flow = in_parts(whole(&piece, &self.joined, end), emit);
+                    flow = in_parts(whole(&piece, &self.joined, end, true), emit);
                 }
             }
             at = next;
@@ -182,8 +190,10 @@ fn split_plain(
             None => break,
         };
         let timestamp = rfc3339(line).filter(|(_, length)| line.get(*length) == Some(&b' ')).map(|(t, _)| t);
-        flow =
-            in_parts(Raw { timestamp, content: line, end: next, malformed: false, continued: false }, emit);
+        flow = in_parts(
+            Raw { timestamp, content: line, end: next, malformed: false, continued: false, joined: false },
+            emit,
+        );
         at = next;
     }
     at
@@ -195,8 +205,8 @@ fn next_line(window: &[u8], at: usize) -> Option<(&[u8], usize)> {
     Some((&window[at..at + length], at + length + 1))
 }
 
-fn whole<'a>(piece: &Piece<'_>, content: &'a [u8], end: usize) -> Raw<'a> {
-    Raw { timestamp: Some(piece.timestamp), content, end, malformed: false, continued: false }
+fn whole<'a>(piece: &Piece<'_>, content: &'a [u8], end: usize, joined: bool) -> Raw<'a> {
+    Raw { timestamp: Some(piece.timestamp), content, end, malformed: false, continued: false, joined }
 }
 
 /// Emits a record, in several if it is too long for one.
@@ -208,7 +218,7 @@ fn in_parts(mut raw: Raw<'_>, emit: &mut impl FnMut(Raw<'_>) -> ControlFlow<()>)
             flow = ControlFlow::Break(());
         }
         raw.content = &raw.content[part.len()..];
-        raw.continued = true;
+        (raw.continued, raw.joined) = (true, false);
     }
     if emit(raw).is_break() { ControlFlow::Break(()) } else { flow }
 }

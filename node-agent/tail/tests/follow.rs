@@ -53,7 +53,11 @@ impl Bench {
 
     fn engine(root: &Path, layout: &Layout) -> Engine {
         let source = Source { directory: root.join("logs"), layout: layout.clone() };
-        Engine::new(vec![source], Store::load(root).unwrap(), Redactor::new(Expressions::default()))
+        Engine::new(
+            vec![source],
+            Store::load(&root.join("positions")).unwrap(),
+            Redactor::new(Expressions::default()),
+        )
     }
 
     /// As a new process would: only what was saved is known.

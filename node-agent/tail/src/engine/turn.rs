@@ -169,4 +169,5 @@ fn count(stats: &mut Stats, raw: &Raw<'_>) {
     stats.lines += 1;
     stats.malformed += u64::from(raw.malformed);
     stats.continued += u64::from(raw.continued);
+    stats.joined += u64::from(raw.joined);
 }

@@ -28,7 +28,7 @@ struct Entry {
     seen: u64,
 }
 
-/// The positions of a state directory.
+/// The positions in a file.
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
@@ -56,18 +56,18 @@ enum Problem {
 }
 
 impl Store {
-    /// Positions in `directory`, none yet.
-    pub fn empty(directory: &Path) -> Self {
-        Self { path: directory.join("positions"), entries: HashMap::new(), changed: false }
+    /// Positions in the file `path`, none yet.
+    pub fn empty(path: &Path) -> Self {
+        Self { path: path.to_owned(), entries: HashMap::new(), changed: false }
     }
 
-    /// Reads the positions of `directory`; none if nothing was written there yet.
+    /// Reads the positions in the file `path`; none if there is no such file yet.
     ///
     /// # Errors
     /// The file is there but not readable, or of another format.
-    pub fn load(directory: &Path) -> Result<Self, StoreError> {
-        let mut store = Self::empty(directory);
-        let fail = |problem| StoreError { path: directory.join("positions"), problem };
+    pub fn load(path: &Path) -> Result<Self, StoreError> {
+        let mut store = Self::empty(path);
+        let fail = |problem| StoreError { path: path.to_owned(), problem };
         let text = match fs::read_to_string(&store.path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(store),
@@ -169,10 +169,10 @@ mod tests {
     fn what_was_saved_is_loaded() {
         let directory = tempfile::tempdir().unwrap();
         let now = SystemTime::now();
-        let mut store = Store::load(directory.path()).unwrap();
+        let mut store = Store::load(&directory.path().join("positions")).unwrap();
         store.set(ID, 42, now);
         store.save(now).unwrap();
-        let store = Store::load(directory.path()).unwrap();
+        let store = Store::load(&directory.path().join("positions")).unwrap();
         assert_eq!(store.find(1, 2, false), Some((ID, 42)));
         assert_eq!(store.find(1, 9, false), None);
         assert_eq!(store.find(1, 9, true), Some((ID, 42)));
@@ -182,18 +182,18 @@ mod tests {
     fn old_entries_go_with_the_next_write() {
         let directory = tempfile::tempdir().unwrap();
         let now = SystemTime::now();
-        let mut store = Store::empty(directory.path());
+        let mut store = Store::empty(&directory.path().join("positions"));
         store.set(ID, 42, now - FORGET_AFTER);
         store.set(FileId { head: 2, ..ID }, 1, now);
         store.save(now).unwrap();
-        assert_eq!(Store::load(directory.path()).unwrap().find(1, 2, true), None);
+        assert_eq!(Store::load(&directory.path().join("positions")).unwrap().find(1, 2, true), None);
     }
 
     #[test]
     fn a_file_of_another_format_is_refused_with_its_line() {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("positions"), format!("{HEADER}\n{ID} 1 2\n{ID} one two\n")).unwrap();
-        let error = Store::load(directory.path()).unwrap_err().to_string();
+        let error = Store::load(&directory.path().join("positions")).unwrap_err().to_string();
         assert!(error.ends_with("is not a positions file of this version (line 3)"), "{error}");
     }
 }

@@ -1,0 +1,75 @@
+//! To an aggregator, as the agent ships.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use kestrel_link::{
+    Event,
+    connection::{self, Link},
+    ship::{Notice, Shipper},
+};
+use kestrel_runtime::daemon::Daemon;
+use kestrel_tail::engine::Engine;
+use tokio::{
+    sync::mpsc,
+    task::yield_now,
+    time::{interval, sleep},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{Options, SCAN, everything, summary};
+
+/// Ships what `engine` reads until the drain or, if that is asked for, the end of all files.
+pub(super) fn spawn(daemon: &mut Daemon, link: connection::Config, engine: Engine, options: Options) {
+    let drain = daemon.drain();
+    let (link, events) = Link::new(link);
+    daemon.spawn("agent link", async {
+        link.run().await;
+        Ok(())
+    });
+    daemon.spawn("tail", async move {
+        let _end = drain.clone().drop_guard();
+        let mut shipper = Shipper::new(engine, Instant::now());
+        run(&mut shipper, events, &options, &drain).await;
+        shipper.save();
+        summary(shipper.engine.stats());
+        Ok(())
+    });
+}
+
+async fn run(
+    shipper: &mut Shipper,
+    mut events: mpsc::Receiver<Event>,
+    options: &Options,
+    drain: &CancellationToken,
+) {
+    let (mut scan, mut pause) = (interval(SCAN), Duration::ZERO);
+    while !drain.is_cancelled() {
+        if pause.is_zero() {
+            yield_now().await;
+        }
+        tokio::select! {
+            () = drain.cancelled() => return,
+            Some(event) = events.recv() => match shipper.take(event) {
+                Some(Notice::Connected) => info!("connected"),
+                Some(Notice::Disconnected { reason, retry_in }) => {
+                    warn!("not connected: {reason}; next attempt in {} s", retry_in.as_secs());
+                }
+                _ => {}
+            },
+            _ = scan.tick() => {
+                shipper.engine.scan(Instant::now());
+                everything(&mut shipper.engine, options.policy);
+            }
+            () = sleep(pause) => {}
+        }
+        pause = shipper.pump(Instant::now(), SystemTime::now());
+        if options.until_end && shipper.is_connected() && shipper.engine.unread_bytes() == 0 {
+            // The rest of a batch has not to wait for more.
+            shipper.flush();
+            if shipper.is_delivered() && shipper.engine.in_flight() == 0 {
+                return;
+            }
+        }
+    }
+}
