@@ -54,11 +54,10 @@ pub fn start(options: Options) -> anyhow::Result<Daemon> {
             ship::spawn(&mut daemon, link, engine, options);
         }
         target => daemon.spawn("tail", async move {
-            let end = drain.clone().drop_guard();
+            let _end = drain.clone().drop_guard();
             let sink = Sink::new(target);
             let stats = Follower { engine, sink, options }.run(&drain).await?;
             summary(stats);
-            drop(end);
             Ok(())
         }),
     }
@@ -120,13 +119,7 @@ impl Follower {
     }
 
     fn scan(&mut self, now: Instant) -> anyhow::Result<()> {
-        self.engine.scan(now);
-        everything(&mut self.engine, self.options.policy);
-        for news in self.engine.news() {
-            if let Some(problem) = news.problem {
-                warn!("{}: {problem}", news.path.display());
-            }
-        }
+        look(&mut self.engine, self.options.policy, now);
         self.save()
     }
 
@@ -155,7 +148,13 @@ impl Follower {
     }
 }
 
-/// What is wanted of every file.
-fn everything(engine: &mut Engine, policy: Policy) {
+/// Looks for files, wants the same of all of them, and says what can't be followed.
+fn look(engine: &mut Engine, policy: Policy, now: Instant) {
+    engine.scan(now);
     engine.assign(|_| Some(policy));
+    for news in engine.news() {
+        if let Some(problem) = news.problem {
+            warn!("{}: {problem}", news.path.display());
+        }
+    }
 }

@@ -17,7 +17,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Options, SCAN, everything, summary};
+use super::{Options, SCAN, look, summary};
 
 /// Ships what `engine` reads until the drain or, if that is asked for, the end of all files.
 pub(super) fn spawn(daemon: &mut Daemon, link: connection::Config, engine: Engine, options: Options) {
@@ -57,10 +57,7 @@ async fn run(
                 }
                 _ => {}
             },
-            _ = scan.tick() => {
-                shipper.engine.scan(Instant::now());
-                everything(&mut shipper.engine, options.policy);
-            }
+            _ = scan.tick() => look(&mut shipper.engine, options.policy, Instant::now()),
             () = sleep(pause) => {}
         }
         pause = shipper.pump(Instant::now(), SystemTime::now());

@@ -4,7 +4,7 @@ use kestrel_proto::cloud::v1::{Action, EventSource, ObjectReference};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::signals::told::Told;
+use crate::signals::{component::Home, told::Told};
 
 fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
@@ -150,14 +150,17 @@ fn no_network(uid: &str, pod: &str, node: &str, last: &str, count: i32) -> Event
     of_the_kubelet(uid, sandbox::REASON, note, pod, node, last, count)
 }
 
+/// Where the DaemonSet of a CNI is.
+fn cilium() -> Home {
+    let cni = json!({"namespace": "kube-system", "name": "cilium", "labels": {"k8s-app": "cilium"}});
+    Home::of_workload("DaemonSet", &serde_json::from_value(cni).unwrap()).unwrap()
+}
+
 #[test]
 fn many_pods_of_a_node_without_a_network_are_one_signal_of_its_cni() {
     let far = Told::new();
     let components = Components::new(far.lane());
-    let cni = json!({"namespace": "kube-system", "name": "cilium", "labels": {"k8s-app": "cilium"}});
-    let cni = serde_json::from_value(cni).unwrap();
-    let home = super::super::component::Home::of_workload("DaemonSet", &cni).unwrap();
-    components.workload(&home, "uid-of-cilium", 3);
+    components.workload(&cilium(), "uid-of-cilium", 3);
     let events = events(components, &far);
     let times =
         ["2026-03-01T10:00:00Z", "2026-03-01T10:00:05Z", "2026-03-01T10:00:10Z", "2026-03-01T10:00:15Z"];
@@ -198,20 +201,17 @@ fn many_pods_of_a_node_without_a_network_are_one_signal_of_its_cni() {
 fn without_the_workload_of_its_cni_the_trouble_is_the_nodes() {
     let far = Told::new();
     let components = Components::new(far.lane());
-    let cni = json!({"namespace": "kube-system", "name": "cilium", "labels": {"k8s-app": "cilium"}});
-    let cni = serde_json::from_value(cni).unwrap();
-    let home = super::super::component::Home::of_workload("DaemonSet", &cni).unwrap();
-    components.workload(&home, "uid-of-cilium", 3);
+    components.workload(&cilium(), "uid-of-cilium", 3);
     let events = events(components.clone(), &far);
     let time = "2026-03-01T10:00:00Z";
     for number in 0..3 {
         events.seen(&no_network(&format!("e{number}"), &format!("p{number}"), "n1", time, 1), at(time));
     }
-    components.workload_gone(&home, at(time));
+    components.workload_gone(&cilium(), at(time));
     assert_eq!(told(&far).pop(), Some(signal(Action::Delete, "CNIDegraded", "DaemonSet cilium", 3)));
     events.seen(&no_network("e1", "p1", "n1", time, 2), at(time));
     assert_eq!(told(&far), [signal(Action::Create, "CNIDegraded", "Node n1", 4)]);
-    components.workload(&home, "uid-of-cilium", 3);
+    components.workload(&cilium(), "uid-of-cilium", 3);
     components.tick(at(time));
     assert_eq!(told(&far), [], "it is told once");
 }
