@@ -3,10 +3,18 @@
 use std::sync::atomic::Ordering;
 
 use kestrel_link::ship::Shipper;
+use kestrel_tail::engine::Reason;
 use prometheus_client::{
-    metrics::{counter::Counter, gauge::Gauge},
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
+
+/// Why bytes of log files were lost.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
 
 /// The agent's metrics.
 #[derive(Clone, Debug, Default)]
@@ -18,7 +26,7 @@ pub struct Metrics {
     lines_continued: Counter,
     lines_cleaned: Counter,
     secrets_redacted: Counter,
-    bytes_lost: Counter,
+    bytes_lost: Family<ReasonLabel, Counter>,
     lines_sent: Counter,
     batches_sent: Counter,
     refusals: Counter,
@@ -53,7 +61,6 @@ impl Metrics {
             ),
             ("lines_cleaned", "Lines with invalid UTF-8 or NUL that were made text", &metrics.lines_cleaned),
             ("secrets_redacted", "Secrets taken out of lines before they left", &metrics.secrets_redacted),
-            ("bytes_lost", "Bytes of log files removed before they could be read", &metrics.bytes_lost),
             ("lines_sent", "Lines sent to the aggregator", &metrics.lines_sent),
             ("batches_sent", "Batches sent to the aggregator", &metrics.batches_sent),
             ("refusals", "Times the aggregator had us read again what was under way", &metrics.refusals),
@@ -62,6 +69,8 @@ impl Metrics {
         ] {
             registry.register(name, help, counter.clone());
         }
+        let help = "Bytes of log files that were gone before they were delivered";
+        registry.register("bytes_lost", help, metrics.bytes_lost.clone());
         for (name, help, gauge) in [
             ("link_up", "Whether the link to the aggregator is open", &metrics.link_up),
             (
@@ -95,7 +104,6 @@ impl Metrics {
             (&self.lines_continued, stats.continued),
             (&self.lines_cleaned, stats.cleaned),
             (&self.secrets_redacted, stats.redacted),
-            (&self.bytes_lost, stats.bytes_lost),
             (&self.lines_sent, shipped.lines),
             (&self.batches_sent, shipped.batches),
             (&self.refusals, shipped.refusals),
@@ -103,6 +111,10 @@ impl Metrics {
             (&self.payload_bytes, shipped.payload_bytes),
         ] {
             counter.inner().store(value, Ordering::Relaxed);
+        }
+        for reason in Reason::ALL {
+            let counter = self.bytes_lost.get_or_create(&ReasonLabel { reason: reason.as_str() });
+            counter.inner().store(stats.bytes_lost.of(reason), Ordering::Relaxed);
         }
         let gauge = |gauge: &Gauge, value: u64| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         gauge(&self.link_up, shipper.is_connected().into());

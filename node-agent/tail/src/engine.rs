@@ -1,6 +1,7 @@
 //! Follows files: what there is, what was read, what was delivered.
 
 mod file;
+mod gap;
 mod listing;
 mod turn;
 
@@ -25,6 +26,8 @@ use crate::{
     time::Timestamp,
 };
 use file::Tracked;
+use gap::Gaps;
+pub use gap::{Gap, Lost, LostBytes, Reason};
 
 /// How long the end of a begun record is waited for. Until then what follows
 /// it in the file waits too.
@@ -108,8 +111,8 @@ pub struct Stats {
     pub cleaned: u64,
     /// Secrets that were taken out.
     pub redacted: u64,
-    /// Bytes that were gone before they could be read.
-    pub bytes_lost: u64,
+    /// Bytes that were gone before they were delivered.
+    pub bytes_lost: LostBytes,
 }
 
 /// Why a file or directory is not followed, and what would help.
@@ -131,6 +134,8 @@ struct Series {
     directory: PathBuf,
     format: Format,
     policy: Option<Policy>,
+    /// It is among those with unread bytes.
+    is_queued: bool,
     /// The oldest first.
     files: Vec<Tracked>,
 }
@@ -159,6 +164,7 @@ pub struct Engine {
     splitter: Splitter,
     redactor: Redactor,
     stats: Stats,
+    gaps: Gaps,
     problems: Problems,
     problems_told: Problems,
     in_flight: usize,
@@ -182,6 +188,7 @@ impl Engine {
             splitter: Splitter::default(),
             redactor,
             stats: Stats::default(),
+            gaps: Gaps::default(),
             problems: Problems::new(),
             problems_told: Problems::new(),
             in_flight: 0,
@@ -223,7 +230,10 @@ impl Engine {
         let mut unidentified = Vec::new();
         for (id, series) in &mut self.series {
             for file in &mut series.files {
-                self.stats.bytes_lost += file.measure(now);
+                if let Some(former) = file.measure(now).filter(|_| series.policy != Some(Policy::Off)) {
+                    self.gaps.add(&series.origin, Reason::Emptied, former.unread, None);
+                    self.gaps.watch(&series.origin, Reason::Emptied, former.ledger);
+                }
                 if file.id.is_none() && file.unread() > 0 && unidentified.last() != Some(id) {
                     unidentified.push(*id);
                 }
@@ -232,9 +242,12 @@ impl Engine {
         for id in unidentified {
             self.identify(id, now);
         }
-        let unread = |series: &Series| series.is_wanted() && series.files.iter().any(Tracked::is_unread);
-        self.ready.clear();
-        self.ready.extend(self.series.iter().filter(|(_, series)| unread(series)).map(|(id, _)| *id));
+        for (id, series) in &mut self.series {
+            if !series.is_queued && series.is_wanted() && series.files.iter().any(Tracked::is_unread) {
+                series.is_queued = true;
+                self.ready.push_back(*id);
+            }
+        }
         !self.ready.is_empty()
     }
 
@@ -270,13 +283,28 @@ impl Engine {
 
     /// Batches up to `up_to` arrived.
     pub fn ack(&mut self, up_to: u64) {
+        self.gaps.ack(up_to);
         self.settle(|file| file.ledger.ack(up_to));
     }
 
     /// The connection is gone, or something did not arrive: what is not
     /// acknowledged is read again.
     pub fn rewind(&mut self) {
+        self.gaps.rewind();
         self.settle(Tracked::rewind);
+    }
+
+    /// What was gone before it was delivered, to be told in the batch with the
+    /// given id; if that does not arrive, it is given again.
+    pub fn tell_gaps(&mut self, batch: u64) -> Vec<Gap> {
+        let gaps = self.gaps.tell(batch);
+        self.in_flight += gaps.len();
+        gaps
+    }
+
+    /// Whether [`Self::tell_gaps`] has something to tell.
+    pub fn has_gaps(&self) -> bool {
+        self.gaps.is_open()
     }
 
     /// From now on no end of a record is waited for.
@@ -292,7 +320,7 @@ impl Engine {
         for file in self.series.values().flat_map(|series| &series.files) {
             // Also if nothing of it arrived yet, so that it keeps its identity.
             if let Some(id) = file.id {
-                self.store.set(id, file.ledger.acked(), now);
+                self.store.set(id, file.ledger.acked());
             }
         }
         self.store.save(now)
@@ -321,7 +349,7 @@ impl Engine {
 
     /// Counters since the start.
     pub fn stats(&self) -> Stats {
-        Stats { redacted: self.redactor.count(), ..self.stats }
+        Stats { redacted: self.redactor.count(), bytes_lost: self.gaps.total(), ..self.stats }
     }
 
     /// What cannot be followed at present.
@@ -342,7 +370,7 @@ impl Engine {
     }
 
     fn settle(&mut self, mut each: impl FnMut(&mut Tracked)) {
-        self.in_flight = 0;
+        self.in_flight = self.gaps.in_flight();
         for file in self.series.values_mut().flat_map(|series| &mut series.files) {
             each(file);
             self.in_flight += file.ledger.in_flight();

@@ -2,8 +2,13 @@
 
 use std::{io, ops::ControlFlow, time::Instant};
 
-use super::{Engine, MOST_IN_FLIGHT, PATIENCE, Policy, Record, Stats, add, file::Tracked, file::Unfinished};
+use super::{
+    Engine, MOST_IN_FLIGHT, PATIENCE, Policy, Record, Stats, add,
+    file::{Tracked, Unfinished},
+    gap::{Gaps, Reason},
+};
 use crate::{
+    discover::Origin,
     identity::FileId,
     read::{READ, Reader, WINDOW},
     redact::Redactor,
@@ -27,6 +32,8 @@ struct Task<'a> {
     splitter: &'a mut Splitter,
     redactor: &'a mut Redactor,
     stats: &'a mut Stats,
+    gaps: &'a mut Gaps,
+    origin: &'a Origin,
     format: Format,
     policy: Policy,
     now: Instant,
@@ -46,12 +53,15 @@ impl Engine {
         }
         while let Some(id) = self.ready.pop_front() {
             let Some(series) = self.series.get_mut(&id) else { continue };
+            series.is_queued = false;
             let Some(policy @ (Policy::All | Policy::Errors)) = series.policy else { continue };
             let mut task = Task {
                 reader: &mut self.reader,
                 splitter: &mut self.splitter,
                 redactor: &mut self.redactor,
                 stats: &mut self.stats,
+                gaps: &mut self.gaps,
+                origin: &series.origin,
                 format: series.format,
                 policy,
                 now,
@@ -63,6 +73,7 @@ impl Engine {
                     Ok(None) => {}
                     Ok(Some(turn)) => {
                         self.in_flight += file.ledger.in_flight() - before;
+                        series.is_queued = true;
                         // A packed file is read in one go: going back and forth
                         // between two would unpack them again and again.
                         if file.packed {
@@ -77,7 +88,7 @@ impl Engine {
                         add(&mut self.problems, path, format!("cannot be read on: {error}"));
                         if file.packed {
                             // It is damaged, and will not be whole again.
-                            self.stats.bytes_lost += file.give_up();
+                            task.gaps.add(&series.origin, Reason::Damaged, file.give_up(), None);
                             break;
                         }
                     }
@@ -104,23 +115,27 @@ impl Task<'_> {
         if waited.is_some_and(|w| w.size == file.size()) && !expired {
             return Ok(None);
         }
-        if self.format == Format::Plain && start > 0 && file.head(self.reader, true)? != Some(id.head) {
-            file.begin_again();
-            return Ok(None);
-        }
         let mut entries = 0;
         let mut left_out = 0;
         let mut used = 0;
         let mut flow = ControlFlow::Continue(());
+        let lead = file.lead();
         for want in [READ, WINDOW] {
             let window = if file.packed {
                 self.reader.packed(&file.file, start, want)?
             } else {
-                self.reader.plain(&file.file, start, want)?
+                self.reader.plain(&file.file, start - lead, lead as usize + want)?
             };
+            let (before, bytes) = window.bytes.split_at(window.bytes.len().min(lead as usize));
+            if !file.joins(before) {
+                let former = file.begin_again();
+                self.gaps.add(self.origin, Reason::Emptied, former.unread, None);
+                self.gaps.watch(self.origin, Reason::Emptied, former.ledger);
+                return Ok(None);
+            }
             let ends = if window.at_end { expired } else { want == WINDOW };
             let unfinished = if ends { split::Unfinished::Ends } else { split::Unfinished::Wait };
-            used = self.splitter.split(self.format, window.bytes, unfinished, |raw| {
+            used = self.splitter.split(self.format, bytes, unfinished, |raw| {
                 count(self.stats, &raw);
                 let level = severity::level(raw.content);
                 if self.policy == Policy::Errors && !file.is_kept(level) {
@@ -135,8 +150,10 @@ impl Task<'_> {
                 flow = emit(Record { timestamp: raw.timestamp, text, level, end });
                 flow
             });
-            if file.packed && window.at_end && used == window.bytes.len() {
-                file.set_size(start + used as u64);
+            if file.packed {
+                file.found(start + used as u64, window.at_end && used == bytes.len());
+            } else if used > 0 {
+                file.keep_seam(&window.bytes[..lead as usize + used]);
             }
             if used > 0 || window.at_end {
                 break;
