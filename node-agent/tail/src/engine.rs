@@ -1,5 +1,6 @@
 //! Follows files: what there is, what was read, what was delivered.
 
+mod context;
 mod file;
 mod gap;
 mod listing;
@@ -51,8 +52,8 @@ const MOST_PROBLEMS: usize = 100;
 /// Which lines of a container are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
-    /// Those that name a severity of at least [`Level::Warn`], with the lines
-    /// that follow them and name none.
+    /// Those that name a severity of at least [`Level::Warn`], with the lines that follow
+    /// them and name none, and five of any before and after.
     Errors,
     /// Every line.
     All,
@@ -162,6 +163,8 @@ pub struct Engine {
     store: Store,
     reader: Reader,
     splitter: Splitter,
+    /// For records that are wanted after all.
+    again: Splitter,
     redactor: Redactor,
     stats: Stats,
     gaps: Gaps,
@@ -186,6 +189,7 @@ impl Engine {
             store,
             reader: Reader::default(),
             splitter: Splitter::default(),
+            again: Splitter::default(),
             redactor,
             stats: Stats::default(),
             gaps: Gaps::default(),
@@ -320,7 +324,7 @@ impl Engine {
         for file in self.series.values().flat_map(|series| &series.files) {
             // Also if nothing of it arrived yet, so that it keeps its identity.
             if let Some(id) = file.id {
-                self.store.set(id, file.ledger.acked());
+                self.store.set(id, file.position());
             }
         }
         self.store.save(now)

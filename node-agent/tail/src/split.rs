@@ -43,14 +43,26 @@ pub struct Raw<'a> {
     pub timestamp: Option<Timestamp>,
     /// What the program wrote, without the line feed.
     pub content: &'a [u8],
+    /// Where its first byte lies in the window.
+    pub begin: usize,
     /// Where its last byte ends in the window.
     pub end: usize,
+    /// The last offset up to `begin` from which splitting anew gives it again.
+    pub from: usize,
     /// Not of the file's format; sent as it is.
     pub malformed: bool,
     /// The rest of a line that is longer than [`LINE_LIMIT`].
     pub continued: bool,
     /// Made of pieces.
     pub joined: bool,
+}
+
+impl Raw<'_> {
+    /// The same record in a window that begins `offset` bytes earlier.
+    pub fn after(self, offset: usize) -> Self {
+        let Self { begin, end, from, .. } = self;
+        Self { begin: begin + offset, end: end + offset, from: from + offset, ..self }
+    }
 }
 
 /// Splits windows; holds the buffer in which pieces are joined.
@@ -86,6 +98,7 @@ impl Splitter {
         let mut at = 0;
         // Lines up to here belong together: pieces of the two streams overlap.
         let mut group_end = 0;
+        let mut group = 0;
         // Per stream, up to where its pieces are in a record already.
         let mut joined_to = [0; 2];
         while flow.is_continue() || at < group_end {
@@ -96,21 +109,17 @@ impl Splitter {
                 }
                 None => break,
             };
+            if at >= group_end {
+                group = at;
+            }
+            let span = Span { begin: at, end: next, from: group };
             match cri::parse(line) {
                 None if line.is_empty() => {}
-                None => {
-                    let raw = Raw {
-                        timestamp: None,
-                        content: line,
-                        end: next,
-                        malformed: true,
-                        continued: false,
-                        joined: false,
-                    };
-                    flow = in_parts(raw, emit);
-                }
+                None => flow = in_parts(Raw { malformed: true, ..raw(None, line, span) }, emit),
                 Some(piece) if at < joined_to[piece.stream as usize] => {}
-                Some(piece) if piece.last => flow = in_parts(whole(&piece, piece.content, next, false), emit),
+                Some(piece) if piece.last => {
+                    flow = in_parts(raw(Some(piece.timestamp), piece.content, span), emit);
+                }
                 Some(piece) => {
                     if at >= group_end {
                         group_end = match (end_of_group(window, at), unfinished) {
@@ -121,7 +130,8 @@ impl Splitter {
                     }
                     let end = self.join(window, at, &piece);
                     joined_to[piece.stream as usize] = end;
-                    flow = in_parts(whole(&piece, &self.joined, end, true), emit);
+                    let raw = raw(Some(piece.timestamp), &self.joined, Span { end, ..span });
+                    flow = in_parts(Raw { joined: true, ..raw }, emit);
                 }
             }
             at = next;
@@ -190,10 +200,7 @@ fn split_plain(
             None => break,
         };
         let timestamp = rfc3339(line).filter(|(_, length)| line.get(*length) == Some(&b' ')).map(|(t, _)| t);
-        flow = in_parts(
-            Raw { timestamp, content: line, end: next, malformed: false, continued: false, joined: false },
-            emit,
-        );
+        flow = in_parts(raw(timestamp, line, Span { begin: at, end: next, from: at }), emit);
         at = next;
     }
     at
@@ -205,8 +212,18 @@ fn next_line(window: &[u8], at: usize) -> Option<(&[u8], usize)> {
     Some((&window[at..at + length], at + length + 1))
 }
 
-fn whole<'a>(piece: &Piece<'_>, content: &'a [u8], end: usize, joined: bool) -> Raw<'a> {
-    Raw { timestamp: Some(piece.timestamp), content, end, malformed: false, continued: false, joined }
+/// Where a record lies: see [`Raw`].
+#[derive(Clone, Copy)]
+struct Span {
+    begin: usize,
+    end: usize,
+    from: usize,
+}
+
+/// A record in one piece and of its file's format.
+fn raw(timestamp: Option<Timestamp>, content: &[u8], span: Span) -> Raw<'_> {
+    let Span { begin, end, from } = span;
+    Raw { timestamp, content, begin, end, from, malformed: false, continued: false, joined: false }
 }
 
 /// Emits a record, in several if it is too long for one.

@@ -9,21 +9,17 @@ use std::{
 
 use memchr::memchr_iter;
 
+use super::context::Context;
 use crate::{
-    discover::{Candidate, Order},
+    discover::{Age, Candidate, Order},
     identity::{self, FileId},
-    position::Ledger,
+    position::{Ledger, Owed, Reached},
     read::{self, Reader},
-    severity::Level,
 };
-
-/// The most records kept after an error or warning because they name no level
-/// of their own, as the lines of a stack trace do not.
-const FOLLOWING: u32 = 50;
 
 /// So many bytes before the place where reading goes on are compared with those
 /// that were read there, to see that the file still is the one it was.
-pub(super) const SEAM: u64 = 64;
+const SEAM: u64 = 64;
 
 /// What is the same file under any name, as long as it is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,9 +51,8 @@ pub(super) struct Tracked {
     pub(super) ledger: Ledger,
     /// Records that the policy left out since the last chunk.
     pub(super) left_out: u64,
-    /// So many more records without a level of their own belong to one that
-    /// was kept.
-    pub(super) following: u32,
+    /// What decides about its next records.
+    pub(super) context: Context,
     /// The end of a record that is waited for.
     pub(super) unfinished: Option<Unfinished>,
     /// Bytes in the file, unpacked.
@@ -105,7 +100,7 @@ impl Tracked {
             id: None,
             ledger: Ledger::default(),
             left_out: 0,
-            following: 0,
+            context: Context::default(),
             unfinished: None,
             size,
             modified: modified(&metadata),
@@ -182,7 +177,7 @@ impl Tracked {
         let unread = self.unread();
         self.emptied = self.id.take().or(self.emptied);
         self.left_out = 0;
-        self.following = 0;
+        self.context = Context::default();
         self.unfinished = None;
         self.seam = None;
         Former { unread, ledger: std::mem::take(&mut self.ledger) }
@@ -254,19 +249,9 @@ impl Tracked {
     /// Nothing more of it is read; returns the bytes that are lost by that.
     pub(super) fn give_up(&mut self) -> u64 {
         let lost = self.unread();
-        self.ledger.skip(self.size);
+        self.ledger.skip(Reached { settled: self.size, read: self.size, owed: Owed::default() });
+        self.context = Context::default();
         lost
-    }
-
-    /// Whether the next record, of this level, is one of [`super::Policy::Errors`].
-    pub(super) fn is_kept(&mut self, level: Option<Level>) -> bool {
-        let left = match level {
-            Some(level) if level >= Level::Warn => Some(FOLLOWING),
-            Some(_) => None,
-            None => self.following.checked_sub(1),
-        };
-        self.following = left.unwrap_or(0);
-        left.is_some()
     }
 
     /// Its identity, or if it was emptied and has none yet, the one until then.
@@ -276,7 +261,14 @@ impl Tracked {
 
     /// Read and delivered to its end.
     pub(super) fn is_done(&self) -> bool {
-        self.ledger.acked() >= self.size
+        self.ledger.in_flight() == 0 && self.ledger.read() >= self.size
+    }
+
+    /// The offset at which a new start begins to read. A file that was rotated away has
+    /// come to its end: it need not be unpacked for what might have been sent of it.
+    pub(super) fn position(&self) -> u64 {
+        let is_over = self.order.age != Age::Live && self.is_done();
+        if is_over { self.ledger.read() } else { self.ledger.acked() }
     }
 
     /// How long nothing was appended.
@@ -286,9 +278,8 @@ impl Tracked {
 
     /// Goes back to what was acknowledged.
     pub(super) fn rewind(&mut self) {
-        self.ledger.rewind();
+        self.context = Context::owing(self.ledger.rewind());
         self.left_out = 0;
-        self.following = 0;
         self.unfinished = None;
         self.seam = None;
     }

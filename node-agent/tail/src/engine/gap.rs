@@ -159,7 +159,7 @@ impl Gaps {
             self.reopen(key, lost);
         }
         for ((origin, reason), ledger) in std::mem::take(&mut self.under_way) {
-            self.add(&origin, reason, ledger.read() - ledger.acked(), None);
+            self.add(&origin, reason, ledger.settled() - ledger.acked(), None);
         }
     }
 
@@ -176,6 +176,7 @@ impl Gaps {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::position::{Owed, Reached};
 
     #[test]
     fn a_gap_is_told_until_it_has_an_answer() {
@@ -204,8 +205,9 @@ mod tests {
     fn what_is_under_way_is_lost_only_if_it_does_not_arrive() {
         let mut gaps = Gaps::default();
         let mut ledger = Ledger::default();
-        ledger.claim(1, 10);
-        ledger.claim(2, 30);
+        for (batch, end) in [(1, 10), (2, 30)] {
+            ledger.claim(batch, Reached { settled: end, read: end, owed: Owed::default() });
+        }
         gaps.watch(&Origin::default(), Reason::Emptied, ledger.clone());
         assert_eq!(gaps.in_flight(), 2);
         gaps.ack(1);

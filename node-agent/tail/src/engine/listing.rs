@@ -160,7 +160,7 @@ impl Engine {
                     let known = series.files.remove(twin);
                     let file = &mut series.files[if twin < at { at - 1 } else { at }];
                     (file.ledger, file.left_out) = (known.ledger, known.left_out);
-                    file.following = known.following;
+                    file.context = known.context;
                     file.id = known.id;
                     continue;
                 }
@@ -217,6 +217,7 @@ impl Engine {
             closed.push((series.format, file));
         }
         for (format, file) in closed {
+            self.stats.left_out += u64::from(file.context.open);
             self.forget(format, &file);
         }
         self.series.retain(|_, series| !series.files.is_empty());
@@ -228,7 +229,7 @@ impl Engine {
     /// repeat, and a packed copy goes on from the position: it is kept.
     fn forget(&mut self, format: Format, file: &Tracked) {
         if let Some(id) = file.id {
-            self.store.set(id, file.ledger.acked());
+            self.store.set(id, file.position());
         }
         let Some(id) = file.last_id().filter(|_| format == Format::Plain && file.is_removed()) else {
             return;

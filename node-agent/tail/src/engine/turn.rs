@@ -4,15 +4,17 @@ use std::{io, ops::ControlFlow, time::Instant};
 
 use super::{
     Engine, MOST_IN_FLIGHT, PATIENCE, Policy, Record, Stats, add,
+    context::{Before, REACH},
     file::{Tracked, Unfinished},
     gap::{Gaps, Reason},
 };
 use crate::{
     discover::Origin,
     identity::FileId,
+    position::Reached,
     read::{READ, Reader, WINDOW},
     redact::Redactor,
-    severity,
+    severity::{self, Level},
     split::{self, Format, Raw, Splitter},
     text::clean,
 };
@@ -30,6 +32,7 @@ pub(super) struct Turn {
 struct Task<'a> {
     reader: &'a mut Reader,
     splitter: &'a mut Splitter,
+    again: &'a mut Splitter,
     redactor: &'a mut Redactor,
     stats: &'a mut Stats,
     gaps: &'a mut Gaps,
@@ -58,6 +61,7 @@ impl Engine {
             let mut task = Task {
                 reader: &mut self.reader,
                 splitter: &mut self.splitter,
+                again: &mut self.again,
                 redactor: &mut self.redactor,
                 stats: &mut self.stats,
                 gaps: &mut self.gaps,
@@ -73,13 +77,14 @@ impl Engine {
                     Ok(None) => {}
                     Ok(Some(turn)) => {
                         self.in_flight += file.ledger.in_flight() - before;
-                        series.is_queued = true;
+                        let packed = file.packed;
+                        series.is_queued = series.files.iter().any(Tracked::is_unread);
                         // A packed file is read in one go: going back and forth
                         // between two would unpack them again and again.
-                        if file.packed {
-                            self.ready.push_front(id)
-                        } else {
-                            self.ready.push_back(id)
+                        match (series.is_queued, packed) {
+                            (false, _) => {}
+                            (true, true) => self.ready.push_front(id),
+                            (true, false) => self.ready.push_back(id),
                         }
                         return Some((id, at, turn));
                     }
@@ -115,76 +120,145 @@ impl Task<'_> {
         if waited.is_some_and(|w| w.size == file.size()) && !expired {
             return Ok(None);
         }
-        let mut entries = 0;
+        let seam = start - file.lead();
+        let mut from = file.ledger.settled();
+        let mut want = READ;
         let mut left_out = 0;
-        let mut used = 0;
-        let mut flow = ControlFlow::Continue(());
-        let lead = file.lead();
-        for want in [READ, WINDOW] {
+        let mut outlet = Outlet::new(self.stats, self.redactor, emit);
+        let (end, before) = loop {
             let window = if file.packed {
-                self.reader.packed(&file.file, start, want)?
+                self.reader.packed(&file.file, from, want)?
             } else {
-                self.reader.plain(&file.file, start - lead, lead as usize + want)?
+                let base = from.min(seam);
+                self.reader.plain(&file.file, base, (from - base) as usize + want)?
             };
-            let (before, bytes) = window.bytes.split_at(window.bytes.len().min(lead as usize));
-            if !file.joins(before) {
-                let former = file.begin_again();
-                self.gaps.add(self.origin, Reason::Emptied, former.unread, None);
-                self.gaps.watch(self.origin, Reason::Emptied, former.ledger);
-                return Ok(None);
-            }
+            let bytes = if file.packed {
+                window.bytes
+            } else {
+                let base = from.min(seam);
+                let place = |offset: u64| window.bytes.len().min((offset - base) as usize);
+                if !file.joins(&window.bytes[place(seam)..place(start)]) {
+                    let former = file.begin_again();
+                    self.gaps.add(self.origin, Reason::Emptied, former.unread, None);
+                    self.gaps.watch(self.origin, Reason::Emptied, former.ledger);
+                    return Ok(None);
+                }
+                &window.bytes[place(from)..]
+            };
             let ends = if window.at_end { expired } else { want == WINDOW };
             let unfinished = if ends { split::Unfinished::Ends } else { split::Unfinished::Wait };
-            used = self.splitter.split(self.format, bytes, unfinished, |raw| {
-                count(self.stats, &raw);
-                let level = severity::level(raw.content);
-                if self.policy == Policy::Errors && !file.is_kept(level) {
-                    left_out += 1;
-                    return flow;
+            outlet.known = usize::try_from(start - from).unwrap_or(usize::MAX);
+            let mut before = Before::default();
+            let used = self.splitter.split(self.format, bytes, unfinished, |raw| {
+                if raw.begin < outlet.known {
+                    if from + raw.begin as u64 >= file.context.begin {
+                        before.add(&raw);
+                    }
+                    return ControlFlow::Continue(());
                 }
-                entries += 1;
-                let text = clean(raw.content);
-                self.stats.cleaned += u64::from(matches!(text, std::borrow::Cow::Owned(_)));
-                let text = self.redactor.redact(&text).unwrap_or(&text);
-                let end = u32::try_from(raw.end).unwrap_or(u32::MAX);
-                flow = emit(Record { timestamp: raw.timestamp, text, level, end });
-                flow
+                outlet.count(&raw);
+                let level = severity::level(raw.content);
+                if self.policy == Policy::Errors && !file.context.wants(level, raw.continued) {
+                    left_out += before.add(&raw);
+                    return outlet.flow;
+                }
+                for place in before.take() {
+                    let window = &bytes[place.from..];
+                    self.again.split(self.format, window, split::Unfinished::Ends, |raw| {
+                        let raw = raw.after(place.from);
+                        if raw.begin == place.begin {
+                            outlet.give(&raw, severity::level(raw.content));
+                            return ControlFlow::Break(());
+                        }
+                        ControlFlow::Continue(())
+                    });
+                }
+                outlet.give(&raw, level);
+                outlet.flow
             });
-            if file.packed {
-                file.found(start + used as u64, window.at_end && used == bytes.len());
-            } else if used > 0 {
-                file.keep_seam(&window.bytes[..lead as usize + used]);
+            if used > outlet.known {
+                let end = from + used as u64;
+                if file.packed {
+                    file.found(end, window.at_end && used == bytes.len());
+                } else {
+                    file.keep_seam(&window.bytes[..window.bytes.len() - bytes.len() + used]);
+                }
+                let is_over = ends && window.at_end;
+                left_out += before.pass(if is_over { used } else { used.saturating_sub(REACH) });
+                break (end, before);
             }
-            if used > 0 || window.at_end {
-                break;
+            if !window.at_end && want < WINDOW {
+                want = WINDOW;
+            } else if ends && from < start {
+                // What is not waited for has to begin the window.
+                left_out += u64::from(std::mem::take(&mut file.context.open));
+                from = start;
+            } else {
+                let since = waited.map_or(self.now, |waited| waited.since);
+                file.unfinished = Some(Unfinished { offset: start, size: file.size(), since });
+                return Ok(None);
             }
-        }
-        if used == 0 {
-            let since = waited.map_or(self.now, |waited| waited.since);
-            file.unfinished = Some(Unfinished { offset: start, size: file.size(), since });
-            return Ok(None);
-        }
-        let end = start + used as u64;
-        self.stats.bytes_read += used as u64;
+        };
+        let Outlet { entries, first, .. } = outlet;
+        self.stats.bytes_read += end - start;
         self.stats.left_out += left_out;
         file.left_out += left_out;
         file.unfinished = None;
+        file.context.open = before.places().len() as u8;
+        let settled = before.places().first().map_or(end, |place| {
+            file.context.begin = from + place.begin as u64;
+            from + place.from as u64
+        });
+        let reached = Reached { settled, read: end, owed: file.context.owed };
         if entries > 0 {
-            file.ledger.claim(batch, end);
+            file.ledger.claim(batch, reached);
             left_out = std::mem::take(&mut file.left_out);
         } else {
-            file.ledger.skip(end);
+            file.ledger.skip(reached);
         }
         if file.packed && !file.is_unread() {
             self.reader.close_packed();
         }
+        let start = first.map_or(start, |first| from + first as u64);
         Ok(Some(Turn { file: id, start, end, left_out, entries }))
     }
 }
 
-fn count(stats: &mut Stats, raw: &Raw<'_>) {
-    stats.lines += 1;
-    stats.malformed += u64::from(raw.malformed);
-    stats.continued += u64::from(raw.continued);
-    stats.joined += u64::from(raw.joined);
+/// Makes records fit to send and gives them out.
+struct Outlet<'a, F> {
+    stats: &'a mut Stats,
+    redactor: &'a mut Redactor,
+    emit: &'a mut F,
+    /// Up to here an earlier turn looked at the window.
+    known: usize,
+    /// Where the chunk begins in the window, if something was given.
+    first: Option<usize>,
+    entries: usize,
+    flow: ControlFlow<()>,
+}
+
+impl<'a, F: FnMut(Record<'_>) -> ControlFlow<()>> Outlet<'a, F> {
+    fn new(stats: &'a mut Stats, redactor: &'a mut Redactor, emit: &'a mut F) -> Self {
+        let flow = ControlFlow::Continue(());
+        Self { stats, redactor, emit, known: 0, first: None, entries: 0, flow }
+    }
+
+    /// The record is seen for the first time.
+    fn count(&mut self, raw: &Raw<'_>) {
+        self.stats.lines += 1;
+        self.stats.malformed += u64::from(raw.malformed);
+        self.stats.continued += u64::from(raw.continued);
+        self.stats.joined += u64::from(raw.joined);
+    }
+
+    fn give(&mut self, raw: &Raw<'_>, level: Option<Level>) {
+        self.entries += 1;
+        let text = clean(raw.content);
+        self.stats.cleaned += u64::from(matches!(text, std::borrow::Cow::Owned(_)));
+        let text = self.redactor.redact(&text).unwrap_or(&text);
+        // A chunk goes back as far as the records in it do.
+        let first = *self.first.get_or_insert(raw.from.min(self.known));
+        let end = u32::try_from(raw.end - first).unwrap_or(u32::MAX);
+        self.flow = (self.emit)(Record { timestamp: raw.timestamp, text, level, end });
+    }
 }
