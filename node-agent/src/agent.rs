@@ -83,7 +83,7 @@ impl Agent {
             endpoint: config.endpoint.clone(),
             pod_logs: config.pod_logs.clone(),
             shipper: Shipper::new(
-                Engine::new(vec![source], store, Redactor::new(config.redact.clone())),
+                Engine::new(vec![source], store, Redactor::new(config.redact.clone())).limited(config.limits),
                 Instant::now(),
             ),
             pods: Pods::default(),

@@ -16,6 +16,7 @@ use std::{
 use rustix::process::{Resource, getrlimit};
 
 use crate::{
+    budget::{Budget, Limits, Room},
     discover::{Change, Origin, Source, Tree},
     identity::FileId,
     position::store::{Store, StoreError},
@@ -56,6 +57,17 @@ pub enum Policy {
     All,
     /// None: the files are not read.
     Off,
+}
+
+impl Policy {
+    /// Whether files are not read on for want of room. Of a pod of which all is wanted nothing is
+    /// left out: what there is no room for waits in the file.
+    fn waits(self, room: Room) -> bool {
+        match self {
+            Self::Errors => room.errors <= 0,
+            Self::All | Self::Off => room.others <= 0,
+        }
+    }
 }
 
 /// A line, or all that a program wrote as one.
@@ -99,6 +111,8 @@ pub struct Stats {
     pub lines: u64,
     /// Records that the policy left out.
     pub left_out: u64,
+    /// Records that were left out because their pod sent too much.
+    pub over_budget: u64,
     /// Lines that were not of their file's format, sent as they are.
     pub malformed: u64,
     /// Records that were made of pieces.
@@ -134,6 +148,8 @@ struct Series {
     policy: Option<Policy>,
     /// The oldest first.
     files: Vec<Tracked>,
+    /// It has its place among those that are ready.
+    queued: bool,
 }
 
 impl Series {
@@ -155,6 +171,9 @@ pub struct Engine {
     next_series: u64,
     /// Series with unread bytes, in the order of their turns.
     ready: VecDeque<u64>,
+    /// Those of them that sent too much to have a turn now; they come first when they may.
+    held: VecDeque<u64>,
+    budget: Budget,
     store: Store,
     reader: Reader,
     splitter: Splitter,
@@ -180,6 +199,8 @@ impl Engine {
             series: BTreeMap::new(),
             next_series: 0,
             ready: VecDeque::new(),
+            held: VecDeque::new(),
+            budget: Budget::default(),
             store,
             reader: Reader::default(),
             splitter: Splitter::default(),
@@ -192,6 +213,13 @@ impl Engine {
             most_files: most_files(),
             ending: false,
         }
+    }
+
+    /// The same engine, but it sends no more than `limits` allow.
+    #[must_use]
+    pub fn limited(mut self, limits: Limits) -> Self {
+        self.budget = Budget::new(limits);
+        self
     }
 
     /// Looks for files that came, went or were renamed.
@@ -220,6 +248,7 @@ impl Engine {
             }
         }
         self.release(now);
+        self.budget.forget(now);
     }
 
     /// Looks for bytes that were appended; true if there are any to read.
@@ -236,10 +265,20 @@ impl Engine {
         for id in unidentified {
             self.identify(id, now);
         }
-        let unread = |series: &Series| series.is_wanted() && series.files.iter().any(Tracked::is_unread);
-        self.ready.clear();
-        self.ready.extend(self.series.iter().filter(|(_, series)| unread(series)).map(|(id, _)| *id));
-        !self.ready.is_empty()
+        while let Some(id) = self.held.pop_back() {
+            self.ready.push_front(id);
+        }
+        let mut found = false;
+        for (id, series) in &mut self.series {
+            if series.is_wanted() && series.files.iter().any(Tracked::is_unread) {
+                found = true;
+                // Whoever waits keeps its place.
+                if !std::mem::replace(&mut series.queued, true) {
+                    self.ready.push_back(*id);
+                }
+            }
+        }
+        found
     }
 
     /// Decides what is wanted of each container; `None` leaves its files alone for now.
@@ -305,6 +344,11 @@ impl Engine {
     /// Every container with files, and what is wanted of it.
     pub fn origins(&self) -> impl Iterator<Item = (&Origin, Option<Policy>)> {
         self.series.values().map(|series| (&series.origin, series.policy))
+    }
+
+    /// Containers that sent too much to be read on now.
+    pub fn held_back(&self) -> usize {
+        self.held.len()
     }
 
     /// Number of files that are open.

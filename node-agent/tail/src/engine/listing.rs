@@ -45,6 +45,7 @@ impl Engine {
                         format,
                         policy: None,
                         files: Vec::new(),
+                        queued: false,
                     });
                     series.files.push(file);
                     touched.insert(id);

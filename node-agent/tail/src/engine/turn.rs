@@ -8,6 +8,7 @@ use super::{
     file::{Tracked, Unfinished},
 };
 use crate::{
+    budget::Room,
     identity::FileId,
     position::Reached,
     read::{READ, Reader, WINDOW},
@@ -24,6 +25,8 @@ pub(super) struct Turn {
     pub(super) end: u64,
     pub(super) left_out: u64,
     pub(super) entries: usize,
+    /// Bytes of their texts.
+    bytes: u64,
 }
 
 /// How a file is read in a turn.
@@ -35,6 +38,7 @@ struct Task<'a> {
     stats: &'a mut Stats,
     format: Format,
     policy: Policy,
+    room: Room,
     now: Instant,
     ending: bool,
 }
@@ -52,7 +56,17 @@ impl Engine {
         }
         while let Some(id) = self.ready.pop_front() {
             let Some(series) = self.series.get_mut(&id) else { continue };
+            series.queued = false;
             let Some(policy @ (Policy::All | Policy::Errors)) = series.policy else { continue };
+            if !series.files.iter().any(Tracked::is_unread) {
+                continue;
+            }
+            let room = self.budget.room(&series.origin, now);
+            if policy.waits(room) {
+                series.queued = true;
+                self.held.push_back(id);
+                continue;
+            }
             let mut task = Task {
                 reader: &mut self.reader,
                 splitter: &mut self.splitter,
@@ -61,6 +75,7 @@ impl Engine {
                 stats: &mut self.stats,
                 format: series.format,
                 policy,
+                room,
                 now,
                 ending: self.ending,
             };
@@ -77,6 +92,8 @@ impl Engine {
                         } else {
                             self.ready.push_back(id)
                         }
+                        series.queued = true;
+                        self.budget.spend(&series.origin, turn.bytes);
                         return Some((id, at, turn));
                     }
                     Err(error) => {
@@ -118,7 +135,8 @@ impl Task<'_> {
         let mut from = file.ledger.settled();
         let mut want = READ;
         let mut left_out = 0;
-        let mut outlet = Outlet::new(self.stats, self.redactor, emit);
+        let mut over_budget = 0;
+        let mut outlet = Outlet::new(self.stats, self.redactor, self.policy, self.room, emit);
         let (end, before) = loop {
             let window = if file.packed {
                 self.reader.packed(&file.file, from, want)?
@@ -141,6 +159,13 @@ impl Task<'_> {
                 if self.policy == Policy::Errors && !file.context.wants(level, raw.continued) {
                     left_out += before.add(&raw);
                     return outlet.flow;
+                }
+                if outlet.is_only_for_errors() {
+                    over_budget += before.take().count() as u64;
+                    if level < Some(Level::Warn) {
+                        over_budget += 1;
+                        return outlet.flow;
+                    }
                 }
                 for place in before.take() {
                     let window = &window.bytes[place.from..];
@@ -176,10 +201,11 @@ impl Task<'_> {
                 return Ok(None);
             }
         };
-        let Outlet { entries, first, .. } = outlet;
+        let Outlet { entries, first, bytes, .. } = outlet;
         self.stats.bytes_read += end - start;
         self.stats.left_out += left_out;
-        file.left_out += left_out;
+        self.stats.over_budget += over_budget;
+        file.left_out += left_out + over_budget;
         file.unfinished = None;
         file.context.open = before.places().len() as u8;
         let settled = before.places().first().map_or(end, |place| {
@@ -197,7 +223,7 @@ impl Task<'_> {
             self.reader.close_packed();
         }
         let start = first.map_or(start, |first| from + first as u64);
-        Ok(Some(Turn { file: id, start, end, left_out, entries }))
+        Ok(Some(Turn { file: id, start, end, left_out, entries, bytes }))
     }
 }
 
@@ -211,13 +237,27 @@ struct Outlet<'a, F> {
     /// Where the chunk begins in the window, if something was given.
     first: Option<usize>,
     entries: usize,
+    bytes: u64,
+    policy: Policy,
+    room: Room,
     flow: ControlFlow<()>,
 }
 
 impl<'a, F: FnMut(Record<'_>) -> ControlFlow<()>> Outlet<'a, F> {
-    fn new(stats: &'a mut Stats, redactor: &'a mut Redactor, emit: &'a mut F) -> Self {
+    fn new(
+        stats: &'a mut Stats,
+        redactor: &'a mut Redactor,
+        policy: Policy,
+        room: Room,
+        emit: &'a mut F,
+    ) -> Self {
         let flow = ControlFlow::Continue(());
-        Self { stats, redactor, emit, known: 0, first: None, entries: 0, flow }
+        Self { stats, redactor, emit, known: 0, first: None, entries: 0, bytes: 0, policy, room, flow }
+    }
+
+    /// There is no room for context.
+    fn is_only_for_errors(&self) -> bool {
+        self.policy == Policy::Errors && self.room.others <= 0
     }
 
     /// The record is seen for the first time.
@@ -236,6 +276,11 @@ impl<'a, F: FnMut(Record<'_>) -> ControlFlow<()>> Outlet<'a, F> {
         // A chunk goes back as far as the records in it do.
         let first = *self.first.get_or_insert(raw.from.min(self.known));
         let end = u32::try_from(raw.end - first).unwrap_or(u32::MAX);
+        self.bytes += text.len() as u64;
+        self.room.shrink(text.len());
         self.flow = (self.emit)(Record { timestamp: raw.timestamp, text, level, end });
+        if self.policy.waits(self.room) {
+            self.flow = ControlFlow::Break(());
+        }
     }
 }
