@@ -161,7 +161,7 @@ impl Agent {
         self.pods.assign(engine, now);
         tell(self.story.pods(engine.origins(), &self.pod_logs, now));
         engine.news().iter().for_each(|news| self.story.problem(news).tell());
-        tell(self.story.lost(engine.stats().bytes_lost, now));
+        tell(self.story.lost(&engine.stats().bytes_lost, now));
         tell(self.story.positions(self.shipper.save_error().map(ToString::to_string)));
         self.metrics.update(&self.shipper);
     }

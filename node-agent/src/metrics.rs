@@ -3,11 +3,18 @@
 use std::sync::atomic::Ordering;
 
 use kestrel_link::ship::Shipper;
+use kestrel_tail::engine::Reason;
 use prometheus_client::{
-    encoding::{EncodeLabelSet, EncodeLabelValue},
+    encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
+
+/// Why lines were left out, or bytes of log files lost.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
 
 /// The agent's metrics.
 #[derive(Clone, Debug, Default)]
@@ -19,7 +26,7 @@ pub struct Metrics {
     lines_continued: Counter,
     lines_cleaned: Counter,
     secrets_redacted: Counter,
-    bytes_lost: Counter,
+    bytes_lost: Family<ReasonLabel, Counter>,
     lines_sent: Counter,
     batches_sent: Counter,
     refusals: Counter,
@@ -32,20 +39,6 @@ pub struct Metrics {
     bytes_unread: Gauge,
     held_back: Gauge,
     problems: Gauge,
-}
-
-/// Why a line was not sent.
-#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct ReasonLabel {
-    reason: Reason,
-}
-
-#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelValue)]
-enum Reason {
-    /// It is not wanted of its pod.
-    Policy,
-    /// Its pod sent too much.
-    Budget,
 }
 
 impl Metrics {
@@ -68,7 +61,6 @@ impl Metrics {
             ),
             ("lines_cleaned", "Lines with invalid UTF-8 or NUL that were made text", &metrics.lines_cleaned),
             ("secrets_redacted", "Secrets taken out of lines before they left", &metrics.secrets_redacted),
-            ("bytes_lost", "Bytes of log files removed before they could be read", &metrics.bytes_lost),
             ("lines_sent", "Lines sent to the aggregator", &metrics.lines_sent),
             ("batches_sent", "Batches sent to the aggregator", &metrics.batches_sent),
             ("refusals", "Times the aggregator had us read again what was under way", &metrics.refusals),
@@ -78,6 +70,8 @@ impl Metrics {
             registry.register(name, help, counter.clone());
         }
         registry.register("lines_left_out", "Lines that were not sent", metrics.lines_left_out.clone());
+        let help = "Bytes of log files that were gone before they were delivered";
+        registry.register("bytes_lost", help, metrics.bytes_lost.clone());
         for (name, help, gauge) in [
             ("link_up", "Whether the link to the aggregator is open", &metrics.link_up),
             (
@@ -115,7 +109,6 @@ impl Metrics {
             (&self.lines_continued, stats.continued),
             (&self.lines_cleaned, stats.cleaned),
             (&self.secrets_redacted, stats.redacted),
-            (&self.bytes_lost, stats.bytes_lost),
             (&self.lines_sent, shipped.lines),
             (&self.batches_sent, shipped.batches),
             (&self.refusals, shipped.refusals),
@@ -124,7 +117,11 @@ impl Metrics {
         ] {
             counter.inner().store(value, Ordering::Relaxed);
         }
-        for (reason, value) in [(Reason::Policy, stats.left_out), (Reason::Budget, stats.over_budget)] {
+        for reason in Reason::ALL {
+            let counter = self.bytes_lost.get_or_create(&ReasonLabel { reason: reason.as_str() });
+            counter.inner().store(stats.bytes_lost.of(reason), Ordering::Relaxed);
+        }
+        for (reason, value) in [("policy", stats.left_out), ("budget", stats.over_budget)] {
             let counter = self.lines_left_out.get_or_create(&ReasonLabel { reason });
             counter.inner().store(value, Ordering::Relaxed);
         }

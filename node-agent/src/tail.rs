@@ -81,8 +81,9 @@ fn summary(stats: Stats) {
     let usage::Usage { cpu, peak } = usage::of_this_process();
     eprint_line(&format!(
         "lines={lines} bytes={bytes_read} joined={joined} left_out={left_out} malformed={malformed} \
-         continued={continued} cleaned={cleaned} redacted={redacted} bytes_lost={bytes_lost} \
+         continued={continued} cleaned={cleaned} redacted={redacted} bytes_lost={} \
          cpu_seconds={:.3} peak_rss_kib={peak}",
+        bytes_lost.total(),
         cpu.as_secs_f64()
     ));
 }

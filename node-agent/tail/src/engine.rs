@@ -2,6 +2,7 @@
 
 mod context;
 mod file;
+mod gap;
 mod listing;
 mod turn;
 
@@ -27,6 +28,8 @@ use crate::{
     time::Timestamp,
 };
 use file::Tracked;
+use gap::Gaps;
+pub use gap::{Gap, Lost, LostBytes, Reason};
 
 /// How long the end of a begun record is waited for. Until then what follows
 /// it in the file waits too.
@@ -123,8 +126,8 @@ pub struct Stats {
     pub cleaned: u64,
     /// Secrets that were taken out.
     pub redacted: u64,
-    /// Bytes that were gone before they could be read.
-    pub bytes_lost: u64,
+    /// Bytes that were gone before they were delivered.
+    pub bytes_lost: LostBytes,
 }
 
 /// Why a file or directory is not followed, and what would help.
@@ -146,10 +149,10 @@ struct Series {
     directory: PathBuf,
     format: Format,
     policy: Option<Policy>,
+    /// It is among those with unread bytes.
+    is_queued: bool,
     /// The oldest first.
     files: Vec<Tracked>,
-    /// It has its place among those that are ready.
-    queued: bool,
 }
 
 impl Series {
@@ -181,6 +184,7 @@ pub struct Engine {
     again: Splitter,
     redactor: Redactor,
     stats: Stats,
+    gaps: Gaps,
     problems: Problems,
     problems_told: Problems,
     in_flight: usize,
@@ -207,6 +211,7 @@ impl Engine {
             again: Splitter::default(),
             redactor,
             stats: Stats::default(),
+            gaps: Gaps::default(),
             problems: Problems::new(),
             problems_told: Problems::new(),
             in_flight: 0,
@@ -256,7 +261,10 @@ impl Engine {
         let mut unidentified = Vec::new();
         for (id, series) in &mut self.series {
             for file in &mut series.files {
-                self.stats.bytes_lost += file.measure(now);
+                if let Some(former) = file.measure(now).filter(|_| series.policy != Some(Policy::Off)) {
+                    self.gaps.add(&series.origin, Reason::Emptied, former.unread, None);
+                    self.gaps.watch(&series.origin, Reason::Emptied, former.ledger);
+                }
                 if file.id.is_none() && file.unread() > 0 && unidentified.last() != Some(id) {
                     unidentified.push(*id);
                 }
@@ -268,17 +276,13 @@ impl Engine {
         while let Some(id) = self.held.pop_back() {
             self.ready.push_front(id);
         }
-        let mut found = false;
         for (id, series) in &mut self.series {
-            if series.is_wanted() && series.files.iter().any(Tracked::is_unread) {
-                found = true;
-                // Whoever waits keeps its place.
-                if !std::mem::replace(&mut series.queued, true) {
-                    self.ready.push_back(*id);
-                }
+            if !series.is_queued && series.is_wanted() && series.files.iter().any(Tracked::is_unread) {
+                series.is_queued = true;
+                self.ready.push_back(*id);
             }
         }
-        found
+        !self.ready.is_empty()
     }
 
     /// Decides what is wanted of each container; `None` leaves its files alone for now.
@@ -313,13 +317,28 @@ impl Engine {
 
     /// Batches up to `up_to` arrived.
     pub fn ack(&mut self, up_to: u64) {
+        self.gaps.ack(up_to);
         self.settle(|file| file.ledger.ack(up_to));
     }
 
     /// The connection is gone, or something did not arrive: what is not
     /// acknowledged is read again.
     pub fn rewind(&mut self) {
+        self.gaps.rewind();
         self.settle(Tracked::rewind);
+    }
+
+    /// What was gone before it was delivered, to be told in the batch with the
+    /// given id; if that does not arrive, it is given again.
+    pub fn tell_gaps(&mut self, batch: u64) -> Vec<Gap> {
+        let gaps = self.gaps.tell(batch);
+        self.in_flight += gaps.len();
+        gaps
+    }
+
+    /// Whether [`Self::tell_gaps`] has something to tell.
+    pub fn has_gaps(&self) -> bool {
+        self.gaps.is_open()
     }
 
     /// From now on no end of a record is waited for.
@@ -335,7 +354,7 @@ impl Engine {
         for file in self.series.values().flat_map(|series| &series.files) {
             // Also if nothing of it arrived yet, so that it keeps its identity.
             if let Some(id) = file.id {
-                self.store.set(id, file.position(), now);
+                self.store.set(id, file.position());
             }
         }
         self.store.save(now)
@@ -369,7 +388,7 @@ impl Engine {
 
     /// Counters since the start.
     pub fn stats(&self) -> Stats {
-        Stats { redacted: self.redactor.count(), ..self.stats }
+        Stats { redacted: self.redactor.count(), bytes_lost: self.gaps.total(), ..self.stats }
     }
 
     /// What cannot be followed at present.
@@ -390,7 +409,7 @@ impl Engine {
     }
 
     fn settle(&mut self, mut each: impl FnMut(&mut Tracked)) {
-        self.in_flight = 0;
+        self.in_flight = self.gaps.in_flight();
         for file in self.series.values_mut().flat_map(|series| &mut series.files) {
             each(file);
             self.in_flight += file.ledger.in_flight();

@@ -257,7 +257,8 @@ fn whoever_writes_little_has_its_turn_among_those_that_write_much() {
     for round in 0..3 {
         // Between any two turns others may have been looked for.
         let turns: Vec<_> = (0..4).map(|_| bench.poll().then(|| bench.turn(usize::MAX)).flatten()).collect();
-        let is_quiet = |turn: &&Option<(Vec<String>, u64)>| matches!(turn, Some((lines, _)) if lines.len() == 1);
+        let is_quiet =
+            |turn: &&Option<(Vec<String>, u64)>| matches!(turn, Some((lines, _)) if lines.len() == 1);
         assert_eq!(turns.iter().filter(is_quiet).count(), 1, "in round {round}");
         bench.append_to("quiet", &["quiet"]);
     }

@@ -6,9 +6,11 @@ use super::{
     Engine, MOST_IN_FLIGHT, PATIENCE, Policy, Record, Stats, add,
     context::{Before, REACH},
     file::{Tracked, Unfinished},
+    gap::{Gaps, Reason},
 };
 use crate::{
     budget::Room,
+    discover::Origin,
     identity::FileId,
     position::Reached,
     read::{READ, Reader, WINDOW},
@@ -36,6 +38,8 @@ struct Task<'a> {
     again: &'a mut Splitter,
     redactor: &'a mut Redactor,
     stats: &'a mut Stats,
+    gaps: &'a mut Gaps,
+    origin: &'a Origin,
     format: Format,
     policy: Policy,
     room: Room,
@@ -56,14 +60,11 @@ impl Engine {
         }
         while let Some(id) = self.ready.pop_front() {
             let Some(series) = self.series.get_mut(&id) else { continue };
-            series.queued = false;
+            series.is_queued = false;
             let Some(policy @ (Policy::All | Policy::Errors)) = series.policy else { continue };
-            if !series.files.iter().any(Tracked::is_unread) {
-                continue;
-            }
             let room = self.budget.room(&series.origin, now);
             if policy.waits(room) {
-                series.queued = true;
+                series.is_queued = true;
                 self.held.push_back(id);
                 continue;
             }
@@ -73,6 +74,8 @@ impl Engine {
                 again: &mut self.again,
                 redactor: &mut self.redactor,
                 stats: &mut self.stats,
+                gaps: &mut self.gaps,
+                origin: &series.origin,
                 format: series.format,
                 policy,
                 room,
@@ -85,14 +88,15 @@ impl Engine {
                     Ok(None) => {}
                     Ok(Some(turn)) => {
                         self.in_flight += file.ledger.in_flight() - before;
+                        let packed = file.packed;
+                        series.is_queued = series.files.iter().any(Tracked::is_unread);
                         // A packed file is read in one go: going back and forth
                         // between two would unpack them again and again.
-                        if file.packed {
-                            self.ready.push_front(id)
-                        } else {
-                            self.ready.push_back(id)
+                        match (series.is_queued, packed) {
+                            (false, _) => {}
+                            (true, true) => self.ready.push_front(id),
+                            (true, false) => self.ready.push_back(id),
                         }
-                        series.queued = true;
                         self.budget.spend(&series.origin, turn.bytes);
                         return Some((id, at, turn));
                     }
@@ -101,7 +105,7 @@ impl Engine {
                         add(&mut self.problems, path, format!("cannot be read on: {error}"));
                         if file.packed {
                             // It is damaged, and will not be whole again.
-                            self.stats.bytes_lost += file.give_up();
+                            task.gaps.add(&series.origin, Reason::Damaged, file.give_up(), None);
                             break;
                         }
                     }
@@ -128,10 +132,7 @@ impl Task<'_> {
         if waited.is_some_and(|w| w.size == file.size()) && !expired {
             return Ok(None);
         }
-        if self.format == Format::Plain && start > 0 && file.head(self.reader, true)? != Some(id.head) {
-            file.begin_again();
-            return Ok(None);
-        }
+        let seam = start - file.lead();
         let mut from = file.ledger.settled();
         let mut want = READ;
         let mut left_out = 0;
@@ -141,13 +142,27 @@ impl Task<'_> {
             let window = if file.packed {
                 self.reader.packed(&file.file, from, want)?
             } else {
-                self.reader.plain(&file.file, from, want)?
+                let base = from.min(seam);
+                self.reader.plain(&file.file, base, (from - base) as usize + want)?
+            };
+            let bytes = if file.packed {
+                window.bytes
+            } else {
+                let base = from.min(seam);
+                let place = |offset: u64| window.bytes.len().min((offset - base) as usize);
+                if !file.joins(&window.bytes[place(seam)..place(start)]) {
+                    let former = file.begin_again();
+                    self.gaps.add(self.origin, Reason::Emptied, former.unread, None);
+                    self.gaps.watch(self.origin, Reason::Emptied, former.ledger);
+                    return Ok(None);
+                }
+                &window.bytes[place(from)..]
             };
             let ends = if window.at_end { expired } else { want == WINDOW };
             let unfinished = if ends { split::Unfinished::Ends } else { split::Unfinished::Wait };
             outlet.known = usize::try_from(start - from).unwrap_or(usize::MAX);
             let mut before = Before::default();
-            let used = self.splitter.split(self.format, window.bytes, unfinished, |raw| {
+            let used = self.splitter.split(self.format, bytes, unfinished, |raw| {
                 if raw.begin < outlet.known {
                     if from + raw.begin as u64 >= file.context.begin {
                         before.add(&raw);
@@ -168,7 +183,7 @@ impl Task<'_> {
                     }
                 }
                 for place in before.take() {
-                    let window = &window.bytes[place.from..];
+                    let window = &bytes[place.from..];
                     self.again.split(self.format, window, split::Unfinished::Ends, |raw| {
                         let raw = raw.after(place.from);
                         if raw.begin == place.begin {
@@ -182,12 +197,15 @@ impl Task<'_> {
                 outlet.flow
             });
             if used > outlet.known {
-                if file.packed && window.at_end && used == window.bytes.len() {
-                    file.set_size(from + used as u64);
+                let end = from + used as u64;
+                if file.packed {
+                    file.found(end, window.at_end && used == bytes.len());
+                } else {
+                    file.keep_seam(&window.bytes[..window.bytes.len() - bytes.len() + used]);
                 }
                 let is_over = ends && window.at_end;
                 left_out += before.pass(if is_over { used } else { used.saturating_sub(REACH) });
-                break (from + used as u64, before);
+                break (end, before);
             }
             if !window.at_end && want < WINDOW {
                 want = WINDOW;
