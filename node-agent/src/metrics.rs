@@ -10,7 +10,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-/// Why bytes of log files were lost.
+/// Why lines were left out, or bytes of log files lost.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ReasonLabel {
     reason: &'static str,
@@ -19,9 +19,9 @@ struct ReasonLabel {
 /// The agent's metrics.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
+    lines_left_out: Family<ReasonLabel, Counter>,
     lines_read: Counter,
     bytes_read: Counter,
-    lines_left_out: Counter,
     lines_malformed: Counter,
     lines_continued: Counter,
     lines_cleaned: Counter,
@@ -37,6 +37,7 @@ pub struct Metrics {
     ranges_in_flight: Gauge,
     files_followed: Gauge,
     bytes_unread: Gauge,
+    held_back: Gauge,
     problems: Gauge,
 }
 
@@ -48,7 +49,6 @@ impl Metrics {
         for (name, help, counter) in [
             ("lines_read", "Lines read from container logs", &metrics.lines_read),
             ("bytes_read", "Bytes of log files that became lines", &metrics.bytes_read),
-            ("lines_left_out", "Lines that the policy of their pod leaves out", &metrics.lines_left_out),
             (
                 "lines_malformed",
                 "Lines not in the runtime's format, sent as they are",
@@ -69,6 +69,7 @@ impl Metrics {
         ] {
             registry.register(name, help, counter.clone());
         }
+        registry.register("lines_left_out", "Lines that were not sent", metrics.lines_left_out.clone());
         let help = "Bytes of log files that were gone before they were delivered";
         registry.register("bytes_lost", help, metrics.bytes_lost.clone());
         for (name, help, gauge) in [
@@ -85,6 +86,11 @@ impl Metrics {
             ),
             ("files_followed", "Log files that are open", &metrics.files_followed),
             ("bytes_unread", "Bytes of log files that wait to be read", &metrics.bytes_unread),
+            (
+                "containers_held_back",
+                "Containers that wait because their pod sent too much",
+                &metrics.held_back,
+            ),
             ("problems", "Files and directories that cannot be followed", &metrics.problems),
         ] {
             registry.register(name, help, gauge.clone());
@@ -99,7 +105,6 @@ impl Metrics {
         for (counter, value) in [
             (&self.lines_read, stats.lines),
             (&self.bytes_read, stats.bytes_read),
-            (&self.lines_left_out, stats.left_out),
             (&self.lines_malformed, stats.malformed),
             (&self.lines_continued, stats.continued),
             (&self.lines_cleaned, stats.cleaned),
@@ -116,12 +121,17 @@ impl Metrics {
             let counter = self.bytes_lost.get_or_create(&ReasonLabel { reason: reason.as_str() });
             counter.inner().store(stats.bytes_lost.of(reason), Ordering::Relaxed);
         }
+        for (reason, value) in [("policy", stats.left_out), ("budget", stats.over_budget)] {
+            let counter = self.lines_left_out.get_or_create(&ReasonLabel { reason });
+            counter.inner().store(value, Ordering::Relaxed);
+        }
         let gauge = |gauge: &Gauge, value: u64| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         gauge(&self.link_up, shipper.is_connected().into());
         gauge(&self.link_bytes_under_way, shipper.under_way());
         gauge(&self.ranges_in_flight, shipper.engine.in_flight() as u64);
         gauge(&self.files_followed, shipper.engine.files() as u64);
         gauge(&self.bytes_unread, shipper.engine.unread_bytes());
+        gauge(&self.held_back, shipper.engine.held_back() as u64);
         gauge(&self.problems, shipper.engine.problems().len() as u64);
     }
 }

@@ -20,7 +20,7 @@ impl Wake {
     /// Has `engine` watch its files, or the clock alone wake, where the kernel
     /// does not let us.
     pub fn watch(engine: &mut Engine) -> Self {
-        let watched = engine.watch().and_then(AsyncFd::new);
+        let watched = engine.watch().and_then(AsyncFd::register);
         if let Err(error) = &watched {
             tracing::warn!("directories cannot be watched and are looked at all the time: {error}");
         }

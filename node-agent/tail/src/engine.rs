@@ -18,6 +18,7 @@ use std::{
 use rustix::process::{Resource, getrlimit};
 
 use crate::{
+    budget::{Budget, Limits, Room},
     discover::{Change, Origin, Source, Tree},
     identity::FileId,
     position::store::{Store, StoreError},
@@ -51,9 +52,6 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// While every directory is watched, the sizes of all files are looked at this often.
 const MEASURE_ANYWAY: Duration = Duration::from_secs(1);
 
-/// While they are not, but there is something to read, this often.
-const MEASURE_WHILE_BUSY: Duration = Duration::from_millis(10);
-
 /// The most files followed at once.
 const MOST_FILES: usize = 20_000;
 
@@ -73,6 +71,17 @@ pub enum Policy {
     All,
     /// None: the files are not read.
     Off,
+}
+
+impl Policy {
+    /// Whether files are not read on for want of room. Of a pod of which all is wanted nothing is
+    /// left out: what there is no room for waits in the file.
+    fn waits(self, room: Room) -> bool {
+        match self {
+            Self::Errors => room.errors <= 0,
+            Self::All | Self::Off => room.others <= 0,
+        }
+    }
 }
 
 /// A line, or all that a program wrote as one.
@@ -116,6 +125,8 @@ pub struct Stats {
     pub lines: u64,
     /// Records that the policy left out.
     pub left_out: u64,
+    /// Records that were left out because their pod sent too much.
+    pub over_budget: u64,
     /// Lines that were not of their file's format, sent as they are.
     pub malformed: u64,
     /// Records that were made of pieces.
@@ -191,6 +202,9 @@ pub struct Engine {
     next_series: u64,
     /// Series with unread bytes, in the order of their turns.
     ready: VecDeque<u64>,
+    /// Those of them that sent too much to have a turn now; they come first when they may.
+    held: VecDeque<u64>,
+    budget: Budget,
     store: Store,
     reader: Reader,
     splitter: Splitter,
@@ -221,6 +235,8 @@ impl Engine {
             series: BTreeMap::new(),
             next_series: 0,
             ready: VecDeque::new(),
+            held: VecDeque::new(),
+            budget: Budget::default(),
             store,
             reader: Reader::default(),
             splitter: Splitter::default(),
@@ -250,6 +266,13 @@ impl Engine {
         self.watch.as_ref().is_some_and(Watch::is_complete)
     }
 
+    /// The same engine, but it sends no more than `limits` allow.
+    #[must_use]
+    pub fn limited(mut self, limits: Limits) -> Self {
+        self.budget = Budget::new(limits);
+        self
+    }
+
     /// Looks for files that came, went or were renamed.
     pub fn scan(&mut self, now: Instant) {
         if self.is_watched() && !is_due(self.looked.everywhere, LOOK_ANYWAY, now) {
@@ -264,6 +287,7 @@ impl Engine {
             self.watch_the_rest();
         }
         self.release(now);
+        self.budget.forget(now);
     }
 
     /// Looks for bytes that were appended; true if there are any to read.
@@ -273,17 +297,16 @@ impl Engine {
         } else {
             self.take_hints();
         }
-        let enough = match (self.is_watched(), self.ready.is_empty()) {
-            (true, _) => MEASURE_ANYWAY,
-            (false, false) => MEASURE_WHILE_BUSY,
-            (false, true) => Duration::ZERO,
-        };
+        let enough = if self.is_watched() { MEASURE_ANYWAY } else { Duration::ZERO };
         if is_due(self.looked.into_all, enough, now) {
             self.looked.into_all = Some(now);
             self.written.extend(self.series.keys());
         }
         for id in std::mem::take(&mut self.written) {
             self.measure(id, now);
+        }
+        while let Some(id) = self.held.pop_back() {
+            self.ready.push_front(id);
         }
         !self.ready.is_empty()
     }
@@ -470,6 +493,11 @@ impl Engine {
     /// Every container with files, and what is wanted of it.
     pub fn origins(&self) -> impl Iterator<Item = (&Origin, Option<Policy>)> {
         self.series.values().map(|series| (&series.origin, series.policy))
+    }
+
+    /// Containers that sent too much to be read on now.
+    pub fn held_back(&self) -> usize {
+        self.held.len()
     }
 
     /// Number of files that are open.

@@ -9,10 +9,11 @@ use std::{
     io::Write as _,
     ops::ControlFlow,
     path::PathBuf,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use kestrel_tail::{
+    budget::Limits,
     discover::{Layout, Source},
     engine::{Chunk, Engine, PATIENCE, Policy, Record},
     position::store::Store,
@@ -69,7 +70,13 @@ impl Bench {
     }
 
     fn append(&self, lines: &[&str]) {
-        let mut file = OpenOptions::new().create(true).append(true).open(self.path("0.log")).unwrap();
+        self.append_to("app", lines);
+    }
+
+    fn append_to(&self, container: &str, lines: &[&str]) {
+        let path = self.path("../").join(container);
+        fs::create_dir_all(&path).unwrap();
+        let mut file = OpenOptions::new().create(true).append(true).open(path.join("0.log")).unwrap();
         for line in lines {
             let line = if line.starts_with("std") { (*line).to_owned() } else { format!("stdout F {line}") };
             writeln!(file, "2026-11-21T13:50:00Z {line}").unwrap();
@@ -203,6 +210,58 @@ fn an_unfinished_line_is_sent_after_a_while_whatever_lies_before_it() {
     bench.now += PATIENCE;
     assert_eq!(bench.read(), ["ERROR half"]);
     assert_eq!(bench.engine.stats().left_out, 2);
+}
+
+#[test]
+fn over_budget_errors_go_first_and_what_is_left_out_is_counted() {
+    let mut bench = Bench::new(Policy::Errors);
+    bench.engine = Bench::engine(&bench.root).limited(Limits { pod: 100, ..Limits::default() });
+    let error = "ERROR that is 40 bytes long, as is the other";
+    let context = "a line that is 40 bytes long, as is the one";
+    let (error, context) = (&error[..40], &context[..40]);
+    bench.append(&[context, error, context, error, context, error, error, error]);
+    // 100 bytes for all, and as many more for errors.
+    assert_eq!(bench.read(), [context, error, context, error, error]);
+    assert_eq!((bench.engine.held_back(), bench.engine.stats().over_budget), (1, 1));
+    assert!(bench.read().is_empty() && bench.engine.unread_bytes() > 0);
+    bench.now += Duration::from_secs(1);
+    assert_eq!(bench.read(), [error, error]);
+    assert_eq!(bench.engine.stats().left_out, 0);
+}
+
+#[test]
+fn where_all_is_wanted_what_there_is_no_room_for_waits_in_the_file() {
+    let mut bench = Bench::new(Policy::All);
+    bench.engine = Bench::engine(&bench.root).limited(Limits { pod: 100, ..Limits::default() });
+    let lines: Vec<_> = (0..40).map(|number| format!("{number:0>50}")).collect();
+    bench.append(&lines.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(bench.read(), lines[..2]);
+    let mut seconds = 0;
+    while bench.given.len() < lines.len() {
+        bench.now += Duration::from_secs(1);
+        seconds += 1;
+        bench.read();
+    }
+    assert_eq!((seconds, bench.engine.stats().over_budget, bench.engine.unread_bytes()), (19, 0, 0));
+    assert!(bench.given.values().eq(lines.iter()), "in their order");
+}
+
+#[test]
+fn whoever_writes_little_has_its_turn_among_those_that_write_much() {
+    let mut bench = Bench::new(Policy::All);
+    let line = "x".repeat(100);
+    for container in ["a", "b", "c"] {
+        bench.append_to(container, &vec![line.as_str(); 10_000]);
+    }
+    bench.append_to("quiet", &["quiet"]);
+    for round in 0..3 {
+        // Between any two turns others may have been looked for.
+        let turns: Vec<_> = (0..4).map(|_| bench.poll().then(|| bench.turn(usize::MAX)).flatten()).collect();
+        let is_quiet =
+            |turn: &&Option<(Vec<String>, u64)>| matches!(turn, Some((lines, _)) if lines.len() == 1);
+        assert_eq!(turns.iter().filter(is_quiet).count(), 1, "in round {round}");
+        bench.append_to("quiet", &["quiet"]);
+    }
 }
 
 /// Something that happens to the log or its reader.

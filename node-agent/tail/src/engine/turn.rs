@@ -9,6 +9,7 @@ use super::{
     gap::{Gaps, Reason},
 };
 use crate::{
+    budget::Room,
     discover::Origin,
     identity::FileId,
     position::Reached,
@@ -26,6 +27,8 @@ pub(super) struct Turn {
     pub(super) end: u64,
     pub(super) left_out: u64,
     pub(super) entries: usize,
+    /// Bytes of their texts.
+    bytes: u64,
 }
 
 /// How a file is read in a turn.
@@ -39,6 +42,7 @@ struct Task<'a> {
     origin: &'a Origin,
     format: Format,
     policy: Policy,
+    room: Room,
     now: Instant,
     ending: bool,
 }
@@ -58,6 +62,12 @@ impl Engine {
             let Some(series) = self.series.get_mut(&id) else { continue };
             series.is_queued = false;
             let Some(policy @ (Policy::All | Policy::Errors)) = series.policy else { continue };
+            let room = self.budget.room(&series.origin, now);
+            if policy.waits(room) {
+                series.is_queued = true;
+                self.held.push_back(id);
+                continue;
+            }
             let mut task = Task {
                 reader: &mut self.reader,
                 splitter: &mut self.splitter,
@@ -68,6 +78,7 @@ impl Engine {
                 origin: &series.origin,
                 format: series.format,
                 policy,
+                room,
                 now,
                 ending: self.ending,
             };
@@ -86,6 +97,7 @@ impl Engine {
                             (true, true) => self.ready.push_front(id),
                             (true, false) => self.ready.push_back(id),
                         }
+                        self.budget.spend(&series.origin, turn.bytes);
                         return Some((id, at, turn));
                     }
                     Err(error) => {
@@ -125,7 +137,8 @@ impl Task<'_> {
         let mut from = file.ledger.settled();
         let mut want = READ;
         let mut left_out = 0;
-        let mut outlet = Outlet::new(self.stats, self.redactor, emit);
+        let mut over_budget = 0;
+        let mut outlet = Outlet::new(self.stats, self.redactor, self.policy, self.room, emit);
         let (end, before) = loop {
             let window = if file.packed {
                 self.reader.packed(&file.file, from, want)?
@@ -162,6 +175,13 @@ impl Task<'_> {
                 if self.policy == Policy::Errors && !file.context.wants(level, raw.continued) {
                     left_out += before.add(&raw);
                     return outlet.flow;
+                }
+                if outlet.is_only_for_errors() {
+                    over_budget += before.take().count() as u64;
+                    if level < Some(Level::Warn) {
+                        over_budget += 1;
+                        return outlet.flow;
+                    }
                 }
                 for place in before.take() {
                     let window = &bytes[place.from..];
@@ -200,10 +220,11 @@ impl Task<'_> {
                 return Ok(None);
             }
         };
-        let Outlet { entries, first, .. } = outlet;
+        let Outlet { entries, first, bytes, .. } = outlet;
         self.stats.bytes_read += end - start;
         self.stats.left_out += left_out;
-        file.left_out += left_out;
+        self.stats.over_budget += over_budget;
+        file.left_out += left_out + over_budget;
         file.unfinished = None;
         file.context.open = before.places().len() as u8;
         let settled = before.places().first().map_or(end, |place| {
@@ -221,7 +242,7 @@ impl Task<'_> {
             self.reader.close_packed();
         }
         let start = first.map_or(start, |first| from + first as u64);
-        Ok(Some(Turn { file: id, start, end, left_out, entries }))
+        Ok(Some(Turn { file: id, start, end, left_out, entries, bytes }))
     }
 }
 
@@ -235,13 +256,27 @@ struct Outlet<'a, F> {
     /// Where the chunk begins in the window, if something was given.
     first: Option<usize>,
     entries: usize,
+    bytes: u64,
+    policy: Policy,
+    room: Room,
     flow: ControlFlow<()>,
 }
 
 impl<'a, F: FnMut(Record<'_>) -> ControlFlow<()>> Outlet<'a, F> {
-    fn new(stats: &'a mut Stats, redactor: &'a mut Redactor, emit: &'a mut F) -> Self {
+    fn new(
+        stats: &'a mut Stats,
+        redactor: &'a mut Redactor,
+        policy: Policy,
+        room: Room,
+        emit: &'a mut F,
+    ) -> Self {
         let flow = ControlFlow::Continue(());
-        Self { stats, redactor, emit, known: 0, first: None, entries: 0, flow }
+        Self { stats, redactor, emit, known: 0, first: None, entries: 0, bytes: 0, policy, room, flow }
+    }
+
+    /// There is no room for context.
+    fn is_only_for_errors(&self) -> bool {
+        self.policy == Policy::Errors && self.room.others <= 0
     }
 
     /// The record is seen for the first time.
@@ -260,6 +295,11 @@ impl<'a, F: FnMut(Record<'_>) -> ControlFlow<()>> Outlet<'a, F> {
         // A chunk goes back as far as the records in it do.
         let first = *self.first.get_or_insert(raw.from.min(self.known));
         let end = u32::try_from(raw.end - first).unwrap_or(u32::MAX);
+        self.bytes += text.len() as u64;
+        self.room.shrink(text.len());
         self.flow = (self.emit)(Record { timestamp: raw.timestamp, text, level, end });
+        if self.policy.waits(self.room) {
+            self.flow = ControlFlow::Break(());
+        }
     }
 }
