@@ -432,15 +432,17 @@ fn an_errors_stack_trace_is_kept_with_it() {
     bench.engine.scan(bench.now);
     bench.engine.assign(|_| Some(Policy::Errors));
     let lines = bench.read_without_scan();
-    assert_eq!(lines[..4], ["ERROR bad", "  at one", "  at two", "WARN odd"]);
-    assert_eq!(lines[4..], ["frame"; 50]);
-    assert_eq!(bench.engine.stats().left_out, 13);
+    assert_eq!(lines[..2], ["ERROR bad\n  at one\n  at two", "WARN odd"]);
+    assert_eq!(lines[2..], ["frame"; 50]);
+    let stats = bench.engine.stats();
+    assert_eq!((stats.left_out, stats.lines, stats.followed), (13, 67, 2));
 }
 
 #[test]
 fn what_is_left_out_does_not_prolong_a_turn_that_was_broken_off() {
     let mut bench = Bench::pods();
-    let lines = ["stdout P ERROR ", "stderr F INFO fine", "stdout F bad", "stdout F ERROR next"];
+    let lines =
+        ["stdout P ERROR ", "stderr F INFO fine", "stdout F bad", "stdout F ERROR next", "stdout F end"];
     bench.append(LIVE, &lines.map(|line| format!("2026-11-21T13:50:00Z {line}\n")).concat());
     bench.engine.scan(bench.now);
     bench.engine.assign(|_| Some(Policy::Errors));

@@ -13,6 +13,7 @@ use crate::{
     position::Ledger,
     read::{self, Reader},
     severity::Level,
+    split,
 };
 
 /// The most records kept after an error or warning because they name no level
@@ -70,6 +71,8 @@ pub(super) struct Unfinished {
     pub(super) offset: u64,
     pub(super) size: u64,
     pub(super) since: Instant,
+    /// What it was waited for with.
+    pub(super) patience: split::Unfinished,
 }
 
 impl Tracked {

@@ -1,13 +1,18 @@
 //! One turn: some bytes of one file become records.
 
-use std::{io, ops::ControlFlow, time::Instant};
+use std::{
+    io,
+    ops::ControlFlow,
+    time::{Duration, Instant},
+};
 
 use super::{Engine, MOST_IN_FLIGHT, PATIENCE, Policy, Record, Stats, add, file::Tracked, file::Unfinished};
 use crate::{
     identity::FileId,
+    multiline,
     read::{READ, Reader, WINDOW},
     redact::Redactor,
-    severity,
+    severity::{self, Level},
     split::{self, Format, Raw, Splitter},
     text::clean,
 };
@@ -98,10 +103,8 @@ impl Task<'_> {
         let Some(id) = file.id.filter(|_| file.is_unread()) else { return Ok(None) };
         let start = file.ledger.read();
         let waited = file.unfinished.filter(|unfinished| unfinished.offset == start);
-        let expired = self.ending
-            || file.packed
-            || waited.is_some_and(|w| self.now.saturating_duration_since(w.since) >= PATIENCE);
-        if waited.is_some_and(|w| w.size == file.size()) && !expired {
+        let patience = self.patience(file, waited);
+        if waited.is_some_and(|w| w.size == file.size() && w.patience == patience) {
             return Ok(None);
         }
         if self.format == Format::Plain && start > 0 && file.head(self.reader, true)? != Some(id.head) {
@@ -118,13 +121,16 @@ impl Task<'_> {
             } else {
                 self.reader.plain(&file.file, start, want)?
             };
-            let ends = if window.at_end { expired } else { want == WINDOW };
-            let unfinished = if ends { split::Unfinished::Ends } else { split::Unfinished::Wait };
+            let unfinished = match want {
+                _ if window.at_end => patience,
+                READ => split::Unfinished::GoesOn,
+                _ => split::Unfinished::Full,
+            };
             used = self.splitter.split(self.format, window.bytes, unfinished, |raw| {
                 count(self.stats, &raw);
-                let level = severity::level(raw.content);
+                let level = level(&raw);
                 if self.policy == Policy::Errors && !file.is_kept(level) {
-                    left_out += 1;
+                    left_out += u64::from(raw.lines);
                     return flow;
                 }
                 entries += 1;
@@ -144,7 +150,7 @@ impl Task<'_> {
         }
         if used == 0 {
             let since = waited.map_or(self.now, |waited| waited.since);
-            file.unfinished = Some(Unfinished { offset: start, size: file.size(), since });
+            file.unfinished = Some(Unfinished { offset: start, size: file.size(), since, patience });
             return Ok(None);
         }
         let end = start + used as u64;
@@ -163,11 +169,33 @@ impl Task<'_> {
         }
         Ok(Some(Turn { file: id, start, end, left_out, entries }))
     }
+
+    /// What is still waited for at the end of a file, after a record `waited` for it.
+    fn patience(&self, file: &Tracked, waited: Option<Unfinished>) -> split::Unfinished {
+        let since = waited.map_or(Duration::ZERO, |waited| self.now.saturating_duration_since(waited.since));
+        if self.ending || file.packed || since >= PATIENCE {
+            split::Unfinished::Ends
+        } else if file.quiet(self.now) >= multiline::PAUSE || since >= multiline::SPAN {
+            split::Unfinished::Quiet
+        } else {
+            split::Unfinished::Wait
+        }
+    }
+}
+
+/// The severity that a record's first line names; a trace that names none is an error.
+fn level(raw: &Raw<'_>) -> Option<Level> {
+    let first = match raw.lines {
+        1 => raw.content,
+        _ => raw.content.split(|byte| *byte == b'\n').next().unwrap_or_default(),
+    };
+    severity::level(first).or(raw.trace.then_some(Level::Error))
 }
 
 fn count(stats: &mut Stats, raw: &Raw<'_>) {
-    stats.lines += 1;
+    stats.lines += u64::from(raw.lines);
+    stats.followed += u64::from(raw.lines - 1);
     stats.malformed += u64::from(raw.malformed);
-    stats.continued += u64::from(raw.continued);
+    stats.continued += u64::from(raw.cut);
     stats.joined += u64::from(raw.joined);
 }
