@@ -13,6 +13,7 @@ use prometheus_client::{
 pub struct Metrics {
     lines_read: Counter,
     bytes_read: Counter,
+    lines_followed: Counter,
     lines_left_out: Counter,
     lines_malformed: Counter,
     lines_continued: Counter,
@@ -40,6 +41,11 @@ impl Metrics {
         for (name, help, counter) in [
             ("lines_read", "Lines read from container logs", &metrics.lines_read),
             ("bytes_read", "Bytes of log files that became lines", &metrics.bytes_read),
+            (
+                "lines_followed",
+                "Lines that are one record with the line before, as those of a stack trace",
+                &metrics.lines_followed,
+            ),
             ("lines_left_out", "Lines that the policy of their pod leaves out", &metrics.lines_left_out),
             (
                 "lines_malformed",
@@ -48,7 +54,7 @@ impl Metrics {
             ),
             (
                 "lines_continued",
-                "Additional lines that lines over the limit became",
+                "Additional records that lines and stack traces over the limit became",
                 &metrics.lines_continued,
             ),
             ("lines_cleaned", "Lines with invalid UTF-8 or NUL that were made text", &metrics.lines_cleaned),
@@ -90,6 +96,7 @@ impl Metrics {
         for (counter, value) in [
             (&self.lines_read, stats.lines),
             (&self.bytes_read, stats.bytes_read),
+            (&self.lines_followed, stats.followed),
             (&self.lines_left_out, stats.left_out),
             (&self.lines_malformed, stats.malformed),
             (&self.lines_continued, stats.continued),

@@ -66,11 +66,21 @@ pub fn start(options: Options) -> anyhow::Result<Daemon> {
 
 /// What was done, and what it cost.
 fn summary(stats: Stats) {
-    let Stats { bytes_read, lines, joined, left_out, malformed, continued, cleaned, redacted, bytes_lost } =
-        stats;
+    let Stats {
+        bytes_read,
+        lines,
+        followed,
+        joined,
+        left_out,
+        malformed,
+        continued,
+        cleaned,
+        redacted,
+        bytes_lost,
+    } = stats;
     let usage::Usage { cpu, peak } = usage::of_this_process();
     eprint_line(&format!(
-        "lines={lines} bytes={bytes_read} joined={joined} left_out={left_out} malformed={malformed} \
+        "lines={lines} followed={followed} bytes={bytes_read} joined={joined} left_out={left_out} malformed={malformed} \
          continued={continued} cleaned={cleaned} redacted={redacted} bytes_lost={bytes_lost} \
          cpu_seconds={:.3} peak_rss_kib={peak}",
         cpu.as_secs_f64()

@@ -1,5 +1,6 @@
 //! Follows files: what there is, what was read, what was delivered.
 
+mod context;
 mod file;
 mod listing;
 mod turn;
@@ -48,8 +49,8 @@ const MOST_PROBLEMS: usize = 100;
 /// Which lines of a container are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
-    /// Those that name a severity of at least [`Level::Warn`], with the lines
-    /// that follow them and name none.
+    /// Those that name a severity of at least [`Level::Warn`], with the lines that follow
+    /// them and name none, and five of any before and after.
     Errors,
     /// Every line.
     All,
@@ -159,6 +160,8 @@ pub struct Engine {
     store: Store,
     reader: Reader,
     splitter: Splitter,
+    /// For records that are wanted after all.
+    again: Splitter,
     redactor: Redactor,
     stats: Stats,
     problems: Problems,
@@ -182,6 +185,7 @@ impl Engine {
             store,
             reader: Reader::default(),
             splitter: Splitter::default(),
+            again: Splitter::default(),
             redactor,
             stats: Stats::default(),
             problems: Problems::new(),
@@ -294,7 +298,7 @@ impl Engine {
         for file in self.series.values().flat_map(|series| &series.files) {
             // Also if nothing of it arrived yet, so that it keeps its identity.
             if let Some(id) = file.id {
-                self.store.set(id, file.ledger.acked(), now);
+                self.store.set(id, file.position(), now);
             }
         }
         self.store.save(now)

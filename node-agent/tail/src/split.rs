@@ -50,18 +50,37 @@ pub struct Raw<'a> {
     pub timestamp: Option<Timestamp>,
     /// What the program wrote, without the last line feed.
     pub content: &'a [u8],
+    /// Where its first byte lies in the window.
+    pub begin: usize,
     /// Where its last byte ends in the window.
     pub end: usize,
+    /// The last offset up to `begin` from which splitting anew gives it again.
+    pub from: usize,
     /// Lines that it was made of.
     pub lines: u32,
     /// It is an exception or a crash.
     pub trace: bool,
     /// Not of the file's format; sent as it is.
     pub malformed: bool,
-    /// It ends at a limit of length, its rest is the next record.
-    pub cut: bool,
+    /// The rest of a record that came to the limit of its length.
+    pub continued: bool,
     /// Made of pieces of a line.
     pub joined: bool,
+}
+
+impl Raw<'_> {
+    /// The same record in a window that begins `offset` bytes earlier.
+    pub fn after(self, offset: usize) -> Self {
+        let Self { begin, end, from, .. } = self;
+        Self { begin: begin + offset, end: end + offset, from: from + offset, ..self }
+    }
+}
+
+impl Unfinished {
+    /// Whether what begins a window ends with it.
+    pub fn is_forced(self) -> bool {
+        matches!(self, Self::Full | Self::Ends)
+    }
 }
 
 /// Splits windows; holds the buffer in which pieces and lines are joined.
@@ -85,25 +104,35 @@ impl Splitter {
         let mut flow = ControlFlow::Continue(());
         // Lines up to here belong together: records of the two streams overlap.
         let mut group_end = 0;
+        let mut group = 0;
         // Per stream, up to where its lines are in a record already.
         let mut joined_to = [0; 2];
+        // Per stream, whether its next record is the rest of one.
+        let mut continued = [false; 2];
         let mut at = 0;
         let mut line = lines.at(at);
         while let Some(current) = line
             && (flow.is_continue() || at < group_end)
         {
             let next = lines.at(current.next);
-            if at < joined_to[current.stream as usize] || current.is_nothing() {
+            let stream = current.stream as usize;
+            if at >= group_end {
+                group = at;
+            }
+            if at < joined_to[stream] || current.is_nothing() {
+                // It is in a record already, or holds none.
             } else if is_whole(&current, next.as_ref()) {
-                flow = in_parts(current.record(), &mut emit);
+                let continued = std::mem::take(&mut continued[stream]);
+                flow = in_parts(Raw { from: group, continued, ..current.record() }, &mut emit);
             } else {
                 if at >= group_end {
                     let Some(end) = end_of_group(&lines, &current, unfinished) else { return at };
                     group_end = end;
                 }
-                let record = self.join(&lines, &current);
-                joined_to[current.stream as usize] = record.end;
-                flow = in_parts(record, &mut emit);
+                let (record, is_cut) = self.join(&lines, &current);
+                joined_to[stream] = record.end;
+                let continued = std::mem::replace(&mut continued[stream], is_cut);
+                flow = in_parts(Raw { from: group, continued, ..record }, &mut emit);
             }
             at = current.next;
             line = next;
@@ -111,8 +140,8 @@ impl Splitter {
         at
     }
 
-    /// The record that begins with `first`.
-    fn join(&mut self, lines: &Lines<'_>, first: &Line<'_>) -> Raw<'_> {
+    /// The record that begins with `first`, and whether the next is its rest.
+    fn join(&mut self, lines: &Lines<'_>, first: &Line<'_>) -> (Raw<'_>, bool) {
         let mut open = Open::begin(first);
         let mut record = Raw { joined: !first.last, ..first.record() };
         self.joined.clear();
@@ -136,7 +165,7 @@ impl Splitter {
             }
             at = line.next;
         }
-        Raw { content: &self.joined, trace: open.is_trace(), cut: open.is_cut(), ..record }
+        (Raw { content: &self.joined, trace: open.is_trace(), ..record }, open.is_cut())
     }
 }
 
@@ -185,11 +214,11 @@ fn in_parts(mut raw: Raw<'_>, emit: &mut impl FnMut(Raw<'_>) -> ControlFlow<()>)
     let mut flow = ControlFlow::Continue(());
     while raw.content.len() > LINE_LIMIT {
         let part = whole_characters(raw.content, LINE_LIMIT);
-        if emit(Raw { content: part, cut: true, ..raw }).is_break() {
+        if emit(Raw { content: part, ..raw }).is_break() {
             flow = ControlFlow::Break(());
         }
         raw.content = &raw.content[part.len()..];
-        (raw.lines, raw.joined) = (1, false);
+        (raw.continued, raw.lines, raw.joined) = (true, 1, false);
     }
     if emit(raw).is_break() { ControlFlow::Break(()) } else { flow }
 }

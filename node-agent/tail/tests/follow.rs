@@ -15,6 +15,7 @@ use flate2::{Compression, write::GzEncoder};
 use kestrel_tail::{
     discover::{Layout, Origin, Source},
     engine::{Engine, News, PATIENCE, PINNED_BYTES, Policy},
+    multiline,
     position::store::Store,
     redact::{Expressions, Redactor},
 };
@@ -398,62 +399,6 @@ fn a_new_instance_marks_the_lines_of_the_one_before() {
 }
 
 #[test]
-fn the_policy_decides_and_what_it_leaves_out_needs_no_answer() {
-    let mut bench = Bench::pods();
-    bench.append(LIVE, "2026-11-21T13:50:00Z stderr F all is well\n2026-11-21T13:50:00Z stdout F ERROR bad\n2026-11-21T13:50:00Z stdout F INFO fine\n");
-    bench.engine.scan(bench.now);
-    assert!(!bench.engine.poll(bench.now), "undecided pods are not read");
-    bench.engine.assign(|_| Some(Policy::Off));
-    assert!(!bench.engine.poll(bench.now));
-    bench.engine.assign(|_| Some(Policy::Errors));
-    assert!(bench.engine.poll(bench.now));
-    let mut texts = Vec::new();
-    let emit = |record: kestrel_tail::engine::Record<'_>| {
-        texts.push(record.text.to_owned());
-        ControlFlow::Continue(())
-    };
-    let chunk = bench.engine.read(1, bench.now, emit).unwrap();
-    assert_eq!((chunk.left_out, chunk.entries), (2, 1));
-    assert_eq!(texts, ["ERROR bad"]);
-    bench.engine.ack(1);
-
-    bench.append(LIVE, &cri(0..5));
-    bench.engine.poll(bench.now);
-    let chunk = bench.engine.read(2, bench.now, |_| ControlFlow::Continue(())).unwrap();
-    assert_eq!(chunk.entries, 0);
-    assert_eq!(bench.engine.in_flight(), 0);
-}
-
-#[test]
-fn an_errors_stack_trace_is_kept_with_it() {
-    let mut bench = Bench::files("*.log");
-    bench.append("a.log", "before\nERROR bad\n  at one\n  at two\nINFO fine\nno more\nWARN odd\n");
-    bench.append("a.log", &"frame\n".repeat(60));
-    bench.engine.scan(bench.now);
-    bench.engine.assign(|_| Some(Policy::Errors));
-    let lines = bench.read_without_scan();
-    assert_eq!(lines[..2], ["ERROR bad\n  at one\n  at two", "WARN odd"]);
-    assert_eq!(lines[2..], ["frame"; 50]);
-    let stats = bench.engine.stats();
-    assert_eq!((stats.left_out, stats.lines, stats.followed), (13, 67, 2));
-}
-
-#[test]
-fn what_is_left_out_does_not_prolong_a_turn_that_was_broken_off() {
-    let mut bench = Bench::pods();
-    let lines =
-        ["stdout P ERROR ", "stderr F INFO fine", "stdout F bad", "stdout F ERROR next", "stdout F end"];
-    bench.append(LIVE, &lines.map(|line| format!("2026-11-21T13:50:00Z {line}\n")).concat());
-    bench.engine.scan(bench.now);
-    bench.engine.assign(|_| Some(Policy::Errors));
-    bench.engine.poll(bench.now);
-    for (batch, left_out) in [(1, 1), (2, 0)] {
-        let chunk = bench.engine.read(batch, bench.now, |_| ControlFlow::Break(())).unwrap();
-        assert_eq!((chunk.entries, chunk.left_out), (1, left_out));
-    }
-}
-
-#[test]
 fn an_unfinished_record_is_waited_for_and_then_sent_as_it_is() {
     let mut bench = Bench::pods();
     bench.append(LIVE, "2026-11-21T13:50:00Z stdout P half \n2026-11-21T13:50:00Z stderr F beside\n");
@@ -469,6 +414,41 @@ fn an_unfinished_record_is_waited_for_and_then_sent_as_it_is() {
     assert!(bench.read().is_empty());
     bench.engine.end();
     assert_eq!(bench.read(), ["last"]);
+}
+
+#[test]
+fn a_stack_trace_arrives_whole_however_it_is_written() {
+    let mut bench = Bench::pods();
+    let line = |text: &str| format!("2026-11-21T13:50:00Z stderr F {text}\n");
+    let beside = "2026-11-21T13:50:00Z stdout F beside\n";
+    bench.append(LIVE, &(line("before") + &line("ERROR bad")));
+    assert_eq!(bench.read(), ["before"]);
+    for text in ["java.io.IOException: no", "\tat a.B.c(D.java:1)"] {
+        bench.append(LIVE, &line(text));
+        bench.later(multiline::PAUSE / 2);
+        assert!(bench.read().is_empty());
+    }
+    bench.append(LIVE, beside);
+    bench.later(multiline::PAUSE / 2);
+    assert!(bench.read().is_empty());
+    // A restart meanwhile begins before it.
+    bench.ack_and_save();
+    bench.restart();
+    assert!(bench.read().is_empty());
+    bench.later(multiline::PAUSE);
+    let trace = "ERROR bad\njava.io.IOException: no\n\tat a.B.c(D.java:1)";
+    assert_eq!(bench.read(), [trace, "beside"]);
+    let stats = bench.engine.stats();
+    assert_eq!((stats.lines, stats.followed), (4, 2));
+    // What comes without a pause is waited for only so long.
+    let mut waited = Duration::ZERO;
+    bench.append("a_b_c/app/0.log", &line("Traceback (most recent call last):"));
+    while bench.read().is_empty() {
+        bench.append("a_b_c/app/0.log", &line("  File \"a.py\", line 3, in f"));
+        bench.later(multiline::PAUSE / 2);
+        waited += multiline::PAUSE / 2;
+    }
+    assert!(waited <= multiline::SPAN + multiline::PAUSE, "{waited:?}");
 }
 
 #[test]

@@ -7,18 +7,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::context::Context;
 use crate::{
-    discover::{Candidate, Order},
+    discover::{Age, Candidate, Order},
     identity::{self, FileId},
-    position::Ledger,
+    position::{Ledger, Owed, Reached},
     read::{self, Reader},
-    severity::Level,
     split,
 };
-
-/// The most records kept after an error or warning because they name no level
-/// of their own, as the lines of a stack trace do not.
-const FOLLOWING: u32 = 50;
 
 /// What is the same file under any name, as long as it is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,9 +46,8 @@ pub(super) struct Tracked {
     pub(super) ledger: Ledger,
     /// Records that the policy left out since the last chunk.
     pub(super) left_out: u64,
-    /// So many more records without a level of their own belong to one that
-    /// was kept.
-    pub(super) following: u32,
+    /// What decides about its next records.
+    pub(super) context: Context,
     /// The end of a record that is waited for.
     pub(super) unfinished: Option<Unfinished>,
     /// Bytes in the file, unpacked.
@@ -89,7 +84,7 @@ impl Tracked {
             id: None,
             ledger: Ledger::default(),
             left_out: 0,
-            following: 0,
+            context: Context::default(),
             unfinished: None,
             size,
             changed: now,
@@ -121,7 +116,7 @@ impl Tracked {
         self.emptied = self.id.take().or(self.emptied);
         self.ledger = Ledger::default();
         self.left_out = 0;
-        self.following = 0;
+        self.context = Context::default();
         self.unfinished = None;
     }
 
@@ -173,19 +168,9 @@ impl Tracked {
     /// Nothing more of it is read; returns the bytes that are lost by that.
     pub(super) fn give_up(&mut self) -> u64 {
         let lost = self.unread();
-        self.ledger.skip(self.size);
+        self.ledger.skip(Reached { settled: self.size, read: self.size, owed: Owed::default() });
+        self.context = Context::default();
         lost
-    }
-
-    /// Whether the next record, of this level, is one of [`super::Policy::Errors`].
-    pub(super) fn is_kept(&mut self, level: Option<Level>) -> bool {
-        let left = match level {
-            Some(level) if level >= Level::Warn => Some(FOLLOWING),
-            Some(_) => None,
-            None => self.following.checked_sub(1),
-        };
-        self.following = left.unwrap_or(0);
-        left.is_some()
     }
 
     /// Its identity, or if it was emptied and has none yet, the one until then.
@@ -195,7 +180,14 @@ impl Tracked {
 
     /// Read and delivered to its end.
     pub(super) fn is_done(&self) -> bool {
-        self.ledger.acked() >= self.size
+        self.ledger.in_flight() == 0 && self.ledger.read() >= self.size
+    }
+
+    /// The offset at which a new start begins to read. A file that was rotated away has
+    /// come to its end: it need not be unpacked for what might have been sent of it.
+    pub(super) fn position(&self) -> u64 {
+        let is_over = self.order.age != Age::Live && self.is_done();
+        if is_over { self.ledger.read() } else { self.ledger.acked() }
     }
 
     /// How long nothing was appended.
@@ -205,9 +197,8 @@ impl Tracked {
 
     /// Goes back to what was acknowledged.
     pub(super) fn rewind(&mut self) {
-        self.ledger.rewind();
+        self.context = Context::owing(self.ledger.rewind());
         self.left_out = 0;
-        self.following = 0;
         self.unfinished = None;
     }
 }

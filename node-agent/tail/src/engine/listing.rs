@@ -157,7 +157,7 @@ impl Engine {
                     let known = series.files.remove(twin);
                     let file = &mut series.files[if twin < at { at - 1 } else { at }];
                     (file.ledger, file.left_out) = (known.ledger, known.left_out);
-                    file.following = known.following;
+                    file.context = known.context;
                     file.id = known.id;
                     continue;
                 }
@@ -212,6 +212,7 @@ impl Engine {
             }
         }
         for (format, file) in closed {
+            self.stats.left_out += file.context.open;
             self.forget(format, &file);
         }
         self.series.retain(|_, series| !series.files.is_empty());

@@ -37,7 +37,7 @@ pub(super) struct Line<'a> {
 
 impl<'a> Lines<'a> {
     pub(super) fn new(format: Format, window: &'a [u8], unfinished: Unfinished) -> Self {
-        Self { format, window, ends: matches!(unfinished, Unfinished::Full | Unfinished::Ends) }
+        Self { format, window, ends: unfinished.is_forced() }
     }
 
     /// The line that begins at `at`; `None` if its end is not in the window.
@@ -84,11 +84,13 @@ impl<'a> Line<'a> {
         Raw {
             timestamp: self.timestamp,
             content: self.content,
+            begin: self.at,
             end: self.next,
+            from: self.at,
             lines: 1,
             trace: false,
             malformed: self.malformed,
-            cut: false,
+            continued: false,
             joined: false,
         }
     }

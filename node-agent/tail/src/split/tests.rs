@@ -139,7 +139,7 @@ fn a_trace_ends_with_its_time_and_its_size() {
     let (mut records, window) = (Vec::new(), at(0, frame).repeat(2000));
     Splitter::default().split(Format::Cri, window.as_bytes(), Unfinished::Ends, |raw| {
         records.push((raw.lines, raw.trace));
-        cuts += u32::from(raw.cut);
+        cuts += u32::from(raw.continued);
         ControlFlow::Continue(())
     });
     let (count, bytes) = (records.len(), at(0, frame).len());
