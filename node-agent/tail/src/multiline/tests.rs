@@ -193,7 +193,7 @@ fn ordinary_lines_are_records_of_their_own() {
     ] {
         let count = records(&[first, second]).len();
         assert_eq!(count, if second == "  " { 1 } else { 2 }, "{first} / {second}");
-        assert!(records(&[first, second])[0].1 == false, "{first}");
+        assert!(!records(&[first, second])[0].1, "{first}");
     }
     let [(_, is_trace)] = &records(&["Server runs", "  at http://localhost:3000"])[..] else { panic!() };
     assert!(!is_trace);
