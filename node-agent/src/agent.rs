@@ -83,7 +83,7 @@ impl Agent {
             endpoint: config.endpoint.clone(),
             pod_logs: config.pod_logs.clone(),
             shipper: Shipper::new(
-                Engine::new(vec![source], store, Redactor::new(config.redact.clone())),
+                Engine::new(vec![source], store, Redactor::new(config.redact.clone())).limited(config.limits),
                 Instant::now(),
             ),
             pods: Pods::default(),
@@ -161,7 +161,7 @@ impl Agent {
         self.pods.assign(engine, now);
         tell(self.story.pods(engine.origins(), &self.pod_logs, now));
         engine.news().iter().for_each(|news| self.story.problem(news).tell());
-        tell(self.story.lost(engine.stats().bytes_lost, now));
+        tell(self.story.lost(&engine.stats().bytes_lost, now));
         tell(self.story.positions(self.shipper.save_error().map(ToString::to_string)));
         self.metrics.update(&self.shipper);
     }

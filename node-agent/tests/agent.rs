@@ -20,7 +20,7 @@ use kestrel_link::connection::{self, Link};
 use kestrel_node_agent::{agent::Agent, config::Config, host, metrics::Metrics};
 use kestrel_proto::node::v1::LogPolicy;
 use kestrel_runtime::admin::Readiness;
-use kestrel_tail::redact::Expressions;
+use kestrel_tail::{budget::Limits, redact::Expressions};
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use tempfile::TempDir;
 use tokio::{sync::mpsc, task::JoinSet, time::timeout};
@@ -57,6 +57,7 @@ impl Node {
             state: path("state"),
             runtime_socket: Some(path("runtime.sock")),
             redact: Expressions::default(),
+            limits: Limits::default(),
         };
         Self {
             directory,
@@ -153,7 +154,9 @@ async fn a_pods_lines_arrive_as_its_policy_says() {
     drop(stream);
     node.stop().await;
     let metrics = node.metrics();
-    for line in ["kestrel_agent_lines_sent_total 7", "kestrel_agent_lines_left_out_total 1"] {
+    for line in
+        ["kestrel_agent_lines_sent_total 7", "kestrel_agent_lines_left_out_total{reason=\"policy\"} 1"]
+    {
         assert!(metrics.contains(line), "{metrics}");
     }
 }

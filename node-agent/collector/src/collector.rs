@@ -149,9 +149,9 @@ impl Collector {
                 None => info!("{}: no problem any more", news.path.display()),
             }
         }
-        let lost = self.shipper.engine.stats().bytes_lost;
+        let lost = self.shipper.engine.stats().bytes_lost.total();
         if lost > self.bytes_lost {
-            warn!("{} bytes were gone before they could be read", lost - self.bytes_lost);
+            warn!("{} bytes were gone before they were delivered", lost - self.bytes_lost);
             self.bytes_lost = lost;
         }
         let problem = self.shipper.save_error().map(ToString::to_string);

@@ -2,6 +2,7 @@
 
 mod context;
 mod file;
+mod gap;
 mod listing;
 mod turn;
 
@@ -16,6 +17,7 @@ use std::{
 use rustix::process::{Resource, getrlimit};
 
 use crate::{
+    budget::{Budget, Limits, Room},
     discover::{Change, Origin, Source, Tree},
     identity::FileId,
     position::store::{Store, StoreError},
@@ -26,6 +28,8 @@ use crate::{
     time::Timestamp,
 };
 use file::Tracked;
+use gap::Gaps;
+pub use gap::{Gap, Lost, LostBytes, Reason};
 
 /// How long the end of a begun line is waited for. Until then what follows
 /// it in the file waits too. (For the next line of a record see [`crate::multiline`].)
@@ -56,6 +60,17 @@ pub enum Policy {
     All,
     /// None: the files are not read.
     Off,
+}
+
+impl Policy {
+    /// Whether files are not read on for want of room. Of a pod of which all is wanted nothing is
+    /// left out: what there is no room for waits in the file.
+    fn waits(self, room: Room) -> bool {
+        match self {
+            Self::Errors => room.errors <= 0,
+            Self::All | Self::Off => room.others <= 0,
+        }
+    }
 }
 
 /// A line, or all that a program wrote as one.
@@ -101,6 +116,8 @@ pub struct Stats {
     pub followed: u64,
     /// Lines that the policy left out.
     pub left_out: u64,
+    /// Records that were left out because their pod sent too much.
+    pub over_budget: u64,
     /// Lines that were not of their file's format, sent as they are.
     pub malformed: u64,
     /// Records that were made of pieces of a line.
@@ -111,8 +128,8 @@ pub struct Stats {
     pub cleaned: u64,
     /// Secrets that were taken out.
     pub redacted: u64,
-    /// Bytes that were gone before they could be read.
-    pub bytes_lost: u64,
+    /// Bytes that were gone before they were delivered.
+    pub bytes_lost: LostBytes,
 }
 
 /// Why a file or directory is not followed, and what would help.
@@ -134,6 +151,8 @@ struct Series {
     directory: PathBuf,
     format: Format,
     policy: Option<Policy>,
+    /// It is among those with unread bytes.
+    is_queued: bool,
     /// The oldest first.
     files: Vec<Tracked>,
 }
@@ -157,6 +176,9 @@ pub struct Engine {
     next_series: u64,
     /// Series with unread bytes, in the order of their turns.
     ready: VecDeque<u64>,
+    /// Those of them that sent too much to have a turn now; they come first when they may.
+    held: VecDeque<u64>,
+    budget: Budget,
     store: Store,
     reader: Reader,
     splitter: Splitter,
@@ -164,6 +186,7 @@ pub struct Engine {
     again: Splitter,
     redactor: Redactor,
     stats: Stats,
+    gaps: Gaps,
     problems: Problems,
     problems_told: Problems,
     in_flight: usize,
@@ -182,18 +205,28 @@ impl Engine {
             series: BTreeMap::new(),
             next_series: 0,
             ready: VecDeque::new(),
+            held: VecDeque::new(),
+            budget: Budget::default(),
             store,
             reader: Reader::default(),
             splitter: Splitter::default(),
             again: Splitter::default(),
             redactor,
             stats: Stats::default(),
+            gaps: Gaps::default(),
             problems: Problems::new(),
             problems_told: Problems::new(),
             in_flight: 0,
             most_files: most_files(),
             ending: false,
         }
+    }
+
+    /// The same engine, but it sends no more than `limits` allow.
+    #[must_use]
+    pub fn limited(mut self, limits: Limits) -> Self {
+        self.budget = Budget::new(limits);
+        self
     }
 
     /// Looks for files that came, went or were renamed.
@@ -222,6 +255,7 @@ impl Engine {
             }
         }
         self.release(now);
+        self.budget.forget(now);
     }
 
     /// Looks for bytes that were appended; true if there are any to read.
@@ -229,7 +263,10 @@ impl Engine {
         let mut unidentified = Vec::new();
         for (id, series) in &mut self.series {
             for file in &mut series.files {
-                self.stats.bytes_lost += file.measure(now);
+                if let Some(former) = file.measure(now).filter(|_| series.policy != Some(Policy::Off)) {
+                    self.gaps.add(&series.origin, Reason::Emptied, former.unread, None);
+                    self.gaps.watch(&series.origin, Reason::Emptied, former.ledger);
+                }
                 if file.id.is_none() && file.unread() > 0 && unidentified.last() != Some(id) {
                     unidentified.push(*id);
                 }
@@ -238,9 +275,15 @@ impl Engine {
         for id in unidentified {
             self.identify(id, now);
         }
-        let unread = |series: &Series| series.is_wanted() && series.files.iter().any(Tracked::is_unread);
-        self.ready.clear();
-        self.ready.extend(self.series.iter().filter(|(_, series)| unread(series)).map(|(id, _)| *id));
+        while let Some(id) = self.held.pop_back() {
+            self.ready.push_front(id);
+        }
+        for (id, series) in &mut self.series {
+            if !series.is_queued && series.is_wanted() && series.files.iter().any(Tracked::is_unread) {
+                series.is_queued = true;
+                self.ready.push_back(*id);
+            }
+        }
         !self.ready.is_empty()
     }
 
@@ -276,13 +319,28 @@ impl Engine {
 
     /// Batches up to `up_to` arrived.
     pub fn ack(&mut self, up_to: u64) {
+        self.gaps.ack(up_to);
         self.settle(|file| file.ledger.ack(up_to));
     }
 
     /// The connection is gone, or something did not arrive: what is not
     /// acknowledged is read again.
     pub fn rewind(&mut self) {
+        self.gaps.rewind();
         self.settle(Tracked::rewind);
+    }
+
+    /// What was gone before it was delivered, to be told in the batch with the
+    /// given id; if that does not arrive, it is given again.
+    pub fn tell_gaps(&mut self, batch: u64) -> Vec<Gap> {
+        let gaps = self.gaps.tell(batch);
+        self.in_flight += gaps.len();
+        gaps
+    }
+
+    /// Whether [`Self::tell_gaps`] has something to tell.
+    pub fn has_gaps(&self) -> bool {
+        self.gaps.is_open()
     }
 
     /// From now on no end of a record is waited for.
@@ -298,7 +356,7 @@ impl Engine {
         for file in self.series.values().flat_map(|series| &series.files) {
             // Also if nothing of it arrived yet, so that it keeps its identity.
             if let Some(id) = file.id {
-                self.store.set(id, file.position(), now);
+                self.store.set(id, file.position());
             }
         }
         self.store.save(now)
@@ -307,6 +365,11 @@ impl Engine {
     /// Every container with files, and what is wanted of it.
     pub fn origins(&self) -> impl Iterator<Item = (&Origin, Option<Policy>)> {
         self.series.values().map(|series| (&series.origin, series.policy))
+    }
+
+    /// Containers that sent too much to be read on now.
+    pub fn held_back(&self) -> usize {
+        self.held.len()
     }
 
     /// Number of files that are open.
@@ -327,7 +390,7 @@ impl Engine {
 
     /// Counters since the start.
     pub fn stats(&self) -> Stats {
-        Stats { redacted: self.redactor.count(), ..self.stats }
+        Stats { redacted: self.redactor.count(), bytes_lost: self.gaps.total(), ..self.stats }
     }
 
     /// What cannot be followed at present.
@@ -348,7 +411,7 @@ impl Engine {
     }
 
     fn settle(&mut self, mut each: impl FnMut(&mut Tracked)) {
-        self.in_flight = 0;
+        self.in_flight = self.gaps.in_flight();
         for file in self.series.values_mut().flat_map(|series| &mut series.files) {
             each(file);
             self.in_flight += file.ledger.in_flight();

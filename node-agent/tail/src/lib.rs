@@ -3,12 +3,14 @@
 //! [`engine`] drives the rooms: [`discover`] finds files, [`identity`] knows them
 //! again after a rename, [`read`] reads windows of their bytes, [`split`] makes
 //! records of a window ([`cri`], [`time`], [`multiline`]), [`text`] and [`severity`] make them fit
-//! to send, [`redact`] takes secrets out of them, [`position`] remembers how far each file was delivered.
+//! to send, [`redact`] takes secrets out of them, [`budget`]
+//! says how much may be sent, [`position`] remembers how far each file was delivered.
 //!
 //! Nothing here knows of Kubernetes, of a network or of an async runtime, and
 //! memory does not grow with the size of files: what was not delivered is not
 //! kept, the file is the buffer.
 
+pub mod budget;
 pub mod cri;
 pub mod discover;
 pub mod engine;

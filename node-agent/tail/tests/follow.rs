@@ -316,7 +316,7 @@ fn what_is_removed_unread_is_held_only_up_to_a_bound_and_counted() {
     bench.engine.poll(bench.now);
     bench.engine.scan(bench.now);
     assert_eq!(bench.engine.files(), 2);
-    assert_eq!(bench.engine.stats().bytes_lost, sizes[0]);
+    assert_eq!(bench.engine.stats().bytes_lost.total(), sizes[0]);
 }
 
 #[test]
@@ -330,17 +330,31 @@ fn copytruncate_begins_anew_and_counts_what_it_lost() {
     assert_eq!(bench.read(), ["banner"]);
     bench.append("x/app.log", "line 2\n");
     assert_eq!(bench.read(), numbered(2..3));
-    assert_eq!(bench.engine.stats().bytes_lost, 0);
+    assert_eq!(bench.engine.stats().bytes_lost.total(), 0);
     // Both lives have names of their own, though head and inode are equal.
     assert_eq!(bench.ranges.len(), 2, "{:?}", bench.ranges);
     bench.ack_and_save();
     bench.restart();
     assert!(bench.read().is_empty());
 
-    // Emptied and longer than before at once, which only its head shows.
-    fs::write(bench.path("x/app.log"), "other banner\nline 3\nline 4\nline 5\n").unwrap();
-    assert!(bench.read().is_empty());
-    assert_eq!(bench.read(), ["other banner", "line 3", "line 4", "line 5"]);
+    // Emptied and longer than before at once, which only its bytes show.
+    for (number, banner) in [(10, "other banner"), (20, "other banner")] {
+        let lines: Vec<_> = (number..number + 5).map(|n| format!("line {n}")).collect();
+        fs::write(bench.path("x/app.log"), format!("{banner}\n{}\n", lines.join("\n"))).unwrap();
+        assert_eq!(bench.read(), [vec![banner.to_owned()], lines].concat());
+    }
+    assert_eq!(bench.engine.stats().bytes_lost.total(), 0);
+
+    // What was there and not read is lost, whatever its size is then.
+    for size in [0, 40, 400] {
+        bench.append("x/app.log", "lost\n");
+        bench.later(Duration::from_secs(1));
+        bench.engine.poll(bench.now);
+        let before = bench.engine.stats().bytes_lost.total();
+        fs::write(bench.path("x/app.log"), format!("new {size}\n{}\n", "x".repeat(size))).unwrap();
+        assert_eq!(bench.read()[0], format!("new {size}"));
+        assert_eq!(bench.engine.stats().bytes_lost.total(), before + 5, "{size}");
+    }
 }
 
 #[test]
@@ -498,10 +512,10 @@ fn a_packed_file_that_cannot_be_identified_is_lost_once_and_let_go() {
     bench.append(&name, "damaged\u{7}\0\0\0");
     bench.append(LIVE, &cri(0..1));
     assert_eq!(bench.read(), numbered(0..1));
-    assert_eq!(bench.engine.stats().bytes_lost, 7);
+    assert_eq!(bench.engine.stats().bytes_lost.total(), 7);
     assert_eq!((bench.engine.problems().len(), bench.engine.unread_bytes()), (1, 0));
     assert!(bench.read().is_empty());
-    assert_eq!(bench.engine.stats().bytes_lost, 7);
+    assert_eq!(bench.engine.stats().bytes_lost.total(), 7);
     fs::remove_file(bench.path(&name)).unwrap();
     bench.scan();
     assert_eq!((bench.engine.files(), bench.engine.problems().len()), (1, 0));

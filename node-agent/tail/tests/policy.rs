@@ -9,10 +9,11 @@ use std::{
     io::Write as _,
     ops::ControlFlow,
     path::PathBuf,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use kestrel_tail::{
+    budget::Limits,
     discover::{Layout, Source},
     engine::{Chunk, Engine, PATIENCE, Policy, Record},
     multiline,
@@ -70,7 +71,13 @@ impl Bench {
     }
 
     fn append(&self, lines: &[&str]) {
-        let mut file = OpenOptions::new().create(true).append(true).open(self.path("0.log")).unwrap();
+        self.append_to("app", lines);
+    }
+
+    fn append_to(&self, container: &str, lines: &[&str]) {
+        let path = self.path("../").join(container);
+        fs::create_dir_all(&path).unwrap();
+        let mut file = OpenOptions::new().create(true).append(true).open(path.join("0.log")).unwrap();
         for line in lines {
             let line = if line.starts_with("std") { (*line).to_owned() } else { format!("stdout F {line}") };
             writeln!(file, "2026-11-21T13:50:00Z {line}").unwrap();
@@ -103,10 +110,16 @@ impl Bench {
         Some((records.into_iter().map(|(text, _)| text).collect(), left_out))
     }
 
-    /// Reads all there is, when nothing has come for a while, and returns the new lines.
-    fn read(&mut self) -> Vec<String> {
+    /// Reads all there is when nothing has come for a while.
+    fn read_later(&mut self) -> Vec<String> {
         self.poll();
         self.now += multiline::PAUSE;
+        self.read()
+    }
+
+    /// Reads all there is and returns the new lines.
+    fn read(&mut self) -> Vec<String> {
+        self.poll();
         let mut lines = Vec::new();
         while let Some((more, _)) = self.turn(usize::MAX) {
             lines.extend(more);
@@ -129,7 +142,7 @@ fn undecided_pods_and_those_of_which_nothing_is_wanted_are_not_read() {
         assert!(!bench.poll());
     }
     bench.policy = Some(Policy::Errors);
-    assert_eq!(bench.read(), ["ERROR bad"]);
+    assert_eq!(bench.read_later(), ["ERROR bad"]);
 }
 
 #[test]
@@ -139,13 +152,13 @@ fn an_error_comes_with_its_own_lines_and_five_before_and_after() {
     bench.append(&["INFO 7", "8", "9", "10", "11", "12", "13"]);
     let expected = ["2", "3", "4", "5", "6", "ERROR bad\n  at one\n  at two"];
     let after = ["INFO 7", "8", "9", "10", "11"];
-    assert_eq!(bench.read(), [&expected[..], &after].concat());
+    assert_eq!(bench.read_later(), [&expected[..], &after].concat());
     assert_eq!(bench.engine.stats().left_out, 1, "two may yet be somebody's context");
     bench.append(&["WARN odd"]);
-    assert_eq!(bench.read(), ["12", "13", "WARN odd"]);
+    assert_eq!(bench.read_later(), ["12", "13", "WARN odd"]);
     bench.append(&["INFO 14", "15", "16", "17", "18", "19"]);
     bench.append(&["20", "21", "22", "23", "24", "25"]);
-    bench.read();
+    bench.read_later();
     assert_eq!(bench.engine.stats().left_out, 3);
     assert_eq!(bench.repeats, 0);
 }
@@ -170,20 +183,20 @@ fn pieces_and_long_lines_are_context_as_they_are_lines() {
     let mut bench = Bench::new(Policy::Errors);
     let long = "x".repeat(kestrel_tail::split::LINE_LIMIT + 10);
     bench.append(&["stdout P half ", "stderr F between", "stdout F done"]);
-    assert!(bench.read().is_empty());
+    assert!(bench.read_later().is_empty());
     bench.append(&["ERROR bad"]);
-    assert_eq!(bench.read(), ["half done", "between", "ERROR bad"]);
+    assert_eq!(bench.read_later(), ["half done", "between", "ERROR bad"]);
     let after = ["INFO", "1", "2", "3", "4"];
     bench.append(&after);
-    assert_eq!(bench.read(), after);
+    assert_eq!(bench.read_later(), after);
     bench.append(&["5", "6", &long, "7", "ERROR worse"]);
-    assert_eq!(bench.read(), ["5", "6", "7", "ERROR worse"], "so long a line is context of nothing");
+    assert_eq!(bench.read_later(), ["5", "6", "7", "ERROR worse"], "so long a line is context of nothing");
     assert_eq!(bench.engine.stats().left_out, 2);
     bench.append(&after);
     bench.append(&[&"y".repeat(40_000), "8", "stdout P half"]);
-    bench.read();
+    bench.read_later();
     bench.append(&["stdout F  and WARN"]);
-    assert_eq!(bench.read(), ["8", "half and WARN"], "nor is one that lies far back");
+    assert_eq!(bench.read_later(), ["8", "half and WARN"], "nor is one that lies far back");
 }
 
 #[test]
@@ -202,10 +215,62 @@ fn an_unfinished_line_is_sent_after_a_while_whatever_lies_before_it() {
     bench.append(&["1", "2"]);
     let mut file = OpenOptions::new().append(true).open(bench.path("0.log")).unwrap();
     write!(file, "2026-11-21T13:50:00Z stdout F ERROR half").unwrap();
-    assert!(bench.read().is_empty());
+    assert!(bench.read_later().is_empty());
     bench.now += PATIENCE;
-    assert_eq!(bench.read(), ["ERROR half"]);
+    assert_eq!(bench.read_later(), ["ERROR half"]);
     assert_eq!(bench.engine.stats().left_out, 2);
+}
+
+#[test]
+fn over_budget_errors_go_first_and_what_is_left_out_is_counted() {
+    let mut bench = Bench::new(Policy::Errors);
+    bench.engine = Bench::engine(&bench.root).limited(Limits { pod: 100, ..Limits::default() });
+    let error = "ERROR that is 40 bytes long, as is the other";
+    let context = "a line that is 40 bytes long, as is the one";
+    let (error, context) = (&error[..40], &context[..40]);
+    bench.append(&[context, error, context, error, context, error, error, error]);
+    // 100 bytes for all, and as many more for errors.
+    assert_eq!(bench.read(), [context, error, context, error, error]);
+    assert_eq!((bench.engine.held_back(), bench.engine.stats().over_budget), (1, 1));
+    assert!(bench.read().is_empty() && bench.engine.unread_bytes() > 0);
+    bench.now += Duration::from_secs(1);
+    assert_eq!(bench.read(), [error, error]);
+    assert_eq!(bench.engine.stats().left_out, 0);
+}
+
+#[test]
+fn where_all_is_wanted_what_there_is_no_room_for_waits_in_the_file() {
+    let mut bench = Bench::new(Policy::All);
+    bench.engine = Bench::engine(&bench.root).limited(Limits { pod: 100, ..Limits::default() });
+    let lines: Vec<_> = (0..40).map(|number| format!("{number:0>50}")).collect();
+    bench.append(&lines.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(bench.read(), lines[..2]);
+    let mut seconds = 0;
+    while bench.given.len() < lines.len() {
+        bench.now += Duration::from_secs(1);
+        seconds += 1;
+        bench.read();
+    }
+    assert_eq!((seconds, bench.engine.stats().over_budget, bench.engine.unread_bytes()), (19, 0, 0));
+    assert!(bench.given.values().eq(lines.iter()), "in their order");
+}
+
+#[test]
+fn whoever_writes_little_has_its_turn_among_those_that_write_much() {
+    let mut bench = Bench::new(Policy::All);
+    let line = "x".repeat(100);
+    for container in ["a", "b", "c"] {
+        bench.append_to(container, &vec![line.as_str(); 10_000]);
+    }
+    bench.append_to("quiet", &["quiet"]);
+    for round in 0..3 {
+        // Between any two turns others may have been looked for.
+        let turns: Vec<_> = (0..4).map(|_| bench.poll().then(|| bench.turn(usize::MAX)).flatten()).collect();
+        let is_quiet =
+            |turn: &&Option<(Vec<String>, u64)>| matches!(turn, Some((lines, _)) if lines.len() == 1);
+        assert_eq!(turns.iter().filter(is_quiet).count(), 1, "in round {round}");
+        bench.append_to("quiet", &["quiet"]);
+    }
 }
 
 /// Something that happens to the log or its reader.
@@ -285,7 +350,7 @@ proptest! {
                 }
             }
         }
-        bench.read();
+        bench.read_later();
         let expected = wanted(&kinds);
         let mut sent = vec![false; kinds.len()];
         for text in bench.given.values() {

@@ -10,8 +10,11 @@ use super::{
     Engine, MOST_IN_FLIGHT, PATIENCE, Policy, Record, Stats, add,
     context::{Before, REACH},
     file::{Tracked, Unfinished},
+    gap::{Gaps, Reason},
 };
 use crate::{
+    budget::Room,
+    discover::Origin,
     identity::FileId,
     multiline,
     position::Reached,
@@ -29,6 +32,8 @@ pub(super) struct Turn {
     pub(super) end: u64,
     pub(super) left_out: u64,
     pub(super) entries: usize,
+    /// Bytes of their texts.
+    bytes: u64,
 }
 
 /// How a file is read in a turn.
@@ -38,8 +43,11 @@ struct Task<'a> {
     again: &'a mut Splitter,
     redactor: &'a mut Redactor,
     stats: &'a mut Stats,
+    gaps: &'a mut Gaps,
+    origin: &'a Origin,
     format: Format,
     policy: Policy,
+    room: Room,
     now: Instant,
     ending: bool,
 }
@@ -57,15 +65,25 @@ impl Engine {
         }
         while let Some(id) = self.ready.pop_front() {
             let Some(series) = self.series.get_mut(&id) else { continue };
+            series.is_queued = false;
             let Some(policy @ (Policy::All | Policy::Errors)) = series.policy else { continue };
+            let room = self.budget.room(&series.origin, now);
+            if policy.waits(room) {
+                series.is_queued = true;
+                self.held.push_back(id);
+                continue;
+            }
             let mut task = Task {
                 reader: &mut self.reader,
                 splitter: &mut self.splitter,
                 again: &mut self.again,
                 redactor: &mut self.redactor,
                 stats: &mut self.stats,
+                gaps: &mut self.gaps,
+                origin: &series.origin,
                 format: series.format,
                 policy,
+                room,
                 now,
                 ending: self.ending,
             };
@@ -75,13 +93,16 @@ impl Engine {
                     Ok(None) => {}
                     Ok(Some(turn)) => {
                         self.in_flight += file.ledger.in_flight() - before;
+                        let packed = file.packed;
+                        series.is_queued = series.files.iter().any(Tracked::is_unread);
                         // A packed file is read in one go: going back and forth
                         // between two would unpack them again and again.
-                        if file.packed {
-                            self.ready.push_front(id)
-                        } else {
-                            self.ready.push_back(id)
+                        match (series.is_queued, packed) {
+                            (false, _) => {}
+                            (true, true) => self.ready.push_front(id),
+                            (true, false) => self.ready.push_back(id),
                         }
+                        self.budget.spend(&series.origin, turn.bytes);
                         return Some((id, at, turn));
                     }
                     Err(error) => {
@@ -89,7 +110,7 @@ impl Engine {
                         add(&mut self.problems, path, format!("cannot be read on: {error}"));
                         if file.packed {
                             // It is damaged, and will not be whole again.
-                            self.stats.bytes_lost += file.give_up();
+                            task.gaps.add(&series.origin, Reason::Damaged, file.give_up(), None);
                             break;
                         }
                     }
@@ -114,19 +135,31 @@ impl Task<'_> {
         if waited.is_some_and(|w| w.size == file.size() && w.patience == patience) {
             return Ok(None);
         }
-        if self.format == Format::Plain && start > 0 && file.head(self.reader, true)? != Some(id.head) {
-            file.begin_again();
-            return Ok(None);
-        }
+        let seam = start - file.lead();
         let mut from = file.ledger.settled();
         let mut want = READ;
         let mut left_out = 0;
-        let mut outlet = Outlet::new(self.stats, self.redactor, emit);
+        let mut over_budget = 0;
+        let mut outlet = Outlet::new(self.stats, self.redactor, self.policy, self.room, emit);
         let (end, before) = loop {
             let window = if file.packed {
                 self.reader.packed(&file.file, from, want)?
             } else {
-                self.reader.plain(&file.file, from, want)?
+                let base = from.min(seam);
+                self.reader.plain(&file.file, base, (from - base) as usize + want)?
+            };
+            let bytes = if file.packed {
+                window.bytes
+            } else {
+                let base = from.min(seam);
+                let place = |offset: u64| window.bytes.len().min((offset - base) as usize);
+                if !file.joins(&window.bytes[place(seam)..place(start)]) {
+                    let former = file.begin_again();
+                    self.gaps.add(self.origin, Reason::Emptied, former.unread, None);
+                    self.gaps.watch(self.origin, Reason::Emptied, former.ledger);
+                    return Ok(None);
+                }
+                &window.bytes[place(from)..]
             };
             let unfinished = match want {
                 _ if window.at_end => patience,
@@ -135,7 +168,7 @@ impl Task<'_> {
             };
             outlet.known = usize::try_from(start - from).unwrap_or(usize::MAX);
             let mut before = Before::default();
-            let used = self.splitter.split(self.format, window.bytes, unfinished, |raw| {
+            let used = self.splitter.split(self.format, bytes, unfinished, |raw| {
                 if raw.end <= outlet.known {
                     if from + raw.begin as u64 >= file.context.begin {
                         before.add(&raw);
@@ -148,8 +181,15 @@ impl Task<'_> {
                     left_out += before.add(&raw);
                     return outlet.flow;
                 }
+                if outlet.is_only_for_errors() {
+                    over_budget += std::mem::take(&mut before).lines();
+                    if level < Some(Level::Warn) {
+                        over_budget += u64::from(raw.lines);
+                        return outlet.flow;
+                    }
+                }
                 for place in before.take() {
-                    let window = &window.bytes[place.from..];
+                    let window = &bytes[place.from..];
                     self.again.split(self.format, window, split::Unfinished::Ends, |raw| {
                         let raw = raw.after(place.from);
                         if raw.begin == place.begin {
@@ -163,12 +203,15 @@ impl Task<'_> {
                 outlet.flow
             });
             if used > outlet.known {
-                if file.packed && window.at_end && used == window.bytes.len() {
-                    file.set_size(from + used as u64);
+                let end = from + used as u64;
+                if file.packed {
+                    file.found(end, window.at_end && used == bytes.len());
+                } else {
+                    file.keep_seam(&window.bytes[..window.bytes.len() - bytes.len() + used]);
                 }
                 let is_over = unfinished == split::Unfinished::Ends;
                 left_out += before.pass(if is_over { used } else { used.saturating_sub(REACH) });
-                break (from + used as u64, before);
+                break (end, before);
             }
             if !window.at_end && want < WINDOW {
                 want = WINDOW;
@@ -182,10 +225,11 @@ impl Task<'_> {
                 return Ok(None);
             }
         };
-        let Outlet { entries, first, .. } = outlet;
+        let Outlet { entries, first, bytes, .. } = outlet;
         self.stats.bytes_read += end - start;
         self.stats.left_out += left_out;
-        file.left_out += left_out;
+        self.stats.over_budget += over_budget;
+        file.left_out += left_out + over_budget;
         file.unfinished = None;
         file.context.open = before.lines();
         let settled = before.places().first().map_or(end, |place| {
@@ -203,7 +247,7 @@ impl Task<'_> {
             self.reader.close_packed();
         }
         let start = first.map_or(start, |first| from + first as u64);
-        Ok(Some(Turn { file: id, start, end, left_out, entries }))
+        Ok(Some(Turn { file: id, start, end, left_out, entries, bytes }))
     }
 
     /// What is still waited for at the end of a file, after a record `waited` for it.
@@ -238,13 +282,27 @@ struct Outlet<'a, F> {
     /// Where the chunk begins in the window, if something was given.
     first: Option<usize>,
     entries: usize,
+    bytes: u64,
+    policy: Policy,
+    room: Room,
     flow: ControlFlow<()>,
 }
 
 impl<'a, F: FnMut(Record<'_>) -> ControlFlow<()>> Outlet<'a, F> {
-    fn new(stats: &'a mut Stats, redactor: &'a mut Redactor, emit: &'a mut F) -> Self {
+    fn new(
+        stats: &'a mut Stats,
+        redactor: &'a mut Redactor,
+        policy: Policy,
+        room: Room,
+        emit: &'a mut F,
+    ) -> Self {
         let flow = ControlFlow::Continue(());
-        Self { stats, redactor, emit, known: 0, first: None, entries: 0, flow }
+        Self { stats, redactor, emit, known: 0, first: None, entries: 0, bytes: 0, policy, room, flow }
+    }
+
+    /// There is no room for context.
+    fn is_only_for_errors(&self) -> bool {
+        self.policy == Policy::Errors && self.room.others <= 0
     }
 
     /// The record is seen for the first time, or has grown by lines that came later.
@@ -265,6 +323,11 @@ impl<'a, F: FnMut(Record<'_>) -> ControlFlow<()>> Outlet<'a, F> {
         // A chunk goes back as far as the records in it do.
         let first = *self.first.get_or_insert(raw.from.min(self.known));
         let end = u32::try_from(raw.end - first).unwrap_or(u32::MAX);
+        self.bytes += text.len() as u64;
+        self.room.shrink(text.len());
         self.flow = (self.emit)(Record { timestamp: raw.timestamp, text, level, end });
+        if self.policy.waits(self.room) {
+            self.flow = ControlFlow::Break(());
+        }
     }
 }
