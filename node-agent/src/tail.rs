@@ -70,6 +70,7 @@ fn summary(stats: Stats) {
     let Stats {
         bytes_read,
         lines,
+        followed,
         joined,
         left_out,
         over_budget: _,
@@ -81,8 +82,8 @@ fn summary(stats: Stats) {
     } = stats;
     let usage::Usage { cpu, peak } = usage::of_this_process();
     eprint_line(&format!(
-        "lines={lines} bytes={bytes_read} joined={joined} left_out={left_out} malformed={malformed} \
-         continued={continued} cleaned={cleaned} redacted={redacted} bytes_lost={} \
+        "lines={lines} followed={followed} bytes={bytes_read} joined={joined} left_out={left_out} \
+         malformed={malformed} continued={continued} cleaned={cleaned} redacted={redacted} bytes_lost={} \
          cpu_seconds={:.3} peak_rss_kib={peak}",
         bytes_lost.total(),
         cpu.as_secs_f64()

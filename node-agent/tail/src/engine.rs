@@ -33,8 +33,8 @@ use file::Tracked;
 use gap::Gaps;
 pub use gap::{Gap, Lost, LostBytes, Reason};
 
-/// How long the end of a begun record is waited for. Until then what follows
-/// it in the file waits too.
+/// How long the end of a begun line is waited for. Until then what follows
+/// it in the file waits too. (For the next line of a record see [`crate::multiline`].)
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Unread bytes of removed files that open descriptors may keep on the disk.
@@ -110,7 +110,7 @@ pub struct Chunk<'a> {
     pub end: u64,
     /// A newer instance of the container exists.
     pub previous_instance: bool,
-    /// Records of the file since its last chunk that were not wanted.
+    /// Lines of the file since its last chunk that were not wanted.
     pub left_out: u64,
     /// Records that were given out; a chunk without any needs no answer.
     pub entries: usize,
@@ -121,17 +121,19 @@ pub struct Chunk<'a> {
 pub struct Stats {
     /// Bytes of files that became records.
     pub bytes_read: u64,
-    /// Records, wanted or not.
+    /// Lines of programs, wanted or not.
     pub lines: u64,
-    /// Records that the policy left out.
+    /// Lines of them that belong to the record of the line before: stack traces.
+    pub followed: u64,
+    /// Lines that the policy left out.
     pub left_out: u64,
     /// Records that were left out because their pod sent too much.
     pub over_budget: u64,
     /// Lines that were not of their file's format, sent as they are.
     pub malformed: u64,
-    /// Records that were made of pieces.
+    /// Records that were made of pieces of a line.
     pub joined: u64,
-    /// Additional records that lines over the limit became.
+    /// Additional records that lines and stack traces over the limit became.
     pub continued: u64,
     /// Records in which bytes were replaced to make them text.
     pub cleaned: u64,

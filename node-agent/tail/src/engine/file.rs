@@ -15,6 +15,7 @@ use crate::{
     identity::{self, FileId},
     position::{Ledger, Owed, Reached},
     read::{self, Reader},
+    split,
 };
 
 /// So many bytes before the place where reading goes on are compared with those
@@ -77,6 +78,8 @@ pub(super) struct Unfinished {
     pub(super) offset: u64,
     pub(super) size: u64,
     pub(super) since: Instant,
+    /// What it was waited for with.
+    pub(super) patience: split::Unfinished,
 }
 
 /// What can't be read any more of a file that was emptied.

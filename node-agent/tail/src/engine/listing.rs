@@ -221,7 +221,7 @@ impl Engine {
             closed.push((series.format, file));
         }
         for (format, file) in closed {
-            self.stats.left_out += u64::from(file.context.open);
+            self.stats.left_out += file.context.open;
             self.forget(format, &file);
         }
         self.series.retain(|_, series| !series.files.is_empty());
