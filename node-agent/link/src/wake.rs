@@ -4,7 +4,7 @@ use std::{os::fd::OwnedFd, time::Duration};
 
 use kestrel_tail::engine::Engine;
 use tokio::{
-    io::unix::AsyncFd,
+    io::{Interest, unix::AsyncFd},
     select,
     time::{Instant, sleep, sleep_until},
 };
@@ -20,7 +20,8 @@ impl Wake {
     /// Has `engine` watch its files, or the clock alone wake, where the kernel
     /// does not let us.
     pub fn watch(engine: &mut Engine) -> Self {
-        let watched = engine.watch().and_then(AsyncFd::register);
+        #[expect(deprecated, reason = "an OwnedFd stays what it is; what comes instead is unsafe")]
+        let watched = engine.watch().and_then(|fd| AsyncFd::with_interest(fd, Interest::READABLE));
         if let Err(error) = &watched {
             tracing::warn!("directories cannot be watched and are looked at all the time: {error}");
         }

@@ -199,6 +199,8 @@ pub struct Engine {
     changed: BTreeSet<watch::Place>,
     /// Series whose files are looked at next.
     written: BTreeSet<u64>,
+    /// Series in which the end of a record is waited for.
+    waiting: BTreeSet<u64>,
     places: BTreeMap<Place, u64>,
     series: BTreeMap<u64, Series>,
     next_series: u64,
@@ -233,6 +235,7 @@ impl Engine {
             looked: Looked::default(),
             changed: BTreeSet::new(),
             written: BTreeSet::new(),
+            waiting: BTreeSet::new(),
             places: BTreeMap::new(),
             series: BTreeMap::new(),
             next_series: 0,
@@ -304,6 +307,7 @@ impl Engine {
             self.looked.into_all = Some(now);
             self.written.extend(self.series.keys());
         }
+        self.written.append(&mut self.waiting);
         for id in std::mem::take(&mut self.written) {
             self.measure(id, now);
         }

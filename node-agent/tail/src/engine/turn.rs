@@ -117,6 +117,9 @@ impl Engine {
                     }
                 }
             }
+            if series.files.iter().any(Tracked::is_unread) {
+                self.waiting.insert(id);
+            }
         }
         None
     }
