@@ -1,6 +1,6 @@
 //! The log engine: files in, records out.
 //!
-//! [`engine`] drives the rooms: [`discover`] finds files, [`identity`] knows them
+//! [`engine`] drives the rooms: [`discover`] finds files, `watch` says where to look first, [`identity`] knows them
 //! again after a rename, [`read`] reads windows of their bytes, [`split`] makes
 //! records of a window ([`cri`], [`time`], [`multiline`]), [`text`] and [`severity`] make them fit
 //! to send, [`redact`] takes secrets out of them, [`budget`]
@@ -23,3 +23,4 @@ pub mod severity;
 pub mod split;
 pub mod text;
 pub mod time;
+mod watch;

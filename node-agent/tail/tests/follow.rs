@@ -54,11 +54,10 @@ impl Bench {
 
     fn engine(root: &Path, layout: &Layout) -> Engine {
         let source = Source { directory: root.join("logs"), layout: layout.clone() };
-        Engine::new(
-            vec![source],
-            Store::load(&root.join("positions")).unwrap(),
-            Redactor::new(Expressions::default()),
-        )
+        let store = Store::load(&root.join("positions")).unwrap();
+        let mut engine = Engine::new(vec![source], store, Redactor::new(Expressions::default()));
+        engine.watch().unwrap();
+        engine
     }
 
     /// As a new process would: only what was saved is known.

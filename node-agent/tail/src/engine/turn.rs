@@ -107,14 +107,18 @@ impl Engine {
                     }
                     Err(error) => {
                         let path = series.directory.join(&file.name);
-                        add(&mut self.problems, path, format!("cannot be read on: {error}"));
+                        let sentence = format!("cannot be read on: {error}");
+                        add(&mut self.problems, path, sentence.clone());
                         if file.packed {
                             // It is damaged, and will not be whole again.
-                            task.gaps.add(&series.origin, Reason::Damaged, file.give_up(), None);
+                            task.gaps.add(&series.origin, Reason::Damaged, file.give_up(sentence), None);
                             break;
                         }
                     }
                 }
+            }
+            if series.files.iter().any(Tracked::is_unread) {
+                self.waiting.insert(id);
             }
         }
         None
