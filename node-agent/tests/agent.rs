@@ -57,6 +57,7 @@ impl Node {
             state: path("state"),
             runtime_socket: Some(path("runtime.sock")),
             redact: Expressions::default(),
+            look_back: Duration::MAX,
             limits: Limits::default(),
         };
         Self {
