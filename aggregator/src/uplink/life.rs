@@ -22,15 +22,20 @@ use super::{
     problem::{Problem, is_about_the_certificate},
 };
 
+/// Parts of [`Keepalive::hold`] after which another PING may ask whether what was
+/// sent has arrived.
+const QUESTIONS: u32 = 8;
+
 /// What grpc-go says to whoever sends more PINGs than it likes.
 const TOO_MANY_PINGS: &[u8] = b"too_many_pings";
 
 /// How the peer's life is watched.
 #[derive(Clone, Copy, Debug)]
 pub struct Keepalive {
-    /// A PING is sent when nothing came for this long. A grpc-go server with
-    /// default settings takes more than two PINGs within five minutes for an
-    /// attack, unless it sent something in between, which its heartbeats are.
+    /// A PING is sent when nothing came for this long, or no message for this long
+    /// since bytes were sent. A grpc-go server with default settings takes more
+    /// than two PINGs within five minutes for an attack, unless it sent messages
+    /// in between, which its heartbeats are: after one of them a PING costs nothing.
     pub interval: Duration,
     /// Its answer must come within this.
     pub timeout: Duration,
@@ -61,7 +66,19 @@ struct State {
     frames: Frames,
     /// Bytes of DATA that have left.
     sent: u64,
+    /// When the last PING was sent that has been answered.
+    proven: Option<Instant>,
     fault: Option<Fault>,
+}
+
+/// What was known when a PING was sent.
+#[derive(Clone, Copy, Debug)]
+struct Question {
+    at: Instant,
+    /// Bytes of DATA that had left.
+    sent: u64,
+    /// Frames of DATA that had come.
+    heard: u64,
 }
 
 /// Why reading or writing ended.
@@ -82,8 +99,14 @@ impl Life {
         }
     }
 
+    /// Whatever had left by then was read by the peer's HTTP/2, for it answered a
+    /// PING that came behind it.
+    pub(crate) fn proven(&self) -> Option<Instant> {
+        self.state().proven
+    }
+
     /// When the peer's last byte came.
-    pub(crate) fn last_read(&self) -> Option<Instant> {
+    fn last_read(&self) -> Option<Instant> {
         self.state().last_read
     }
 
@@ -104,21 +127,23 @@ impl Life {
         self.state().sent += bytes as u64;
     }
 
-    /// Sends a PING whenever nothing came for the interval; returns when
-    /// nothing came after one, neither its answer nor anything else.
+    /// Sends a PING whenever nothing came for the interval, and now and then while
+    /// it is not known whether what was sent has arrived; returns when nothing
+    /// came after one, neither its answer nor anything else.
     pub(crate) async fn keep(&self, mut pings: PingPong, keepalive: Keepalive) {
         let begun = Instant::now();
         let last_sign = || self.last_read().unwrap_or(begun);
+        let mut last = Question { at: begun, sent: 0, heard: 0 };
         loop {
-            let due = last_sign() + keepalive.interval;
-            if Instant::now() < due {
-                sleep_until(due).await;
+            let (now, due) = (Instant::now(), self.due(last, last_sign(), keepalive));
+            if now < due {
+                sleep_until(due.min(now + keepalive.hold() / QUESTIONS)).await;
                 continue;
             }
-            let asked = Instant::now();
+            last = self.question(now);
             let mut answer = std::pin::pin!(pings.ping(Ping::opaque()));
             loop {
-                let patience = last_sign().max(asked) + keepalive.timeout;
+                let patience = last_sign().max(last.at) + keepalive.timeout;
                 tokio::select! {
                     biased;
                     answered = &mut answer => match answered {
@@ -128,12 +153,29 @@ impl Life {
                     },
                     () = sleep_until(patience) => {}
                 }
-                if last_sign().max(asked) + keepalive.timeout <= Instant::now() {
+                if last_sign().max(last.at) + keepalive.timeout <= Instant::now() {
                     self.state().fault.get_or_insert(Fault::Silent);
                     return;
                 }
             }
+            self.state().proven = Some(last.at);
         }
+    }
+
+    /// When the next PING is to be sent, as far as is known now.
+    fn due(&self, last: Question, last_sign: Instant, keepalive: Keepalive) -> Instant {
+        let silent = last_sign + keepalive.interval;
+        let now = self.question(last.at);
+        if now.sent == last.sent {
+            return silent;
+        }
+        let pause = if now.heard > last.heard { keepalive.hold() / QUESTIONS } else { keepalive.interval };
+        silent.min(last.at + pause)
+    }
+
+    fn question(&self, at: Instant) -> Question {
+        let state = self.state();
+        Question { at, sent: state.sent, heard: state.frames.data() }
     }
 
     fn read(&self, bytes: &[u8]) {
