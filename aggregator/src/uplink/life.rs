@@ -66,19 +66,11 @@ struct State {
     frames: Frames,
     /// Bytes of DATA that have left.
     sent: u64,
+    /// When the last of them did.
+    sent_at: Option<Instant>,
     /// When the last PING was sent that has been answered.
     proven: Option<Instant>,
     fault: Option<Fault>,
-}
-
-/// What was known when a PING was sent.
-#[derive(Clone, Copy, Debug)]
-struct Question {
-    at: Instant,
-    /// Bytes of DATA that had left.
-    sent: u64,
-    /// Frames of DATA that had come.
-    heard: u64,
 }
 
 /// Why reading or writing ended.
@@ -124,7 +116,9 @@ impl Life {
 
     /// Bytes of DATA have left.
     pub(crate) fn sent(&self, bytes: usize) {
-        self.state().sent += bytes as u64;
+        let mut state = self.state();
+        state.sent += bytes as u64;
+        state.sent_at = Some(Instant::now());
     }
 
     /// Sends a PING whenever nothing came for the interval, and now and then while
@@ -133,17 +127,19 @@ impl Life {
     pub(crate) async fn keep(&self, mut pings: PingPong, keepalive: Keepalive) {
         let begun = Instant::now();
         let last_sign = || self.last_read().unwrap_or(begun);
-        let mut last = Question { at: begun, sent: 0, heard: 0 };
+        // When the last PING was sent, and the frames of DATA that had come by then.
+        let mut asked = (begun, 0);
         loop {
-            let (now, due) = (Instant::now(), self.due(last, last_sign(), keepalive));
+            let (now, due) = (Instant::now(), last_sign() + keepalive.interval);
+            let due = self.open_question(asked, keepalive).map_or(due, |question| question.min(due));
             if now < due {
                 sleep_until(due.min(now + keepalive.hold() / QUESTIONS)).await;
                 continue;
             }
-            last = self.question(now);
+            asked = (now, self.state().frames.data());
             let mut answer = std::pin::pin!(pings.ping(Ping::opaque()));
             loop {
-                let patience = last_sign().max(last.at) + keepalive.timeout;
+                let patience = last_sign().max(asked.0) + keepalive.timeout;
                 tokio::select! {
                     biased;
                     answered = &mut answer => match answered {
@@ -153,29 +149,22 @@ impl Life {
                     },
                     () = sleep_until(patience) => {}
                 }
-                if last_sign().max(last.at) + keepalive.timeout <= Instant::now() {
+                if last_sign().max(asked.0) + keepalive.timeout <= Instant::now() {
                     self.state().fault.get_or_insert(Fault::Silent);
                     return;
                 }
             }
-            self.state().proven = Some(last.at);
+            self.state().proven = Some(asked.0);
         }
     }
 
-    /// When the next PING is to be sent, as far as is known now.
-    fn due(&self, last: Question, last_sign: Instant, keepalive: Keepalive) -> Instant {
-        let silent = last_sign + keepalive.interval;
-        let now = self.question(last.at);
-        if now.sent == last.sent {
-            return silent;
-        }
-        let pause = if now.heard > last.heard { keepalive.hold() / QUESTIONS } else { keepalive.interval };
-        silent.min(last.at + pause)
-    }
-
-    fn question(&self, at: Instant) -> Question {
+    /// When a PING is to ask whether something arrived, if that is not known of all
+    /// that has left.
+    fn open_question(&self, (at, heard): (Instant, u64), keepalive: Keepalive) -> Option<Instant> {
         let state = self.state();
-        Question { at, sent: state.sent, heard: state.frames.data() }
+        let pause =
+            if state.frames.data() > heard { keepalive.hold() / QUESTIONS } else { keepalive.interval };
+        (at < state.sent_at? + keepalive.hold()).then_some(at + pause)
     }
 
     fn read(&self, bytes: &[u8]) {
