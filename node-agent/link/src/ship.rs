@@ -245,11 +245,12 @@ impl Shipper {
     pub fn add_counts(&mut self, now: Instant) {
         let Some(session) = &self.session else { return };
         let builder = &mut self.builder;
-        let mut emit = |record: Record<'_>| {
-            builder.record(&record);
-            ControlFlow::Continue(())
-        };
-        while let Some(chunk) = self.engine.read_counts(session.next_id(), now, &mut emit) {
+        loop {
+            let emit = |record: Record<'_>| {
+                builder.record(&record);
+                ControlFlow::Continue(())
+            };
+            let Some(chunk) = self.engine.read_counts(session.next_id(), now, emit) else { break };
             builder.close(&chunk);
             self.opened.get_or_insert(now);
         }
