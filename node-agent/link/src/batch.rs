@@ -1,13 +1,13 @@
 //! Log records in their wire form, written once and never held as objects: a
 //! record costs no allocation.
 
-use kestrel_proto::node::v1::{BatchContent, LogChunk};
+use kestrel_proto::node::v1::{BatchContent, LogChunk, LogGap, LogGapReason};
 use kestrel_tail::{
-    engine::{Chunk, Record},
+    engine::{Chunk, Gap, Reason, Record},
     severity::Level,
     time::Timestamp,
 };
-use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, message};
 
 /// A `BatchContent` that grows by chunks.
 ///
@@ -24,11 +24,14 @@ pub struct Builder {
 /// Field numbers of `node/v1/link.proto` and `cloud/v1/logs.proto`.
 mod field {
     pub(super) const CONTENT_LOGS: u32 = 1;
+    pub(super) const CONTENT_GAPS: u32 = 8;
     pub(super) const CHUNK_ENTRIES: u32 = 10;
     pub(super) const CHUNK_ENTRY_ENDS: u32 = 11;
     pub(super) const ENTRY_TIMESTAMP: u32 = 1;
     pub(super) const ENTRY_MESSAGE: u32 = 2;
     pub(super) const ENTRY_LEVEL: u32 = 3;
+    pub(super) const ENTRY_ERROR_INFO: u32 = 5;
+    pub(super) const ERROR_TYPE: u32 = 1;
     pub(super) const TIMESTAMP_SECONDS: u32 = 1;
     pub(super) const TIMESTAMP_NANOS: u32 = 2;
 }
@@ -41,7 +44,8 @@ impl Builder {
         let time = record.timestamp.map(|time| (time, timestamp_length(time)));
         let length = time.map_or(0, |(_, length)| delimited_length(length))
             + delimited_length(record.text.len())
-            + delimited_length(level.len());
+            + delimited_length(level.len())
+            + record.class.map_or(0, |class| delimited_length(delimited_length(class.len())));
         let out = &mut self.entries;
         delimited(out, field::CHUNK_ENTRIES, length);
         if let Some((time, length)) = time {
@@ -51,6 +55,11 @@ impl Builder {
         for (number, text) in [(field::ENTRY_MESSAGE, record.text), (field::ENTRY_LEVEL, level)] {
             delimited(out, number, text.len());
             out.extend_from_slice(text.as_bytes());
+        }
+        if let Some(class) = record.class {
+            delimited(out, field::ENTRY_ERROR_INFO, delimited_length(class.len()));
+            delimited(out, field::ERROR_TYPE, class.len());
+            out.extend_from_slice(class.as_bytes());
         }
         encode_varint(record.end.into(), &mut self.ends);
     }
@@ -83,6 +92,26 @@ impl Builder {
         }
         self.entries.clear();
         self.ends.clear();
+    }
+
+    /// Adds a gap.
+    pub fn gap(&mut self, Gap { origin, reason, lost }: &Gap) {
+        let reason = match reason {
+            Reason::Emptied => LogGapReason::Emptied,
+            Reason::Removed => LogGapReason::Removed,
+            Reason::Damaged => LogGapReason::Damaged,
+        };
+        let gap = LogGap {
+            pod_namespace: origin.namespace.clone(),
+            pod_name: origin.pod.clone(),
+            pod_uid: origin.uid.clone(),
+            container_name: origin.container.clone(),
+            reason: reason.into(),
+            bytes: lost.bytes,
+            lines: lost.lines,
+            uncounted_bytes: lost.uncounted,
+        };
+        message::encode(field::CONTENT_GAPS, &gap, &mut self.content);
     }
 
     /// The encoded [`BatchContent`] of all closed chunks.
@@ -147,7 +176,7 @@ fn timestamp(out: &mut Vec<u8>, time: Timestamp) {
 
 #[cfg(test)]
 mod tests {
-    use kestrel_proto::cloud::v1::LogEntry;
+    use kestrel_proto::cloud::v1::{LogEntry, LogErrorInfo};
     use kestrel_tail::{discover::Origin, identity::FileId};
     use proptest::prelude::*;
 
@@ -174,11 +203,16 @@ mod tests {
                 };
                 for (time, text, level, end) in &records[..entries] {
                     let timestamp = time.map(|(seconds, nanos)| Timestamp { seconds, nanos });
-                    builder.record(&Record { timestamp, text, level: LEVELS[*level], end: *end });
+                    let class = (*level > 3).then_some(text.as_str());
+                    builder.record(&Record { timestamp, text, level: LEVELS[*level], class, end: *end });
                     chunk.entries.push(LogEntry {
                         timestamp: time.map(|(seconds, nanos)| prost_types::Timestamp { seconds, nanos: nanos as i32 }),
                         message: text.clone(),
                         level: LEVELS[*level].unwrap_or(Level::Info).as_str().into(),
+                        error_info: class.map(|class| LogErrorInfo {
+                            error_type: class.to_owned(),
+                            ..LogErrorInfo::default()
+                        }),
                         ..LogEntry::default()
                     });
                     chunk.entry_ends.push(*end);
@@ -189,7 +223,7 @@ mod tests {
                 }
             }
             prop_assert_eq!(builder.lines(), 2 * records.len() as u64);
-            prop_assert_eq!(builder.decode().unwrap(), BatchContent { logs: expected });
+            prop_assert_eq!(builder.decode().unwrap(), BatchContent { logs: expected, gaps: vec![] });
             builder.clear();
             prop_assert_eq!(builder.bytes(), 0);
         }

@@ -240,10 +240,30 @@ impl Shipper {
         self.shipped
     }
 
+    /// Adds to the batch how many errors were not sent because others like them were: nothing is read
+    /// any more that would tell it.
+    pub fn add_counts(&mut self, now: Instant) {
+        let Some(session) = &self.session else { return };
+        let builder = &mut self.builder;
+        loop {
+            let emit = |record: Record<'_>| {
+                builder.record(&record);
+                ControlFlow::Continue(())
+            };
+            let Some(chunk) = self.engine.read_counts(session.next_id(), now, emit) else { break };
+            builder.close(&chunk);
+            self.opened.get_or_insert(now);
+        }
+    }
+
     /// One turn of reading into the batch; false if there was nothing to read.
     fn fill(&mut self, now: Instant, wall: SystemTime) -> bool {
         let Some(session) = &self.session else { return false };
         let builder = &mut self.builder;
+        if self.engine.has_gaps() {
+            self.engine.tell_gaps(session.next_id()).iter().for_each(|gap| builder.gap(gap));
+            self.opened.get_or_insert(now);
+        }
         let emit = |record: Record<'_>| {
             builder.record(&Record { timestamp: record.timestamp.or(Some(wall.into())), ..record });
             if builder.bytes() < FLUSH_BYTES { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
