@@ -22,6 +22,7 @@ pub struct Metrics {
     lines_left_out: Family<ReasonLabel, Counter>,
     lines_read: Counter,
     bytes_read: Counter,
+    lines_followed: Counter,
     lines_malformed: Counter,
     lines_continued: Counter,
     lines_cleaned: Counter,
@@ -50,13 +51,18 @@ impl Metrics {
             ("lines_read", "Lines read from container logs", &metrics.lines_read),
             ("bytes_read", "Bytes of log files that became lines", &metrics.bytes_read),
             (
+                "lines_followed",
+                "Lines that are one record with the line before, as those of a stack trace",
+                &metrics.lines_followed,
+            ),
+            (
                 "lines_malformed",
                 "Lines not in the runtime's format, sent as they are",
                 &metrics.lines_malformed,
             ),
             (
                 "lines_continued",
-                "Additional lines that lines over the limit became",
+                "Additional records that lines and stack traces over the limit became",
                 &metrics.lines_continued,
             ),
             ("lines_cleaned", "Lines with invalid UTF-8 or NUL that were made text", &metrics.lines_cleaned),
@@ -105,6 +111,7 @@ impl Metrics {
         for (counter, value) in [
             (&self.lines_read, stats.lines),
             (&self.bytes_read, stats.bytes_read),
+            (&self.lines_followed, stats.followed),
             (&self.lines_malformed, stats.malformed),
             (&self.lines_continued, stats.continued),
             (&self.lines_cleaned, stats.cleaned),

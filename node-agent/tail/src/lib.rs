@@ -1,8 +1,8 @@
 //! The log engine: files in, records out.
 //!
-//! [`engine`] drives the rooms: [`discover`] finds files, [`identity`] knows them
+//! [`engine`] drives the rooms: [`discover`] finds files, `watch` says where to look first, [`identity`] knows them
 //! again after a rename, [`read`] reads windows of their bytes, [`split`] makes
-//! records of a window ([`cri`], [`time`]), [`text`] and [`severity`] make them fit
+//! records of a window ([`cri`], [`time`], [`multiline`]), [`text`] and [`severity`] make them fit
 //! to send, [`redact`] takes secrets out of them, [`budget`]
 //! says how much may be sent, [`position`] remembers how far each file was delivered.
 //!
@@ -15,6 +15,7 @@ pub mod cri;
 pub mod discover;
 pub mod engine;
 pub mod identity;
+pub mod multiline;
 pub mod position;
 pub mod read;
 pub mod redact;
@@ -22,3 +23,4 @@ pub mod severity;
 pub mod split;
 pub mod text;
 pub mod time;
+mod watch;

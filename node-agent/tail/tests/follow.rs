@@ -15,6 +15,7 @@ use flate2::{Compression, write::GzEncoder};
 use kestrel_tail::{
     discover::{Layout, Origin, Source},
     engine::{Engine, News, PATIENCE, PINNED_BYTES, Policy},
+    multiline,
     position::store::Store,
     redact::{Expressions, Redactor},
 };
@@ -53,11 +54,10 @@ impl Bench {
 
     fn engine(root: &Path, layout: &Layout) -> Engine {
         let source = Source { directory: root.join("logs"), layout: layout.clone() };
-        Engine::new(
-            vec![source],
-            Store::load(&root.join("positions")).unwrap(),
-            Redactor::new(Expressions::default()),
-        )
+        let store = Store::load(&root.join("positions")).unwrap();
+        let mut engine = Engine::new(vec![source], store, Redactor::new(Expressions::default()));
+        engine.watch().unwrap();
+        engine
     }
 
     /// As a new process would: only what was saved is known.
@@ -427,6 +427,41 @@ fn an_unfinished_record_is_waited_for_and_then_sent_as_it_is() {
     assert!(bench.read().is_empty());
     bench.engine.end();
     assert_eq!(bench.read(), ["last"]);
+}
+
+#[test]
+fn a_stack_trace_arrives_whole_however_it_is_written() {
+    let mut bench = Bench::pods();
+    let line = |text: &str| format!("2026-11-21T13:50:00Z stderr F {text}\n");
+    let beside = "2026-11-21T13:50:00Z stdout F beside\n";
+    bench.append(LIVE, &(line("before") + &line("ERROR bad")));
+    assert_eq!(bench.read(), ["before"]);
+    for text in ["java.io.IOException: no", "\tat a.B.c(D.java:1)"] {
+        bench.append(LIVE, &line(text));
+        bench.later(multiline::PAUSE / 2);
+        assert!(bench.read().is_empty());
+    }
+    bench.append(LIVE, beside);
+    bench.later(multiline::PAUSE / 2);
+    assert!(bench.read().is_empty());
+    // A restart meanwhile begins before it.
+    bench.ack_and_save();
+    bench.restart();
+    assert!(bench.read().is_empty());
+    bench.later(multiline::PAUSE);
+    let trace = "ERROR bad\njava.io.IOException: no\n\tat a.B.c(D.java:1)";
+    assert_eq!(bench.read(), [trace, "beside"]);
+    let stats = bench.engine.stats();
+    assert_eq!((stats.lines, stats.followed), (4, 2));
+    // What comes without a pause is waited for only so long.
+    let mut waited = Duration::ZERO;
+    bench.append("a_b_c/app/0.log", &line("Traceback (most recent call last):"));
+    while bench.read().is_empty() {
+        bench.append("a_b_c/app/0.log", &line("  File \"a.py\", line 3, in f"));
+        bench.later(multiline::PAUSE / 2);
+        waited += multiline::PAUSE / 2;
+    }
+    assert!(waited <= multiline::SPAN + multiline::PAUSE, "{waited:?}");
 }
 
 #[test]

@@ -23,10 +23,10 @@ pub(super) struct Context {
     pub(super) owed: Owed,
     /// The last record was wanted, and so is what continues it.
     wanted: bool,
-    /// So many records up to where the file was read are left out unless the next is a
+    /// So many lines up to where the file was read are left out unless the next is a
     /// warning. They lie in the file from the ledger's `settled` on; nothing else is kept
     /// of them.
-    pub(super) open: u8,
+    pub(super) open: u64,
     /// Where the first of them begins.
     pub(super) begin: u64,
 }
@@ -71,31 +71,41 @@ pub(super) struct Place {
     pub(super) begin: usize,
     /// From where splitting gives it again.
     pub(super) from: usize,
+    lines: u32,
 }
 
 impl Before {
-    /// The record was not wanted; returns how many that makes left out for good.
+    /// The record was not wanted; returns how many lines that makes left out for good.
     pub(super) fn add(&mut self, raw: &Raw<'_>) -> u64 {
         if raw.continued {
             // So long a line is nobody's context, and its beginning is not either.
-            let is_begun = self.places().last().is_some_and(|last| last.begin == raw.begin);
-            self.length -= usize::from(is_begun);
-            return 1 + u64::from(is_begun);
+            let begun = self.places().last().filter(|last| last.begin == raw.begin).map(|last| last.lines);
+            self.length -= usize::from(begun.is_some());
+            return u64::from(raw.lines) + u64::from(begun.unwrap_or(0));
         }
-        let passed = usize::from(self.length == BEFORE);
-        self.places.copy_within(passed.., 0);
-        self.length += 1 - passed;
-        self.places[self.length - 1] = Place { begin: raw.begin, from: raw.from };
-        passed as u64
+        let left_out = if self.length == BEFORE { self.remove(1) } else { 0 };
+        self.places[self.length] = Place { begin: raw.begin, from: raw.from, lines: raw.lines };
+        self.length += 1;
+        left_out
     }
 
     /// Those that begin earlier than what splitting from `from` gives are left out for good;
-    /// returns how many.
+    /// returns how many lines.
     pub(super) fn pass(&mut self, from: usize) -> u64 {
-        let passed = self.places().iter().take_while(|place| place.from < from).count();
-        self.places.copy_within(passed.., 0);
-        self.length -= passed;
-        passed as u64
+        self.remove(self.places().iter().take_while(|place| place.from < from).count())
+    }
+
+    /// Forgets the oldest records; returns their lines.
+    fn remove(&mut self, count: usize) -> u64 {
+        let lines = self.places[..count].iter().map(|place| u64::from(place.lines)).sum();
+        self.places.copy_within(count.., 0);
+        self.length -= count;
+        lines
+    }
+
+    /// The lines of all of them.
+    pub(super) fn lines(&self) -> u64 {
+        self.places().iter().map(|place| u64::from(place.lines)).sum()
     }
 
     /// The records, the oldest first.
@@ -144,6 +154,8 @@ mod tests {
             begin,
             end: begin + 1,
             from: begin,
+            lines: 1,
+            trace: false,
             malformed: false,
             continued,
             joined: false,

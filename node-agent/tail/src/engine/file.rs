@@ -15,6 +15,7 @@ use crate::{
     identity::{self, FileId},
     position::{Ledger, Owed, Reached},
     read::{self, Reader},
+    split,
 };
 
 /// So many bytes before the place where reading goes on are compared with those
@@ -65,6 +66,8 @@ pub(super) struct Tracked {
     pub(super) changed: Instant,
     /// No name leads to it any more.
     removed: bool,
+    /// Why nothing more of it is read.
+    pub(super) damage: Option<String>,
     /// It was emptied and begun again: the identity it had until then.
     emptied: Option<FileId>,
 }
@@ -75,6 +78,8 @@ pub(super) struct Unfinished {
     pub(super) offset: u64,
     pub(super) size: u64,
     pub(super) since: Instant,
+    /// What it was waited for with.
+    pub(super) patience: split::Unfinished,
 }
 
 /// What can't be read any more of a file that was emptied.
@@ -107,6 +112,7 @@ impl Tracked {
             seam: None,
             changed: now,
             removed: false,
+            damage: None,
             emptied: None,
         })
     }
@@ -246,8 +252,9 @@ impl Tracked {
         None
     }
 
-    /// Nothing more of it is read; returns the bytes that are lost by that.
-    pub(super) fn give_up(&mut self) -> u64 {
+    /// Nothing more of it is read, and why; returns the bytes that are lost by that.
+    pub(super) fn give_up(&mut self, damage: String) -> u64 {
+        self.damage = Some(damage);
         let lost = self.unread();
         self.ledger.skip(Reached { settled: self.size, read: self.size, owed: Owed::default() });
         self.context = Context::default();

@@ -36,6 +36,9 @@ impl Engine {
             match self.recognize_or_open(&place, candidate, &file_path, now) {
                 Ok(None) => {}
                 Ok(Some(file)) => {
+                    if let Some(damage) = &file.damage {
+                        add(&mut self.problems, file_path, damage.clone());
+                    }
                     let id = *self.places.entry(place).or_insert_with(|| {
                         self.next_series += 1;
                         self.next_series
@@ -61,6 +64,7 @@ impl Engine {
             }
         }
         for id in touched {
+            self.written.insert(id);
             if let Some(series) = self.series.get_mut(&id) {
                 series.files.sort_by(|a, b| a.order.cmp(&b.order));
             }
@@ -134,7 +138,7 @@ impl Engine {
                     let sentence = unreadable(&path, &error);
                     if file.packed || !file.listed {
                         // It is damaged, or nobody can mend it any more.
-                        let lost = file.give_up();
+                        let lost = file.give_up(sentence.clone());
                         self.gaps.add(&series.origin, Reason::Damaged, lost, None);
                     }
                     add(&mut self.problems, path, sentence);
@@ -217,7 +221,7 @@ impl Engine {
             closed.push((series.format, file));
         }
         for (format, file) in closed {
-            self.stats.left_out += u64::from(file.context.open);
+            self.stats.left_out += file.context.open;
             self.forget(format, &file);
         }
         self.series.retain(|_, series| !series.files.is_empty());

@@ -1,6 +1,10 @@
 //! One turn: some bytes of one file become records.
 
-use std::{io, ops::ControlFlow, time::Instant};
+use std::{
+    io,
+    ops::ControlFlow,
+    time::{Duration, Instant},
+};
 
 use super::{
     Engine, MOST_IN_FLIGHT, PATIENCE, Policy, Record, Stats, add,
@@ -12,6 +16,7 @@ use crate::{
     budget::Room,
     discover::Origin,
     identity::FileId,
+    multiline,
     position::Reached,
     read::{READ, Reader, WINDOW},
     redact::Redactor,
@@ -102,14 +107,18 @@ impl Engine {
                     }
                     Err(error) => {
                         let path = series.directory.join(&file.name);
-                        add(&mut self.problems, path, format!("cannot be read on: {error}"));
+                        let sentence = format!("cannot be read on: {error}");
+                        add(&mut self.problems, path, sentence.clone());
                         if file.packed {
                             // It is damaged, and will not be whole again.
-                            task.gaps.add(&series.origin, Reason::Damaged, file.give_up(), None);
+                            task.gaps.add(&series.origin, Reason::Damaged, file.give_up(sentence), None);
                             break;
                         }
                     }
                 }
+            }
+            if series.files.iter().any(Tracked::is_unread) {
+                self.waiting.insert(id);
             }
         }
         None
@@ -126,10 +135,8 @@ impl Task<'_> {
         let Some(id) = file.id.filter(|_| file.is_unread()) else { return Ok(None) };
         let start = file.ledger.read();
         let waited = file.unfinished.filter(|unfinished| unfinished.offset == start);
-        let expired = self.ending
-            || file.packed
-            || waited.is_some_and(|w| self.now.saturating_duration_since(w.since) >= PATIENCE);
-        if waited.is_some_and(|w| w.size == file.size()) && !expired {
+        let patience = self.patience(file, waited);
+        if waited.is_some_and(|w| w.size == file.size() && w.patience == patience) {
             return Ok(None);
         }
         let seam = start - file.lead();
@@ -158,27 +165,30 @@ impl Task<'_> {
                 }
                 &window.bytes[place(from)..]
             };
-            let ends = if window.at_end { expired } else { want == WINDOW };
-            let unfinished = if ends { split::Unfinished::Ends } else { split::Unfinished::Wait };
+            let unfinished = match want {
+                _ if window.at_end => patience,
+                READ => split::Unfinished::GoesOn,
+                _ => split::Unfinished::Full,
+            };
             outlet.known = usize::try_from(start - from).unwrap_or(usize::MAX);
             let mut before = Before::default();
             let used = self.splitter.split(self.format, bytes, unfinished, |raw| {
-                if raw.begin < outlet.known {
+                if raw.end <= outlet.known {
                     if from + raw.begin as u64 >= file.context.begin {
                         before.add(&raw);
                     }
                     return ControlFlow::Continue(());
                 }
                 outlet.count(&raw);
-                let level = severity::level(raw.content);
+                let level = level_of(&raw);
                 if self.policy == Policy::Errors && !file.context.wants(level, raw.continued) {
                     left_out += before.add(&raw);
                     return outlet.flow;
                 }
                 if outlet.is_only_for_errors() {
-                    over_budget += before.take().count() as u64;
+                    over_budget += std::mem::take(&mut before).lines();
                     if level < Some(Level::Warn) {
-                        over_budget += 1;
+                        over_budget += u64::from(raw.lines);
                         return outlet.flow;
                     }
                 }
@@ -187,7 +197,7 @@ impl Task<'_> {
                     self.again.split(self.format, window, split::Unfinished::Ends, |raw| {
                         let raw = raw.after(place.from);
                         if raw.begin == place.begin {
-                            outlet.give(&raw, severity::level(raw.content));
+                            outlet.give(&raw, level_of(&raw));
                             return ControlFlow::Break(());
                         }
                         ControlFlow::Continue(())
@@ -203,19 +213,19 @@ impl Task<'_> {
                 } else {
                     file.keep_seam(&window.bytes[..window.bytes.len() - bytes.len() + used]);
                 }
-                let is_over = ends && window.at_end;
+                let is_over = unfinished == split::Unfinished::Ends;
                 left_out += before.pass(if is_over { used } else { used.saturating_sub(REACH) });
                 break (end, before);
             }
             if !window.at_end && want < WINDOW {
                 want = WINDOW;
-            } else if ends && from < start {
+            } else if unfinished.is_forced() && from < start {
                 // What is not waited for has to begin the window.
-                left_out += u64::from(std::mem::take(&mut file.context.open));
+                left_out += std::mem::take(&mut file.context.open);
                 from = start;
             } else {
                 let since = waited.map_or(self.now, |waited| waited.since);
-                file.unfinished = Some(Unfinished { offset: start, size: file.size(), since });
+                file.unfinished = Some(Unfinished { offset: start, size: file.size(), since, patience });
                 return Ok(None);
             }
         };
@@ -225,7 +235,7 @@ impl Task<'_> {
         self.stats.over_budget += over_budget;
         file.left_out += left_out + over_budget;
         file.unfinished = None;
-        file.context.open = before.places().len() as u8;
+        file.context.open = before.lines();
         let settled = before.places().first().map_or(end, |place| {
             file.context.begin = from + place.begin as u64;
             from + place.from as u64
@@ -243,6 +253,27 @@ impl Task<'_> {
         let start = first.map_or(start, |first| from + first as u64);
         Ok(Some(Turn { file: id, start, end, left_out, entries, bytes }))
     }
+
+    /// What is still waited for at the end of a file, after a record `waited` for it.
+    fn patience(&self, file: &Tracked, waited: Option<Unfinished>) -> split::Unfinished {
+        let since = waited.map_or(Duration::ZERO, |waited| self.now.saturating_duration_since(waited.since));
+        if self.ending || file.packed || since >= PATIENCE {
+            split::Unfinished::Ends
+        } else if file.quiet(self.now) >= multiline::PAUSE || since >= multiline::SPAN {
+            split::Unfinished::Quiet
+        } else {
+            split::Unfinished::Wait
+        }
+    }
+}
+
+/// The severity that a record's first line names; a trace that names none is an error.
+fn level_of(raw: &Raw<'_>) -> Option<Level> {
+    let first = match raw.lines {
+        1 => raw.content,
+        _ => raw.content.split(|byte| *byte == b'\n').next().unwrap_or_default(),
+    };
+    severity::level(first).or(raw.trace.then_some(Level::Error))
 }
 
 /// Makes records fit to send and gives them out.
@@ -278,9 +309,11 @@ impl<'a, F: FnMut(Record<'_>) -> ControlFlow<()>> Outlet<'a, F> {
         self.policy == Policy::Errors && self.room.others <= 0
     }
 
-    /// The record is seen for the first time.
+    /// The record is seen for the first time, or has grown by lines that came later.
     fn count(&mut self, raw: &Raw<'_>) {
-        self.stats.lines += 1;
+        let has_grown = raw.begin < self.known;
+        self.stats.lines += u64::from(raw.lines) - u64::from(has_grown);
+        self.stats.followed += u64::from(raw.lines - 1);
         self.stats.malformed += u64::from(raw.malformed);
         self.stats.continued += u64::from(raw.continued);
         self.stats.joined += u64::from(raw.joined);
