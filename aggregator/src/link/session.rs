@@ -10,7 +10,7 @@ use std::{
 
 use jiff::Timestamp;
 use kestrel_proto::node::v1::{
-    AgentMessage, AggregatorMessage, Batch, Credit, HostReport, LogChunk, Welcome,
+    AgentMessage, AggregatorMessage, Batch, BatchContent, Credit, HostReport, LogChunk, Welcome,
     agent_message::Message as Up, aggregator_message::Message as Down,
 };
 use prost::Message as _;
@@ -28,6 +28,7 @@ use super::{
     Shared,
     admission::{Full, Seat},
     batch::{self, Content},
+    gap,
     identity::{Identity, MAX_NAME, Peer},
     ledger::{Ledger, Settled},
     lines::pod_logs,
@@ -329,7 +330,9 @@ impl Reader<'_> {
         drop(turn);
 
         let receipt = self.source.receipt(id, nacks_seen);
-        for chunk in content.decode().map_err(invalid)? {
+        let BatchContent { logs, gaps } = content.decode().map_err(invalid)?;
+        let now = Timestamp::now();
+        for chunk in gaps.into_iter().map(|gap| gap::told(gap, now)).chain(logs) {
             self.pass_on(chunk, &receipt).await;
         }
         receipt.left();

@@ -14,7 +14,7 @@ use kestrel_proto::{
     cloud::v1::{LogEntry, NodeCondition, PodLogs, StreamLogsRequest, stream_logs_request},
     node::v1::{
         AgentMessage, AggregatorMessage, Batch, BatchContent, Compression, Hello, HostReport, LogChunk,
-        LogPolicy, Role, agent_link_client::AgentLinkClient, agent_message::Message as Up,
+        LogGap, LogPolicy, Role, agent_link_client::AgentLinkClient, agent_message::Message as Up,
         aggregator_message::Message as Down,
     },
 };
@@ -191,7 +191,11 @@ impl Stream {
 
     /// Sends a batch and returns how many bytes its payload has.
     async fn batch(&self, id: u64, chunks: Vec<LogChunk>) -> u64 {
-        let content = BatchContent { logs: chunks }.encode_to_vec();
+        self.content(id, BatchContent { logs: chunks, gaps: vec![] }).await
+    }
+
+    async fn content(&self, id: u64, content: BatchContent) -> u64 {
+        let content = content.encode_to_vec();
         let payload: Bytes = zstd::bulk::compress(&content, 1).unwrap().into();
         let (bytes, content_bytes) = (payload.len() as u64, content.len() as u64);
         let (compression, nacks_seen) = (Compression::Zstd.into(), self.nacks_seen);
@@ -364,6 +368,30 @@ async fn an_incident_asks_its_node_for_all_lines_and_for_those_before() {
     let info = &update.pods[0];
     assert_eq!((info.uid.as_str(), info.log_policy(), update.snapshot), ("u1", LogPolicy::All, false));
     assert!(info.look_back_from.is_some());
+}
+
+#[tokio::test]
+async fn a_gap_is_a_line_of_its_log_and_only_of_a_log_that_the_peer_may_speak_of() {
+    let server = server(10).await;
+    let agent = server.attached(AGENT).await;
+    let gap = |pod: &str, uid: &str| LogGap {
+        pod_namespace: "shop".to_owned(),
+        pod_name: pod.to_owned(),
+        pod_uid: uid.to_owned(),
+        container_name: "app".to_owned(),
+        bytes: 7,
+        ..LogGap::default()
+    };
+    let logs = vec![chunk("web-1", "u1", &["after"])];
+    agent.content(1, BatchContent { logs, gaps: vec![gap("web-2", "u2"), gap("web-1", "u1")] }).await;
+    let (logs, _) = server.logs().await;
+    assert_eq!(
+        (&*logs.pod_name, &*logs.container_name, &*logs.log_entries[0].level),
+        ("web-1", "app", "WARN")
+    );
+    assert!(texts(&logs)[0].starts_with("kestrel: 7 bytes of this log are missing"));
+    assert_eq!(texts(&server.logs().await.0), ["after"]);
+    assert_eq!(server.metrics.foreign_lines.get(), 1);
 }
 
 #[tokio::test]
