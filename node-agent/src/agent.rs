@@ -68,6 +68,11 @@ impl Agent {
         if let Some((namespace, name)) = &config.own_pod {
             beginning.push(Sentence::Note(format!("not following {namespace}/{name}: that is this log")));
         }
+        if !config.excluded.is_empty() {
+            let names = config.excluded.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+            let text = format!("not following what stays in the cluster: the logs of all pods of {names}");
+            beginning.push(Sentence::Note(text));
+        }
         if config.runtime_socket.is_none() {
             let text = "the container runtime's health is not watched: KESTREL_RUNTIME_SOCKET is not set";
             beginning.push(Sentence::Note(text.to_owned()));
@@ -96,7 +101,7 @@ impl Agent {
                 },
                 Instant::now(),
             ),
-            pods: Pods::default(),
+            pods: Pods::outside(config.excluded.clone()),
             conditions: Conditions::default(),
             report_due: false,
             story: Story::default(),
@@ -189,6 +194,7 @@ impl Agent {
     /// Nothing more is read; what was read is handed over if the aggregator
     /// takes it. What it does not take is read again after the restart.
     async fn end(&mut self, events: &mut mpsc::Receiver<Event>) {
+        self.shipper.add_counts(Instant::now());
         let hand_over = async {
             while self.shipper.is_connected() {
                 if self.shipper.flush() && self.shipper.is_delivered() {

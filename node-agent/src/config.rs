@@ -1,6 +1,6 @@
 //! What the environment says.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
 use http::Uri;
 use kestrel_link::{
@@ -36,6 +36,8 @@ pub struct Config {
     pub redact: Expressions,
     /// Pods that ran before the agent are read from this long before it started.
     pub look_back: Duration,
+    /// Namespaces whose logs stay in the cluster.
+    pub excluded: BTreeSet<String>,
     /// How much may be sent.
     pub limits: Limits,
 }
@@ -60,6 +62,11 @@ impl Config {
             runtime_socket: settings.optional("KESTREL_RUNTIME_SOCKET").map(PathBuf::from),
             redact: settings.parse("KESTREL_REDACT", Expressions::default()),
             look_back: settings.duration("KESTREL_LOG_LOOK_BACK", Duration::from_mins(10)),
+            excluded: {
+                let names = settings.text("KESTREL_EXCLUDED_NAMESPACES", "");
+                let names = names.split(',').map(str::trim).filter(|name| !name.is_empty());
+                names.map(str::to_owned).collect()
+            },
             limits: Limits {
                 pod: settings.parse("KESTREL_BUDGET_POD_BYTES", 0),
                 namespace: settings.parse("KESTREL_BUDGET_NAMESPACE_BYTES", 0),

@@ -40,10 +40,10 @@ fn line_from(file: &File, from: u64, probe: &mut [u8]) -> io::Result<Option<(u64
     let bytes = &probe[..length];
     let mut at = 0;
     loop {
-        if at > 0 || from == 0 {
-            if let Some((written, _)) = bytes.get(at..).and_then(rfc3339) {
-                return Ok(Some((before + at as u64, written)));
-            }
+        // Of the first byte alone nobody knows whether a line begins there.
+        let begins = at > 0 || from == 0;
+        if let Some((written, _)) = bytes.get(at..).filter(|_| begins).and_then(rfc3339) {
+            return Ok(Some((before + at as u64, written)));
         }
         match memchr(b'\n', &bytes[at..]) {
             Some(length) => at += length + 1,
