@@ -1,0 +1,10 @@
+//! The engine on real files: rotation in every form, restarts, refusals.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test may stop at the first surprise
+
+mod beginning;
+mod bench;
+mod gone;
+mod records;
+mod rotation;
+mod walk;

@@ -1,0 +1,143 @@
+//! Files that are renamed, packed and written anew.
+
+use std::{
+    fs::{self},
+    time::SystemTime,
+};
+
+use kestrel_tail::engine::PATIENCE;
+
+use super::bench::*;
+
+#[test]
+fn lines_arrive_once_over_rotation_by_rename() {
+    let mut bench = Bench::pods();
+    bench.append(LIVE, &cri(0..10));
+    assert_eq!(bench.read(), numbered(0..10));
+    bench.append(LIVE, &cri(10..20));
+    bench.rename(LIVE, ROTATED);
+    bench.append(LIVE, &cri(20..30));
+    // The runtime writes to the old file until it is told of the new one.
+    bench.append(ROTATED, &cri(30..31));
+    let expected: Vec<_> =
+        numbered(10..20).into_iter().chain(numbered(30..31)).chain(numbered(20..30)).collect();
+    assert_eq!(bench.read(), expected);
+    bench.append(ROTATED, &cri(31..32));
+    assert_eq!(bench.read(), numbered(31..32));
+    bench.pack(ROTATED);
+    assert!(bench.read().is_empty());
+    assert_eq!(bench.ranges.len(), 2, "{:?}", bench.ranges);
+}
+
+#[test]
+fn no_secret_leaves_the_engine_not_even_in_pieces() {
+    let mut bench = Bench::pods();
+    let time = "2026-11-21T13:50:00Z stdout";
+    bench.append(
+        LIVE,
+        &format!("{time} F password=hunter2\n{time} P pass\n{time} F word=hunter2\nsecret=hunter2\n"),
+    );
+    assert_eq!(bench.read(), ["password=[redacted]", "password=[redacted]", "secret=[redacted]"]);
+    assert_eq!(bench.engine.stats().redacted, 3);
+}
+
+#[test]
+fn two_rotations_between_scans_lose_nothing() {
+    let mut bench = Bench::pods();
+    bench.append(LIVE, &cri(0..10));
+    assert_eq!(bench.read(), numbered(0..10));
+    bench.append(LIVE, &cri(10..20));
+    bench.rename(LIVE, ROTATED);
+    bench.append(LIVE, &cri(20..30));
+    bench.pack(ROTATED);
+    bench.rename(LIVE, ROTATED_LATER);
+    bench.append(LIVE, &cri(30..40));
+    assert_eq!(bench.read(), numbered(10..40));
+}
+
+#[test]
+fn a_restart_goes_on_where_the_acks_ended_even_in_packed_files() {
+    let mut bench = Bench::pods();
+    bench.append(LIVE, &cri(0..10));
+    assert_eq!(bench.read(), numbered(0..10));
+    bench.ack_and_save();
+    bench.append(LIVE, &cri(10..20));
+    assert_eq!(bench.read(), numbered(10..20));
+    bench.engine.save(SystemTime::now()).unwrap();
+
+    // While nobody runs, the file is rotated away and packed, and so is the next.
+    bench.append(LIVE, &cri(20..30));
+    bench.rename(LIVE, ROTATED);
+    bench.pack(ROTATED);
+    bench.append(LIVE, &cri(30..40));
+    bench.rename(LIVE, ROTATED_LATER);
+    bench.append(LIVE, &cri(40..50));
+    bench.restart();
+    assert_eq!(bench.read(), numbered(10..50));
+    bench.ack_and_save();
+    bench.restart();
+    assert!(bench.read().is_empty());
+    // The packed file kept the name it had when it was plain.
+    assert_eq!(bench.ranges.len(), 3, "{:?}", bench.ranges);
+}
+
+#[test]
+fn a_packed_file_takes_over_what_is_in_flight_in_the_plain_one() {
+    let mut bench = Bench::pods();
+    bench.append(LIVE, &cri(0..10));
+    bench.read();
+    bench.rename(LIVE, ROTATED);
+    bench.append(LIVE, &cri(10..20));
+    bench.pack(ROTATED);
+    bench.read();
+    bench.engine.rewind();
+    assert_eq!(bench.read(), numbered(0..20));
+    assert_eq!(bench.engine.files(), 2);
+    bench.ack_and_save();
+    assert_eq!(bench.engine.in_flight(), 0);
+}
+
+#[test]
+fn a_file_that_was_packed_before_it_was_read_is_read_once() {
+    let mut bench = Bench::pods();
+    bench.append(LIVE, "");
+    assert!(bench.read().is_empty());
+    bench.append(LIVE, &cri(0..10));
+    bench.rename(LIVE, ROTATED);
+    bench.append(LIVE, "");
+    bench.pack(ROTATED);
+    assert_eq!(bench.read(), numbered(0..10));
+}
+
+#[test]
+fn a_reused_inode_is_another_file() {
+    let mut bench = Bench::files("*.log");
+    bench.append("a.log", "line 0\n");
+    assert_eq!(bench.read(), numbered(0..1));
+    bench.ack_and_save();
+    drop(std::mem::replace(&mut bench.engine, Bench::engine(bench.root.path(), &bench.layout)));
+    fs::remove_file(bench.path("a.log")).unwrap();
+    // Most file systems give the freed number to the next file.
+    bench.append("a.log", "line 1\nline 2\n");
+    assert_eq!(bench.read(), numbered(1..3));
+}
+
+#[test]
+fn a_removed_files_position_does_not_outlive_it() {
+    let mut bench = Bench::files("*.log");
+    bench.append("a.log", "banner\nline 0\n");
+    assert_eq!(bench.read(), ["banner", "line 0"]);
+    bench.ack_and_save();
+    fs::remove_file(bench.path("a.log")).unwrap();
+    bench.scan();
+    bench.later(2 * PATIENCE);
+    bench.scan();
+    assert_eq!(bench.engine.files(), 0);
+    // Most file systems give the freed number to the next file, and this one
+    // begins with the same line.
+    bench.append("a.log", "banner\nline 1\nline 2\n");
+    assert_eq!(bench.read(), ["banner", "line 1", "line 2"]);
+    bench.ack_and_save();
+    let positions = fs::read_to_string(bench.root.path().join("positions")).unwrap();
+    assert_eq!(positions.lines().count(), 2, "{positions}");
+}
