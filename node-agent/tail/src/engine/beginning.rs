@@ -1,7 +1,11 @@
 //! Where reading begins in files that were there before the engine.
 
-use std::time::SystemTime;
-use std::{fs::File, io, os::unix::fs::MetadataExt as _, time::Duration};
+use std::{
+    fs::File,
+    io,
+    os::unix::fs::MetadataExt as _,
+    time::{Duration, SystemTime},
+};
 
 use memchr::memchr;
 
