@@ -10,6 +10,7 @@ use http::Uri;
 use kestrel_link::{
     Event,
     ship::{Notice, Shipper},
+    wake::Wake,
 };
 use kestrel_proto::node::v1::HostReport;
 use kestrel_runtime::admin::Ready;
@@ -22,7 +23,7 @@ use kestrel_tail::{
 use tokio::{
     sync::mpsc,
     task::yield_now,
-    time::{MissedTickBehavior, interval, sleep, timeout},
+    time::{MissedTickBehavior, interval, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -83,7 +84,7 @@ impl Agent {
             endpoint: config.endpoint.clone(),
             pod_logs: config.pod_logs.clone(),
             shipper: Shipper::new(
-                Engine::new(vec![source], store, Redactor::new(config.redact.clone())),
+                Engine::new(vec![source], store, Redactor::new(config.redact.clone())).limited(config.limits),
                 Instant::now(),
             ),
             pods: Pods::default(),
@@ -107,6 +108,7 @@ impl Agent {
     ) -> anyhow::Result<()> {
         let mut scan = interval(SCAN);
         scan.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let wake = Wake::watch(&mut self.shipper.engine);
         let mut pause = Duration::ZERO;
         while !drain.is_cancelled() {
             if pause.is_zero() {
@@ -120,7 +122,7 @@ impl Agent {
                 },
                 Some(sample) = samples.recv() => self.on_sample(&sample),
                 _ = scan.tick() => self.scan(),
-                () = sleep(pause) => {}
+                () = wake.wait(pause) => {}
             }
             self.report();
             pause = self.shipper.pump(Instant::now(), SystemTime::now());
@@ -161,7 +163,7 @@ impl Agent {
         self.pods.assign(engine, now);
         tell(self.story.pods(engine.origins(), &self.pod_logs, now));
         engine.news().iter().for_each(|news| self.story.problem(news).tell());
-        tell(self.story.lost(engine.stats().bytes_lost, now));
+        tell(self.story.lost(&engine.stats().bytes_lost, now));
         tell(self.story.positions(self.shipper.save_error().map(ToString::to_string)));
         self.metrics.update(&self.shipper);
     }

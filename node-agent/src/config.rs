@@ -9,7 +9,7 @@ use kestrel_link::{
 };
 use kestrel_proto::node::v1::{Hello, Role};
 use kestrel_runtime::config::{Mistakes, Settings, Source};
-use kestrel_tail::redact::Expressions;
+use kestrel_tail::{budget::Limits, redact::Expressions};
 
 /// The agent's configuration; see `docs/interfaces.md` for the variables.
 #[derive(Clone, Debug)]
@@ -34,6 +34,8 @@ pub struct Config {
     pub runtime_socket: Option<PathBuf>,
     /// What is a secret beside what always is.
     pub redact: Expressions,
+    /// How much may be sent.
+    pub limits: Limits,
 }
 
 impl Config {
@@ -55,6 +57,11 @@ impl Config {
             state: settings.path("KESTREL_STATE_DIR", "/var/lib/kestrel"),
             runtime_socket: settings.optional("KESTREL_RUNTIME_SOCKET").map(PathBuf::from),
             redact: settings.parse("KESTREL_REDACT", Expressions::default()),
+            limits: Limits {
+                pod: settings.parse("KESTREL_BUDGET_POD_BYTES", 0),
+                namespace: settings.parse("KESTREL_BUDGET_NAMESPACE_BYTES", 0),
+                node: settings.parse("KESTREL_BUDGET_NODE_BYTES", 0),
+            },
         };
         if config.endpoint.scheme_str() != Some("https") || config.endpoint.host().is_none() {
             settings.mistake(format!(
@@ -103,9 +110,16 @@ mod tests {
             ("KESTREL_LINK_ENDPOINT", "http://x:1"),
             ("HEALTH_PORT", "x"),
             ("KESTREL_REDACT", "("),
+            ("KESTREL_BUDGET_POD_BYTES", "much"),
         ]);
         let mistakes = Config::read(&wrong).unwrap_err().to_string();
-        for name in ["NODE_NAME", "KESTREL_LINK_ENDPOINT", "HEALTH_PORT", "KESTREL_REDACT"] {
+        for name in [
+            "NODE_NAME",
+            "KESTREL_LINK_ENDPOINT",
+            "HEALTH_PORT",
+            "KESTREL_REDACT",
+            "KESTREL_BUDGET_POD_BYTES",
+        ] {
             assert!(mistakes.contains(name), "{mistakes}");
         }
     }

@@ -3,22 +3,31 @@
 use std::sync::atomic::Ordering;
 
 use kestrel_link::ship::Shipper;
+use kestrel_tail::engine::Reason;
 use prometheus_client::{
-    metrics::{counter::Counter, gauge::Gauge},
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
+
+/// Why lines were left out, or bytes of log files lost.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
 
 /// The agent's metrics.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
+    lines_left_out: Family<ReasonLabel, Counter>,
     lines_read: Counter,
     bytes_read: Counter,
-    lines_left_out: Counter,
+    lines_followed: Counter,
     lines_malformed: Counter,
     lines_continued: Counter,
     lines_cleaned: Counter,
     secrets_redacted: Counter,
-    bytes_lost: Counter,
+    bytes_lost: Family<ReasonLabel, Counter>,
     lines_sent: Counter,
     batches_sent: Counter,
     refusals: Counter,
@@ -29,6 +38,7 @@ pub struct Metrics {
     ranges_in_flight: Gauge,
     files_followed: Gauge,
     bytes_unread: Gauge,
+    held_back: Gauge,
     problems: Gauge,
 }
 
@@ -40,7 +50,11 @@ impl Metrics {
         for (name, help, counter) in [
             ("lines_read", "Lines read from container logs", &metrics.lines_read),
             ("bytes_read", "Bytes of log files that became lines", &metrics.bytes_read),
-            ("lines_left_out", "Lines that the policy of their pod leaves out", &metrics.lines_left_out),
+            (
+                "lines_followed",
+                "Lines that are one record with the line before, as those of a stack trace",
+                &metrics.lines_followed,
+            ),
             (
                 "lines_malformed",
                 "Lines not in the runtime's format, sent as they are",
@@ -48,12 +62,11 @@ impl Metrics {
             ),
             (
                 "lines_continued",
-                "Additional lines that lines over the limit became",
+                "Additional records that lines and stack traces over the limit became",
                 &metrics.lines_continued,
             ),
             ("lines_cleaned", "Lines with invalid UTF-8 or NUL that were made text", &metrics.lines_cleaned),
             ("secrets_redacted", "Secrets taken out of lines before they left", &metrics.secrets_redacted),
-            ("bytes_lost", "Bytes of log files removed before they could be read", &metrics.bytes_lost),
             ("lines_sent", "Lines sent to the aggregator", &metrics.lines_sent),
             ("batches_sent", "Batches sent to the aggregator", &metrics.batches_sent),
             ("refusals", "Times the aggregator had us read again what was under way", &metrics.refusals),
@@ -62,6 +75,9 @@ impl Metrics {
         ] {
             registry.register(name, help, counter.clone());
         }
+        registry.register("lines_left_out", "Lines that were not sent", metrics.lines_left_out.clone());
+        let help = "Bytes of log files that were gone before they were delivered";
+        registry.register("bytes_lost", help, metrics.bytes_lost.clone());
         for (name, help, gauge) in [
             ("link_up", "Whether the link to the aggregator is open", &metrics.link_up),
             (
@@ -76,6 +92,11 @@ impl Metrics {
             ),
             ("files_followed", "Log files that are open", &metrics.files_followed),
             ("bytes_unread", "Bytes of log files that wait to be read", &metrics.bytes_unread),
+            (
+                "containers_held_back",
+                "Containers that wait because their pod sent too much",
+                &metrics.held_back,
+            ),
             ("problems", "Files and directories that cannot be followed", &metrics.problems),
         ] {
             registry.register(name, help, gauge.clone());
@@ -90,12 +111,11 @@ impl Metrics {
         for (counter, value) in [
             (&self.lines_read, stats.lines),
             (&self.bytes_read, stats.bytes_read),
-            (&self.lines_left_out, stats.left_out),
+            (&self.lines_followed, stats.followed),
             (&self.lines_malformed, stats.malformed),
             (&self.lines_continued, stats.continued),
             (&self.lines_cleaned, stats.cleaned),
             (&self.secrets_redacted, stats.redacted),
-            (&self.bytes_lost, stats.bytes_lost),
             (&self.lines_sent, shipped.lines),
             (&self.batches_sent, shipped.batches),
             (&self.refusals, shipped.refusals),
@@ -104,12 +124,21 @@ impl Metrics {
         ] {
             counter.inner().store(value, Ordering::Relaxed);
         }
+        for reason in Reason::ALL {
+            let counter = self.bytes_lost.get_or_create(&ReasonLabel { reason: reason.as_str() });
+            counter.inner().store(stats.bytes_lost.of(reason), Ordering::Relaxed);
+        }
+        for (reason, value) in [("policy", stats.left_out), ("budget", stats.over_budget)] {
+            let counter = self.lines_left_out.get_or_create(&ReasonLabel { reason });
+            counter.inner().store(value, Ordering::Relaxed);
+        }
         let gauge = |gauge: &Gauge, value: u64| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         gauge(&self.link_up, shipper.is_connected().into());
         gauge(&self.link_bytes_under_way, shipper.under_way());
         gauge(&self.ranges_in_flight, shipper.engine.in_flight() as u64);
         gauge(&self.files_followed, shipper.engine.files() as u64);
         gauge(&self.bytes_unread, shipper.engine.unread_bytes());
+        gauge(&self.held_back, shipper.engine.held_back() as u64);
         gauge(&self.problems, shipper.engine.problems().len() as u64);
     }
 }

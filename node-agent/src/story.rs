@@ -10,7 +10,7 @@ use std::{
 use kestrel_link::outage::Outage;
 use kestrel_tail::{
     discover::Origin,
-    engine::{News, Policy},
+    engine::{LostBytes, News, Policy, Reason},
 };
 
 use crate::host::condition::Condition;
@@ -49,7 +49,7 @@ pub struct Story {
     outage: Outage,
     conditions: BTreeMap<&'static str, Condition>,
     positions: Option<String>,
-    bytes_lost: u64,
+    lost: LostBytes,
     lost_told: Option<Instant>,
 }
 
@@ -150,17 +150,25 @@ impl Story {
         Some(sentence)
     }
 
-    /// Bytes that were removed before they could be read.
-    pub fn lost(&mut self, bytes_lost: u64, now: Instant) -> Option<Sentence> {
-        let since = bytes_lost.saturating_sub(self.bytes_lost);
-        if since == 0 || self.lost_told.is_some_and(|told| now.saturating_duration_since(told) < WAVE) {
+    /// Bytes that were gone before they were delivered.
+    pub fn lost(&mut self, lost: &LostBytes, now: Instant) -> Option<Sentence> {
+        if self.lost == *lost || self.lost_told.is_some_and(|told| now.saturating_duration_since(told) < WAVE)
+        {
             return None;
         }
-        self.bytes_lost = bytes_lost;
+        let since = Reason::ALL.map(|reason| (reason, lost.of(reason) - self.lost.of(reason)));
+        let since = since.iter().filter(|(_, bytes)| *bytes > 0).map(|(reason, bytes)| {
+            let why = match reason {
+                Reason::Emptied => "of files that were emptied (copy and truncate loses what was not read yet; renaming does not)",
+                Reason::Removed => "of removed files, as rotation was faster than the link (a larger containerLogMaxSize or containerLogMaxFiles of the kubelet gives more time)",
+                Reason::Damaged => "of files that are damaged",
+            };
+            format!("{bytes} bytes {why}")
+        });
+        let text = format!("logs are missing: {}", since.collect::<Vec<_>>().join("; "));
+        self.lost = *lost;
         self.lost_told = Some(now);
-        Some(Sentence::Warning(format!(
-            "{since} bytes of logs were removed before they could be read: rotation was faster than the link (a larger containerLogMaxSize or containerLogMaxFiles of the kubelet gives more time)"
-        )))
+        Some(Sentence::Warning(text))
     }
 }
 
@@ -230,8 +238,13 @@ mod tests {
         assert!(story.positions(Some("disk full".into())).is_none());
         assert_eq!(story.positions(None), Some(Sentence::Note("positions are kept again".into())));
 
-        assert!(story.lost(10, start).is_some());
-        assert!(story.lost(20, start).is_none(), "waves");
-        assert!(text(story.lost(20, start + WAVE)).starts_with("10 bytes"));
+        let lost = |damaged| LostBytes::from([0, 5, damaged]);
+        assert_eq!(story.lost(&LostBytes::default(), start), None);
+        assert!(text(story.lost(&lost(0), start)).starts_with("logs are missing: 5 bytes of removed files"));
+        assert!(story.lost(&lost(20), start).is_none(), "waves");
+        assert_eq!(
+            text(story.lost(&lost(20), start + WAVE)),
+            "logs are missing: 20 bytes of files that are damaged"
+        );
     }
 }

@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use kestrel_link::wake::Wake;
 use kestrel_runtime::{config::Environment, daemon::Daemon, limits};
 use kestrel_tail::{
     discover::{Layout, Source},
@@ -18,7 +19,7 @@ use kestrel_tail::{
     position::store::Store,
     redact::Redactor,
 };
-use tokio::{task::yield_now, time::sleep};
+use tokio::task::yield_now;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -66,13 +67,25 @@ pub fn start(options: Options) -> anyhow::Result<Daemon> {
 
 /// What was done, and what it cost.
 fn summary(stats: Stats) {
-    let Stats { bytes_read, lines, joined, left_out, malformed, continued, cleaned, redacted, bytes_lost } =
-        stats;
+    let Stats {
+        bytes_read,
+        lines,
+        followed,
+        joined,
+        left_out,
+        over_budget: _,
+        malformed,
+        continued,
+        cleaned,
+        redacted,
+        bytes_lost,
+    } = stats;
     let usage::Usage { cpu, peak } = usage::of_this_process();
     eprint_line(&format!(
-        "lines={lines} bytes={bytes_read} joined={joined} left_out={left_out} malformed={malformed} \
-         continued={continued} cleaned={cleaned} redacted={redacted} bytes_lost={bytes_lost} \
+        "lines={lines} followed={followed} bytes={bytes_read} joined={joined} left_out={left_out} \
+         malformed={malformed} continued={continued} cleaned={cleaned} redacted={redacted} bytes_lost={} \
          cpu_seconds={:.3} peak_rss_kib={peak}",
+        bytes_lost.total(),
         cpu.as_secs_f64()
     ));
 }
@@ -91,6 +104,7 @@ struct Follower {
 
 impl Follower {
     async fn run(mut self, drain: &CancellationToken) -> anyhow::Result<Stats> {
+        let wake = Wake::watch(&mut self.engine);
         let (mut scanned, mut pause, mut is_ending) = (None::<Instant>, POLL.0, false);
         while !drain.is_cancelled() {
             let now = Instant::now();
@@ -102,8 +116,9 @@ impl Follower {
             if self.read(now).await? {
                 pause = POLL.0;
             } else if !self.options.until_end {
+                let pause_now = if self.engine.is_watched() { POLL.1 } else { pause };
                 tokio::select! {
-                    () = sleep(pause) => {}
+                    () = wake.wait(pause_now) => {}
                     () = drain.cancelled() => {}
                 }
                 pause = (pause * 2).min(POLL.1);

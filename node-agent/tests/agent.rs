@@ -20,7 +20,7 @@ use kestrel_link::connection::{self, Link};
 use kestrel_node_agent::{agent::Agent, config::Config, host, metrics::Metrics};
 use kestrel_proto::node::v1::LogPolicy;
 use kestrel_runtime::admin::Readiness;
-use kestrel_tail::redact::Expressions;
+use kestrel_tail::{budget::Limits, redact::Expressions};
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use tempfile::TempDir;
 use tokio::{sync::mpsc, task::JoinSet, time::timeout};
@@ -57,6 +57,7 @@ impl Node {
             state: path("state"),
             runtime_socket: Some(path("runtime.sock")),
             redact: Expressions::default(),
+            limits: Limits::default(),
         };
         Self {
             directory,
@@ -125,7 +126,7 @@ async fn accept(aggregator: &mut Aggregator) -> Stream {
 async fn a_pods_lines_arrive_as_its_policy_says() {
     let mut aggregator = Aggregator::start().await;
     let mut node = Node::new(&aggregator);
-    node.write("web", "1-1", &["fine", "ERROR bad"]);
+    node.write("web", "1-1", &["fine", "1", "2", "3", "4", "5", "ERROR bad"]);
     node.write("own", "2-2", &["never named"]);
     fs::create_dir_all(node.directory.path().join("pods/kestrel-ai_agent_3-3/agent")).unwrap();
     node.start();
@@ -141,8 +142,8 @@ async fn a_pods_lines_arrive_as_its_policy_says() {
         (chunk.container_name.as_str(), chunk.previous_container, chunk.lines_left_out),
         ("app", false, 1)
     );
-    assert_eq!(messages(&content), ["ERROR bad"]);
-    assert_eq!(chunk.entries[0].level, "ERROR");
+    assert_eq!(messages(&content), ["1", "2", "3", "4", "5", "ERROR bad"]);
+    assert_eq!(chunk.entries[5].level, "ERROR");
     assert_eq!(chunk.entries[0].timestamp.unwrap().nanos, 500_000_000);
     assert!(node.readiness.missing().is_empty());
 
@@ -153,7 +154,9 @@ async fn a_pods_lines_arrive_as_its_policy_says() {
     drop(stream);
     node.stop().await;
     let metrics = node.metrics();
-    for line in ["kestrel_agent_lines_sent_total 2", "kestrel_agent_lines_left_out_total 1"] {
+    for line in
+        ["kestrel_agent_lines_sent_total 7", "kestrel_agent_lines_left_out_total{reason=\"policy\"} 1"]
+    {
         assert!(metrics.contains(line), "{metrics}");
     }
 }

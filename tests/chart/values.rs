@@ -100,6 +100,11 @@ fn misspelled_values_and_wrong_types_are_refused_by_name() {
         // Credentials in it would be in the release's values and in the pod's specification.
         ("server.proxy.url=http://me:secret@proxy:3128", "'/server/proxy/url'"),
         ("server.proxy.url=socks5://proxy:1080", "'/server/proxy/url'"),
+        ("podLogs.budget.podBytesPerSecond=fast", "'/podLogs/budget/podBytesPerSecond': got string"),
+        (
+            "podLogs.budget.nodeBytesPerSecond=-1",
+            "'/podLogs/budget/nodeBytesPerSecond': minimum: got -1, want 0",
+        ),
         ("podLogs.redact={a(}", "missing closing"),
         ("podLogs.redact={a*}", "podLogs.redact: \"a*\" matches the empty text"),
         ("aggregator.stateSizeLimit=much", "'/aggregator/stateSizeLimit'"),
@@ -232,6 +237,20 @@ fn large_numbers_stay_whole() {
 }
 
 #[test]
+fn a_budget_reaches_the_agents_and_none_is_no_limit() {
+    let budget = |settings: &[&str]| {
+        let objects = Objects::with(settings);
+        ["POD", "NAMESPACE", "NODE"].map(|of| {
+            objects.env("kestrel-node-agent", &format!("KESTREL_BUDGET_{of}_BYTES")).map(str::to_owned)
+        })
+    };
+    let some = |bytes: &str| Some(bytes.to_owned());
+    assert_eq!(budget(&[]), [some("4194304"), None, some("16777216")]);
+    let settings = ["podLogs.budget.podBytesPerSecond=0", "podLogs.budget.namespaceBytesPerSecond=5000000"];
+    assert_eq!(budget(&settings), [None, some("5000000"), some("16777216")]);
+}
+
+#[test]
 fn a_digest_takes_the_place_of_the_tag_everywhere() {
     let digest = format!("sha256:{}", "0123456789abcdef".repeat(4));
     let objects = Objects::with(&[&format!("image.digest={digest}"), "image.tag=1.2.3"]);
@@ -252,6 +271,7 @@ fn every_variable_is_an_agreed_one() {
         "server.proxy.noProxy=example.com",
         "nodeAgent.runtimeSocket=/run/c/c.sock",
         "podLogs.redact={a}",
+        "podLogs.budget.namespaceBytesPerSecond=1",
     ]);
     for (workload, pod) in objects.pods() {
         for variable in helm::list(&pod["spec"]["containers"][0]["env"]) {

@@ -6,6 +6,7 @@ use kestrel_link::{
     Event,
     outage::Outage,
     ship::{Notice, Shipper},
+    wake::Wake,
 };
 use kestrel_proto::node::v1::{LogPolicy, PodUpdate};
 use kestrel_runtime::config::Mistakes;
@@ -101,6 +102,7 @@ impl Collector {
     pub async fn run(mut self, mut events: mpsc::Receiver<Event>, drain: CancellationToken) {
         let mut scan = interval(SCAN);
         scan.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let wake = Wake::watch(&mut self.shipper.engine);
         let mut pause = Duration::ZERO;
         while !drain.is_cancelled() {
             if pause.is_zero() {
@@ -110,7 +112,7 @@ impl Collector {
                 () = drain.cancelled() => {}
                 Some(event) = events.recv() => self.on_event(event),
                 _ = scan.tick() => self.scan(),
-                () = sleep(pause) => {}
+                () = wake.wait(pause) => {}
             }
             pause = self.shipper.pump(Instant::now(), SystemTime::now());
         }
@@ -149,9 +151,9 @@ impl Collector {
                 None => info!("{}: no problem any more", news.path.display()),
             }
         }
-        let lost = self.shipper.engine.stats().bytes_lost;
+        let lost = self.shipper.engine.stats().bytes_lost.total();
         if lost > self.bytes_lost {
-            warn!("{} bytes were gone before they could be read", lost - self.bytes_lost);
+            warn!("{} bytes were gone before they were delivered", lost - self.bytes_lost);
             self.bytes_lost = lost;
         }
         let problem = self.shipper.save_error().map(ToString::to_string);

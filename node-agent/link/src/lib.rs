@@ -3,13 +3,14 @@
 //! [`connection`] keeps one stream to the leading aggregator alive and turns
 //! what arrives into [`Event`]s; a [`Session`] is the sending half of one stream,
 //! with its credit; [`batch`] writes log records in their wire form; [`ship`]
-//! joins the log engine to all of that, and [`outage`] knows what of it to tell.
+//! joins the log engine to all of that, [`wake`] waits for lines, and [`outage`] knows what of it to tell.
 
 pub mod batch;
 pub mod connection;
 pub mod outage;
 pub mod session;
 pub mod ship;
+pub mod wake;
 
 use std::time::Duration;
 

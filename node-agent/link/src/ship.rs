@@ -170,8 +170,8 @@ impl Shipper {
                 return POLL.1;
             }
             if !read {
-                let pause = self.pause;
-                self.pause = (pause * 2).min(POLL.1);
+                let pause = if self.engine.is_watched() { POLL.1 } else { self.pause };
+                self.pause = (self.pause * 2).min(POLL.1);
                 let flush_in =
                     self.opened.map(|opened| FLUSH_AGE.saturating_sub(now.saturating_duration_since(opened)));
                 return flush_in.map_or(pause, |flush_in| flush_in.min(pause));

@@ -20,7 +20,7 @@ that took: lines, bytes, processor time, memory.
                     and KESTREL_LINK_{TOKEN,CA}_FILE as the agent has them
   --until-end       ends when everything that is there has been read
   --positions FILE  goes on from there, and keeps in it how far it came
-  --policy POLICY   all (default), or errors: warnings and errors with the lines that follow
+  --policy POLICY   all (default), or errors: warnings and errors with the lines around them
   --redact EXPR     what is a secret beside what always is
 ";
 

@@ -6,14 +6,11 @@ use kestrel_link::{
     Event,
     connection::{self, Link},
     ship::{Notice, Shipper},
+    wake::Wake,
 };
 use kestrel_runtime::daemon::Daemon;
 use kestrel_tail::engine::Engine;
-use tokio::{
-    sync::mpsc,
-    task::yield_now,
-    time::{interval, sleep},
-};
+use tokio::{sync::mpsc, task::yield_now, time::interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -43,6 +40,7 @@ async fn run(
     options: &Options,
     drain: &CancellationToken,
 ) {
+    let wake = Wake::watch(&mut shipper.engine);
     let (mut scan, mut pause) = (interval(SCAN), Duration::ZERO);
     while !drain.is_cancelled() {
         if pause.is_zero() {
@@ -58,7 +56,7 @@ async fn run(
                 _ => {}
             },
             _ = scan.tick() => look(&mut shipper.engine, options.policy, Instant::now()),
-            () = sleep(pause) => {}
+            () = wake.wait(pause) => {}
         }
         pause = shipper.pump(Instant::now(), SystemTime::now());
         if options.until_end && shipper.is_connected() && shipper.engine.unread_bytes() == 0 {

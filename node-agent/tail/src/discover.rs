@@ -167,6 +167,20 @@ impl Tree {
         self.root = root;
     }
 
+    /// Looks at the directory at `relative`, in which something changed, and at what is below it.
+    pub fn look(&mut self, source: &Source, relative: &Path, changes: &mut Vec<Change>) {
+        let mut root = std::mem::take(&mut self.root);
+        let node = relative.iter().try_fold(&mut root, |node, part| node.children.get_mut(part));
+        if let Some(node) = node {
+            // Changes within one step of the file system's clock have the same time.
+            node.listed_at = None;
+            let directories = self.directories;
+            self.visit(source, relative, node, changes);
+            self.directories = directories;
+        }
+        self.root = root;
+    }
+
     /// Has the directory at `relative` listed again by the next scan.
     pub fn unsettle(&mut self, relative: &Path) {
         let mut node = &mut self.root;

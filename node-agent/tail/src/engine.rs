@@ -1,13 +1,16 @@
 //! Follows files: what there is, what was read, what was delivered.
 
+mod context;
 mod file;
+mod gap;
 mod listing;
 mod turn;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
-    ops::Bound,
-    ops::ControlFlow,
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    io,
+    ops::{Bound, ControlFlow},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     time::{Duration, Instant, SystemTime},
 };
@@ -15,6 +18,7 @@ use std::{
 use rustix::process::{Resource, getrlimit};
 
 use crate::{
+    budget::{Budget, Limits, Room},
     discover::{Change, Origin, Source, Tree},
     identity::FileId,
     position::store::{Store, StoreError},
@@ -23,11 +27,14 @@ use crate::{
     severity::Level,
     split::{Format, Splitter},
     time::Timestamp,
+    watch::{self, Hints, Watch},
 };
 use file::Tracked;
+use gap::Gaps;
+pub use gap::{Gap, Lost, LostBytes, Reason};
 
-/// How long the end of a begun record is waited for. Until then what follows
-/// it in the file waits too.
+/// How long the end of a begun line is waited for. Until then what follows
+/// it in the file waits too. (For the next line of a record see [`crate::multiline`].)
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Unread bytes of removed files that open descriptors may keep on the disk.
@@ -35,6 +42,15 @@ pub const PINNED_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Ranges of files that may wait for an answer, in all.
 const MOST_IN_FLIGHT: usize = 50_000;
+
+/// While every directory is watched, all of them are looked at this often.
+const LOOK_ANYWAY: Duration = Duration::from_secs(10);
+
+/// Directories in which something changes all the time are looked at this often.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// While every directory is watched, the sizes of all files are looked at this often.
+const MEASURE_ANYWAY: Duration = Duration::from_secs(1);
 
 /// The most files followed at once.
 const MOST_FILES: usize = 20_000;
@@ -48,13 +64,24 @@ const MOST_PROBLEMS: usize = 100;
 /// Which lines of a container are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
-    /// Those that name a severity of at least [`Level::Warn`], with the lines
-    /// that follow them and name none.
+    /// Those that name a severity of at least [`Level::Warn`], with the lines that follow
+    /// them and name none, and five of any before and after.
     Errors,
     /// Every line.
     All,
     /// None: the files are not read.
     Off,
+}
+
+impl Policy {
+    /// Whether files are not read on for want of room. Of a pod of which all is wanted nothing is
+    /// left out: what there is no room for waits in the file.
+    fn waits(self, room: Room) -> bool {
+        match self {
+            Self::Errors => room.errors <= 0,
+            Self::All | Self::Off => room.others <= 0,
+        }
+    }
 }
 
 /// A line, or all that a program wrote as one.
@@ -83,7 +110,7 @@ pub struct Chunk<'a> {
     pub end: u64,
     /// A newer instance of the container exists.
     pub previous_instance: bool,
-    /// Records of the file since its last chunk that were not wanted.
+    /// Lines of the file since its last chunk that were not wanted.
     pub left_out: u64,
     /// Records that were given out; a chunk without any needs no answer.
     pub entries: usize,
@@ -94,22 +121,26 @@ pub struct Chunk<'a> {
 pub struct Stats {
     /// Bytes of files that became records.
     pub bytes_read: u64,
-    /// Records, wanted or not.
+    /// Lines of programs, wanted or not.
     pub lines: u64,
-    /// Records that the policy left out.
+    /// Lines of them that belong to the record of the line before: stack traces.
+    pub followed: u64,
+    /// Lines that the policy left out.
     pub left_out: u64,
+    /// Records that were left out because their pod sent too much.
+    pub over_budget: u64,
     /// Lines that were not of their file's format, sent as they are.
     pub malformed: u64,
-    /// Records that were made of pieces.
+    /// Records that were made of pieces of a line.
     pub joined: u64,
-    /// Additional records that lines over the limit became.
+    /// Additional records that lines and stack traces over the limit became.
     pub continued: u64,
     /// Records in which bytes were replaced to make them text.
     pub cleaned: u64,
     /// Secrets that were taken out.
     pub redacted: u64,
-    /// Bytes that were gone before they could be read.
-    pub bytes_lost: u64,
+    /// Bytes that were gone before they were delivered.
+    pub bytes_lost: LostBytes,
 }
 
 /// Why a file or directory is not followed, and what would help.
@@ -131,6 +162,8 @@ struct Series {
     directory: PathBuf,
     format: Format,
     policy: Option<Policy>,
+    /// It is among those with unread bytes.
+    is_queued: bool,
     /// The oldest first.
     files: Vec<Tracked>,
 }
@@ -141,6 +174,17 @@ impl Series {
     }
 }
 
+/// When what was looked at; `None` if it is to be now.
+#[derive(Clone, Copy, Debug, Default)]
+struct Looked {
+    /// Every directory.
+    everywhere: Option<Instant>,
+    /// Those of which the kernel says that something changed.
+    where_it_changed: Option<Instant>,
+    /// Every file's size.
+    into_all: Option<Instant>,
+}
+
 /// Where a series lies: number of the source, directory below it, name.
 type Place = (usize, PathBuf, String);
 
@@ -149,16 +193,30 @@ type Place = (usize, PathBuf, String);
 pub struct Engine {
     sources: Vec<Source>,
     trees: Vec<Tree>,
+    watch: Option<Watch>,
+    looked: Looked,
+    /// Directories of which the kernel says that something changed.
+    changed: BTreeSet<watch::Place>,
+    /// Series whose files are looked at next.
+    written: BTreeSet<u64>,
+    /// Series in which the end of a record is waited for.
+    waiting: BTreeSet<u64>,
     places: BTreeMap<Place, u64>,
     series: BTreeMap<u64, Series>,
     next_series: u64,
     /// Series with unread bytes, in the order of their turns.
     ready: VecDeque<u64>,
+    /// Those of them that sent too much to have a turn now; they come first when they may.
+    held: VecDeque<u64>,
+    budget: Budget,
     store: Store,
     reader: Reader,
     splitter: Splitter,
+    /// For records that are wanted after all.
+    again: Splitter,
     redactor: Redactor,
     stats: Stats,
+    gaps: Gaps,
     problems: Problems,
     problems_told: Problems,
     in_flight: usize,
@@ -173,15 +231,24 @@ impl Engine {
         Self {
             trees: sources.iter().map(|_| Tree::default()).collect(),
             sources,
+            watch: None,
+            looked: Looked::default(),
+            changed: BTreeSet::new(),
+            written: BTreeSet::new(),
+            waiting: BTreeSet::new(),
             places: BTreeMap::new(),
             series: BTreeMap::new(),
             next_series: 0,
             ready: VecDeque::new(),
+            held: VecDeque::new(),
+            budget: Budget::default(),
             store,
             reader: Reader::default(),
             splitter: Splitter::default(),
+            again: Splitter::default(),
             redactor,
             stats: Stats::default(),
+            gaps: Gaps::default(),
             problems: Problems::new(),
             problems_told: Problems::new(),
             in_flight: 0,
@@ -190,58 +257,172 @@ impl Engine {
         }
     }
 
+    /// Has the kernel say where to look, from the first scan on. What is returned
+    /// becomes readable when there is something to [`poll`](Self::poll) for.
+    ///
+    /// # Errors
+    /// It does not, and everything is looked at all the time.
+    pub fn watch(&mut self) -> io::Result<OwnedFd> {
+        self.watch.insert(Watch::new()?).handle()
+    }
+
+    /// Whether the kernel says where to look, everywhere.
+    pub fn is_watched(&self) -> bool {
+        self.watch.as_ref().is_some_and(Watch::is_complete)
+    }
+
+    /// The same engine, but it sends no more than `limits` allow.
+    #[must_use]
+    pub fn limited(mut self, limits: Limits) -> Self {
+        self.budget = Budget::new(limits);
+        self
+    }
+
     /// Looks for files that came, went or were renamed.
     pub fn scan(&mut self, now: Instant) {
-        for number in 0..self.sources.len() {
-            let mut changes = Vec::new();
-            self.trees[number].scan(&self.sources[number], &mut changes);
-            // A file that moved may be listed where it went before its old
-            // directory is, so first all of them count as gone.
-            for change in &changes {
-                match change {
-                    Change::Listed(directory, _) => self.unlist(number, directory, false),
-                    Change::Gone(directory) => self.unlist(number, directory, true),
-                    Change::Unreadable(..) => {}
-                }
+        if self.is_watched() && !is_due(self.looked.everywhere, LOOK_ANYWAY, now) {
+            self.look_where_it_changed(now);
+        } else {
+            self.looked.everywhere = Some(now);
+            for number in 0..self.sources.len() {
+                let mut changes = Vec::new();
+                self.trees[number].scan(&self.sources[number], &mut changes);
+                self.apply(number, changes, now);
             }
-            for change in changes {
-                match change {
-                    Change::Listed(directory, names) => self.listed(number, &directory, &names, now),
-                    Change::Gone(_) => {}
-                    Change::Unreadable(directory, error) => {
-                        let path = self.sources[number].directory.join(directory);
-                        add(&mut self.problems, path, format!("the directory cannot be listed: {error}"));
-                    }
-                }
-            }
+            self.watch_the_rest();
         }
         self.release(now);
+        self.budget.forget(now);
     }
 
     /// Looks for bytes that were appended; true if there are any to read.
     pub fn poll(&mut self, now: Instant) -> bool {
-        let mut unidentified = Vec::new();
-        for (id, series) in &mut self.series {
-            for file in &mut series.files {
-                self.stats.bytes_lost += file.measure(now);
-                if file.id.is_none() && file.unread() > 0 && unidentified.last() != Some(id) {
-                    unidentified.push(*id);
+        if self.watch.is_some() && is_due(self.looked.where_it_changed, LOOK_AGAIN, now) {
+            self.look_where_it_changed(now);
+        } else {
+            self.take_hints();
+        }
+        let enough = if self.is_watched() { MEASURE_ANYWAY } else { Duration::ZERO };
+        if is_due(self.looked.into_all, enough, now) {
+            self.looked.into_all = Some(now);
+            self.written.extend(self.series.keys());
+        }
+        self.written.append(&mut self.waiting);
+        for id in std::mem::take(&mut self.written) {
+            self.measure(id, now);
+        }
+        while let Some(id) = self.held.pop_back() {
+            self.ready.push_front(id);
+        }
+        !self.ready.is_empty()
+    }
+
+    /// Takes what the kernel says.
+    fn take_hints(&mut self) {
+        let Some(watch) = &mut self.watch else { return };
+        let Hints { lost, changed, written } = watch.drain();
+        if lost {
+            self.looked = Looked::default();
+        }
+        self.changed.extend(changed);
+        for (number, directory) in written {
+            self.written.extend(self.series_in(number, &directory, false));
+        }
+    }
+
+    /// Looks at directories of which the kernel says that something changed.
+    fn look_where_it_changed(&mut self, now: Instant) {
+        self.take_hints();
+        if self.changed.is_empty() {
+            return;
+        }
+        self.looked.where_it_changed = Some(now);
+        let changed = std::mem::take(&mut self.changed);
+        for number in 0..self.sources.len() {
+            let mut changes = Vec::new();
+            for (_, directory) in changed.iter().filter(|(source, _)| *source == number) {
+                self.trees[number].look(&self.sources[number], directory, &mut changes);
+            }
+            self.apply(number, changes, now);
+        }
+    }
+
+    /// Takes up what was found below a source.
+    fn apply(&mut self, number: usize, changes: Vec<Change>, now: Instant) {
+        // A file that moved may be listed where it went before its old
+        // directory is, so first all of them count as gone.
+        for change in &changes {
+            match change {
+                Change::Listed(directory, _) => self.unlist(number, directory, false),
+                Change::Gone(directory) => self.unlist(number, directory, true),
+                Change::Unreadable(..) => {}
+            }
+        }
+        for change in changes {
+            match change {
+                Change::Listed(directory, names) => {
+                    if let Some(watch) = &mut self.watch {
+                        watch.add((number, directory.clone()), &self.sources[number].directory);
+                    }
+                    self.listed(number, &directory, &names, now);
+                }
+                Change::Gone(directory) => {
+                    if let Some(watch) = &mut self.watch {
+                        watch.forget(&(number, directory));
+                    }
+                }
+                Change::Unreadable(directory, error) => {
+                    let path = self.sources[number].directory.join(directory);
+                    add(&mut self.problems, path, format!("the directory cannot be listed: {error}"));
                 }
             }
         }
-        for id in unidentified {
+    }
+
+    /// Tries again to watch what could not be watched.
+    fn watch_the_rest(&mut self) {
+        let Some(watch) = &mut self.watch else { return };
+        for place in watch.unwatched() {
+            watch.add(place.clone(), &self.sources[place.0].directory);
+        }
+        let limit = Path::new("/proc/sys/fs/inotify/max_user_watches");
+        if watch.is_complete() {
+            self.problems.remove(limit);
+        } else {
+            let text = "not all directories can be watched: they are looked at all the time, which takes more processor time";
+            add(&mut self.problems, limit.to_owned(), text.to_owned());
+        }
+    }
+
+    /// Looks for bytes that were appended to files of a series.
+    fn measure(&mut self, id: u64, now: Instant) {
+        let Some(series) = self.series.get_mut(&id) else { return };
+        let mut is_unidentified = false;
+        for file in &mut series.files {
+            if let Some(former) = file.measure(now).filter(|_| series.policy != Some(Policy::Off)) {
+                self.gaps.add(&series.origin, Reason::Emptied, former.unread, None);
+                self.gaps.watch(&series.origin, Reason::Emptied, former.ledger);
+            }
+            is_unidentified |= file.id.is_none() && file.unread() > 0;
+        }
+        if is_unidentified {
             self.identify(id, now);
         }
-        let unread = |series: &Series| series.is_wanted() && series.files.iter().any(Tracked::is_unread);
-        self.ready.clear();
-        self.ready.extend(self.series.iter().filter(|(_, series)| unread(series)).map(|(id, _)| *id));
-        !self.ready.is_empty()
+        let Some(series) = self.series.get_mut(&id) else { return };
+        if !series.is_queued && series.is_wanted() && series.files.iter().any(Tracked::is_unread) {
+            series.is_queued = true;
+            self.ready.push_back(id);
+        }
     }
 
     /// Decides what is wanted of each container; `None` leaves its files alone for now.
     pub fn assign(&mut self, mut decide: impl FnMut(&Origin) -> Option<Policy>) {
         for series in self.series.values_mut() {
-            series.policy = decide(&series.origin);
+            let policy = decide(&series.origin);
+            if series.policy != policy {
+                series.policy = policy;
+                self.looked.into_all = None;
+            }
         }
     }
 
@@ -270,18 +451,35 @@ impl Engine {
 
     /// Batches up to `up_to` arrived.
     pub fn ack(&mut self, up_to: u64) {
+        self.gaps.ack(up_to);
         self.settle(|file| file.ledger.ack(up_to));
     }
 
     /// The connection is gone, or something did not arrive: what is not
     /// acknowledged is read again.
     pub fn rewind(&mut self) {
+        self.gaps.rewind();
+        self.looked.into_all = None;
         self.settle(Tracked::rewind);
+    }
+
+    /// What was gone before it was delivered, to be told in the batch with the
+    /// given id; if that does not arrive, it is given again.
+    pub fn tell_gaps(&mut self, batch: u64) -> Vec<Gap> {
+        let gaps = self.gaps.tell(batch);
+        self.in_flight += gaps.len();
+        gaps
+    }
+
+    /// Whether [`Self::tell_gaps`] has something to tell.
+    pub fn has_gaps(&self) -> bool {
+        self.gaps.is_open()
     }
 
     /// From now on no end of a record is waited for.
     pub fn end(&mut self) {
         self.ending = true;
+        self.looked.into_all = None;
     }
 
     /// Writes positions that changed.
@@ -292,7 +490,7 @@ impl Engine {
         for file in self.series.values().flat_map(|series| &series.files) {
             // Also if nothing of it arrived yet, so that it keeps its identity.
             if let Some(id) = file.id {
-                self.store.set(id, file.ledger.acked(), now);
+                self.store.set(id, file.position());
             }
         }
         self.store.save(now)
@@ -301,6 +499,11 @@ impl Engine {
     /// Every container with files, and what is wanted of it.
     pub fn origins(&self) -> impl Iterator<Item = (&Origin, Option<Policy>)> {
         self.series.values().map(|series| (&series.origin, series.policy))
+    }
+
+    /// Containers that sent too much to be read on now.
+    pub fn held_back(&self) -> usize {
+        self.held.len()
     }
 
     /// Number of files that are open.
@@ -321,7 +524,7 @@ impl Engine {
 
     /// Counters since the start.
     pub fn stats(&self) -> Stats {
-        Stats { redacted: self.redactor.count(), ..self.stats }
+        Stats { redacted: self.redactor.count(), bytes_lost: self.gaps.total(), ..self.stats }
     }
 
     /// What cannot be followed at present.
@@ -342,7 +545,7 @@ impl Engine {
     }
 
     fn settle(&mut self, mut each: impl FnMut(&mut Tracked)) {
-        self.in_flight = 0;
+        self.in_flight = self.gaps.in_flight();
         for file in self.series.values_mut().flat_map(|series| &mut series.files) {
             each(file);
             self.in_flight += file.ledger.in_flight();
@@ -360,6 +563,10 @@ impl Engine {
             .map(|(_, id)| *id)
             .collect()
     }
+}
+
+fn is_due(last: Option<Instant>, enough: Duration, now: Instant) -> bool {
+    last.is_none_or(|last| now.saturating_duration_since(last) >= enough)
 }
 
 /// How many files may be followed within this process's limit of open ones.

@@ -51,8 +51,8 @@ pub struct InvalidFileId;
 pub fn head(beginning: &[u8], over: bool) -> Option<u64> {
     let beginning = &beginning[..beginning.len().min(HEAD)];
     match memchr(b'\n', beginning) {
-        Some(end) => Some(fnv1a(&beginning[..=end])),
-        None if beginning.len() == HEAD || (over && !beginning.is_empty()) => Some(fnv1a(beginning)),
+        Some(end) => Some(hash(&beginning[..=end])),
+        None if beginning.len() == HEAD || (over && !beginning.is_empty()) => Some(hash(beginning)),
         None => None,
     }
 }
@@ -65,7 +65,7 @@ pub fn head_of(file: &File, over: bool) -> io::Result<Option<u64>> {
 }
 
 /// FNV-1a, 64 bits: the same in every version of this program, as it is stored.
-fn fnv1a(bytes: &[u8]) -> u64 {
+pub fn hash(bytes: &[u8]) -> u64 {
     bytes
         .iter()
         .fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3))

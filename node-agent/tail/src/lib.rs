@@ -1,18 +1,21 @@
 //! The log engine: files in, records out.
 //!
-//! [`engine`] drives the rooms: [`discover`] finds files, [`identity`] knows them
+//! [`engine`] drives the rooms: [`discover`] finds files, `watch` says where to look first, [`identity`] knows them
 //! again after a rename, [`read`] reads windows of their bytes, [`split`] makes
-//! records of a window ([`cri`], [`time`]), [`text`] and [`severity`] make them fit
-//! to send, [`redact`] takes secrets out of them, [`position`] remembers how far each file was delivered.
+//! records of a window ([`cri`], [`time`], [`multiline`]), [`text`] and [`severity`] make them fit
+//! to send, [`redact`] takes secrets out of them, [`budget`]
+//! says how much may be sent, [`position`] remembers how far each file was delivered.
 //!
 //! Nothing here knows of Kubernetes, of a network or of an async runtime, and
 //! memory does not grow with the size of files: what was not delivered is not
 //! kept, the file is the buffer.
 
+pub mod budget;
 pub mod cri;
 pub mod discover;
 pub mod engine;
 pub mod identity;
+pub mod multiline;
 pub mod position;
 pub mod read;
 pub mod redact;
@@ -20,3 +23,4 @@ pub mod severity;
 pub mod split;
 pub mod text;
 pub mod time;
+mod watch;

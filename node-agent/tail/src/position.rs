@@ -4,13 +4,14 @@ pub mod store;
 
 use std::collections::VecDeque;
 
-/// One file's reading: `acked ≤ in flight ≤ read`.
+/// One file's reading: `acked ≤ in flight ≤ settled ≤ read`.
 ///
 /// Batches have increasing ids; a file's ranges in flight are in the order of
 /// both ids and offsets.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
     acked: u64,
+    acked_owed: Owed,
     read: u64,
     in_flight: VecDeque<Range>,
 }
@@ -20,12 +21,34 @@ pub struct Ledger {
 struct Range {
     batch: u64,
     end: u64,
+    owed: Owed,
+}
+
+/// How many of the next records belong to one that was sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Owed {
+    /// Of those that name no level, as the lines of a stack trace do not.
+    pub following: u8,
+    /// Of any.
+    pub after: u8,
+}
+
+/// How far a turn came.
+#[derive(Clone, Copy, Debug)]
+pub struct Reached {
+    /// What lies before is sent or left out for good.
+    pub settled: u64,
+    /// What lies before was looked at. Between `settled` and here lie records that are left
+    /// out unless the next one makes them worth sending.
+    pub read: u64,
+    /// What follows `settled` and is to be sent for what came before it.
+    pub owed: Owed,
 }
 
 impl Ledger {
     /// A file whose first `acked` bytes need not be read again.
     pub fn starting_at(acked: u64) -> Self {
-        Self { acked, read: acked, in_flight: VecDeque::new() }
+        Self { acked, acked_owed: Owed::default(), read: acked, in_flight: VecDeque::new() }
     }
 
     /// The offset at which a new start would begin to read.
@@ -33,9 +56,15 @@ impl Ledger {
         self.acked
     }
 
-    /// The offset at which to read on.
+    /// Up to where the file was looked at.
     pub fn read(&self) -> u64 {
         self.read
+    }
+
+    /// The offset at which to read on: the records from here to [`Ledger::read`] may yet be
+    /// sent.
+    pub fn settled(&self) -> u64 {
+        self.in_flight.back().map_or(self.acked, |last| last.end)
     }
 
     /// How many ranges wait for an answer.
@@ -43,36 +72,40 @@ impl Ledger {
         self.in_flight.len()
     }
 
-    /// Bytes up to `end` were read into `batch`.
-    pub fn claim(&mut self, batch: u64, end: u64) {
+    /// Bytes up to `reached` were read into `batch`.
+    pub fn claim(&mut self, batch: u64, reached: Reached) {
+        let Reached { settled: end, read, owed } = reached;
         match self.in_flight.back_mut() {
-            Some(last) if last.batch == batch => last.end = end,
-            _ => self.in_flight.push_back(Range { batch, end }),
+            Some(last) if last.batch == batch => (last.end, last.owed) = (end, owed),
+            _ => self.in_flight.push_back(Range { batch, end, owed }),
         }
-        self.read = end;
+        self.read = read;
     }
 
-    /// Bytes up to `end` were read and hold nothing to send. They are done when
+    /// Bytes up to `reached` were read and hold nothing to send. They are done when
     /// what was read before them is.
-    pub fn skip(&mut self, end: u64) {
+    pub fn skip(&mut self, reached: Reached) {
+        let Reached { settled, read, owed } = reached;
         match self.in_flight.back_mut() {
-            Some(last) => last.end = end,
-            None => self.acked = end,
+            Some(last) => (last.end, last.owed) = (settled, owed),
+            None => (self.acked, self.acked_owed) = (settled, owed),
         }
-        self.read = end;
+        self.read = read;
     }
 
     /// Every batch up to and including `up_to` arrived.
     pub fn ack(&mut self, up_to: u64) {
         while let Some(range) = self.in_flight.pop_front_if(|range| range.batch <= up_to) {
-            self.acked = range.end;
+            (self.acked, self.acked_owed) = (range.end, range.owed);
         }
     }
 
-    /// What was not acknowledged is read again; later answers for it find nothing.
-    pub fn rewind(&mut self) {
+    /// What was not acknowledged is read again; later answers for it find nothing. Returns
+    /// what is owed there.
+    pub fn rewind(&mut self) -> Owed {
         self.in_flight.clear();
         self.read = self.acked;
+        self.acked_owed
     }
 }
 
@@ -81,6 +114,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn to(offset: u64) -> Reached {
+        Reached { settled: offset, read: offset, owed: Owed::default() }
+    }
 
     #[derive(Clone, Debug)]
     enum Step {
@@ -124,11 +161,11 @@ mod tests {
                 match step {
                     Step::Read(length) => {
                         let batch = batches.len() - 1;
-                        ledger.claim(batch as u64, from + length);
+                        ledger.claim(batch as u64, to(from + length));
                         batches[batch].1.push((from, from + length));
                     }
                     Step::Skip(length) => {
-                        ledger.skip(from + length);
+                        ledger.skip(to(from + length));
                         settled[from as usize..(from + length) as usize].fill(true);
                     }
                     Step::NewBatch => batches.push((Fate::Open, vec![])),
@@ -165,7 +202,7 @@ mod tests {
             }
             // Whatever happened, what is read again and acknowledged completes the file.
             let batch = batches.len() as u64;
-            ledger.claim(batch, ledger.read() + 1);
+            ledger.claim(batch, to(ledger.read() + 1));
             ledger.ack(batch);
             prop_assert_eq!(ledger.acked(), ledger.read());
             prop_assert_eq!(ledger.in_flight(), 0);
@@ -175,16 +212,30 @@ mod tests {
     #[test]
     fn what_is_read_again_is_done_only_with_its_new_batch() {
         let mut ledger = Ledger::default();
-        ledger.claim(1, 10);
-        ledger.claim(2, 20);
-        ledger.skip(25);
+        ledger.claim(1, to(10));
+        ledger.claim(2, to(20));
+        ledger.skip(to(25));
         ledger.ack(1);
         ledger.rewind();
         assert_eq!((ledger.read(), ledger.in_flight()), (10, 0));
-        ledger.claim(3, 30);
+        ledger.claim(3, to(30));
         ledger.ack(2);
         assert_eq!(ledger.acked(), 10, "an answer to what was given up");
         ledger.ack(3);
         assert_eq!(ledger.acked(), 30);
+    }
+
+    #[test]
+    fn what_may_yet_be_sent_is_looked_at_again_and_what_is_owed_is_remembered() {
+        let mut ledger = Ledger::default();
+        let owed = Owed { following: 0, after: 3 };
+        ledger.claim(1, Reached { settled: 10, read: 10, owed });
+        ledger.claim(2, Reached { settled: 20, read: 25, owed: Owed::default() });
+        assert_eq!((ledger.acked(), ledger.settled(), ledger.read()), (0, 20, 25));
+        ledger.ack(1);
+        assert_eq!(ledger.rewind(), owed);
+        assert_eq!((ledger.settled(), ledger.read()), (10, 10));
+        ledger.skip(Reached { settled: 20, read: 25, owed: Owed::default() });
+        assert_eq!((ledger.acked(), ledger.settled(), ledger.read()), (20, 20, 25));
     }
 }

@@ -22,6 +22,9 @@ pub const READ: usize = 256 * 1024;
 /// in pieces, with room for the runtime's words before each piece.
 pub const WINDOW: usize = LINE_LIMIT + 128 * 1024;
 
+/// No byte of a gzip file unpacks to more.
+const MOST_PACKED: u64 = 1032;
+
 /// Memory pages begin at multiples of this.
 const PAGE: usize = 4096;
 
@@ -47,7 +50,7 @@ pub struct Reader {
 
 impl Default for Reader {
     fn default() -> Self {
-        let memory = vec![0; WINDOW + PAGE];
+        let memory = vec![0; WINDOW + 2 * PAGE];
         let aligned = memory.as_ptr().align_offset(PAGE).min(PAGE);
         Self { memory, aligned, unpacked: None }
     }
@@ -59,7 +62,7 @@ impl Reader {
     /// # Errors
     /// The file cannot be read.
     pub fn plain(&mut self, file: &File, offset: u64, want: usize) -> io::Result<Window<'_>> {
-        let buffer = &mut self.memory[self.aligned..self.aligned + want.min(WINDOW)];
+        let buffer = &mut self.memory[self.aligned..self.aligned + want.min(WINDOW + PAGE)];
         let length = file.read_at(buffer, offset)?;
         Ok(Window { at_end: length < buffer.len(), bytes: &buffer[..length] })
     }
@@ -92,6 +95,8 @@ struct Unpacked {
     /// Unpacked bytes from offset `base` on.
     bytes: Vec<u8>,
     base: u64,
+    /// The file is damaged behind these bytes.
+    damage: Option<(io::ErrorKind, String)>,
 }
 
 impl std::fmt::Debug for Unpacked {
@@ -107,7 +112,7 @@ impl Unpacked {
     fn open(file: &File, inode: u64) -> io::Result<Self> {
         let mut file = file.try_clone()?;
         file.rewind()?;
-        Ok(Self { inode, decoder: MultiGzDecoder::new(file), bytes: Vec::new(), base: 0 })
+        Ok(Self { inode, decoder: MultiGzDecoder::new(file), bytes: Vec::new(), base: 0, damage: None })
     }
 
     fn window(&mut self, offset: u64, want: usize) -> io::Result<Window<'_>> {
@@ -117,12 +122,17 @@ impl Unpacked {
                 usize::try_from(offset - self.base).map_or(self.bytes.len(), |n| n.min(self.bytes.len()));
             self.bytes.drain(..passed);
             self.base += passed as u64;
-            if at_end || (self.base == offset && self.bytes.len() >= want) {
+            if let Some((kind, text)) = self.damage.as_ref().filter(|_| self.bytes.is_empty()) {
+                return Err(io::Error::new(*kind, text.clone()));
+            }
+            if at_end || self.damage.is_some() || (self.base == offset && self.bytes.len() >= want) {
                 break;
             }
             let missing = want.max(READ) - self.bytes.len().min(READ);
-            let read = self.decoder.by_ref().take(missing as u64).read_to_end(&mut self.bytes)?;
-            at_end = read < missing;
+            match self.decoder.by_ref().take(missing as u64).read_to_end(&mut self.bytes) {
+                Ok(read) => at_end = read < missing,
+                Err(error) => self.damage = Some((error.kind(), error.to_string())),
+            }
         }
         Ok(Window {
             at_end: at_end && self.bytes.len() < want,
@@ -131,7 +141,8 @@ impl Unpacked {
     }
 }
 
-/// The unpacked size that a gzip file of one member names in its last bytes.
+/// The unpacked size that a gzip file of one member names in its last bytes,
+/// as far as its own size makes that possible: a damaged one may name any.
 ///
 /// # Errors
 /// The file cannot be read or is too short to be one.
@@ -139,7 +150,7 @@ pub fn unpacked_size(file: &File) -> io::Result<u64> {
     let mut trailer = [0; 4];
     let length = file.metadata()?.len();
     file.read_exact_at(&mut trailer, length.saturating_sub(4))?;
-    Ok(u32::from_le_bytes(trailer).into())
+    Ok(u64::from(u32::from_le_bytes(trailer)).min(length.saturating_mul(MOST_PACKED)))
 }
 
 /// Opens a regular file that really lies below `root`. Links are followed, but
@@ -215,6 +226,32 @@ mod tests {
             );
         }
         assert!(reader.packed(&plain, 0, 10).is_err());
+    }
+
+    #[test]
+    fn a_damaged_file_is_read_up_to_its_damage() {
+        let directory = tempfile::tempdir().unwrap();
+        let bytes: Vec<u8> = (0..200_000_u32).flat_map(u32::to_le_bytes).collect();
+        let path = directory.path().join("packed");
+        pack(&path, &bytes);
+        let packed = fs::read(&path).unwrap();
+        fs::write(&path, &packed[..packed.len() / 2]).unwrap();
+        let file = File::open(&path).unwrap();
+        let mut reader = Reader::default();
+        let mut at = 0;
+        let error = loop {
+            match reader.packed(&file, at as u64, READ) {
+                Ok(window) => {
+                    assert!(!window.at_end && !window.bytes.is_empty());
+                    assert!(window.bytes == &bytes[at..at + window.bytes.len()], "{at}");
+                    at += window.bytes.len();
+                }
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        assert!(at > bytes.len() / 4, "{at}");
+        assert!(unpacked_size(&file).unwrap() <= packed.len() as u64 / 2 * MOST_PACKED);
     }
 
     #[test]

@@ -3,17 +3,18 @@
 //! Nothing is carried from one window to the next: bytes that do not end a
 //! record yet are left for the next window, which begins with them. So a
 //! reader needs no memory per file, and any offset that [`Splitter::split`]
-//! returns is one from which reading can start anew after a crash.
+//! returns is one from which reading can start anew after a crash. The same holds for
+//! lines that belong together, such as a stack trace ([`crate::multiline`]), and where
+//! lines of the two streams of a container lie between each other.
+
+mod line;
+mod open;
 
 use std::ops::ControlFlow;
 
-use memchr::memchr;
-
-use crate::{
-    cri::{self, Piece},
-    text::whole_characters,
-    time::{Timestamp, rfc3339},
-};
+use crate::{multiline::First, text::whole_characters, time::Timestamp};
+use line::{Line, Lines};
+use open::Open;
 
 /// The longest record, in bytes of content; a longer line becomes several.
 pub const LINE_LIMIT: usize = 1024 * 1024;
@@ -21,39 +22,68 @@ pub const LINE_LIMIT: usize = 1024 * 1024;
 /// What the bytes of a file mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// A container runtime's log: see [`cri`].
+    /// A container runtime's log: see [`crate::cri`].
     Cri,
     /// Lines as a program wrote them.
     Plain,
 }
 
-/// What becomes of a record whose end is not in the window.
+/// What becomes of a record that may go on after the window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unfinished {
-    /// Its end will come: leave it.
+    /// The file goes on after the window: leave it.
+    GoesOn,
+    /// The file goes on, but no window is larger: what begins at the window's start ends with it.
+    Full,
+    /// The file ends here for now. What a program likely goes on with is left.
     Wait,
-    /// Its end will not come, or there is no room to wait for it: it ends here.
+    /// The file ends here and nothing came for a while: only a line without its end is left.
+    Quiet,
+    /// Its end will not come: it ends here.
     Ends,
 }
 
 /// A record before its text is made fit to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Raw<'a> {
-    /// When it was written, if the file says so.
+    /// When its first line was written, if the file says so.
     pub timestamp: Option<Timestamp>,
-    /// What the program wrote, without the line feed.
+    /// What the program wrote, without the last line feed.
     pub content: &'a [u8],
+    /// Where its first byte lies in the window.
+    pub begin: usize,
     /// Where its last byte ends in the window.
     pub end: usize,
+    /// The last offset up to `begin` from which splitting anew gives it again.
+    pub from: usize,
+    /// Lines that it was made of.
+    pub lines: u32,
+    /// It is an exception or a crash.
+    pub trace: bool,
     /// Not of the file's format; sent as it is.
     pub malformed: bool,
-    /// The rest of a line that is longer than [`LINE_LIMIT`].
+    /// The rest of a record that came to the limit of its length.
     pub continued: bool,
-    /// Made of pieces.
+    /// Made of pieces of a line.
     pub joined: bool,
 }
 
-/// Splits windows; holds the buffer in which pieces are joined.
+impl Raw<'_> {
+    /// The same record in a window that begins `offset` bytes earlier.
+    pub fn after(self, offset: usize) -> Self {
+        let Self { begin, end, from, .. } = self;
+        Self { begin: begin + offset, end: end + offset, from: from + offset, ..self }
+    }
+}
+
+impl Unfinished {
+    /// Whether what begins a window ends with it.
+    pub fn is_forced(self) -> bool {
+        matches!(self, Self::Full | Self::Ends)
+    }
+}
+
+/// Splits windows; holds the buffer in which pieces and lines are joined.
 #[derive(Debug, Default)]
 pub struct Splitter {
     joined: Vec<u8>,
@@ -70,143 +100,113 @@ impl Splitter {
         unfinished: Unfinished,
         mut emit: impl FnMut(Raw<'_>) -> ControlFlow<()>,
     ) -> usize {
-        match format {
-            Format::Cri => self.split_cri(window, unfinished, &mut emit),
-            Format::Plain => split_plain(window, unfinished, &mut emit),
-        }
-    }
-
-    fn split_cri(
-        &mut self,
-        window: &[u8],
-        unfinished: Unfinished,
-        emit: &mut impl FnMut(Raw<'_>) -> ControlFlow<()>,
-    ) -> usize {
+        let lines = Lines::new(format, window, unfinished);
         let mut flow = ControlFlow::Continue(());
-        let mut at = 0;
-        // Lines up to here belong together: pieces of the two streams overlap.
+        // Lines up to here belong together: records of the two streams overlap.
         let mut group_end = 0;
-        // Per stream, up to where its pieces are in a record already.
+        let mut group = 0;
+        // Per stream, up to where its lines are in a record already.
         let mut joined_to = [0; 2];
-        while flow.is_continue() || at < group_end {
-            let (line, next) = match next_line(window, at) {
-                Some(found) => found,
-                None if at == 0 && !window.is_empty() && unfinished == Unfinished::Ends => {
-                    (window, window.len())
-                }
-                None => break,
-            };
-            match cri::parse(line) {
-                None if line.is_empty() => {}
-                None => {
-                    let raw = Raw {
-                        timestamp: None,
-                        content: line,
-                        end: next,
-                        malformed: true,
-                        continued: false,
-                        joined: false,
-                    };
-                    flow = in_parts(raw, emit);
-                }
-                Some(piece) if at < joined_to[piece.stream as usize] => {}
-                Some(piece) if piece.last => flow = in_parts(whole(&piece, piece.content, next, false), emit),
-                Some(piece) => {
-                    if at >= group_end {
-                        group_end = match (end_of_group(window, at), unfinished) {
-                            (Some(end), _) => end,
-                            (None, Unfinished::Ends) if at == 0 => window.len(),
-                            (None, _) => return at,
-                        };
-                    }
-                    let end = self.join(window, at, &piece);
-                    joined_to[piece.stream as usize] = end;
-                    flow = in_parts(whole(&piece, &self.joined, end, true), emit);
-                }
+        // Per stream, whether its next record is the rest of one.
+        let mut continued = [false; 2];
+        let mut at = 0;
+        let mut line = lines.at(at);
+        while let Some(current) = line
+            && (flow.is_continue() || at < group_end)
+        {
+            let next = lines.at(current.next);
+            let stream = current.stream as usize;
+            if at >= group_end {
+                group = at;
             }
-            at = next;
+            if at < joined_to[stream] || current.is_nothing() {
+                // It is in a record already, or holds none.
+            } else if is_whole(&current, next.as_ref()) {
+                let continued = std::mem::take(&mut continued[stream]);
+                flow = in_parts(Raw { from: group, continued, ..current.record() }, &mut emit);
+            } else {
+                if at >= group_end {
+                    let Some(end) = end_of_group(&lines, &current, unfinished) else { return at };
+                    group_end = end;
+                }
+                let (record, is_cut) = self.join(&lines, &current);
+                joined_to[stream] = record.end;
+                let continued = std::mem::replace(&mut continued[stream], is_cut);
+                flow = in_parts(Raw { from: group, continued, ..record }, &mut emit);
+            }
+            at = current.next;
+            line = next;
         }
         at
     }
 
-    /// Joins the pieces of one stream from `at` until the last one, as far as
-    /// they fit into a record; returns where the joined ones end.
-    fn join(&mut self, window: &[u8], mut at: usize, first: &Piece<'_>) -> usize {
+    /// The record that begins with `first`, and whether the next is its rest.
+    fn join(&mut self, lines: &Lines<'_>, first: &Line<'_>) -> (Raw<'_>, bool) {
+        let mut open = Open::begin(first);
+        let mut record = Raw { joined: !first.last, ..first.record() };
         self.joined.clear();
-        let mut end = None;
-        while let Some((line, next)) = next_line(window, at) {
-            let Some(piece) = cri::parse(line) else { break };
-            if piece.stream == first.stream {
-                if !self.joined.is_empty() && self.joined.len() + piece.content.len() > LINE_LIMIT {
+        self.joined.extend_from_slice(first.content);
+        let mut at = first.next;
+        while let Some(line) = lines.at(at).filter(|line| !line.malformed) {
+            if line.stream == first.stream {
+                let is_piece = open.is_piece_missing();
+                if !open.takes(&line) {
                     break;
                 }
-                self.joined.extend_from_slice(piece.content);
-                end = Some(next);
-                if piece.last {
-                    break;
+                if !is_piece {
+                    self.joined.push(b'\n');
+                    record.lines += 1;
                 }
+                self.joined.extend_from_slice(line.content);
+                record.joined |= is_piece;
+                record.end = line.next;
+            } else if !open.outlasts(&line) {
+                break;
             }
-            at = next;
+            at = line.next;
         }
-        end.unwrap_or_else(|| {
-            // A piece without a line feed that is not waited for.
-            self.joined.extend_from_slice(first.content);
-            window.len()
-        })
+        (Raw { content: &self.joined, trace: open.is_trace(), ..record }, open.is_cut())
     }
 }
 
-/// Where the line that begins at `at` with a piece that is not the last, and
-/// every line of the other stream that begins meanwhile, have all ended. A
-/// malformed line ends them too.
-fn end_of_group(window: &[u8], mut at: usize) -> Option<usize> {
-    let mut open = [false; 2];
-    while let Some((line, next)) = next_line(window, at) {
-        let Some(piece) = cri::parse(line) else { return Some(at) };
-        open[piece.stream as usize] = !piece.last;
-        if open == [false; 2] {
-            return Some(next);
-        }
-        at = next;
-    }
-    None
+/// Whether `line` is a record, which for most lines is plain from its beginning and the next one's.
+fn is_whole(line: &Line<'_>, next: Option<&Line<'_>>) -> bool {
+    let is_alone = |line: &Line<'_>| matches!(line.first, First::Other | First::Blank);
+    line.malformed
+        || line.last
+            && is_alone(line)
+            && next.is_some_and(|next| next.malformed || next.stream != line.stream || is_alone(next))
 }
 
-fn split_plain(
-    window: &[u8],
-    unfinished: Unfinished,
-    emit: &mut impl FnMut(Raw<'_>) -> ControlFlow<()>,
-) -> usize {
-    let mut flow = ControlFlow::Continue(());
-    let mut at = 0;
-    while flow.is_continue() {
-        let (line, next) = match next_line(window, at) {
-            Some(found) => found,
-            None if window.len() - at > LINE_LIMIT => {
-                let part = whole_characters(&window[at..], LINE_LIMIT);
-                (part, at + part.len())
+/// Where the record that begins with `first`, and every record of the other stream
+/// that begins meanwhile, have all ended; `None` if that is to be waited for.
+fn end_of_group(lines: &Lines<'_>, first: &Line<'_>, unfinished: Unfinished) -> Option<usize> {
+    let mut open = [None, None];
+    open[first.stream as usize] = Some(Open::begin(first));
+    let mut at = first.next;
+    while let Some(line) = lines.at(at) {
+        if line.malformed {
+            return Some(at);
+        }
+        let [out, err] = &mut open;
+        let (own, other) = if line.stream as usize == 0 { (out, err) } else { (err, out) };
+        other.take_if(|other| !other.outlasts(&line));
+        if !own.as_mut().is_some_and(|own| own.takes(&line)) {
+            if other.is_none() {
+                return Some(at);
             }
-            None if at == 0 && !window.is_empty() && unfinished == Unfinished::Ends => (window, window.len()),
-            None => break,
-        };
-        let timestamp = rfc3339(line).filter(|(_, length)| line.get(*length) == Some(&b' ')).map(|(t, _)| t);
-        flow = in_parts(
-            Raw { timestamp, content: line, end: next, malformed: false, continued: false, joined: false },
-            emit,
-        );
-        at = next;
+            *own = Some(Open::begin(&line));
+        }
+        at = line.next;
     }
-    at
-}
-
-/// The line that begins at `at`, without its line feed, and where the next begins.
-fn next_line(window: &[u8], at: usize) -> Option<(&[u8], usize)> {
-    let length = memchr(b'\n', &window[at..])?;
-    Some((&window[at..at + length], at + length + 1))
-}
-
-fn whole<'a>(piece: &Piece<'_>, content: &'a [u8], end: usize, joined: bool) -> Raw<'a> {
-    Raw { timestamp: Some(piece.timestamp), content, end, malformed: false, continued: false, joined }
+    let is_over = match unfinished {
+        Unfinished::GoesOn => false,
+        Unfinished::Full => first.at == 0,
+        Unfinished::Wait => !open.iter().flatten().any(Open::is_awaited),
+        Unfinished::Quiet => !open.iter().flatten().any(Open::is_piece_missing),
+        Unfinished::Ends => first.at == 0 || !open.iter().flatten().any(Open::is_piece_missing),
+    };
+    is_over.then_some(at)
 }
 
 /// Emits a record, in several if it is too long for one.
@@ -218,160 +218,10 @@ fn in_parts(mut raw: Raw<'_>, emit: &mut impl FnMut(Raw<'_>) -> ControlFlow<()>)
             flow = ControlFlow::Break(());
         }
         raw.content = &raw.content[part.len()..];
-        (raw.continued, raw.joined) = (true, false);
+        (raw.continued, raw.lines, raw.joined) = (true, 1, false);
     }
     if emit(raw).is_break() { ControlFlow::Break(()) } else { flow }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    type Record = (String, usize, bool);
-
-    fn split_with(
-        format: Format,
-        window: &[u8],
-        unfinished: Unfinished,
-        most: usize,
-    ) -> (Vec<Record>, usize) {
-        let mut records = Vec::new();
-        let used = Splitter::default().split(format, window, unfinished, |raw| {
-            records.push((String::from_utf8_lossy(raw.content).into_owned(), raw.end, raw.malformed));
-            if records.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        });
-        (records, used)
-    }
-
-    fn split(window: &str, unfinished: Unfinished) -> (Vec<String>, usize) {
-        let (records, used) = split_with(Format::Cri, window.as_bytes(), unfinished, usize::MAX);
-        (records.into_iter().map(|(text, ..)| text).collect(), used)
-    }
-
-    fn line(stream: &str, tag: &str, content: &str) -> String {
-        format!("2026-11-21T13:50:00Z {stream} {tag} {content}\n")
-    }
-
-    #[test]
-    fn pieces_are_joined_per_stream_even_when_they_interleave() {
-        let window = line("stdout", "P", "a")
-            + &line("stderr", "P", "x")
-            + &line("stdout", "P", "b")
-            + &line("stderr", "F", "y")
-            + &line("stderr", "F", "z")
-            + &line("stdout", "F", "c");
-        let (records, used) = split(&window, Unfinished::Wait);
-        assert_eq!(records, ["abc", "xy", "z"]);
-        assert_eq!(used, window.len());
-    }
-
-    #[test]
-    fn an_open_piece_waits_with_everything_after_it() {
-        let done = line("stdout", "F", "one");
-        let open = line("stdout", "P", "two ") + &line("stderr", "F", "three");
-        let (records, used) = split(&(done.clone() + &open), Unfinished::Wait);
-        assert_eq!(records, ["one"]);
-        assert_eq!(used, done.len());
-        assert_eq!(split(&open, Unfinished::Wait), (vec![], 0));
-        assert_eq!(split(&open, Unfinished::Ends), (vec!["two ".into(), "three".into()], open.len()));
-    }
-
-    #[test]
-    fn a_malformed_line_costs_only_itself() {
-        let window = line("stdout", "P", "a") + "what?\n\n" + &line("stdout", "F", "b");
-        let (records, used) = split_with(Format::Cri, window.as_bytes(), Unfinished::Wait, usize::MAX);
-        let seen: Vec<_> = records.iter().map(|(text, _, malformed)| (text.as_str(), *malformed)).collect();
-        assert_eq!(seen, [("a", false), ("what?", true), ("b", false)]);
-        assert_eq!(used, window.len());
-    }
-
-    #[test]
-    fn a_line_of_the_limit_stays_whole_and_a_longer_one_becomes_several() {
-        for (length, expected) in [(LINE_LIMIT, vec![LINE_LIMIT]), (LINE_LIMIT + 1, vec![LINE_LIMIT, 1])] {
-            let text = "x".repeat(length);
-            let mut pieces = String::new();
-            for part in text.as_bytes().chunks(16 * 1024) {
-                pieces += &line("stdout", "P", str::from_utf8(part).unwrap());
-            }
-            pieces += &line("stdout", "F", "");
-            let lengths = |(records, used): (Vec<Record>, usize)| {
-                (records.iter().map(|(text, ..)| text.len()).filter(|l| *l > 0).collect::<Vec<_>>(), used)
-            };
-            let cri = split_with(Format::Cri, pieces.as_bytes(), Unfinished::Wait, usize::MAX);
-            assert_eq!(lengths(cri), (expected.clone(), pieces.len()));
-            let plain = text + "\n";
-            let plain_records = split_with(Format::Plain, plain.as_bytes(), Unfinished::Wait, usize::MAX);
-            assert_eq!(lengths(plain_records), (expected, plain.len()));
-        }
-    }
-
-    #[test]
-    fn a_plain_line_without_an_end_waits_unless_it_is_over() {
-        assert_eq!(split_with(Format::Plain, b"one\ntwo", Unfinished::Ends, 9).1, 4);
-        assert_eq!(split_with(Format::Plain, b"two", Unfinished::Wait, 9).1, 0);
-        assert_eq!(split_with(Format::Plain, b"two", Unfinished::Ends, 9).0, [("two".into(), 3, false)]);
-    }
-
-    /// A log of both streams as a runtime would write it, and its whole lines by stream.
-    fn log() -> impl Strategy<Value = (Vec<u8>, [Vec<String>; 2])> {
-        let piece = (any::<bool>(), prop::bool::weighted(0.6), "[a-z]{0,5}");
-        prop::collection::vec(piece, 0..60).prop_map(|pieces| {
-            let mut text = String::new();
-            let mut lines = [Vec::new(), Vec::new()];
-            let mut open = [None::<String>, None];
-            for (stderr, last, content) in pieces {
-                let stream = usize::from(stderr);
-                text += &line(["stdout", "stderr"][stream], ["P", "F"][usize::from(last)], &content);
-                let joined = open[stream].take().unwrap_or_default() + &content;
-                if last { lines[stream].push(joined) } else { open[stream] = Some(joined) }
-            }
-            for stream in 0..2 {
-                lines[stream].extend(open[stream].take());
-            }
-            (text.into_bytes(), lines)
-        })
-    }
-
-    proptest! {
-        #[test]
-        fn any_windows_give_the_same_lines((bytes, lines) in log(), sizes in prop::collection::vec(1_usize..400, 1..9), stop in 1_usize..5) {
-            let mut records = Vec::new();
-            let (mut at, mut turn) = (0, 0);
-            while at < bytes.len() {
-                // A window that grows until it helps, as the reader's does.
-                let mut size = sizes[turn % sizes.len()];
-                turn += 1;
-                loop {
-                    let window = &bytes[at..(at + size).min(bytes.len())];
-                    let over = at + size >= bytes.len();
-                    let unfinished = if over { Unfinished::Ends } else { Unfinished::Wait };
-                    let (found, used) = split_with(Format::Cri, window, Unfinished::Wait, stop);
-                    let (found, used) = if used == 0 && over { split_with(Format::Cri, window, unfinished, stop) } else { (found, used) };
-                    prop_assert!(found.iter().all(|(_, end, malformed)| *end <= used && !malformed));
-                    records.extend(found.into_iter().map(|(text, ..)| text));
-                    at += used;
-                    if used > 0 { break }
-                    size *= 2;
-                }
-            }
-            let mut expected: Vec<_> = lines.into_iter().flatten().collect();
-            expected.sort();
-            records.sort();
-            prop_assert_eq!(records, expected);
-        }
-
-        #[test]
-        fn any_bytes_are_used_up(bytes in prop::collection::vec(prop::sample::select(b"\n PF2026-11-21T13:50:00Z stdout\0\xFF".to_vec()), 0..400)) {
-            for format in [Format::Cri, Format::Plain] {
-                let mut at = 0;
-                while at < bytes.len() {
-                    let (_, used) = split_with(format, &bytes[at..], Unfinished::Ends, usize::MAX);
-                    prop_assert!(used > 0);
-                    at += used;
-                }
-            }
-        }
-    }
-}
+mod tests;

@@ -1,6 +1,6 @@
 //! Times of log lines.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A moment as the wire carries it: seconds since 1970 and nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -9,6 +9,15 @@ pub struct Timestamp {
     pub seconds: i64,
     /// Nanoseconds after that second.
     pub nanos: u32,
+}
+
+impl Timestamp {
+    /// How long after `earlier` it is; nothing if it is not.
+    pub fn since(self, earlier: Self) -> Duration {
+        let nanos = |time: Self| i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos);
+        let between = (nanos(self) - nanos(earlier)).max(0);
+        Duration::from_nanos(between.try_into().unwrap_or(u64::MAX))
+    }
 }
 
 impl From<SystemTime> for Timestamp {

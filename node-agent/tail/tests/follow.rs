@@ -15,6 +15,7 @@ use flate2::{Compression, write::GzEncoder};
 use kestrel_tail::{
     discover::{Layout, Origin, Source},
     engine::{Engine, News, PATIENCE, PINNED_BYTES, Policy},
+    multiline,
     position::store::Store,
     redact::{Expressions, Redactor},
 };
@@ -53,11 +54,10 @@ impl Bench {
 
     fn engine(root: &Path, layout: &Layout) -> Engine {
         let source = Source { directory: root.join("logs"), layout: layout.clone() };
-        Engine::new(
-            vec![source],
-            Store::load(&root.join("positions")).unwrap(),
-            Redactor::new(Expressions::default()),
-        )
+        let store = Store::load(&root.join("positions")).unwrap();
+        let mut engine = Engine::new(vec![source], store, Redactor::new(Expressions::default()));
+        engine.watch().unwrap();
+        engine
     }
 
     /// As a new process would: only what was saved is known.
@@ -315,7 +315,7 @@ fn what_is_removed_unread_is_held_only_up_to_a_bound_and_counted() {
     bench.engine.poll(bench.now);
     bench.engine.scan(bench.now);
     assert_eq!(bench.engine.files(), 2);
-    assert_eq!(bench.engine.stats().bytes_lost, sizes[0]);
+    assert_eq!(bench.engine.stats().bytes_lost.total(), sizes[0]);
 }
 
 #[test]
@@ -329,17 +329,31 @@ fn copytruncate_begins_anew_and_counts_what_it_lost() {
     assert_eq!(bench.read(), ["banner"]);
     bench.append("x/app.log", "line 2\n");
     assert_eq!(bench.read(), numbered(2..3));
-    assert_eq!(bench.engine.stats().bytes_lost, 0);
+    assert_eq!(bench.engine.stats().bytes_lost.total(), 0);
     // Both lives have names of their own, though head and inode are equal.
     assert_eq!(bench.ranges.len(), 2, "{:?}", bench.ranges);
     bench.ack_and_save();
     bench.restart();
     assert!(bench.read().is_empty());
 
-    // Emptied and longer than before at once, which only its head shows.
-    fs::write(bench.path("x/app.log"), "other banner\nline 3\nline 4\nline 5\n").unwrap();
-    assert!(bench.read().is_empty());
-    assert_eq!(bench.read(), ["other banner", "line 3", "line 4", "line 5"]);
+    // Emptied and longer than before at once, which only its bytes show.
+    for (number, banner) in [(10, "other banner"), (20, "other banner")] {
+        let lines: Vec<_> = (number..number + 5).map(|n| format!("line {n}")).collect();
+        fs::write(bench.path("x/app.log"), format!("{banner}\n{}\n", lines.join("\n"))).unwrap();
+        assert_eq!(bench.read(), [vec![banner.to_owned()], lines].concat());
+    }
+    assert_eq!(bench.engine.stats().bytes_lost.total(), 0);
+
+    // What was there and not read is lost, whatever its size is then.
+    for size in [0, 40, 400] {
+        bench.append("x/app.log", "lost\n");
+        bench.later(Duration::from_secs(1));
+        bench.engine.poll(bench.now);
+        let before = bench.engine.stats().bytes_lost.total();
+        fs::write(bench.path("x/app.log"), format!("new {size}\n{}\n", "x".repeat(size))).unwrap();
+        assert_eq!(bench.read()[0], format!("new {size}"));
+        assert_eq!(bench.engine.stats().bytes_lost.total(), before + 5, "{size}");
+    }
 }
 
 #[test]
@@ -398,60 +412,6 @@ fn a_new_instance_marks_the_lines_of_the_one_before() {
 }
 
 #[test]
-fn the_policy_decides_and_what_it_leaves_out_needs_no_answer() {
-    let mut bench = Bench::pods();
-    bench.append(LIVE, "2026-11-21T13:50:00Z stderr F all is well\n2026-11-21T13:50:00Z stdout F ERROR bad\n2026-11-21T13:50:00Z stdout F INFO fine\n");
-    bench.engine.scan(bench.now);
-    assert!(!bench.engine.poll(bench.now), "undecided pods are not read");
-    bench.engine.assign(|_| Some(Policy::Off));
-    assert!(!bench.engine.poll(bench.now));
-    bench.engine.assign(|_| Some(Policy::Errors));
-    assert!(bench.engine.poll(bench.now));
-    let mut texts = Vec::new();
-    let emit = |record: kestrel_tail::engine::Record<'_>| {
-        texts.push(record.text.to_owned());
-        ControlFlow::Continue(())
-    };
-    let chunk = bench.engine.read(1, bench.now, emit).unwrap();
-    assert_eq!((chunk.left_out, chunk.entries), (2, 1));
-    assert_eq!(texts, ["ERROR bad"]);
-    bench.engine.ack(1);
-
-    bench.append(LIVE, &cri(0..5));
-    bench.engine.poll(bench.now);
-    let chunk = bench.engine.read(2, bench.now, |_| ControlFlow::Continue(())).unwrap();
-    assert_eq!(chunk.entries, 0);
-    assert_eq!(bench.engine.in_flight(), 0);
-}
-
-#[test]
-fn an_errors_stack_trace_is_kept_with_it() {
-    let mut bench = Bench::files("*.log");
-    bench.append("a.log", "before\nERROR bad\n  at one\n  at two\nINFO fine\nno more\nWARN odd\n");
-    bench.append("a.log", &"frame\n".repeat(60));
-    bench.engine.scan(bench.now);
-    bench.engine.assign(|_| Some(Policy::Errors));
-    let lines = bench.read_without_scan();
-    assert_eq!(lines[..4], ["ERROR bad", "  at one", "  at two", "WARN odd"]);
-    assert_eq!(lines[4..], ["frame"; 50]);
-    assert_eq!(bench.engine.stats().left_out, 13);
-}
-
-#[test]
-fn what_is_left_out_does_not_prolong_a_turn_that_was_broken_off() {
-    let mut bench = Bench::pods();
-    let lines = ["stdout P ERROR ", "stderr F INFO fine", "stdout F bad", "stdout F ERROR next"];
-    bench.append(LIVE, &lines.map(|line| format!("2026-11-21T13:50:00Z {line}\n")).concat());
-    bench.engine.scan(bench.now);
-    bench.engine.assign(|_| Some(Policy::Errors));
-    bench.engine.poll(bench.now);
-    for (batch, left_out) in [(1, 1), (2, 0)] {
-        let chunk = bench.engine.read(batch, bench.now, |_| ControlFlow::Break(())).unwrap();
-        assert_eq!((chunk.entries, chunk.left_out), (1, left_out));
-    }
-}
-
-#[test]
 fn an_unfinished_record_is_waited_for_and_then_sent_as_it_is() {
     let mut bench = Bench::pods();
     bench.append(LIVE, "2026-11-21T13:50:00Z stdout P half \n2026-11-21T13:50:00Z stderr F beside\n");
@@ -467,6 +427,41 @@ fn an_unfinished_record_is_waited_for_and_then_sent_as_it_is() {
     assert!(bench.read().is_empty());
     bench.engine.end();
     assert_eq!(bench.read(), ["last"]);
+}
+
+#[test]
+fn a_stack_trace_arrives_whole_however_it_is_written() {
+    let mut bench = Bench::pods();
+    let line = |text: &str| format!("2026-11-21T13:50:00Z stderr F {text}\n");
+    let beside = "2026-11-21T13:50:00Z stdout F beside\n";
+    bench.append(LIVE, &(line("before") + &line("ERROR bad")));
+    assert_eq!(bench.read(), ["before"]);
+    for text in ["java.io.IOException: no", "\tat a.B.c(D.java:1)"] {
+        bench.append(LIVE, &line(text));
+        bench.later(multiline::PAUSE / 2);
+        assert!(bench.read().is_empty());
+    }
+    bench.append(LIVE, beside);
+    bench.later(multiline::PAUSE / 2);
+    assert!(bench.read().is_empty());
+    // A restart meanwhile begins before it.
+    bench.ack_and_save();
+    bench.restart();
+    assert!(bench.read().is_empty());
+    bench.later(multiline::PAUSE);
+    let trace = "ERROR bad\njava.io.IOException: no\n\tat a.B.c(D.java:1)";
+    assert_eq!(bench.read(), [trace, "beside"]);
+    let stats = bench.engine.stats();
+    assert_eq!((stats.lines, stats.followed), (4, 2));
+    // What comes without a pause is waited for only so long.
+    let mut waited = Duration::ZERO;
+    bench.append("a_b_c/app/0.log", &line("Traceback (most recent call last):"));
+    while bench.read().is_empty() {
+        bench.append("a_b_c/app/0.log", &line("  File \"a.py\", line 3, in f"));
+        bench.later(multiline::PAUSE / 2);
+        waited += multiline::PAUSE / 2;
+    }
+    assert!(waited <= multiline::SPAN + multiline::PAUSE, "{waited:?}");
 }
 
 #[test]
@@ -516,10 +511,10 @@ fn a_packed_file_that_cannot_be_identified_is_lost_once_and_let_go() {
     bench.append(&name, "damaged\u{7}\0\0\0");
     bench.append(LIVE, &cri(0..1));
     assert_eq!(bench.read(), numbered(0..1));
-    assert_eq!(bench.engine.stats().bytes_lost, 7);
+    assert_eq!(bench.engine.stats().bytes_lost.total(), 7);
     assert_eq!((bench.engine.problems().len(), bench.engine.unread_bytes()), (1, 0));
     assert!(bench.read().is_empty());
-    assert_eq!(bench.engine.stats().bytes_lost, 7);
+    assert_eq!(bench.engine.stats().bytes_lost.total(), 7);
     fs::remove_file(bench.path(&name)).unwrap();
     bench.scan();
     assert_eq!((bench.engine.files(), bench.engine.problems().len()), (1, 0));

@@ -3,21 +3,24 @@
 use std::{
     fs::{File, Metadata},
     io,
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{FileExt as _, MetadataExt as _},
     time::{Duration, Instant},
 };
 
+use memchr::memchr_iter;
+
+use super::context::Context;
 use crate::{
-    discover::{Candidate, Order},
+    discover::{Age, Candidate, Order},
     identity::{self, FileId},
-    position::Ledger,
+    position::{Ledger, Owed, Reached},
     read::{self, Reader},
-    severity::Level,
+    split,
 };
 
-/// The most records kept after an error or warning because they name no level
-/// of their own, as the lines of a stack trace do not.
-const FOLLOWING: u32 = 50;
+/// So many bytes before the place where reading goes on are compared with those
+/// that were read there, to see that the file still is the one it was.
+const SEAM: u64 = 64;
 
 /// What is the same file under any name, as long as it is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,17 +52,22 @@ pub(super) struct Tracked {
     pub(super) ledger: Ledger,
     /// Records that the policy left out since the last chunk.
     pub(super) left_out: u64,
-    /// So many more records without a level of their own belong to one that
-    /// was kept.
-    pub(super) following: u32,
+    /// What decides about its next records.
+    pub(super) context: Context,
     /// The end of a record that is waited for.
     pub(super) unfinished: Option<Unfinished>,
     /// Bytes in the file, unpacked.
     size: u64,
+    /// When it was last written to, as its file system says.
+    modified: (i64, i64),
+    /// Hash of the last [`SEAM`] bytes that were read.
+    seam: Option<u64>,
     /// When it last had another size.
     pub(super) changed: Instant,
     /// No name leads to it any more.
     removed: bool,
+    /// Why nothing more of it is read.
+    pub(super) damage: Option<String>,
     /// It was emptied and begun again: the identity it had until then.
     emptied: Option<FileId>,
 }
@@ -70,6 +78,17 @@ pub(super) struct Unfinished {
     pub(super) offset: u64,
     pub(super) size: u64,
     pub(super) since: Instant,
+    /// What it was waited for with.
+    pub(super) patience: split::Unfinished,
+}
+
+/// What can't be read any more of a file that was emptied.
+#[derive(Debug)]
+pub(super) struct Former {
+    /// Bytes that were there when it was last looked at, and were not read.
+    pub(super) unread: u64,
+    /// What was read.
+    pub(super) ledger: Ledger,
 }
 
 impl Tracked {
@@ -86,40 +105,88 @@ impl Tracked {
             id: None,
             ledger: Ledger::default(),
             left_out: 0,
-            following: 0,
+            context: Context::default(),
             unfinished: None,
             size,
+            modified: modified(&metadata),
+            seam: None,
             changed: now,
             removed: false,
+            damage: None,
             emptied: None,
         })
     }
 
-    /// Looks at the size. A file that is shorter than what was read of it was
-    /// emptied and begun again; returns the bytes that were lost by that.
-    pub(super) fn measure(&mut self, now: Instant) -> u64 {
-        let Ok(metadata) = self.file.metadata() else { return 0 };
+    /// Looks at the size. Returns what is lost if the file was emptied since.
+    pub(super) fn measure(&mut self, now: Instant) -> Option<Former> {
+        let metadata = self.file.metadata().ok()?;
         self.removed = metadata.nlink() == 0;
-        if self.packed || metadata.len() == self.size {
-            return 0;
+        let modified = modified(&metadata);
+        if self.packed || (metadata.len(), modified) == (self.size, self.modified) {
+            return None;
         }
+        self.modified = modified;
         let before = std::mem::replace(&mut self.size, metadata.len());
         self.changed = now;
-        if self.size >= self.ledger.read() {
-            return 0;
+        if self.size >= self.ledger.read() && self.is_same() {
+            let cut = before.saturating_sub(self.size);
+            return (cut > 0).then(|| Former { unread: cut, ledger: Ledger::default() });
         }
-        let lost = before.saturating_sub(self.ledger.read());
-        self.begin_again();
-        lost
+        let size = std::mem::replace(&mut self.size, before);
+        let former = self.begin_again();
+        self.size = size;
+        Some(former)
+    }
+
+    /// Whether the file still is the one that was read. A file may have been
+    /// emptied and have grown past that place since, which its size does not show.
+    fn is_same(&self) -> bool {
+        let at = self.ledger.read();
+        let lead = at.min(SEAM);
+        let Some(seam) = self.seam.filter(|_| lead > 0) else { return self.begins_as_before() };
+        let mut bytes = [0; SEAM as usize];
+        let bytes = &mut bytes[..lead as usize];
+        self.file.read_exact_at(bytes, at - lead).is_ok() && identity::hash(bytes) == seam
+    }
+
+    /// Whether its head is that of its identity.
+    fn begins_as_before(&self) -> bool {
+        let Some(id) = self.id else { return true };
+        identity::head_of(&self.file, true).is_ok_and(|head| head == Some(id.head))
+    }
+
+    /// How many bytes before the place to read on are to be read again, for
+    /// [`Self::joins`].
+    pub(super) fn lead(&self) -> u64 {
+        if self.packed { 0 } else { self.ledger.read().min(SEAM) }
+    }
+
+    /// Whether what is there now goes on from what was read: `lead` is what lies
+    /// before the place to read on.
+    pub(super) fn joins(&self, lead: &[u8]) -> bool {
+        if self.packed || self.ledger.read() == 0 {
+            return true;
+        }
+        match self.seam {
+            Some(seam) => identity::hash(lead) == seam,
+            None => self.begins_as_before(),
+        }
+    }
+
+    /// The bytes up to the place to read on end with `bytes`.
+    pub(super) fn keep_seam(&mut self, bytes: &[u8]) {
+        self.seam = Some(identity::hash(&bytes[bytes.len().saturating_sub(SEAM as usize)..]));
     }
 
     /// The file's bytes are not those that were read: it is another one now.
-    pub(super) fn begin_again(&mut self) {
+    pub(super) fn begin_again(&mut self) -> Former {
+        let unread = self.unread();
         self.emptied = self.id.take().or(self.emptied);
-        self.ledger = Ledger::default();
         self.left_out = 0;
-        self.following = 0;
+        self.context = Context::default();
         self.unfinished = None;
+        self.seam = None;
+        Former { unread, ledger: std::mem::take(&mut self.ledger) }
     }
 
     /// Gives a file that was emptied an identity of its own. True if it has one.
@@ -143,9 +210,10 @@ impl Tracked {
         self.size
     }
 
-    /// A packed file turned out to hold this many bytes.
-    pub(super) fn set_size(&mut self, size: u64) {
-        self.size = size;
+    /// A packed file was read up to `end`, and `is_over` then or not, whatever
+    /// size it names.
+    pub(super) fn found(&mut self, end: u64, is_over: bool) {
+        self.size = if is_over { end } else { self.size.max(end + 1) };
     }
 
     pub(super) fn unread(&self) -> u64 {
@@ -167,22 +235,30 @@ impl Tracked {
         self.file.metadata().is_ok_and(|metadata| metadata.nlink() == 0)
     }
 
-    /// Nothing more of it is read; returns the bytes that are lost by that.
-    pub(super) fn give_up(&mut self) -> u64 {
-        let lost = self.unread();
-        self.ledger.skip(self.size);
-        lost
+    /// The lines that were not read, if they can be counted without unpacking.
+    pub(super) fn count_unread_lines(&self, reader: &mut Reader) -> Option<u64> {
+        if self.packed {
+            return None;
+        }
+        let (mut at, mut lines) = (self.ledger.read(), 0);
+        for _ in 0..=super::PINNED_BYTES / read::READ as u64 {
+            let window = reader.plain(&self.file, at, read::READ).ok()?;
+            lines += memchr_iter(b'\n', window.bytes).count() as u64;
+            at += window.bytes.len() as u64;
+            if window.at_end {
+                return Some(lines);
+            }
+        }
+        None
     }
 
-    /// Whether the next record, of this level, is one of [`super::Policy::Errors`].
-    pub(super) fn is_kept(&mut self, level: Option<Level>) -> bool {
-        let left = match level {
-            Some(level) if level >= Level::Warn => Some(FOLLOWING),
-            Some(_) => None,
-            None => self.following.checked_sub(1),
-        };
-        self.following = left.unwrap_or(0);
-        left.is_some()
+    /// Nothing more of it is read, and why; returns the bytes that are lost by that.
+    pub(super) fn give_up(&mut self, damage: String) -> u64 {
+        self.damage = Some(damage);
+        let lost = self.unread();
+        self.ledger.skip(Reached { settled: self.size, read: self.size, owed: Owed::default() });
+        self.context = Context::default();
+        lost
     }
 
     /// Its identity, or if it was emptied and has none yet, the one until then.
@@ -192,7 +268,14 @@ impl Tracked {
 
     /// Read and delivered to its end.
     pub(super) fn is_done(&self) -> bool {
-        self.ledger.acked() >= self.size
+        self.ledger.in_flight() == 0 && self.ledger.read() >= self.size
+    }
+
+    /// The offset at which a new start begins to read. A file that was rotated away has
+    /// come to its end: it need not be unpacked for what might have been sent of it.
+    pub(super) fn position(&self) -> u64 {
+        let is_over = self.order.age != Age::Live && self.is_done();
+        if is_over { self.ledger.read() } else { self.ledger.acked() }
     }
 
     /// How long nothing was appended.
@@ -202,9 +285,13 @@ impl Tracked {
 
     /// Goes back to what was acknowledged.
     pub(super) fn rewind(&mut self) {
-        self.ledger.rewind();
+        self.context = Context::owing(self.ledger.rewind());
         self.left_out = 0;
-        self.following = 0;
         self.unfinished = None;
+        self.seam = None;
     }
+}
+
+fn modified(metadata: &Metadata) -> (i64, i64) {
+    (metadata.mtime(), metadata.mtime_nsec())
 }

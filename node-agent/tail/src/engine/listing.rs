@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, fs, io, os::unix::fs::MetadataExt as _, path::P
 use super::{
     Engine, PATIENCE, PINNED_BYTES, Place, Policy, Series, add,
     file::{Inode, Tracked},
+    gap::Reason,
 };
 use crate::{
     discover::{Candidate, Layout},
@@ -35,6 +36,9 @@ impl Engine {
             match self.recognize_or_open(&place, candidate, &file_path, now) {
                 Ok(None) => {}
                 Ok(Some(file)) => {
+                    if let Some(damage) = &file.damage {
+                        add(&mut self.problems, file_path, damage.clone());
+                    }
                     let id = *self.places.entry(place).or_insert_with(|| {
                         self.next_series += 1;
                         self.next_series
@@ -44,6 +48,7 @@ impl Engine {
                         directory: path.clone(),
                         format,
                         policy: None,
+                        is_queued: false,
                         files: Vec::new(),
                     });
                     series.files.push(file);
@@ -59,6 +64,7 @@ impl Engine {
             }
         }
         for id in touched {
+            self.written.insert(id);
             if let Some(series) = self.series.get_mut(&id) {
                 series.files.sort_by(|a, b| a.order.cmp(&b.order));
             }
@@ -132,7 +138,8 @@ impl Engine {
                     let sentence = unreadable(&path, &error);
                     if file.packed || !file.listed {
                         // It is damaged, or nobody can mend it any more.
-                        self.stats.bytes_lost += file.give_up();
+                        let lost = file.give_up(sentence.clone());
+                        self.gaps.add(&series.origin, Reason::Damaged, lost, None);
                     }
                     add(&mut self.problems, path, sentence);
                     continue;
@@ -157,16 +164,18 @@ impl Engine {
                     let known = series.files.remove(twin);
                     let file = &mut series.files[if twin < at { at - 1 } else { at }];
                     (file.ledger, file.left_out) = (known.ledger, known.left_out);
-                    file.following = known.following;
+                    file.context = known.context;
                     file.id = known.id;
                     continue;
                 }
                 None => &mut series.files[at],
             };
             let new = FileId { head, inode, generation: 0 };
-            let (id, offset) = match self.store.find(head, inode, series.format == Format::Cri) {
+            // The inode of a packed file is not that of the one that was read, and
+            // its size is known only when it has been unpacked.
+            let (id, offset) = match self.store.find(head, inode, packed) {
                 None => (new, 0),
-                Some((id, offset)) if offset <= size => (id, offset),
+                Some((id, offset)) if packed || offset <= size => (id, offset),
                 // Emptied while nobody looked.
                 Some((id, _)) => (FileId { generation: id.generation + 1, ..new }, 0),
             };
@@ -199,19 +208,20 @@ impl Engine {
             closed.extend(gone.map(|file| (format, file)));
         }
         while self.pinned_bytes() > PINNED_BYTES {
-            let files = self.series.values_mut().flat_map(|series| &mut series.files);
-            let Some(oldest) = files.filter(|file| file.is_pinned()).min_by_key(|file| file.changed) else {
-                break;
-            };
-            self.stats.bytes_lost += oldest.unread();
-            let inode = oldest.inode;
-            for series in self.series.values_mut() {
-                let format = series.format;
-                let gone = series.files.extract_if(.., |file| file.inode == inode);
-                closed.extend(gone.map(|file| (format, file)));
-            }
+            let pinned = self.series.iter().flat_map(|(id, series)| {
+                let files = series.files.iter().enumerate().filter(|(_, file)| file.is_pinned());
+                files.map(|(at, file)| (file.changed, *id, at))
+            });
+            let Some((_, id, at)) = pinned.min() else { break };
+            let Some(series) = self.series.get_mut(&id) else { break };
+            let file = series.files.remove(at);
+            let lines = file.count_unread_lines(&mut self.reader);
+            self.gaps.add(&series.origin, Reason::Removed, file.unread(), lines);
+            self.gaps.watch(&series.origin, Reason::Removed, file.ledger.clone());
+            closed.push((series.format, file));
         }
         for (format, file) in closed {
+            self.stats.left_out += file.context.open;
             self.forget(format, &file);
         }
         self.series.retain(|_, series| !series.files.is_empty());
@@ -220,8 +230,11 @@ impl Engine {
 
     /// Forgets the position of a removed file: the next one with its inode number
     /// may begin with the same line. First lines of containers' logs do not
-    /// repeat, and a packed copy goes on from the position.
+    /// repeat, and a packed copy goes on from the position: it is kept.
     fn forget(&mut self, format: Format, file: &Tracked) {
+        if let Some(id) = file.id {
+            self.store.set(id, file.position());
+        }
         let Some(id) = file.last_id().filter(|_| format == Format::Plain && file.is_removed()) else {
             return;
         };

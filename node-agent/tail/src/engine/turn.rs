@@ -1,13 +1,26 @@
 //! One turn: some bytes of one file become records.
 
-use std::{io, ops::ControlFlow, time::Instant};
+use std::{
+    io,
+    ops::ControlFlow,
+    time::{Duration, Instant},
+};
 
-use super::{Engine, MOST_IN_FLIGHT, PATIENCE, Policy, Record, Stats, add, file::Tracked, file::Unfinished};
+use super::{
+    Engine, MOST_IN_FLIGHT, PATIENCE, Policy, Record, Stats, add,
+    context::{Before, REACH},
+    file::{Tracked, Unfinished},
+    gap::{Gaps, Reason},
+};
 use crate::{
+    budget::Room,
+    discover::Origin,
     identity::FileId,
+    multiline,
+    position::Reached,
     read::{READ, Reader, WINDOW},
     redact::Redactor,
-    severity,
+    severity::{self, Level},
     split::{self, Format, Raw, Splitter},
     text::clean,
 };
@@ -19,16 +32,22 @@ pub(super) struct Turn {
     pub(super) end: u64,
     pub(super) left_out: u64,
     pub(super) entries: usize,
+    /// Bytes of their texts.
+    bytes: u64,
 }
 
 /// How a file is read in a turn.
 struct Task<'a> {
     reader: &'a mut Reader,
     splitter: &'a mut Splitter,
+    again: &'a mut Splitter,
     redactor: &'a mut Redactor,
     stats: &'a mut Stats,
+    gaps: &'a mut Gaps,
+    origin: &'a Origin,
     format: Format,
     policy: Policy,
+    room: Room,
     now: Instant,
     ending: bool,
 }
@@ -46,14 +65,25 @@ impl Engine {
         }
         while let Some(id) = self.ready.pop_front() {
             let Some(series) = self.series.get_mut(&id) else { continue };
+            series.is_queued = false;
             let Some(policy @ (Policy::All | Policy::Errors)) = series.policy else { continue };
+            let room = self.budget.room(&series.origin, now);
+            if policy.waits(room) {
+                series.is_queued = true;
+                self.held.push_back(id);
+                continue;
+            }
             let mut task = Task {
                 reader: &mut self.reader,
                 splitter: &mut self.splitter,
+                again: &mut self.again,
                 redactor: &mut self.redactor,
                 stats: &mut self.stats,
+                gaps: &mut self.gaps,
+                origin: &series.origin,
                 format: series.format,
                 policy,
+                room,
                 now,
                 ending: self.ending,
             };
@@ -63,25 +93,32 @@ impl Engine {
                     Ok(None) => {}
                     Ok(Some(turn)) => {
                         self.in_flight += file.ledger.in_flight() - before;
+                        let packed = file.packed;
+                        series.is_queued = series.files.iter().any(Tracked::is_unread);
                         // A packed file is read in one go: going back and forth
                         // between two would unpack them again and again.
-                        if file.packed {
-                            self.ready.push_front(id)
-                        } else {
-                            self.ready.push_back(id)
+                        match (series.is_queued, packed) {
+                            (false, _) => {}
+                            (true, true) => self.ready.push_front(id),
+                            (true, false) => self.ready.push_back(id),
                         }
+                        self.budget.spend(&series.origin, turn.bytes);
                         return Some((id, at, turn));
                     }
                     Err(error) => {
                         let path = series.directory.join(&file.name);
-                        add(&mut self.problems, path, format!("cannot be read on: {error}"));
+                        let sentence = format!("cannot be read on: {error}");
+                        add(&mut self.problems, path, sentence.clone());
                         if file.packed {
                             // It is damaged, and will not be whole again.
-                            self.stats.bytes_lost += file.give_up();
+                            task.gaps.add(&series.origin, Reason::Damaged, file.give_up(sentence), None);
                             break;
                         }
                     }
                 }
+            }
+            if series.files.iter().any(Tracked::is_unread) {
+                self.waiting.insert(id);
             }
         }
         None
@@ -98,76 +135,203 @@ impl Task<'_> {
         let Some(id) = file.id.filter(|_| file.is_unread()) else { return Ok(None) };
         let start = file.ledger.read();
         let waited = file.unfinished.filter(|unfinished| unfinished.offset == start);
-        let expired = self.ending
-            || file.packed
-            || waited.is_some_and(|w| self.now.saturating_duration_since(w.since) >= PATIENCE);
-        if waited.is_some_and(|w| w.size == file.size()) && !expired {
+        let patience = self.patience(file, waited);
+        if waited.is_some_and(|w| w.size == file.size() && w.patience == patience) {
             return Ok(None);
         }
-        if self.format == Format::Plain && start > 0 && file.head(self.reader, true)? != Some(id.head) {
-            file.begin_again();
-            return Ok(None);
-        }
-        let mut entries = 0;
+        let seam = start - file.lead();
+        let mut from = file.ledger.settled();
+        let mut want = READ;
         let mut left_out = 0;
-        let mut used = 0;
-        let mut flow = ControlFlow::Continue(());
-        for want in [READ, WINDOW] {
+        let mut over_budget = 0;
+        let mut outlet = Outlet::new(self.stats, self.redactor, self.policy, self.room, emit);
+        let (end, before) = loop {
             let window = if file.packed {
-                self.reader.packed(&file.file, start, want)?
+                self.reader.packed(&file.file, from, want)?
             } else {
-                self.reader.plain(&file.file, start, want)?
+                let base = from.min(seam);
+                self.reader.plain(&file.file, base, (from - base) as usize + want)?
             };
-            let ends = if window.at_end { expired } else { want == WINDOW };
-            let unfinished = if ends { split::Unfinished::Ends } else { split::Unfinished::Wait };
-            used = self.splitter.split(self.format, window.bytes, unfinished, |raw| {
-                count(self.stats, &raw);
-                let level = severity::level(raw.content);
-                if self.policy == Policy::Errors && !file.is_kept(level) {
-                    left_out += 1;
-                    return flow;
+            let bytes = if file.packed {
+                window.bytes
+            } else {
+                let base = from.min(seam);
+                let place = |offset: u64| window.bytes.len().min((offset - base) as usize);
+                if !file.joins(&window.bytes[place(seam)..place(start)]) {
+                    let former = file.begin_again();
+                    self.gaps.add(self.origin, Reason::Emptied, former.unread, None);
+                    self.gaps.watch(self.origin, Reason::Emptied, former.ledger);
+                    return Ok(None);
                 }
-                entries += 1;
-                let text = clean(raw.content);
-                self.stats.cleaned += u64::from(matches!(text, std::borrow::Cow::Owned(_)));
-                let text = self.redactor.redact(&text).unwrap_or(&text);
-                let end = u32::try_from(raw.end).unwrap_or(u32::MAX);
-                flow = emit(Record { timestamp: raw.timestamp, text, level, end });
-                flow
+                &window.bytes[place(from)..]
+            };
+            let unfinished = match want {
+                _ if window.at_end => patience,
+                READ => split::Unfinished::GoesOn,
+                _ => split::Unfinished::Full,
+            };
+            outlet.known = usize::try_from(start - from).unwrap_or(usize::MAX);
+            let mut before = Before::default();
+            let used = self.splitter.split(self.format, bytes, unfinished, |raw| {
+                if raw.end <= outlet.known {
+                    if from + raw.begin as u64 >= file.context.begin {
+                        before.add(&raw);
+                    }
+                    return ControlFlow::Continue(());
+                }
+                outlet.count(&raw);
+                let level = level_of(&raw);
+                if self.policy == Policy::Errors && !file.context.wants(level, raw.continued) {
+                    left_out += before.add(&raw);
+                    return outlet.flow;
+                }
+                if outlet.is_only_for_errors() {
+                    over_budget += std::mem::take(&mut before).lines();
+                    if level < Some(Level::Warn) {
+                        over_budget += u64::from(raw.lines);
+                        return outlet.flow;
+                    }
+                }
+                for place in before.take() {
+                    let window = &bytes[place.from..];
+                    self.again.split(self.format, window, split::Unfinished::Ends, |raw| {
+                        let raw = raw.after(place.from);
+                        if raw.begin == place.begin {
+                            outlet.give(&raw, level_of(&raw));
+                            return ControlFlow::Break(());
+                        }
+                        ControlFlow::Continue(())
+                    });
+                }
+                outlet.give(&raw, level);
+                outlet.flow
             });
-            if file.packed && window.at_end && used == window.bytes.len() {
-                file.set_size(start + used as u64);
+            if used > outlet.known {
+                let end = from + used as u64;
+                if file.packed {
+                    file.found(end, window.at_end && used == bytes.len());
+                } else {
+                    file.keep_seam(&window.bytes[..window.bytes.len() - bytes.len() + used]);
+                }
+                let is_over = unfinished == split::Unfinished::Ends;
+                left_out += before.pass(if is_over { used } else { used.saturating_sub(REACH) });
+                break (end, before);
             }
-            if used > 0 || window.at_end {
-                break;
+            if !window.at_end && want < WINDOW {
+                want = WINDOW;
+            } else if unfinished.is_forced() && from < start {
+                // What is not waited for has to begin the window.
+                left_out += std::mem::take(&mut file.context.open);
+                from = start;
+            } else {
+                let since = waited.map_or(self.now, |waited| waited.since);
+                file.unfinished = Some(Unfinished { offset: start, size: file.size(), since, patience });
+                return Ok(None);
             }
-        }
-        if used == 0 {
-            let since = waited.map_or(self.now, |waited| waited.since);
-            file.unfinished = Some(Unfinished { offset: start, size: file.size(), since });
-            return Ok(None);
-        }
-        let end = start + used as u64;
-        self.stats.bytes_read += used as u64;
+        };
+        let Outlet { entries, first, bytes, .. } = outlet;
+        self.stats.bytes_read += end - start;
         self.stats.left_out += left_out;
-        file.left_out += left_out;
+        self.stats.over_budget += over_budget;
+        file.left_out += left_out + over_budget;
         file.unfinished = None;
+        file.context.open = before.lines();
+        let settled = before.places().first().map_or(end, |place| {
+            file.context.begin = from + place.begin as u64;
+            from + place.from as u64
+        });
+        let reached = Reached { settled, read: end, owed: file.context.owed };
         if entries > 0 {
-            file.ledger.claim(batch, end);
+            file.ledger.claim(batch, reached);
             left_out = std::mem::take(&mut file.left_out);
         } else {
-            file.ledger.skip(end);
+            file.ledger.skip(reached);
         }
         if file.packed && !file.is_unread() {
             self.reader.close_packed();
         }
-        Ok(Some(Turn { file: id, start, end, left_out, entries }))
+        let start = first.map_or(start, |first| from + first as u64);
+        Ok(Some(Turn { file: id, start, end, left_out, entries, bytes }))
+    }
+
+    /// What is still waited for at the end of a file, after a record `waited` for it.
+    fn patience(&self, file: &Tracked, waited: Option<Unfinished>) -> split::Unfinished {
+        let since = waited.map_or(Duration::ZERO, |waited| self.now.saturating_duration_since(waited.since));
+        if self.ending || file.packed || since >= PATIENCE {
+            split::Unfinished::Ends
+        } else if file.quiet(self.now) >= multiline::PAUSE || since >= multiline::SPAN {
+            split::Unfinished::Quiet
+        } else {
+            split::Unfinished::Wait
+        }
     }
 }
 
-fn count(stats: &mut Stats, raw: &Raw<'_>) {
-    stats.lines += 1;
-    stats.malformed += u64::from(raw.malformed);
-    stats.continued += u64::from(raw.continued);
-    stats.joined += u64::from(raw.joined);
+/// The severity that a record's first line names; a trace that names none is an error.
+fn level_of(raw: &Raw<'_>) -> Option<Level> {
+    let first = match raw.lines {
+        1 => raw.content,
+        _ => raw.content.split(|byte| *byte == b'\n').next().unwrap_or_default(),
+    };
+    severity::level(first).or(raw.trace.then_some(Level::Error))
+}
+
+/// Makes records fit to send and gives them out.
+struct Outlet<'a, F> {
+    stats: &'a mut Stats,
+    redactor: &'a mut Redactor,
+    emit: &'a mut F,
+    /// Up to here an earlier turn looked at the window.
+    known: usize,
+    /// Where the chunk begins in the window, if something was given.
+    first: Option<usize>,
+    entries: usize,
+    bytes: u64,
+    policy: Policy,
+    room: Room,
+    flow: ControlFlow<()>,
+}
+
+impl<'a, F: FnMut(Record<'_>) -> ControlFlow<()>> Outlet<'a, F> {
+    fn new(
+        stats: &'a mut Stats,
+        redactor: &'a mut Redactor,
+        policy: Policy,
+        room: Room,
+        emit: &'a mut F,
+    ) -> Self {
+        let flow = ControlFlow::Continue(());
+        Self { stats, redactor, emit, known: 0, first: None, entries: 0, bytes: 0, policy, room, flow }
+    }
+
+    /// There is no room for context.
+    fn is_only_for_errors(&self) -> bool {
+        self.policy == Policy::Errors && self.room.others <= 0
+    }
+
+    /// The record is seen for the first time, or has grown by lines that came later.
+    fn count(&mut self, raw: &Raw<'_>) {
+        let has_grown = raw.begin < self.known;
+        self.stats.lines += u64::from(raw.lines) - u64::from(has_grown);
+        self.stats.followed += u64::from(raw.lines - 1);
+        self.stats.malformed += u64::from(raw.malformed);
+        self.stats.continued += u64::from(raw.continued);
+        self.stats.joined += u64::from(raw.joined);
+    }
+
+    fn give(&mut self, raw: &Raw<'_>, level: Option<Level>) {
+        self.entries += 1;
+        let text = clean(raw.content);
+        self.stats.cleaned += u64::from(matches!(text, std::borrow::Cow::Owned(_)));
+        let text = self.redactor.redact(&text).unwrap_or(&text);
+        // A chunk goes back as far as the records in it do.
+        let first = *self.first.get_or_insert(raw.from.min(self.known));
+        let end = u32::try_from(raw.end - first).unwrap_or(u32::MAX);
+        self.bytes += text.len() as u64;
+        self.room.shrink(text.len());
+        self.flow = (self.emit)(Record { timestamp: raw.timestamp, text, level, end });
+        if self.policy.waits(self.room) {
+            self.flow = ControlFlow::Break(());
+        }
+    }
 }

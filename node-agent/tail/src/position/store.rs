@@ -1,7 +1,7 @@
 //! Positions on disk: one line per file, replaced as a whole.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     fs, io,
     io::Write as _,
     path::{Path, PathBuf},
@@ -24,16 +24,19 @@ const FORGET_AFTER: Duration = Duration::from_secs(24 * 3600);
 struct Entry {
     generation: u32,
     offset: u64,
-    /// Seconds since 1970.
+    /// Seconds since 1970; [`NOW`] since the last write.
     seen: u64,
 }
+
+/// Stands for the time of the next write: no clock is read before that.
+const NOW: u64 = u64::MAX;
 
 /// The positions in a file.
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
     /// By head and inode.
-    entries: HashMap<(u64, u64), Entry>,
+    entries: BTreeMap<(u64, u64), Entry>,
     changed: bool,
 }
 
@@ -58,7 +61,7 @@ enum Problem {
 impl Store {
     /// Positions in the file `path`, none yet.
     pub fn empty(path: &Path) -> Self {
-        Self { path: path.to_owned(), entries: HashMap::new(), changed: false }
+        Self { path: path.to_owned(), entries: BTreeMap::new(), changed: false }
     }
 
     /// Reads the positions in the file `path`; none if there is no such file yet.
@@ -88,21 +91,20 @@ impl Store {
     /// inode may differ, as that of a compressed copy does. The identity is the
     /// one that the file had first.
     pub fn find(&self, head: u64, inode: u64, head_alone: bool) -> Option<(FileId, u64)> {
-        self.entries
-            .get_key_value(&(head, inode))
-            .or_else(|| self.entries.iter().find(|((known, _), _)| head_alone && *known == head))
-            .map(|((head, inode), entry)| {
+        let mut of_head = self.entries.range((head, 0)..=(head, u64::MAX));
+        self.entries.get_key_value(&(head, inode)).or_else(|| of_head.next().filter(|_| head_alone)).map(
+            |((head, inode), entry)| {
                 (FileId { head: *head, inode: *inode, generation: entry.generation }, entry.offset)
-            })
+            },
+        )
     }
 
     /// Remembers that `id` is there and was delivered up to `offset`.
-    pub fn set(&mut self, id: FileId, offset: u64, now: SystemTime) {
-        let seen = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let entry = Entry { generation: id.generation, offset, seen };
+    pub fn set(&mut self, id: FileId, offset: u64) {
+        let entry = Entry { generation: id.generation, offset, seen: NOW };
         let before = self.entries.insert((id.head, id.inode), entry);
         // Being seen is written along with the next real change.
-        self.changed |= before.is_none_or(|before| Entry { seen, ..before } != entry);
+        self.changed |= before.is_none_or(|before| Entry { seen: NOW, ..before } != entry);
     }
 
     /// Forgets `id`: the file is no more.
@@ -133,6 +135,10 @@ impl Store {
 
     fn forget(&mut self, now: SystemTime) {
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        for entry in self.entries.values_mut() {
+            // A clock that was put back must not make an entry last for ever.
+            entry.seen = entry.seen.min(now);
+        }
         self.entries.retain(|_, entry| now.saturating_sub(entry.seen) < FORGET_AFTER.as_secs());
         if self.entries.len() > MOST {
             let mut seen: Vec<_> = self.entries.values().map(|entry| entry.seen).collect();
@@ -170,7 +176,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let now = SystemTime::now();
         let mut store = Store::load(&directory.path().join("positions")).unwrap();
-        store.set(ID, 42, now);
+        store.set(ID, 42);
         store.save(now).unwrap();
         let store = Store::load(&directory.path().join("positions")).unwrap();
         assert_eq!(store.find(1, 2, false), Some((ID, 42)));
@@ -183,8 +189,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let now = SystemTime::now();
         let mut store = Store::empty(&directory.path().join("positions"));
-        store.set(ID, 42, now - FORGET_AFTER);
-        store.set(FileId { head: 2, ..ID }, 1, now);
+        store.set(ID, 42);
+        store.save(now - FORGET_AFTER).unwrap();
+        store.set(FileId { head: 2, ..ID }, 1);
         store.save(now).unwrap();
         assert_eq!(Store::load(&directory.path().join("positions")).unwrap().find(1, 2, true), None);
     }

@@ -1,0 +1,373 @@
+//! What is sent of real files, what is left out and counted, and that neither depends on
+//! where turns, refusals and restarts fall.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test may stop at the first surprise
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, OpenOptions},
+    io::Write as _,
+    ops::ControlFlow,
+    path::PathBuf,
+    time::{Duration, Instant, SystemTime},
+};
+
+use kestrel_tail::{
+    budget::Limits,
+    discover::{Layout, Source},
+    engine::{Chunk, Engine, PATIENCE, Policy, Record},
+    multiline,
+    position::store::Store,
+    redact::{Expressions, Redactor},
+};
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+/// One container's log, and an engine that follows it.
+struct Bench {
+    root: TempDir,
+    engine: Engine,
+    policy: Option<Policy>,
+    batch: u64,
+    now: Instant,
+    /// What was given, by where it ends in its file.
+    given: BTreeMap<(String, u64), String>,
+    repeats: usize,
+    /// Neither a refusal nor a restart had anything read twice.
+    is_first: bool,
+}
+
+impl Bench {
+    fn new(policy: Policy) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("logs/ns_pod_uid/app")).unwrap();
+        Self {
+            engine: Self::engine(&root),
+            root,
+            policy: Some(policy),
+            batch: 0,
+            now: Instant::now(),
+            given: BTreeMap::new(),
+            repeats: 0,
+            is_first: true,
+        }
+    }
+
+    fn engine(root: &TempDir) -> Engine {
+        let layout = Layout::Pods { except: None };
+        let source = Source { directory: root.path().join("logs"), layout };
+        let store = Store::load(&root.path().join("positions")).unwrap();
+        Engine::new(vec![source], store, Redactor::new(Expressions::default()))
+    }
+
+    /// As a new process would: only what was saved is known.
+    fn restart(&mut self) {
+        self.is_first = false;
+        self.engine = Self::engine(&self.root);
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join("logs/ns_pod_uid/app").join(name)
+    }
+
+    fn append(&self, lines: &[&str]) {
+        self.append_to("app", lines);
+    }
+
+    fn append_to(&self, container: &str, lines: &[&str]) {
+        let path = self.path("../").join(container);
+        fs::create_dir_all(&path).unwrap();
+        let mut file = OpenOptions::new().create(true).append(true).open(path.join("0.log")).unwrap();
+        for line in lines {
+            let line = if line.starts_with("std") { (*line).to_owned() } else { format!("stdout F {line}") };
+            writeln!(file, "2026-11-21T13:50:00Z {line}").unwrap();
+        }
+    }
+
+    fn poll(&mut self) -> bool {
+        self.engine.scan(self.now);
+        let policy = self.policy;
+        self.engine.assign(|_| policy);
+        self.engine.poll(self.now)
+    }
+
+    /// A turn that is broken off after `most` records; what it gave and left out.
+    fn turn(&mut self, most: usize) -> Option<(Vec<String>, u64)> {
+        let mut records = Vec::new();
+        self.batch += 1;
+        let emit = |record: Record<'_>| {
+            records.push((record.text.to_owned(), record.end));
+            if records.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        };
+        let Chunk { file, start, end, left_out, entries, .. } =
+            self.engine.read(self.batch, self.now, emit)?;
+        assert_eq!(entries, records.len());
+        for (text, at) in &records {
+            let place = (file.to_string(), start + u64::from(*at));
+            assert!(place.1 > start && place.1 <= end);
+            self.repeats += usize::from(self.given.insert(place, text.clone()).is_some());
+        }
+        Some((records.into_iter().map(|(text, _)| text).collect(), left_out))
+    }
+
+    /// Reads all there is when nothing has come for a while.
+    fn read_later(&mut self) -> Vec<String> {
+        self.poll();
+        self.now += multiline::PAUSE;
+        self.read()
+    }
+
+    /// Reads all there is and returns the new lines.
+    fn read(&mut self) -> Vec<String> {
+        self.poll();
+        let mut lines = Vec::new();
+        while let Some((more, _)) = self.turn(usize::MAX) {
+            lines.extend(more);
+        }
+        lines
+    }
+
+    fn ack_and_save(&mut self) {
+        self.engine.ack(self.batch);
+        self.engine.save(SystemTime::now()).unwrap();
+    }
+}
+
+#[test]
+fn undecided_pods_and_those_of_which_nothing_is_wanted_are_not_read() {
+    let mut bench = Bench::new(Policy::Errors);
+    bench.append(&["ERROR bad"]);
+    for policy in [None, Some(Policy::Off)] {
+        bench.policy = policy;
+        assert!(!bench.poll());
+    }
+    bench.policy = Some(Policy::Errors);
+    assert_eq!(bench.read_later(), ["ERROR bad"]);
+}
+
+#[test]
+fn an_error_comes_with_its_own_lines_and_five_before_and_after() {
+    let mut bench = Bench::new(Policy::Errors);
+    bench.append(&["1", "2", "stderr F 3", "4", "5", "6", "ERROR bad", "  at one", "  at two"]);
+    bench.append(&["INFO 7", "8", "9", "10", "11", "12", "13"]);
+    let expected = ["2", "3", "4", "5", "6", "ERROR bad\n  at one\n  at two"];
+    let after = ["INFO 7", "8", "9", "10", "11"];
+    assert_eq!(bench.read_later(), [&expected[..], &after].concat());
+    assert_eq!(bench.engine.stats().left_out, 1, "two may yet be somebody's context");
+    bench.append(&["WARN odd"]);
+    assert_eq!(bench.read_later(), ["12", "13", "WARN odd"]);
+    bench.append(&["INFO 14", "15", "16", "17", "18", "19"]);
+    bench.append(&["20", "21", "22", "23", "24", "25"]);
+    bench.read_later();
+    assert_eq!(bench.engine.stats().left_out, 3);
+    assert_eq!(bench.repeats, 0);
+}
+
+#[test]
+fn nothing_is_owed_to_what_is_left_out() {
+    let mut bench = Bench::new(Policy::Errors);
+    bench.append(&["1", "2", "3", "4", "5", "6", "7"]);
+    assert!(bench.poll());
+    assert_eq!(bench.turn(usize::MAX), Some((vec![], 2)));
+    assert_eq!((bench.engine.in_flight(), bench.engine.unread_bytes()), (0, 0));
+    assert!(!bench.poll());
+    // A file that is let go has nothing more to come.
+    fs::remove_dir_all(bench.path("")).unwrap();
+    bench.now += 2 * PATIENCE;
+    bench.poll();
+    assert_eq!((bench.engine.files(), bench.engine.stats().left_out), (0, 7));
+}
+
+#[test]
+fn pieces_and_long_lines_are_context_as_they_are_lines() {
+    let mut bench = Bench::new(Policy::Errors);
+    let long = "x".repeat(kestrel_tail::split::LINE_LIMIT + 10);
+    bench.append(&["stdout P half ", "stderr F between", "stdout F done"]);
+    assert!(bench.read_later().is_empty());
+    bench.append(&["ERROR bad"]);
+    assert_eq!(bench.read_later(), ["half done", "between", "ERROR bad"]);
+    let after = ["INFO", "1", "2", "3", "4"];
+    bench.append(&after);
+    assert_eq!(bench.read_later(), after);
+    bench.append(&["5", "6", &long, "7", "ERROR worse"]);
+    assert_eq!(bench.read_later(), ["5", "6", "7", "ERROR worse"], "so long a line is context of nothing");
+    assert_eq!(bench.engine.stats().left_out, 2);
+    bench.append(&after);
+    bench.append(&[&"y".repeat(40_000), "8", "stdout P half"]);
+    bench.read_later();
+    bench.append(&["stdout F  and WARN"]);
+    assert_eq!(bench.read_later(), ["8", "half and WARN"], "nor is one that lies far back");
+}
+
+#[test]
+fn what_is_left_out_does_not_prolong_a_turn_that_was_broken_off() {
+    let mut bench = Bench::new(Policy::Errors);
+    bench.append(&["stdout P ERROR ", "stderr F INFO fine", "stdout F bad"]);
+    bench.append(&["stdout F ERROR next", "stdout F end"]);
+    bench.poll();
+    assert_eq!(bench.turn(1), Some((vec!["ERROR bad".to_owned(), "INFO fine".to_owned()], 0)));
+    assert_eq!(bench.turn(1), Some((vec!["ERROR next".to_owned()], 0)));
+}
+
+#[test]
+fn an_unfinished_line_is_sent_after_a_while_whatever_lies_before_it() {
+    let mut bench = Bench::new(Policy::Errors);
+    bench.append(&["1", "2"]);
+    let mut file = OpenOptions::new().append(true).open(bench.path("0.log")).unwrap();
+    write!(file, "2026-11-21T13:50:00Z stdout F ERROR half").unwrap();
+    assert!(bench.read_later().is_empty());
+    bench.now += PATIENCE;
+    assert_eq!(bench.read_later(), ["ERROR half"]);
+    assert_eq!(bench.engine.stats().left_out, 2);
+}
+
+#[test]
+fn over_budget_errors_go_first_and_what_is_left_out_is_counted() {
+    let mut bench = Bench::new(Policy::Errors);
+    bench.engine = Bench::engine(&bench.root).limited(Limits { pod: 100, ..Limits::default() });
+    let error = "ERROR that is 40 bytes long, as is the other";
+    let context = "a line that is 40 bytes long, as is the one";
+    let (error, context) = (&error[..40], &context[..40]);
+    bench.append(&[context, error, context, error, context, error, error, error]);
+    // 100 bytes for all, and as many more for errors.
+    assert_eq!(bench.read(), [context, error, context, error, error]);
+    assert_eq!((bench.engine.held_back(), bench.engine.stats().over_budget), (1, 1));
+    assert!(bench.read().is_empty() && bench.engine.unread_bytes() > 0);
+    bench.now += Duration::from_secs(1);
+    assert_eq!(bench.read(), [error, error]);
+    assert_eq!(bench.engine.stats().left_out, 0);
+}
+
+#[test]
+fn where_all_is_wanted_what_there_is_no_room_for_waits_in_the_file() {
+    let mut bench = Bench::new(Policy::All);
+    bench.engine = Bench::engine(&bench.root).limited(Limits { pod: 100, ..Limits::default() });
+    let lines: Vec<_> = (0..40).map(|number| format!("{number:0>50}")).collect();
+    bench.append(&lines.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(bench.read(), lines[..2]);
+    let mut seconds = 0;
+    while bench.given.len() < lines.len() {
+        bench.now += Duration::from_secs(1);
+        seconds += 1;
+        bench.read();
+    }
+    assert_eq!((seconds, bench.engine.stats().over_budget, bench.engine.unread_bytes()), (19, 0, 0));
+    assert!(bench.given.values().eq(lines.iter()), "in their order");
+}
+
+#[test]
+fn whoever_writes_little_has_its_turn_among_those_that_write_much() {
+    let mut bench = Bench::new(Policy::All);
+    let line = "x".repeat(100);
+    for container in ["a", "b", "c"] {
+        bench.append_to(container, &vec![line.as_str(); 10_000]);
+    }
+    bench.append_to("quiet", &["quiet"]);
+    for round in 0..3 {
+        // Between any two turns others may have been looked for.
+        let turns: Vec<_> = (0..4).map(|_| bench.poll().then(|| bench.turn(usize::MAX)).flatten()).collect();
+        let is_quiet =
+            |turn: &&Option<(Vec<String>, u64)>| matches!(turn, Some((lines, _)) if lines.len() == 1);
+        assert_eq!(turns.iter().filter(is_quiet).count(), 1, "in round {round}");
+        bench.append_to("quiet", &["quiet"]);
+    }
+}
+
+/// Something that happens to the log or its reader.
+#[derive(Clone, Debug)]
+enum Step {
+    Write(Vec<u8>),
+    Turn(usize),
+    Ack,
+    Refuse,
+    Restart,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => prop::collection::vec(0_u8..20, 1..12).prop_map(Step::Write),
+        6 => (1_usize..6).prop_map(Step::Turn),
+        2 => Just(Step::Ack),
+        1 => Just(Step::Refuse),
+        1 => Just(Step::Restart),
+    ]
+}
+
+/// Which of the lines are wanted, looked at all at once.
+fn wanted(kinds: &[u8]) -> Vec<bool> {
+    let mut wanted = vec![false; kinds.len()];
+    let (mut trace, mut after) = (0, 0);
+    for (at, kind) in kinds.iter().enumerate() {
+        match kind {
+            0 => {
+                wanted[at.saturating_sub(5)..=at].fill(true);
+                (trace, after) = (50, 5);
+            }
+            1..10 if trace > 0 => {
+                trace -= 1;
+                wanted[at] = true;
+            }
+            _ => {
+                trace = 0;
+                wanted[at] |= after > 0;
+                after = i32::max(0, after - 1);
+            }
+        }
+    }
+    wanted
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_same_lines_are_sent_whatever_happens_meanwhile(steps in prop::collection::vec(step(), 1..60)) {
+        let mut bench = Bench::new(Policy::Errors);
+        let (mut kinds, mut is_exact) = (Vec::new(), true);
+        for step in steps {
+            match step {
+                Step::Write(more) => {
+                    for kind in more {
+                        let text = match kind { 0 => "ERROR", 1..10 => "line", _ => "INFO" };
+                        bench.append(&[&format!("{text} {}", kinds.len())]);
+                        kinds.push(kind);
+                    }
+                    bench.poll();
+                }
+                Step::Turn(most) => drop(bench.turn(most)),
+                Step::Ack => bench.ack_and_save(),
+                Step::Refuse => {
+                    bench.engine.rewind();
+                    bench.is_first = false;
+                    bench.poll();
+                }
+                Step::Restart => {
+                    bench.ack_and_save();
+                    bench.restart();
+                    bench.poll();
+                    // What follows an error is not known to do so any more.
+                    is_exact = false;
+                }
+            }
+        }
+        bench.read_later();
+        let expected = wanted(&kinds);
+        let mut sent = vec![false; kinds.len()];
+        for text in bench.given.values() {
+            sent[text.split(' ').nth(1).unwrap().parse::<usize>().unwrap()] = true;
+        }
+        for (at, kind) in kinds.iter().enumerate() {
+            let is_right = sent[at] == expected[at] || (!is_exact && !sent[at] && *kind != 0);
+            prop_assert!(is_right, "line {at} of {kinds:?}");
+        }
+        fs::remove_dir_all(bench.path("")).unwrap();
+        bench.ack_and_save();
+        bench.now += 2 * PATIENCE;
+        bench.poll();
+        let stats = bench.engine.stats();
+        prop_assert!(bench.engine.files() == 0 && stats.left_out <= stats.lines);
+        if bench.is_first {
+            prop_assert_eq!(stats.lines - stats.left_out, bench.given.len() as u64);
+        }
+    }
+}
