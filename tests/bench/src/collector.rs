@@ -100,3 +100,11 @@ service:
 "
     )
 }
+
+/// The version of the modules that the program is built of.
+pub(crate) fn version() -> &'static str {
+    let modules = include_str!("../collector/go.mod");
+    let own =
+        modules.lines().find_map(|line| line.trim().strip_prefix("go.opentelemetry.io/collector/otelcol "));
+    own.unwrap_or("unknown")
+}

@@ -13,7 +13,7 @@ mod sink;
 mod speed;
 
 use std::{
-    env,
+    env, fs,
     io::{self, Write as _},
     path::PathBuf,
     process::ExitCode,
@@ -82,6 +82,16 @@ fn say(problem: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// What the figures belong to.
+fn machine() -> anyhow::Result<String> {
+    let processors = fs::read_to_string("/proc/cpuinfo")?;
+    let model = processors.lines().find_map(|line| line.strip_prefix("model name\t: ")).unwrap_or("unknown");
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let (rsyslog, collector) = (rsyslog::version()?, collector::version());
+    let kernel = kernel.trim();
+    Ok(format!("{model}, Linux {kernel}; rsyslog {rsyslog}, OpenTelemetry Collector {collector}"))
+}
+
 /// The gates that were missed.
 fn run(words: &[String]) -> anyhow::Result<Vec<String>> {
     let (size, programs) = match words {
@@ -108,5 +118,5 @@ fn run(words: &[String]) -> anyhow::Result<Vec<String>> {
     speed::measure(&bench, &mut report)?;
     memory::measure(&bench, &mut report)?;
     latency::measure(&bench, &mut report)?;
-    Ok(report.print()?)
+    Ok(report.print(&machine()?)?)
 }

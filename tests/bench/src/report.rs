@@ -67,13 +67,13 @@ impl Report {
         }
     }
 
-    /// Writes the table; returns what was missed.
+    /// Writes the table below what it was measured on; returns what was missed.
     ///
     /// # Errors
     /// Standard output can't be written.
-    pub(crate) fn print(self) -> io::Result<Vec<String>> {
+    pub(crate) fn print(self, machine: &str) -> io::Result<Vec<String>> {
         let mut out = io::stdout().lock();
-        writeln!(out, "| what | Kestrel | beside it | gate |\n|---|---|---|---|")?;
+        writeln!(out, "{machine}\n\n| what | Kestrel | beside it | gate |\n|---|---|---|---|")?;
         for row in &self.rows {
             writeln!(out, "| {} |", row.join(" | "))?;
         }
