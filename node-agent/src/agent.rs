@@ -180,6 +180,7 @@ impl Agent {
     /// Nothing more is read; what was read is handed over if the aggregator
     /// takes it. What it does not take is read again after the restart.
     async fn end(&mut self, events: &mut mpsc::Receiver<Event>) {
+        self.shipper.add_counts(Instant::now());
         let hand_over = async {
             while self.shipper.is_connected() {
                 if self.shipper.flush() && self.shipper.is_delivered() {

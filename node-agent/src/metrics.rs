@@ -23,6 +23,7 @@ pub struct Metrics {
     lines_read: Counter,
     bytes_read: Counter,
     lines_followed: Counter,
+    lines_folded: Counter,
     lines_malformed: Counter,
     lines_continued: Counter,
     lines_cleaned: Counter,
@@ -54,6 +55,11 @@ impl Metrics {
                 "lines_followed",
                 "Lines that are one record with the line before, as those of a stack trace",
                 &metrics.lines_followed,
+            ),
+            (
+                "lines_folded",
+                "Lines of errors that were counted because others like them were sent",
+                &metrics.lines_folded,
             ),
             (
                 "lines_malformed",
@@ -112,6 +118,7 @@ impl Metrics {
             (&self.lines_read, stats.lines),
             (&self.bytes_read, stats.bytes_read),
             (&self.lines_followed, stats.followed),
+            (&self.lines_folded, stats.folded),
             (&self.lines_malformed, stats.malformed),
             (&self.lines_continued, stats.continued),
             (&self.lines_cleaned, stats.cleaned),

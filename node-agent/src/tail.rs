@@ -71,6 +71,7 @@ fn summary(stats: Stats) {
         bytes_read,
         lines,
         followed,
+        folded,
         joined,
         left_out,
         over_budget: _,
@@ -82,7 +83,7 @@ fn summary(stats: Stats) {
     } = stats;
     let usage::Usage { cpu, peak } = usage::of_this_process();
     eprint_line(&format!(
-        "lines={lines} followed={followed} bytes={bytes_read} joined={joined} left_out={left_out} \
+        "lines={lines} followed={followed} folded={folded} bytes={bytes_read} joined={joined} left_out={left_out} \
          malformed={malformed} continued={continued} cleaned={cleaned} redacted={redacted} bytes_lost={} \
          cpu_seconds={:.3} peak_rss_kib={peak}",
         bytes_lost.total(),

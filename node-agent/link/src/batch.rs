@@ -29,6 +29,8 @@ mod field {
     pub(super) const ENTRY_TIMESTAMP: u32 = 1;
     pub(super) const ENTRY_MESSAGE: u32 = 2;
     pub(super) const ENTRY_LEVEL: u32 = 3;
+    pub(super) const ENTRY_ERROR_INFO: u32 = 5;
+    pub(super) const ERROR_TYPE: u32 = 1;
     pub(super) const TIMESTAMP_SECONDS: u32 = 1;
     pub(super) const TIMESTAMP_NANOS: u32 = 2;
 }
@@ -41,7 +43,8 @@ impl Builder {
         let time = record.timestamp.map(|time| (time, timestamp_length(time)));
         let length = time.map_or(0, |(_, length)| delimited_length(length))
             + delimited_length(record.text.len())
-            + delimited_length(level.len());
+            + delimited_length(level.len())
+            + record.class.map_or(0, |class| delimited_length(delimited_length(class.len())));
         let out = &mut self.entries;
         delimited(out, field::CHUNK_ENTRIES, length);
         if let Some((time, length)) = time {
@@ -51,6 +54,11 @@ impl Builder {
         for (number, text) in [(field::ENTRY_MESSAGE, record.text), (field::ENTRY_LEVEL, level)] {
             delimited(out, number, text.len());
             out.extend_from_slice(text.as_bytes());
+        }
+        if let Some(class) = record.class {
+            delimited(out, field::ENTRY_ERROR_INFO, delimited_length(class.len()));
+            delimited(out, field::ERROR_TYPE, class.len());
+            out.extend_from_slice(class.as_bytes());
         }
         encode_varint(record.end.into(), &mut self.ends);
     }
@@ -147,7 +155,7 @@ fn timestamp(out: &mut Vec<u8>, time: Timestamp) {
 
 #[cfg(test)]
 mod tests {
-    use kestrel_proto::cloud::v1::LogEntry;
+    use kestrel_proto::cloud::v1::{LogEntry, LogErrorInfo};
     use kestrel_tail::{discover::Origin, identity::FileId};
     use proptest::prelude::*;
 
@@ -174,11 +182,16 @@ mod tests {
                 };
                 for (time, text, level, end) in &records[..entries] {
                     let timestamp = time.map(|(seconds, nanos)| Timestamp { seconds, nanos });
-                    builder.record(&Record { timestamp, text, level: LEVELS[*level], end: *end });
+                    let class = (*level > 3).then_some(text.as_str());
+                    builder.record(&Record { timestamp, text, level: LEVELS[*level], class, end: *end });
                     chunk.entries.push(LogEntry {
                         timestamp: time.map(|(seconds, nanos)| prost_types::Timestamp { seconds, nanos: nanos as i32 }),
                         message: text.clone(),
                         level: LEVELS[*level].unwrap_or(Level::Info).as_str().into(),
+                        error_info: class.map(|class| LogErrorInfo {
+                            error_type: class.to_owned(),
+                            ..LogErrorInfo::default()
+                        }),
                         ..LogEntry::default()
                     });
                     chunk.entry_ends.push(*end);

@@ -239,6 +239,22 @@ impl Shipper {
         self.shipped
     }
 
+    /// Adds to the batch how many errors were not sent because others like them were: nothing is read
+    /// any more that would tell it.
+    pub fn add_counts(&mut self, now: Instant) {
+        let Some(session) = &self.session else { return };
+        let builder = &mut self.builder;
+        loop {
+            let emit = |record: Record<'_>| {
+                builder.record(&record);
+                ControlFlow::Continue(())
+            };
+            let Some(chunk) = self.engine.read_counts(session.next_id(), now, emit) else { break };
+            builder.close(&chunk);
+            self.opened.get_or_insert(now);
+        }
+    }
+
     /// One turn of reading into the batch; false if there was nothing to read.
     fn fill(&mut self, now: Instant, wall: SystemTime) -> bool {
         let Some(session) = &self.session else { return false };

@@ -61,6 +61,7 @@ async fn run(
         pause = shipper.pump(Instant::now(), SystemTime::now());
         if options.until_end && shipper.is_connected() && shipper.engine.unread_bytes() == 0 {
             // The rest of a batch has not to wait for more.
+            shipper.add_counts(Instant::now());
             shipper.flush();
             if shipper.is_delivered() && shipper.engine.in_flight() == 0 {
                 return;

@@ -2,6 +2,7 @@
 
 mod context;
 mod file;
+mod folding;
 mod gap;
 mod listing;
 mod turn;
@@ -19,7 +20,9 @@ use rustix::process::{Resource, getrlimit};
 
 use crate::{
     budget::{Budget, Limits, Room},
+    class,
     discover::{Change, Origin, Source, Tree},
+    fold::Folds,
     identity::FileId,
     position::store::{Store, StoreError},
     read::Reader,
@@ -93,6 +96,8 @@ pub struct Record<'a> {
     pub text: &'a str,
     /// The severity that it names.
     pub level: Option<Level>,
+    /// The class of an error: see [`crate::class`].
+    pub class: Option<&'a str>,
     /// Where it ends in its file, as bytes after the chunk's start.
     pub end: u32,
 }
@@ -127,6 +132,8 @@ pub struct Stats {
     pub followed: u64,
     /// Lines that the policy left out.
     pub left_out: u64,
+    /// Lines of errors like others that were sent, which are counted instead.
+    pub folded: u64,
     /// Records that were left out because their pod sent too much.
     pub over_budget: u64,
     /// Lines that were not of their file's format, sent as they are.
@@ -217,6 +224,7 @@ pub struct Engine {
     redactor: Redactor,
     stats: Stats,
     gaps: Gaps,
+    folds: Folds,
     problems: Problems,
     problems_told: Problems,
     in_flight: usize,
@@ -249,6 +257,7 @@ impl Engine {
             redactor,
             stats: Stats::default(),
             gaps: Gaps::default(),
+            folds: Folds::default(),
             problems: Problems::new(),
             problems_told: Problems::new(),
             in_flight: 0,
@@ -435,6 +444,9 @@ impl Engine {
         now: Instant,
         emit: impl FnMut(Record<'_>) -> ControlFlow<()>,
     ) -> Option<Chunk<'_>> {
+        if self.folds.tell(batch, now, self.ending) {
+            return self.tell_count(emit);
+        }
         let (id, index, turn) = self.take_turn(batch, now, emit)?;
         let series = self.series.get(&id)?;
         let newest = series.files.last()?.order.instance;
@@ -449,9 +461,40 @@ impl Engine {
         })
     }
 
+    /// As [`Self::read`], but only how many errors were not sent because others like them were,
+    /// since that was told.
+    pub fn read_counts(
+        &mut self,
+        batch: u64,
+        now: Instant,
+        emit: impl FnMut(Record<'_>) -> ControlFlow<()>,
+    ) -> Option<Chunk<'_>> {
+        if self.folds.tell(batch, now, true) { self.tell_count(emit) } else { None }
+    }
+
+    /// A record that stands where the last of the errors lies that it counts: that one was not
+    /// sent, so nobody takes it for one that was.
+    fn tell_count(&mut self, mut emit: impl FnMut(Record<'_>) -> ControlFlow<()>) -> Option<Chunk<'_>> {
+        self.in_flight += 1;
+        let folded = self.folds.told()?;
+        let (start, end) = folded.last;
+        let text = folded.text();
+        let _one_turn = emit(Record {
+            timestamp: folded.times.map(|(_, last)| last),
+            text: &text,
+            level: Some(folded.level),
+            class: class::class(&folded.sample),
+            end: u32::try_from(end - start).unwrap_or(u32::MAX),
+        });
+        let previous_instance = folded.previous_instance;
+        let (origin, file) = (&folded.origin, folded.file);
+        Some(Chunk { origin, file, start, end, previous_instance, left_out: 0, entries: 1 })
+    }
+
     /// Batches up to `up_to` arrived.
     pub fn ack(&mut self, up_to: u64) {
         self.gaps.ack(up_to);
+        self.folds.ack(up_to);
         self.settle(|file| file.ledger.ack(up_to));
     }
 
@@ -459,6 +502,7 @@ impl Engine {
     /// acknowledged is read again.
     pub fn rewind(&mut self) {
         self.gaps.rewind();
+        self.folds.rewind();
         self.looked.into_all = None;
         self.settle(Tracked::rewind);
     }
@@ -545,7 +589,7 @@ impl Engine {
     }
 
     fn settle(&mut self, mut each: impl FnMut(&mut Tracked)) {
-        self.in_flight = self.gaps.in_flight();
+        self.in_flight = self.gaps.in_flight() + self.folds.in_flight();
         for file in self.series.values_mut().flat_map(|series| &mut series.files) {
             each(file);
             self.in_flight += file.ledger.in_flight();

@@ -105,7 +105,7 @@ pub fn exception(line: &[u8]) -> Option<&[u8]> {
 }
 
 /// The qualified name that `line` begins with; it may be empty.
-fn name(line: &[u8]) -> &[u8] {
+pub(crate) fn name(line: &[u8]) -> &[u8] {
     let mut at = 0;
     while at < line.len().min(NAME) {
         match line[at] {

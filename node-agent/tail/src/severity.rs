@@ -1,6 +1,7 @@
 //! How bad a line says it is.
 
-use memchr::memmem;
+mod json;
+mod plain;
 
 /// Severity, from harmless to worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,191 +30,127 @@ impl Level {
         }
     }
 
-    /// A level by any of the names in use, or by the numbers of the JSON
-    /// loggers that count in tens.
+    /// A level by any of the names in use.
     fn named(word: &[u8]) -> Option<Self> {
-        const NAMES: [(&str, Level); 22] = [
-            ("error", Level::Error),
-            ("info", Level::Info),
-            ("warn", Level::Warn),
-            ("warning", Level::Warn),
-            ("debug", Level::Debug),
-            ("fatal", Level::Fatal),
-            ("err", Level::Error),
-            ("trace", Level::Debug),
-            ("information", Level::Info),
-            ("notice", Level::Info),
-            ("verbose", Level::Debug),
-            ("severe", Level::Error),
-            ("critical", Level::Fatal),
-            ("crit", Level::Fatal),
-            ("panic", Level::Fatal),
-            ("emergency", Level::Fatal),
-            ("alert", Level::Fatal),
-            ("60", Level::Fatal),
-            ("50", Level::Error),
-            ("40", Level::Warn),
-            ("30", Level::Info),
-            ("20", Level::Debug),
-        ];
-        NAMES.iter().find(|(name, _)| name.as_bytes().eq_ignore_ascii_case(word)).map(|(_, level)| *level)
+        let mut lower = [0; LONGEST];
+        let lower = lower.get_mut(..word.len())?;
+        lower.copy_from_slice(word);
+        lower.make_ascii_lowercase();
+        Some(match &*lower {
+            b"trace" | b"debug" | b"verbose" | b"fine" | b"finer" | b"finest" => Self::Debug,
+            b"dbg" | b"trc" | b"vrb" | b"dbug" | b"trce" => Self::Debug,
+            b"info" | b"information" | b"notice" | b"inf" => Self::Info,
+            b"warn" | b"warning" | b"wrn" => Self::Warn,
+            b"error" | b"err" | b"severe" => Self::Error,
+            b"fatal" | b"critical" | b"crit" | b"panic" | b"dpanic" | b"alert" | b"emergency" | b"emerg"
+            | b"ftl" => Self::Fatal,
+            _ => return None,
+        })
+    }
+
+    /// A level by its number, as loggers in JSON write it: pino and bunyan count in tens, Google Cloud
+    /// in hundreds, GELF as syslog does.
+    fn numbered(number: u32) -> Option<Self> {
+        Some(match number {
+            0..8 => Self::of_syslog(number),
+            10 | 20 | 100 => Self::Debug,
+            30 | 200 | 300 => Self::Info,
+            40 | 400 => Self::Warn,
+            50 | 500 => Self::Error,
+            60 | 600 | 700 | 800 => Self::Fatal,
+            _ => return None,
+        })
+    }
+
+    /// RFC 5424, table 2; only the last three bits count.
+    fn of_syslog(priority: u32) -> Self {
+        match priority & 7 {
+            0..=2 => Self::Fatal,
+            3 => Self::Error,
+            4 => Self::Warn,
+            5 | 6 => Self::Info,
+            _ => Self::Debug,
+        }
     }
 }
 
-/// How much of a line's beginning is looked at for a word.
-const HEAD: usize = 120;
+/// Bytes of the longest name of a level.
+const LONGEST: usize = 11;
 
 /// How much of a line's beginning is looked at for a field.
 const FIELDS: usize = 4096;
-
-/// Field names that hold a level in JSON and logfmt.
-const FIELD_NAMES: [&[u8]; 5] = [b"level", b"severity", b"lvl", b"levelname", b"log.level"];
-
-/// Beginnings of what runtimes print when a program dies of it.
-const CRASHES: [(&[u8], Level); 6] = [
-    (b"panic: ", Level::Fatal),
-    (b"fatal error: ", Level::Fatal),
-    (b"thread '", Level::Error),
-    (b"Traceback (most recent call last)", Level::Error),
-    (b"Exception in thread ", Level::Error),
-    (b"Unhandled exception", Level::Error),
-];
 
 /// The severity that `line` names; `None` if it names none. The stream that it
 /// was written to says nothing: many programs write all they have to standard error.
 pub fn level(line: &[u8]) -> Option<Level> {
     let line = line.trim_ascii_start();
-    if line.first() == Some(&b'{') {
-        return json(&line[..line.len().min(FIELDS)]);
-    }
-    klog(line)
-        .or_else(|| CRASHES.iter().find(|(text, _)| line.starts_with(text)).map(|(_, level)| *level))
-        .or_else(|| logfmt(&line[..line.len().min(FIELDS)]))
-        .or_else(|| word(&line[..line.len().min(HEAD)]))
-}
-
-/// `{"level":"error",…}`, at any place in the object.
-fn json(line: &[u8]) -> Option<Level> {
-    FIELD_NAMES.iter().find_map(|name| {
-        memmem::find_iter(line, name).find_map(|at| {
-            // A quote inside a string follows a backslash, so quotes on both
-            // sides mean the key itself.
-            line[..at].strip_suffix(b"\"")?;
-            let value = line[at + name.len()..].strip_prefix(b"\"")?.trim_ascii_start();
-            let value = value.strip_prefix(b":")?.trim_ascii_start();
-            Level::named(leading_word(value.strip_prefix(b"\"").unwrap_or(value)))
-        })
-    })
-}
-
-/// `level=error`, at the beginning or after a space.
-fn logfmt(line: &[u8]) -> Option<Level> {
-    memmem::find_iter(line, b"=").take(16).find_map(|at| {
-        let key = line[..at].rsplit(|byte| *byte == b' ').next()?;
-        let value = &line[at + 1..];
-        FIELD_NAMES
-            .contains(&key)
-            .then(|| Level::named(leading_word(value.strip_prefix(b"\"").unwrap_or(value))))
-            .flatten()
-    })
-}
-
-/// `E1121 13:50:00.123456`: klog's letter, month and day.
-fn klog(line: &[u8]) -> Option<Level> {
-    let head: &[u8; 9] = line.first_chunk()?;
-    let [letter, d1, d2, d3, d4, b' ', h1, h2, b':'] = head else { return None };
-    [d1, d2, d3, d4, h1, h2].iter().all(|byte| byte.is_ascii_digit()).then_some(())?;
-    match letter {
-        b'I' => Some(Level::Info),
-        b'W' => Some(Level::Warn),
-        b'E' => Some(Level::Error),
-        b'F' => Some(Level::Fatal),
-        _ => None,
+    match line {
+        [b'{', ..] => json::level(&line[..line.len().min(FIELDS)]),
+        [b'<', digit, ..] if digit.is_ascii_digit() => syslog(line).or_else(|| plain::level(line)),
+        _ => plain::level(line),
     }
 }
 
-/// A level as a word of its own near the beginning. In capitals it counts
-/// anywhere there; else only as the first word, before a colon, or in brackets,
-/// because sentences talk of errors too.
-fn word(head: &[u8]) -> Option<Level> {
-    let mut at = 0;
-    let mut first = true;
-    while at < head.len() {
-        let length = leading_word(&head[at..]).len();
-        if length == 0 {
-            at += 1;
-            continue;
-        }
-        let word = &head[at..at + length];
-        let is_text = !word[0].is_ascii_digit();
-        if is_text
-            && length > 2
-            && let Some(level) = Level::named(word)
-        {
-            let before = at.checked_sub(1).map(|i| head[i]);
-            let after = head.get(at + length).copied();
-            let marked = matches!(after, Some(b':' | b']' | b'>' | b'|')) || before == Some(b'[');
-            if first || marked || word.iter().all(u8::is_ascii_uppercase) {
-                return Some(level);
-            }
-        }
-        // The letters of a leading time (`T`, `Z`) are parts of words that
-        // begin with a digit, names of months and days are short.
-        first &= !is_text || length <= 3;
-        at += length;
+/// `<34>1 2026-11-21T…`, `<34>Nov 21 …`: facility and severity in a number.
+fn syslog(line: &[u8]) -> Option<Level> {
+    let digits = line[1..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+    if digits > 3 || line.get(1 + digits) != Some(&b'>') {
+        return None;
     }
-    None
+    number(&line[1..=digits]).filter(|priority| *priority <= 191).map(Level::of_syslog)
 }
 
+/// A whole number of a few digits.
+fn number(text: &[u8]) -> Option<u32> {
+    let is_number = !text.is_empty() && text.len() <= 4 && text.iter().all(u8::is_ascii_digit);
+    is_number.then(|| text.iter().fold(0, |number, digit| number * 10 + u32::from(digit - b'0')))
+}
+
+/// Letters, digits and `_` at the beginning.
 fn leading_word(text: &[u8]) -> &[u8] {
-    let length = text.iter().take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'_').count();
+    let length = text.iter().take_while(|byte| is_word(**byte)).count();
     &text[..length]
 }
 
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn levels_are_found_where_programs_write_them() {
-        use Level::{Debug, Error, Fatal, Info, Warn};
-        for (line, expected) in [
-            (r#"{"ts":1,"level":"error","msg":"x"}"#, Some(Error)),
-            (r#"{"msg":"say \"level\":\"error\"","severity" : "WARNING"}"#, Some(Warn)),
-            (r#"{"level":50,"msg":"pino"}"#, Some(Error)),
-            (r#"{"msg":"ERROR in text"}"#, None),
-            ("time=2026-11-21T13:50:00Z level=warn msg=\"disk\"", Some(Warn)),
-            ("lvl=\"eror\" x", None),
-            ("E1121 13:50:00.123456       1 main.go:10] boom", Some(Error)),
-            ("I1121 13:50:00.123456       1 main.go:10] ERROR is only a word here", Some(Info)),
-            ("2026-11-21 13:50:00,123 ERROR [main] com.x.Y - boom", Some(Error)),
-            ("2026-11-21T13:50:00.1Z  WARN crate::module: slow", Some(Warn)),
-            ("[2026-11-21 13:50:00] [error] 17#17: *1 open() failed", Some(Error)),
-            ("Nov 21 13:50:00 host app[1]: warning: low", Some(Warn)),
-            ("error: no such file", Some(Error)),
-            ("Error connecting to database", Some(Error)),
-            ("there was no error at all", None),
-            ("DEBUG x", Some(Debug)),
-            ("panic: runtime error: index out of range", Some(Fatal)),
-            ("Traceback (most recent call last):", Some(Error)),
-            ("10.0.0.1 - - \"GET /errors HTTP/1.1\" 200", None),
-            ("", None),
-        ] {
-            assert_eq!(level(line.as_bytes()), expected, "{line}");
+/// A letter, a digit or `_`: by a table, because a line has many.
+fn is_word(byte: u8) -> bool {
+    const TABLE: [bool; 256] = {
+        let mut table = [false; 256];
+        let mut byte = 0;
+        while byte < 128_u8 {
+            table[byte as usize] = byte.is_ascii_alphanumeric() || byte == b'_';
+            byte += 1;
         }
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_are_survived(line in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = level(&line);
-        }
-
-        #[test]
-        fn any_object_is_survived(line in "\\{[\"a-z:\\\\ levl]{0,40}") {
-            let _ = level(line.as_bytes());
-        }
-    }
+        table
+    };
+    TABLE[usize::from(byte)]
 }
+
+/// Whether a field of this name holds the level.
+fn is_level_key(key: &[u8]) -> bool {
+    let key = key.strip_prefix(b"@").unwrap_or(key);
+    matches!(
+        key,
+        b"level"
+            | b"severity"
+            | b"lvl"
+            | b"l"
+            | b"levelname"
+            | b"log.level"
+            | b"loglevel"
+            | b"log_level"
+            | b"Level"
+            | b"LogLevel"
+            | b"logLevel"
+            | b"Severity"
+            | b"LEVEL"
+            | b"SEVERITY"
+            | b"severity_text"
+            | b"severityText"
+            | b"SeverityText"
+            | b"level_name"
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -34,22 +34,37 @@ impl From<SystemTime> for Timestamp {
 pub fn rfc3339(text: &[u8]) -> Option<(Timestamp, usize)> {
     let fixed: &[u8; 19] = text.first_chunk()?;
     let [_, _, _, _, b'-', _, _, b'-', _, _, b'T', _, _, b':', _, _, b':', _, _] = fixed else { return None };
-    let year = digits(&fixed[0..4])?;
-    let month = digits(&fixed[5..7])?;
-    let day = digits(&fixed[8..10])?;
-    let (hour, minute, second) = (digits(&fixed[11..13])?, digits(&fixed[14..16])?, digits(&fixed[17..19])?);
+    // Every line has a time: each digit is turned into a number once, and looked at in the end.
+    let mut largest = 0;
+    let mut two = |at: usize| {
+        let (tens, ones) = (fixed[at].wrapping_sub(b'0'), fixed[at + 1].wrapping_sub(b'0'));
+        largest = largest.max(tens).max(ones);
+        u32::from(tens) * 10 + u32::from(ones)
+    };
+    let year = two(0) * 100 + two(2);
+    let (month, day, hour, minute, second) = (two(5), two(8), two(11), two(14), two(17));
+    if largest > 9 {
+        return None;
+    }
     if !(1..=12).contains(&month) || !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 60 {
         return None;
     }
     let mut at = fixed.len();
     let mut nanos = 0;
     if text.get(at) == Some(&b'.') {
-        let fraction = text[at + 1..].iter().take_while(|byte| byte.is_ascii_digit()).count();
-        if !(1..=9).contains(&fraction) {
+        at += 1;
+        let begin = at;
+        while let Some(digit) = text.get(at).map(|byte| byte.wrapping_sub(b'0')).filter(|digit| *digit <= 9) {
+            if at == begin + 9 {
+                return None;
+            }
+            nanos = nanos * 10 + u32::from(digit);
+            at += 1;
+        }
+        if at == begin {
             return None;
         }
-        nanos = digits(&text[at + 1..=at + fraction])? * 10_u32.pow(9 - u32::try_from(fraction).ok()?);
-        at += 1 + fraction;
+        nanos *= POWERS[at - begin];
     }
     let mut seconds = days_since_1970(year, month, day) * 86_400
         + i64::from(hour) * 3_600
@@ -67,6 +82,9 @@ pub fn rfc3339(text: &[u8]) -> Option<(Timestamp, usize)> {
     }
     Some((Timestamp { seconds, nanos }, at))
 }
+
+/// What a fraction of so many digits is multiplied by to be nanoseconds.
+const POWERS: [u32; 10] = [0, 100_000_000, 10_000_000, 1_000_000, 100_000, 10_000, 1_000, 100, 10, 1];
 
 /// At most nine decimal digits as a number.
 fn digits(text: &[u8]) -> Option<u32> {

@@ -16,7 +16,7 @@ use kestrel_tail::{
     budget::Limits,
     discover::{Layout, Source},
     engine::{Chunk, Engine, PATIENCE, Policy, Record},
-    multiline,
+    fold, multiline,
     position::store::Store,
     redact::{Expressions, Redactor},
 };
@@ -273,6 +273,43 @@ fn whoever_writes_little_has_its_turn_among_those_that_write_much() {
     }
 }
 
+#[test]
+fn of_many_equal_errors_a_few_are_sent_and_the_others_counted() {
+    let mut bench = Bench::new(Policy::Errors);
+    let lines: Vec<_> =
+        (0..100).map(|number| format!("ERROR order {number} failed, password=hunter{number}")).collect();
+    let lines: Vec<_> = lines.iter().map(String::as_str).collect();
+    bench.append(&["INFO before"]);
+    bench.append(&lines);
+    bench.append(&["INFO after", "ERROR another"]);
+    let mut expected = vec!["INFO before".to_owned()];
+    expected.extend((0..5).map(|number| format!("ERROR order {number} failed, password=[redacted]")));
+    expected.extend(["INFO after", "ERROR another"].map(str::to_owned));
+    assert_eq!(bench.read_later(), expected);
+    let stats = bench.engine.stats();
+    assert_eq!((stats.lines, stats.folded, stats.left_out), (103, 95, 0));
+    bench.ack_and_save();
+    assert_eq!(bench.engine.in_flight(), 0);
+    // The count comes in time although nothing is written, stands where the last one stands, and
+    // is told again until it arrives.
+    for _ in 0..2 {
+        bench.now += fold::INTERVAL;
+        let count = "95 more like this within 0.0 s: ERROR order 5 failed, password=[redacted]";
+        assert_eq!(bench.read(), [count]);
+        assert_eq!(bench.engine.in_flight(), 1);
+        bench.engine.rewind();
+    }
+    assert_eq!(bench.repeats, 1);
+    assert_eq!(bench.read().len(), 1);
+    bench.ack_and_save();
+    assert_eq!((bench.read().len(), bench.engine.in_flight()), (0, 0));
+
+    // Where all is wanted nothing is folded.
+    bench.policy = Some(Policy::All);
+    bench.append(&lines);
+    assert_eq!(bench.read_later().len(), 100);
+}
+
 /// Something that happens to the log or its reader.
 #[derive(Clone, Debug)]
 enum Step {
@@ -329,7 +366,10 @@ proptest! {
                 Step::Write(more) => {
                     for kind in more {
                         let text = match kind { 0 => "ERROR", 1..10 => "line", _ => "INFO" };
-                        bench.append(&[&format!("{text} {}", kinds.len())]);
+                        // A number in letters, so that no error is like another.
+                        let number = kinds.len().to_string();
+                        let letters: String = number.bytes().map(|digit| char::from(digit + 49)).collect();
+                        bench.append(&[&format!("{text} {number} {letters}")]);
                         kinds.push(kind);
                     }
                     bench.poll();

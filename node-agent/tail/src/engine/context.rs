@@ -37,6 +37,11 @@ impl Context {
         Self { owed, ..Self::default() }
     }
 
+    /// The last record, after `owed` was, is not sent after all, nor is what continues it.
+    pub(super) fn pass(&mut self, owed: Owed) {
+        (self.owed, self.wanted) = (owed, false);
+    }
+
     /// Whether the next record, of this level, is wanted.
     pub(super) fn wants(&mut self, level: Option<Level>, continued: bool) -> bool {
         if continued {

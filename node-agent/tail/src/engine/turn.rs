@@ -10,11 +10,14 @@ use super::{
     Engine, MOST_IN_FLIGHT, PATIENCE, Policy, Record, Stats, add,
     context::{Before, REACH},
     file::{Tracked, Unfinished},
+    folding::Folding,
     gap::{Gaps, Reason},
 };
 use crate::{
     budget::Room,
+    class,
     discover::Origin,
+    fold::Folds,
     identity::FileId,
     multiline,
     position::Reached,
@@ -44,6 +47,9 @@ struct Task<'a> {
     redactor: &'a mut Redactor,
     stats: &'a mut Stats,
     gaps: &'a mut Gaps,
+    folds: &'a mut Folds,
+    series: u64,
+    previous_instance: bool,
     origin: &'a Origin,
     format: Format,
     policy: Policy,
@@ -80,6 +86,9 @@ impl Engine {
                 redactor: &mut self.redactor,
                 stats: &mut self.stats,
                 gaps: &mut self.gaps,
+                folds: &mut self.folds,
+                series: id,
+                previous_instance: false,
                 origin: &series.origin,
                 format: series.format,
                 policy,
@@ -87,7 +96,9 @@ impl Engine {
                 now,
                 ending: self.ending,
             };
+            let newest = series.files.last().map(|file| file.order.instance);
             for (at, file) in series.files.iter_mut().enumerate() {
+                task.previous_instance = Some(file.order.instance) < newest;
                 let before = file.ledger.in_flight();
                 match task.read(file, batch, &mut emit) {
                     Ok(None) => {}
@@ -144,6 +155,14 @@ impl Task<'_> {
         let mut want = READ;
         let mut left_out = 0;
         let mut over_budget = 0;
+        let mut folding = Folding {
+            folds: self.folds,
+            origin: self.origin,
+            series: self.series,
+            file: id,
+            previous_instance: self.previous_instance,
+            now: self.now,
+        };
         let mut outlet = Outlet::new(self.stats, self.redactor, self.policy, self.room, emit);
         let (end, before) = loop {
             let window = if file.packed {
@@ -181,8 +200,19 @@ impl Task<'_> {
                 }
                 outlet.count(&raw);
                 let level = level_of(&raw);
+                let owed = file.context.owed;
                 if self.policy == Policy::Errors && !file.context.wants(level, raw.continued) {
                     left_out += before.add(&raw);
+                    return outlet.flow;
+                }
+                if self.policy == Policy::Errors
+                    && let Some(level) = level.filter(|level| *level >= Level::Warn && !raw.continued)
+                    && folding.takes(&raw, level, from, outlet.redactor)
+                {
+                    // It is no reason for context, nor is it any.
+                    file.context.pass(owed);
+                    left_out += std::mem::take(&mut before).lines();
+                    outlet.stats.folded += u64::from(raw.lines);
                     return outlet.flow;
                 }
                 if outlet.is_only_for_errors() {
@@ -329,7 +359,8 @@ impl<'a, F: FnMut(Record<'_>) -> ControlFlow<()>> Outlet<'a, F> {
         let end = u32::try_from(raw.end - first).unwrap_or(u32::MAX);
         self.bytes += text.len() as u64;
         self.room.shrink(text.len());
-        self.flow = (self.emit)(Record { timestamp: raw.timestamp, text, level, end });
+        let class = if level >= Some(Level::Error) { class::class(text) } else { None };
+        self.flow = (self.emit)(Record { timestamp: raw.timestamp, text, level, class, end });
         if self.policy.waits(self.room) {
             self.flow = ControlFlow::Break(());
         }
