@@ -251,7 +251,6 @@ impl Shipper {
             };
             let Some(chunk) = self.engine.read_counts(session.next_id(), now, emit) else { break };
             builder.close(&chunk);
-            self.opened.get_or_insert(now);
         }
     }
 
