@@ -68,6 +68,11 @@ impl Agent {
         if let Some((namespace, name)) = &config.own_pod {
             beginning.push(Sentence::Note(format!("not following {namespace}/{name}: that is this log")));
         }
+        if !config.excluded.is_empty() {
+            let names = config.excluded.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+            let text = format!("not following what stays in the cluster: the logs of all pods of {names}");
+            beginning.push(Sentence::Note(text));
+        }
         if config.runtime_socket.is_none() {
             let text = "the container runtime's health is not watched: KESTREL_RUNTIME_SOCKET is not set";
             beginning.push(Sentence::Note(text.to_owned()));
@@ -87,7 +92,7 @@ impl Agent {
                 Engine::new(vec![source], store, Redactor::new(config.redact.clone())).limited(config.limits),
                 Instant::now(),
             ),
-            pods: Pods::default(),
+            pods: Pods::outside(config.excluded.clone()),
             conditions: Conditions::default(),
             report_due: false,
             story: Story::default(),

@@ -18,6 +18,8 @@ const UNKNOWN_AFTER: Duration = Duration::from_secs(30);
 /// The pods of this node.
 #[derive(Debug, Default)]
 pub struct Pods {
+    /// Namespaces of which nothing is read, whatever the aggregator says.
+    excluded: BTreeSet<String>,
     /// By UID.
     known: BTreeMap<String, Pod>,
     /// Since when the aggregator could name pods.
@@ -34,6 +36,11 @@ struct Pod {
 }
 
 impl Pods {
+    /// No pods yet. Of those of `excluded` namespaces nothing is ever wanted.
+    pub fn outside(excluded: BTreeSet<String>) -> Self {
+        Self { excluded, ..Self::default() }
+    }
+
     /// The aggregator can name pods from now on.
     pub fn connected(&mut self, now: Instant) {
         self.linked = Some(now);
@@ -75,6 +82,9 @@ impl Pods {
     }
 
     fn decide(&mut self, origin: &Origin, now: Instant) -> Option<Policy> {
+        if self.excluded.contains(&origin.namespace) {
+            return Some(Policy::Off);
+        }
         if let Some(pod) = self.known.get(&origin.uid) {
             return Some(pod.policy);
         }
@@ -123,6 +133,18 @@ mod tests {
         assert_eq!(pods.decide(&found, again + UNKNOWN_AFTER), Some(Policy::Errors));
         pods.update(PodUpdate { pods: vec![pod("1-1", LogPolicy::All)], ..PodUpdate::default() });
         assert_eq!(pods.decide(&found, again), Some(Policy::All));
+    }
+
+    #[test]
+    fn of_excluded_namespaces_nothing_is_read_whoever_asks() {
+        let mut pods = Pods::outside(["bank".to_owned()].into());
+        let vault = Origin { namespace: "bank".into(), ..origin("1-1") };
+        let now = Instant::now();
+        assert_eq!(pods.decide(&vault, now), Some(Policy::Off), "before anybody is asked");
+        pods.connected(now);
+        pods.update(PodUpdate { pods: vec![pod("1-1", LogPolicy::All)], ..PodUpdate::default() });
+        assert_eq!(pods.decide(&vault, now + UNKNOWN_AFTER), Some(Policy::Off));
+        assert_eq!(pods.decide(&origin("1-1"), now), Some(Policy::All));
     }
 
     #[test]

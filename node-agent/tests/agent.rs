@@ -57,6 +57,7 @@ impl Node {
             state: path("state"),
             runtime_socket: Some(path("runtime.sock")),
             redact: Expressions::default(),
+            excluded: ["bank".to_owned()].into(),
             limits: Limits::default(),
         };
         Self {
@@ -128,9 +129,13 @@ async fn a_pods_lines_arrive_as_its_policy_says() {
     let mut node = Node::new(&aggregator);
     node.write("web", "1-1", &["fine", "1", "2", "3", "4", "5", "ERROR bad"]);
     node.write("own", "2-2", &["never named"]);
+    let vault = node.directory.path().join("pods/bank_vault_4-4/app");
+    fs::create_dir_all(&vault).unwrap();
+    fs::write(vault.join("0.log"), "2026-11-21T13:50:00Z stdout F ERROR a secret\n").unwrap();
     fs::create_dir_all(node.directory.path().join("pods/kestrel-ai_agent_3-3/agent")).unwrap();
     node.start();
     let mut stream = accept(&mut aggregator).await;
+    stream.pod("bank", "vault", "4-4", LogPolicy::All).await;
     stream.pod("ns", "web", "1-1", LogPolicy::Errors).await;
     let (_, content) = stream.batch().await;
     let chunk = &content.logs[0];

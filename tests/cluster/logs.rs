@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::{
-    kubectl::{OPERATOR, apply, cloud, eventually, kubectl, pods_of, sample_image},
+    kubectl::{OPERATOR, apply, cloud, cloud_post, eventually, kubectl, pods_of, sample_image},
     namespace::Namespace,
 };
 
@@ -102,6 +102,31 @@ fn lines_survive_the_deletion_of_the_agent_and_of_the_aggregator() {
     kubectl(&["delete", "pod", "-n", OPERATOR, &leader, "--wait=false"]);
     let seen = all_arrived(&namespace.0, "disturbed");
     println!("repeats after two restarts: {}", seen["duplicates"]);
+}
+
+/// Scenario: a pod of an excluded namespace asks for all of its lines to be sent, and one of another does.
+/// Guarantee: of the one nothing arrives, neither by itself nor when it is asked for.
+#[test]
+fn what_pods_of_an_excluded_namespace_write_stays_in_the_cluster() {
+    let (excluded, other) = (Namespace::excluded(), Namespace::new("beside"));
+    for namespace in [&excluded, &other] {
+        pod(&namespace.0, "talks", "while true; do echo ERROR line; sleep 1; done");
+    }
+    let lines = |namespace: &Namespace| {
+        let answer = cloud(&format!("/v1/logs?namespace={}&pod=talks&limit=10", namespace.0));
+        answer["lines"].as_array().map_or(0, Vec::len)
+    };
+    kubectl(&["wait", "pod", "talks", "-n", &excluded.0, "--for=condition=Ready", "--timeout=90s"]);
+    eventually("lines of the other pod", 90, || match lines(&other) {
+        10 => Ok(()),
+        some => Err(format!("{some} lines")),
+    });
+    assert_eq!(lines(&excluded), 0);
+    let path = format!("api/v1/namespaces/{}/pods/talks/log", excluded.0);
+    let request =
+        serde_json::json!({"kubernetes_api_request": {"request_id": "excluded", "api_paths": [path]}});
+    let answer = cloud_post("/v1/send?stream=control", &request);
+    assert!(answer.to_string().contains("data.namespaces.exclude"), "{answer}");
 }
 
 /// Scenario: a log holds invalid UTF-8, NUL bytes and a line of 1 MiB.

@@ -122,13 +122,30 @@ async fn a_hundred_cuts_in_a_minute_lose_nothing() {
     world.end().await;
 }
 
+/// Lets the server read less than passes, so that a backlog grows on the way to
+/// it while it goes on talking.
+async fn read_slowly(world: &World) {
+    // Our small traffic is about 20 kB/s.
+    world.cloud.set_faults(Faults { read_rate: Some(10_000), ..Faults::default() });
+    tokio::time::sleep(Duration::from_secs(if is_full() { 120 } else { 10 })).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_reads_slowly_gets_everything_in_the_end() {
     let mut world = World::new().await;
-    // Our small traffic is about 20 kB/s: a backlog grows while this lasts.
-    world.cloud.set_faults(Faults { read_rate: Some(10_000), ..Faults::default() });
-    tokio::time::sleep(Duration::from_secs(if is_full() { 120 } else { 10 })).await;
+    read_slowly(&world).await;
     world.cloud.set_faults(Faults::default());
+    world.whole().await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_slow_server_had_not_read_is_not_lost_with_the_connection() {
+    let mut world = World::new().await;
+    let before = opened(&world);
+    read_slowly(&world).await;
+    world.cloud.set_faults(Faults { cut: true, ..Faults::default() });
+    reconnected(&world, before, LIMIT).await;
     world.whole().await;
     world.end().await;
 }

@@ -21,9 +21,11 @@ use crate::world::cloud_apart;
 /// No network card has it.
 const NOBODY: &str = "02:00:00:00:00:99";
 
-/// A network namespace at the end of a pair of virtual network cards.
+/// A network namespace behind a bridge in another one, so that what is lost on the
+/// way is lost far from the sender, as in life.
 pub(crate) struct Network {
     name: String,
+    way: String,
     near: String,
     /// Third byte of the addresses: the pair is 10.199.x.1 and 10.199.x.2.
     subnet: u8,
@@ -45,12 +47,25 @@ impl Network {
         static NETWORKS: AtomicU8 = AtomicU8::new(0);
         let number = NETWORKS.fetch_add(1, Ordering::Relaxed);
         let subnet = ((std::process::id() % 250) as u8).wrapping_add(number) % 250;
-        let network =
-            Self { name: format!("kestrel-uplink-{subnet}"), near: format!("k-uplink{subnet}"), subnet };
-        let Self { name, near, .. } = &network;
+        let network = Self {
+            name: format!("kestrel-uplink-{subnet}"),
+            way: format!("kestrel-way-{subnet}"),
+            near: format!("k-uplink{subnet}"),
+            subnet,
+        };
+        let Self { name, way, near, .. } = &network;
         let (here, there) = (format!("10.199.{subnet}.1/30"), format!("10.199.{subnet}.2/30"));
+        let pair = |here: &[&str], name: &str, space: &str| {
+            ip(&[&["link", "add"], here, &["type", "veth", "peer", "name", name, "netns", space]].concat())
+        };
         let made = ip(&["netns", "add", name])
-            .and_then(|()| ip(&["link", "add", near, "type", "veth", "peer", "name", "cloud", "netns", name]))
+            .and_then(|()| ip(&["netns", "add", way]))
+            .and_then(|()| pair(&[near], "near", way))
+            .and_then(|()| pair(&["far", "netns", way], "cloud", name))
+            .and_then(|()| ip(&["-n", way, "link", "add", "bridge", "type", "bridge"]))
+            .and_then(|()| ip(&["-n", way, "link", "set", "near", "up", "master", "bridge"]))
+            .and_then(|()| ip(&["-n", way, "link", "set", "far", "up", "master", "bridge"]))
+            .and_then(|()| ip(&["-n", way, "link", "set", "bridge", "up"]))
             .and_then(|()| ip(&["addr", "add", &here, "dev", near]))
             .and_then(|()| ip(&["link", "set", near, "up"]))
             .and_then(|()| ip(&["-n", name, "addr", "add", &there, "dev", "cloud"]))
@@ -85,7 +100,7 @@ impl Network {
     /// and what is too much for the few packets that may wait for that is lost.
     pub(crate) fn limit(&self, rate: &str) {
         let bucket = ["root", "tbf", "rate", rate, "burst", "16kb", "limit", "48kb"];
-        run("tc", &[&["qdisc", "add", "dev", &self.near], &bucket[..]].concat()).unwrap();
+        run("tc", &[&["-n", &self.way, "qdisc", "add", "dev", "far"], &bucket[..]].concat()).unwrap();
     }
 
     /// A cloud in the namespace, until `end`.
@@ -103,6 +118,8 @@ impl Drop for Network {
     fn drop(&mut self) {
         // The card goes with its peer.
         let _it_may_not_be_there = ip(&["link", "del", &self.near]);
-        let _it_may_not_be_there = ip(&["netns", "del", &self.name]);
+        for space in [&self.name, &self.way] {
+            let _it_may_not_be_there = ip(&["netns", "del", space]);
+        }
     }
 }

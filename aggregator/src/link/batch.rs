@@ -7,7 +7,7 @@ use std::mem::size_of;
 use bytes::{Buf, Bytes};
 use kestrel_proto::{
     cloud::v1::LogEntry,
-    node::v1::{Batch, BatchContent, Compression, LogChunk},
+    node::v1::{Batch, BatchContent, Compression, LogChunk, LogGap},
 };
 use prost::{
     DecodeError, Message as _,
@@ -90,12 +90,12 @@ impl Content {
         Ok(Self { bytes, decoded_bytes })
     }
 
-    /// The chunks.
+    /// What it holds.
     ///
     /// # Errors
     /// The content is damaged.
-    pub(super) fn decode(self) -> Result<Vec<LogChunk>, Invalid> {
-        Ok(BatchContent::decode(self.bytes)?.logs)
+    pub(super) fn decode(self) -> Result<BatchContent, Invalid> {
+        Ok(BatchContent::decode(self.bytes)?)
     }
 }
 
@@ -103,10 +103,12 @@ impl Content {
 /// of its lists, as lists grow by doubling.
 fn decoded_bytes(content: &[u8]) -> Result<usize, Invalid> {
     const LOGS: u32 = 1;
+    const GAPS: u32 = 8;
     const ENTRIES: u32 = 10;
     const ENTRY_ENDS: u32 = 11;
-    let (mut chunks, mut entries, mut ends) = (0, 0, 0);
+    let (mut chunks, mut gaps, mut entries, mut ends) = (0, 0, 0, 0);
     fields(content, |field, chunk| {
+        gaps += usize::from(field == GAPS);
         if field != LOGS {
             return Ok(());
         }
@@ -117,10 +119,13 @@ fn decoded_bytes(content: &[u8]) -> Result<usize, Invalid> {
             Ok(())
         })
     })?;
-    if chunks > MAX_CHUNKS {
-        return Err(Invalid::Chunks(chunks));
+    if chunks + gaps > MAX_CHUNKS {
+        return Err(Invalid::Chunks(chunks + gaps));
     }
-    let elements = chunks * size_of::<LogChunk>() + entries * size_of::<LogEntry>() + ends * size_of::<u32>();
+    let elements = gaps * size_of::<LogGap>()
+        + chunks * size_of::<LogChunk>()
+        + entries * size_of::<LogEntry>()
+        + ends * size_of::<u32>();
     Ok(content.len() + 2 * elements)
 }
 
@@ -155,7 +160,7 @@ mod tests {
         let entries = vec![LogEntry { message: "hello".to_owned(), ..Default::default() }; entries];
         let ends = (0..entries.len() as u32).collect();
         let chunk = LogChunk { entries, entry_ends: ends, end_offset: 7, ..Default::default() };
-        BatchContent { logs: vec![chunk.clone(), chunk] }
+        BatchContent { logs: vec![chunk.clone(), chunk], gaps: vec![LogGap::default(); 3] }
     }
 
     fn zstd(content: &[u8], says: usize) -> Batch {
@@ -187,9 +192,9 @@ mod tests {
         for batch in [zstd(&bytes, bytes.len()), plain(bytes.clone())] {
             let content = Content::of(batch).unwrap();
             assert!(content.decoded_bytes >= 2000 * size_of::<LogEntry>());
-            assert_eq!(content.decode().unwrap(), expected.logs);
+            assert_eq!(content.decode().unwrap(), expected);
         }
-        assert!(Content::of(plain(vec![])).unwrap().decode().unwrap().is_empty());
+        assert!(Content::of(plain(vec![])).unwrap().decode().unwrap().logs.is_empty());
     }
 
     #[test]
@@ -197,7 +202,8 @@ mod tests {
         let bytes = content(10).encode_to_vec();
         let bomb = vec![0; MAX_BYTES + 1];
         let empty_entries = LogChunk { entries: vec![LogEntry::default(); 330_000], ..Default::default() };
-        let many = BatchContent { logs: vec![LogChunk::default(); MAX_CHUNKS + 1] };
+        let many =
+            BatchContent { logs: vec![LogChunk::default(); MAX_CHUNKS], gaps: vec![LogGap::default()] };
         let mut damaged = zstd(&bytes, bytes.len());
         damaged.payload = damaged.payload.slice(1..);
         let other = Batch { compression: 9, ..plain(bytes.clone()) };
@@ -211,7 +217,10 @@ mod tests {
             (other, "can't be decompressed"),
             (plain(vec![0x0a, 0x7f]), "ends within a field"),
             (plain(b"no protobuf at all".to_vec()), "can't be decoded"),
-            (plain(BatchContent { logs: vec![empty_entries] }.encode_to_vec()), "bytes of memory"),
+            (
+                plain(BatchContent { logs: vec![empty_entries], gaps: vec![] }.encode_to_vec()),
+                "bytes of memory",
+            ),
             (plain(many.encode_to_vec()), "has 4097 chunks"),
         ] {
             let refusal = Content::of(batch).and_then(Content::decode).unwrap_err();
@@ -237,7 +246,7 @@ mod tests {
             let least: usize = chunks.iter().map(|(entries, ends)| {
                 size_of::<LogChunk>() + entries * size_of::<LogEntry>() + ends.len() * size_of::<u32>()
             }).sum();
-            let content = BatchContent { logs };
+            let content = BatchContent { logs, gaps: vec![LogGap::default(); chunks.len()] };
             prop_assert!(Content::of(plain(content.encode_to_vec())).unwrap().decoded_bytes >= 2 * least);
         }
     }

@@ -10,7 +10,7 @@ use std::{
 
 use jiff::Timestamp;
 use kestrel_proto::node::v1::{
-    AgentMessage, AggregatorMessage, Batch, Credit, HostReport, LogChunk, Welcome,
+    AgentMessage, AggregatorMessage, Batch, BatchContent, Credit, HostReport, LogChunk, Welcome,
     agent_message::Message as Up, aggregator_message::Message as Down,
 };
 use prost::Message as _;
@@ -28,6 +28,7 @@ use super::{
     Shared,
     admission::{Full, Seat},
     batch::{self, Content},
+    gap,
     identity::{Identity, MAX_NAME, Peer},
     ledger::{Ledger, Settled},
     lines::pod_logs,
@@ -329,7 +330,9 @@ impl Reader<'_> {
         drop(turn);
 
         let receipt = self.source.receipt(id, nacks_seen);
-        for chunk in content.decode().map_err(invalid)? {
+        let BatchContent { logs, gaps } = content.decode().map_err(invalid)?;
+        let now = Timestamp::now();
+        for chunk in gaps.into_iter().map(|gap| gap::told(gap, now)).chain(logs) {
             self.pass_on(chunk, &receipt).await;
         }
         receipt.left();
@@ -341,6 +344,11 @@ impl Reader<'_> {
         let Session { shared, identity, .. } = self.session;
         let known = shared.pods.get(&chunk.pod_uid);
         shared.metrics.lines_left_out.inc_by(chunk.lines_left_out);
+        if shared.pods.keeps(&chunk.pod_namespace) {
+            // Of an agent that does not know it yet.
+            shared.metrics.kept_lines.inc_by(chunk.entries.len() as u64);
+            return;
+        }
         if !identity.may_send(&chunk, known.as_ref()) {
             shared.metrics.foreign_lines.inc_by(chunk.entries.len() as u64);
             let names = [&chunk.pod_namespace, &chunk.pod_name, &chunk.pod_uid];

@@ -14,7 +14,7 @@ use kestrel_proto::{
     cloud::v1::{LogEntry, NodeCondition, PodLogs, StreamLogsRequest, stream_logs_request},
     node::v1::{
         AgentMessage, AggregatorMessage, Batch, BatchContent, Compression, Hello, HostReport, LogChunk,
-        LogPolicy, Role, agent_link_client::AgentLinkClient, agent_message::Message as Up,
+        LogGap, LogPolicy, Role, agent_link_client::AgentLinkClient, agent_message::Message as Up,
         aggregator_message::Message as Down,
     },
 };
@@ -31,7 +31,8 @@ use tonic::{Code, Streaming, transport::Endpoint};
 
 use super::{review::Review, *};
 use crate::{
-    inventory::convert,
+    excluded::Excluded,
+    inventory::{convert, pods::Policies},
     signals::{lines::Lines, thresholds::Thresholds},
     uplink::{
         lanes::{Lane, Lanes, Number},
@@ -96,7 +97,8 @@ async fn server(most: usize) -> Server {
     let (lanes, metrics, drain) =
         (Lanes::new(UplinkMetrics::default()), Metrics::default(), CancellationToken::new());
     lanes.lead();
-    let pods = Pods::new(LogPolicy::Errors);
+    let excluded = Excluded::parse("bank");
+    let pods = Pods::new(Policies { default: LogPolicy::Errors, excluded });
     for (name, uid, node) in [("web-1", "u1", "n1"), ("web-2", "u2", "n2")] {
         apply(&pods, &pod(name, uid, node));
     }
@@ -189,7 +191,11 @@ impl Stream {
 
     /// Sends a batch and returns how many bytes its payload has.
     async fn batch(&self, id: u64, chunks: Vec<LogChunk>) -> u64 {
-        let content = BatchContent { logs: chunks }.encode_to_vec();
+        self.content(id, BatchContent { logs: chunks, gaps: vec![] }).await
+    }
+
+    async fn content(&self, id: u64, content: BatchContent) -> u64 {
+        let content = content.encode_to_vec();
         let payload: Bytes = zstd::bulk::compress(&content, 1).unwrap().into();
         let (bytes, content_bytes) = (payload.len() as u64, content.len() as u64);
         let (compression, nacks_seen) = (Compression::Zstd.into(), self.nacks_seen);
@@ -329,6 +335,63 @@ async fn what_a_peer_may_not_speak_of_is_dropped_and_the_rest_of_its_batch_is_no
     assert_eq!((server.metrics.foreign_lines.get(), server.metrics.lines.get()), (4, 1));
     sidecar.send(Up::HostReport(HostReport::default())).await;
     assert_eq!(sidecar.next().await.unwrap_err().code(), Code::PermissionDenied);
+}
+
+#[tokio::test]
+async fn lines_of_an_excluded_namespace_end_here_and_its_pods_are_not_asked_for_any() {
+    let server = server(10).await;
+    let mut of_the_bank = pod("vault-0", "u9", "n1");
+    of_the_bank.metadata.namespace = Some("bank".to_owned());
+    of_the_bank.metadata.annotations = Some([("kestrel.ai/logs".to_owned(), "all".to_owned())].into());
+    let mut agent = server.attached(AGENT).await;
+    apply(&server.pods, &of_the_bank);
+    let Down::PodUpdate(update) = agent.next().await.unwrap() else { panic!() };
+    assert_eq!((update.pods[0].name.as_str(), update.pods[0].log_policy()), ("vault-0", LogPolicy::Off));
+    let [known, unknown] = [("vault-0", "u9"), ("vault-1", "u10")]
+        .map(|(name, uid)| LogChunk { pod_namespace: "bank".to_owned(), ..chunk(name, uid, &["a secret"]) });
+    agent.batch(1, vec![known, unknown, chunk("web-1", "u1", &["own"])]).await;
+    assert!(matches!(agent.next().await.unwrap(), Down::Credit(_)));
+    let (logs, number) = server.logs().await;
+    assert_eq!(texts(&logs), ["own"]);
+    server.lanes.left(Lane::Logs, number);
+    assert!(matches!(agent.next().await.unwrap(), Down::Ack(ack) if ack.up_to_id == 1));
+    assert_eq!((server.metrics.kept_lines.get(), server.metrics.lines.get()), (2, 1));
+    assert!(server.lines.last("u9", "app", None).is_empty());
+}
+
+#[tokio::test]
+async fn an_incident_asks_its_node_for_all_lines_and_for_those_before() {
+    let server = server(10).await;
+    let mut agent = server.attached(AGENT).await;
+    server.pods.turned("u1", true);
+    let Down::PodUpdate(update) = agent.next().await.unwrap() else { panic!() };
+    let info = &update.pods[0];
+    assert_eq!((info.uid.as_str(), info.log_policy(), update.snapshot), ("u1", LogPolicy::All, false));
+    assert!(info.look_back_from.is_some());
+}
+
+#[tokio::test]
+async fn a_gap_is_a_line_of_its_log_and_only_of_a_log_that_the_peer_may_speak_of() {
+    let server = server(10).await;
+    let agent = server.attached(AGENT).await;
+    let gap = |pod: &str, uid: &str| LogGap {
+        pod_namespace: "shop".to_owned(),
+        pod_name: pod.to_owned(),
+        pod_uid: uid.to_owned(),
+        container_name: "app".to_owned(),
+        bytes: 7,
+        ..LogGap::default()
+    };
+    let logs = vec![chunk("web-1", "u1", &["after"])];
+    agent.content(1, BatchContent { logs, gaps: vec![gap("web-2", "u2"), gap("web-1", "u1")] }).await;
+    let (logs, _) = server.logs().await;
+    assert_eq!(
+        (&*logs.pod_name, &*logs.container_name, &*logs.log_entries[0].level),
+        ("web-1", "app", "WARN")
+    );
+    assert!(texts(&logs)[0].starts_with("kestrel: 7 bytes of this log are missing"));
+    assert_eq!(texts(&server.logs().await.0), ["after"]);
+    assert_eq!(server.metrics.foreign_lines.get(), 1);
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use super::{Config, life::Keepalive, problem::Problem};
 /// Bytes that TLS, and again the kernel, take without having sent them: what is
 /// urgent waits behind them, and a link of 10 kB/s sends them well within the
 /// time in the resend window.
-const UNSENT: usize = 16 * 1024;
+const UNSENT: usize = 8 * 1024;
 
 /// What HTTP/2 is spoken over.
 pub(crate) trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}

@@ -1,11 +1,12 @@
 //! What can be seen of the peer's HTTP/2 frames before HTTP/2 itself reads them:
-//! its windows, and that it is going away.
+//! its windows, that it says something, and that it is going away.
 
 use h2::Reason;
 
 /// The windows of HTTP/2 before anybody has set them, bytes.
 const DEFAULT_WINDOW: u32 = 65_535;
 
+const DATA: u8 = 0;
 const SETTINGS: u8 = 4;
 const GO_AWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
@@ -59,6 +60,7 @@ pub(crate) struct Frames {
     filled: usize,
     credit: u64,
     windows: Windows,
+    data: u64,
     going_away: Option<GoingAway>,
 }
 
@@ -73,6 +75,7 @@ impl Default for Frames {
             filled: 0,
             credit: windows.connection,
             windows,
+            data: 0,
             going_away: None,
         }
     }
@@ -91,6 +94,7 @@ impl Frames {
                     let [high, middle, low, ..] = self.header;
                     self.rest = u32::from_be_bytes([0, high, middle, low]) as usize;
                     self.filled = 0;
+                    self.data += u64::from(self.header[3] == DATA);
                     self.end_of_frame();
                 }
                 continue;
@@ -118,6 +122,11 @@ impl Frames {
             bytes = others;
             self.end_of_frame();
         }
+    }
+
+    /// Frames of DATA, which messages travel in.
+    pub(crate) fn data(&self) -> u64 {
+        self.data
     }
 
     /// Why the peer is going away, if it is.
@@ -191,7 +200,7 @@ mod tests {
             update(0, 16 << 20),
             frame(SETTINGS, ACK, 0, &[]),
             frame(1, 4, 1, b"headers"),
-            frame(0, 0, 1, &[9; 1000]),
+            frame(DATA, 0, 1, &[9; 1000]),
             update(1, 1 << 24),
             frame(GO_AWAY, 0, 0, &go_away),
         ]
@@ -215,6 +224,7 @@ mod tests {
             prop_assert_eq!(frames.windows(), windows);
             let words = b"too_many_pings".to_vec();
             let going_away = GoingAway { reason: Reason::ENHANCE_YOUR_CALM, words };
+            prop_assert_eq!(frames.data(), 1);
             prop_assert_eq!(frames.going_away(), Some(&going_away));
             prop_assert_eq!(windows.narrow(), None);
         }

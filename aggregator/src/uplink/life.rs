@@ -22,15 +22,20 @@ use super::{
     problem::{Problem, is_about_the_certificate},
 };
 
+/// Parts of [`Keepalive::hold`] after which another PING may ask whether what was
+/// sent has arrived.
+const QUESTIONS: u32 = 8;
+
 /// What grpc-go says to whoever sends more PINGs than it likes.
 const TOO_MANY_PINGS: &[u8] = b"too_many_pings";
 
 /// How the peer's life is watched.
 #[derive(Clone, Copy, Debug)]
 pub struct Keepalive {
-    /// A PING is sent when nothing came for this long. A grpc-go server with
-    /// default settings takes more than two PINGs within five minutes for an
-    /// attack, unless it sent something in between, which its heartbeats are.
+    /// A PING is sent when nothing came for this long, or no message for this long
+    /// since bytes were sent. A grpc-go server with default settings takes more
+    /// than two PINGs within five minutes for an attack, unless it sent messages
+    /// in between, which its heartbeats are: after one of them a PING costs nothing.
     pub interval: Duration,
     /// Its answer must come within this.
     pub timeout: Duration,
@@ -61,6 +66,10 @@ struct State {
     frames: Frames,
     /// Bytes of DATA that have left.
     sent: u64,
+    /// When the last of them did.
+    sent_at: Option<Instant>,
+    /// When the last PING was sent that has been answered.
+    proven: Option<Instant>,
     fault: Option<Fault>,
 }
 
@@ -82,8 +91,14 @@ impl Life {
         }
     }
 
+    /// Whatever had left by then was read by the peer's HTTP/2, for it answered a
+    /// PING that came behind it.
+    pub(crate) fn proven(&self) -> Option<Instant> {
+        self.state().proven
+    }
+
     /// When the peer's last byte came.
-    pub(crate) fn last_read(&self) -> Option<Instant> {
+    fn last_read(&self) -> Option<Instant> {
         self.state().last_read
     }
 
@@ -101,24 +116,30 @@ impl Life {
 
     /// Bytes of DATA have left.
     pub(crate) fn sent(&self, bytes: usize) {
-        self.state().sent += bytes as u64;
+        let mut state = self.state();
+        state.sent += bytes as u64;
+        state.sent_at = Some(Instant::now());
     }
 
-    /// Sends a PING whenever nothing came for the interval; returns when
-    /// nothing came after one, neither its answer nor anything else.
+    /// Sends a PING whenever nothing came for the interval, and now and then while
+    /// it is not known whether what was sent has arrived; returns when nothing
+    /// came after one, neither its answer nor anything else.
     pub(crate) async fn keep(&self, mut pings: PingPong, keepalive: Keepalive) {
         let begun = Instant::now();
         let last_sign = || self.last_read().unwrap_or(begun);
+        // When the last PING was sent, and the frames of DATA that had come by then.
+        let mut asked = (begun, 0);
         loop {
-            let due = last_sign() + keepalive.interval;
-            if Instant::now() < due {
-                sleep_until(due).await;
+            let (now, due) = (Instant::now(), last_sign() + keepalive.interval);
+            let due = self.open_question(asked, keepalive).map_or(due, |question| question.min(due));
+            if now < due {
+                sleep_until(due.min(now + keepalive.hold() / QUESTIONS)).await;
                 continue;
             }
-            let asked = Instant::now();
+            asked = (now, self.state().frames.data());
             let mut answer = std::pin::pin!(pings.ping(Ping::opaque()));
             loop {
-                let patience = last_sign().max(asked) + keepalive.timeout;
+                let patience = last_sign().max(asked.0) + keepalive.timeout;
                 tokio::select! {
                     biased;
                     answered = &mut answer => match answered {
@@ -128,12 +149,22 @@ impl Life {
                     },
                     () = sleep_until(patience) => {}
                 }
-                if last_sign().max(asked) + keepalive.timeout <= Instant::now() {
+                if last_sign().max(asked.0) + keepalive.timeout <= Instant::now() {
                     self.state().fault.get_or_insert(Fault::Silent);
                     return;
                 }
             }
+            self.state().proven = Some(asked.0);
         }
+    }
+
+    /// When a PING is to ask whether something arrived, if that is not known of all
+    /// that has left.
+    fn open_question(&self, (at, heard): (Instant, u64), keepalive: Keepalive) -> Option<Instant> {
+        let state = self.state();
+        let pause =
+            if state.frames.data() > heard { keepalive.hold() / QUESTIONS } else { keepalive.interval };
+        (at < state.sent_at? + keepalive.hold()).then_some(at + pause)
     }
 
     fn read(&self, bytes: &[u8]) {

@@ -289,12 +289,12 @@ impl Attempt<'_> {
         if pulse.missing(now, hold).is_some() {
             return Some(broken("its heartbeats stopped"));
         }
-        let last_read = session.connection.life.last_read()?;
         let mut window = lock(session.window(stream));
         if window.is_stuck(now, hold * STUCK) {
             return Some(broken("the server takes nothing on it any more"));
         }
-        let left = window.leave(hold, last_read);
+        let proven = session.connection.life.proven();
+        let left = proven.map_or_else(Vec::new, |proven| window.leave(hold, proven));
         drop(window);
         self.settle(left, |cargo| cargo.left(uplink));
         None

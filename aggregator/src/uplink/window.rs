@@ -1,14 +1,12 @@
 //! The resend window of one stream: what was sent and may still be lost.
 //!
 //! The protocol has no acknowledgements upward. What a dying connection takes
-//! with it is bounded nevertheless: a message has left the window when the
-//! connection shows life [`Window::leave`]'s `hold` or more after the message's
-//! last byte went from HTTP/2 into the socket. With a hold of the keepalive's
-//! interval and timeout together, a peer that took nothing of it would have cost
-//! the connection before that: either it did not answer a PING, or the kernel
-//! gave up on unacknowledged bytes (`TCP_USER_TIMEOUT`, see `dial`). Life
-//! that is shown earlier proves nothing: what the peer says while a message is
-//! on its way to it may be its last word.
+//! with it is bounded nevertheless: a message has left the window when the peer
+//! answered a PING that was sent [`Window::leave`]'s `hold` or more after the
+//! message's last byte went from HTTP/2 into the socket. The PING came behind
+//! that byte, so the peer's HTTP/2 has read both, and a peer that died over the
+//! message had the hold to do so. Other signs of life prove nothing: a peer may
+//! talk for minutes while what was sent to it waits in buffers on the way.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -74,11 +72,12 @@ impl<C> Window<C> {
     }
 
     /// Takes out what has left the window: messages that departed at least
-    /// `hold` before the last bytes came from the peer.
-    pub(crate) fn leave(&mut self, hold: Duration, last_life: Instant) -> Vec<C> {
+    /// `hold` before the last PING that the peer has answered, which was sent
+    /// when `proven` says.
+    pub(crate) fn leave(&mut self, hold: Duration, proven: Instant) -> Vec<C> {
         let mut left = Vec::new();
         while let Some(Entry { departed: Some(departed), .. }) = self.entries.front()
-            && *departed + hold <= last_life
+            && *departed + hold <= proven
             && let Some(entry) = self.entries.pop_front()
         {
             self.first += 1;
@@ -129,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_leaves_with_a_sign_of_life_after_the_hold() {
+    fn a_message_leaves_with_a_ping_answered_after_the_hold() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut window = open();

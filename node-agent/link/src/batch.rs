@@ -1,13 +1,13 @@
 //! Log records in their wire form, written once and never held as objects: a
 //! record costs no allocation.
 
-use kestrel_proto::node::v1::{BatchContent, LogChunk};
+use kestrel_proto::node::v1::{BatchContent, LogChunk, LogGap, LogGapReason};
 use kestrel_tail::{
-    engine::{Chunk, Record},
+    engine::{Chunk, Gap, Reason, Record},
     severity::Level,
     time::Timestamp,
 };
-use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, message};
 
 /// A `BatchContent` that grows by chunks.
 ///
@@ -24,6 +24,7 @@ pub struct Builder {
 /// Field numbers of `node/v1/link.proto` and `cloud/v1/logs.proto`.
 mod field {
     pub(super) const CONTENT_LOGS: u32 = 1;
+    pub(super) const CONTENT_GAPS: u32 = 8;
     pub(super) const CHUNK_ENTRIES: u32 = 10;
     pub(super) const CHUNK_ENTRY_ENDS: u32 = 11;
     pub(super) const ENTRY_TIMESTAMP: u32 = 1;
@@ -91,6 +92,26 @@ impl Builder {
         }
         self.entries.clear();
         self.ends.clear();
+    }
+
+    /// Adds a gap.
+    pub fn gap(&mut self, Gap { origin, reason, lost }: &Gap) {
+        let reason = match reason {
+            Reason::Emptied => LogGapReason::Emptied,
+            Reason::Removed => LogGapReason::Removed,
+            Reason::Damaged => LogGapReason::Damaged,
+        };
+        let gap = LogGap {
+            pod_namespace: origin.namespace.clone(),
+            pod_name: origin.pod.clone(),
+            pod_uid: origin.uid.clone(),
+            container_name: origin.container.clone(),
+            reason: reason.into(),
+            bytes: lost.bytes,
+            lines: lost.lines,
+            uncounted_bytes: lost.uncounted,
+        };
+        message::encode(field::CONTENT_GAPS, &gap, &mut self.content);
     }
 
     /// The encoded [`BatchContent`] of all closed chunks.
@@ -202,7 +223,7 @@ mod tests {
                 }
             }
             prop_assert_eq!(builder.lines(), 2 * records.len() as u64);
-            prop_assert_eq!(builder.decode().unwrap(), BatchContent { logs: expected });
+            prop_assert_eq!(builder.decode().unwrap(), BatchContent { logs: expected, gaps: vec![] });
             builder.clear();
             prop_assert_eq!(builder.bytes(), 0);
         }

@@ -258,6 +258,10 @@ impl Shipper {
     fn fill(&mut self, now: Instant, wall: SystemTime) -> bool {
         let Some(session) = &self.session else { return false };
         let builder = &mut self.builder;
+        if self.engine.has_gaps() {
+            self.engine.tell_gaps(session.next_id()).iter().for_each(|gap| builder.gap(gap));
+            self.opened.get_or_insert(now);
+        }
         let emit = |record: Record<'_>| {
             builder.record(&Record { timestamp: record.timestamp.or(Some(wall.into())), ..record });
             if builder.bytes() < FLUSH_BYTES { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }

@@ -18,7 +18,7 @@ use kestrel_link::{
     connection::{Authority, Config, Link},
     ship::Shipper,
 };
-use kestrel_proto::node::v1::{Hello, Role};
+use kestrel_proto::node::v1::{Hello, LogGapReason, Role};
 use kestrel_tail::{
     discover::{Layout, Origin, Source},
     engine::{Engine, PINNED_BYTES, Policy},
@@ -214,9 +214,9 @@ async fn without_credit_the_files_are_the_buffer() {
 }
 
 #[tokio::test]
-async fn files_are_measured_while_nothing_can_be_sent() {
-    let aggregator = Aggregator::start().await;
-    let client = Client::start(&aggregator);
+async fn files_are_measured_while_nothing_can_be_sent_and_what_is_lost_is_told() {
+    let mut aggregator = Aggregator::start().await;
+    let mut client = Client::start(&aggregator);
     client.append("a.log", "one\n");
     let mut shipper = client.shipper();
     let pump = |shipper: &mut Shipper| {
@@ -237,6 +237,22 @@ async fn files_are_measured_while_nothing_can_be_sent() {
     pump(&mut shipper);
     pump(&mut shipper);
     assert_eq!((shipper.engine.files(), shipper.engine.stats().bytes_lost.total()), (0, PINNED_BYTES + 1));
+
+    // It is told until it has an answer.
+    let far = async {
+        let mut stream = aggregator.accept(CREDIT).await;
+        let (_, first) = stream.batch().await;
+        stream.nack().await;
+        let (batch, again) = stream.batch().await;
+        stream.ack(batch.id).await;
+        assert_eq!(first, again);
+        (stream, again.gaps)
+    };
+    let is_answered = |s: &Shipper| s.shipped().batches == 2 && s.engine.in_flight() == 0;
+    let ((_stream, gaps), ()) = tokio::join!(far, ship(&mut client, &mut shipper, is_answered));
+    let [gap] = &gaps[..] else { panic!("{gaps:?}") };
+    assert_eq!((gap.reason(), gap.bytes), (LogGapReason::Removed, PINNED_BYTES + 1));
+    assert_eq!((gap.lines, gap.uncounted_bytes), (2, 0));
 }
 
 #[tokio::test]

@@ -397,6 +397,55 @@ fn renamed_files_are_read_on_under_any_name() {
 }
 
 #[test]
+fn last_lines_of_a_quiet_pod_are_read_although_it_is_deleted_at_once() {
+    let mut bench = Bench::pods();
+    bench.append(LIVE, &cri(0..1));
+    assert_eq!(bench.read(), numbered(0..1));
+    bench.ack_and_save();
+    bench.later(2 * PATIENCE);
+    bench.append(LIVE, &cri(1..3));
+    fs::remove_dir_all(bench.path("ns_pod_uid")).unwrap();
+    assert_eq!(bench.read(), numbered(1..3));
+}
+
+#[test]
+fn a_file_that_was_emptied_and_packed_before_anybody_looked_is_read_once() {
+    let mut bench = Bench::pods();
+    bench.append(LIVE, &cri(0..10));
+    bench.scan();
+    fs::write(bench.path(LIVE), cri(10..40)).unwrap();
+    bench.rename(LIVE, ROTATED);
+    bench.append(LIVE, "");
+    bench.pack(ROTATED);
+    bench.scan();
+    assert_eq!(bench.read(), numbered(10..40));
+}
+
+#[test]
+fn a_full_disk_keeps_the_positions_that_there_are() {
+    let mut bench = Bench::pods();
+    bench.append(LIVE, &cri(0..10));
+    bench.read();
+    bench.ack_and_save();
+    bench.append(LIVE, &cri(10..20));
+    bench.read();
+    bench.engine.ack(bench.batch);
+    // Whatever is written there fails as on a full disk.
+    let new = bench.root.path().join("positions.new");
+    std::os::unix::fs::symlink("/dev/full", &new).unwrap();
+    let error = bench.engine.save(SystemTime::now()).unwrap_err().to_string();
+    assert!(error.contains("cannot be written") && error.contains("No space left"), "{error}");
+    bench.append(LIVE, &cri(20..30));
+    assert_eq!(bench.read(), numbered(20..30), "it reads on");
+    bench.restart();
+    assert_eq!(bench.read(), numbered(10..30));
+    fs::remove_file(new).unwrap();
+    bench.ack_and_save();
+    bench.restart();
+    assert!(bench.read().is_empty());
+}
+
+#[test]
 fn a_new_instance_marks_the_lines_of_the_one_before() {
     let mut bench = Bench::pods();
     bench.append("ns_pod_uid/app/0.log", &cri(0..1));

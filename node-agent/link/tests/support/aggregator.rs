@@ -158,6 +158,7 @@ impl Stream {
             namespace: namespace.into(),
             name: name.into(),
             log_policy: policy.into(),
+            ..PodInfo::default()
         };
         let update = PodUpdate { snapshot: true, pods: vec![pod], removed_uids: vec![] };
         self.send(Message::PodUpdate(update)).await;

@@ -145,13 +145,13 @@ impl Engine {
                     continue;
                 }
             };
-            if series.files[at].is_new_generation(head) {
-                continue;
-            }
             // Nothing of it was read before it was packed: the packed one is.
             let mut packs = series.files.iter().filter(|other| other.packed).filter_map(|other| other.id);
             if !packed && !series.files[at].listed && packs.any(|id| id.head == head) {
                 series.files.remove(at);
+                continue;
+            }
+            if series.files[at].is_new_generation(head) {
                 continue;
             }
             // A packed file goes on where the plain one that it was made of was:
@@ -198,6 +198,11 @@ impl Engine {
 
     /// Closes files that are gone and need not be read any more.
     pub(super) fn release(&mut self, now: Instant) {
+        // Its last lines may have come after the last look at its size.
+        let is_gone = |series: &Series| series.files.iter().any(|file| !file.listed);
+        let gone: Vec<_> =
+            self.series.iter().filter(|(_, series)| is_gone(series)).map(|(id, _)| *id).collect();
+        gone.into_iter().for_each(|id| self.measure(id, now));
         let mut closed = Vec::new();
         for series in self.series.values_mut() {
             let (format, policy) = (series.format, series.policy);

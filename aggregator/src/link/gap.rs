@@ -1,0 +1,68 @@
+//! From a gap in a container's log to a line of that log which says so: whoever
+//! reads the log must not take it for whole.
+
+use jiff::Timestamp;
+use kestrel_proto::{
+    cloud::v1::LogEntry,
+    node::v1::{LogChunk, LogGap, LogGapReason},
+};
+
+use crate::inventory::convert;
+
+/// The line that tells `gap`, as a warning of ours.
+pub(super) fn told(gap: LogGap, now: Timestamp) -> LogChunk {
+    let why = match gap.reason() {
+        LogGapReason::Emptied => "their file was emptied before they were read",
+        LogGapReason::Removed => "their file was removed before they were read",
+        LogGapReason::Damaged => "their file is damaged",
+        LogGapReason::Unspecified => "they were gone before they were read",
+    };
+    let LogGap { bytes, lines, uncounted_bytes, .. } = gap;
+    let much = match (lines, uncounted_bytes) {
+        (0, _) => format!("{bytes} bytes"),
+        (lines, 0) => format!("{lines} lines ({bytes} bytes)"),
+        (lines, more) => format!("{lines} lines and {more} bytes more"),
+    };
+    let entry = LogEntry {
+        timestamp: Some(convert::timestamp(now)),
+        message: format!("kestrel: {much} of this log are missing: {why}"),
+        level: "WARN".to_owned(),
+        ..LogEntry::default()
+    };
+    LogChunk {
+        pod_namespace: gap.pod_namespace,
+        pod_name: gap.pod_name,
+        pod_uid: gap.pod_uid,
+        container_name: gap.container_name,
+        entries: vec![entry],
+        ..LogChunk::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gap_says_how_much_is_missing_and_why() {
+        let told = |lines, uncounted_bytes, reason: LogGapReason| {
+            let gap = LogGap {
+                pod_name: "web-1".to_owned(),
+                reason: reason.into(),
+                bytes: 100,
+                lines,
+                uncounted_bytes,
+                ..LogGap::default()
+            };
+            let chunk = told(gap, Timestamp::UNIX_EPOCH);
+            assert_eq!((&*chunk.pod_name, &*chunk.entries[0].level), ("web-1", "WARN"));
+            chunk.entries[0].message.clone()
+        };
+        assert_eq!(
+            told(0, 100, LogGapReason::Emptied),
+            "kestrel: 100 bytes of this log are missing: their file was emptied before they were read"
+        );
+        assert!(told(3, 0, LogGapReason::Removed).contains("3 lines (100 bytes) of this log"));
+        assert!(told(3, 40, LogGapReason::Unspecified).contains("3 lines and 40 bytes more of this log"));
+    }
+}
