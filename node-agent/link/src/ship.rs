@@ -260,7 +260,6 @@ impl Shipper {
         let builder = &mut self.builder;
         if self.engine.has_gaps() {
             self.engine.tell_gaps(session.next_id()).iter().for_each(|gap| builder.gap(gap));
-            self.opened.get_or_insert(now);
         }
         let emit = |record: Record<'_>| {
             builder.record(&Record { timestamp: record.timestamp.or(Some(wall.into())), ..record });
