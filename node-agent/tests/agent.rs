@@ -57,6 +57,7 @@ impl Node {
             state: path("state"),
             runtime_socket: Some(path("runtime.sock")),
             redact: Expressions::default(),
+            look_back: Duration::MAX,
             excluded: ["bank".to_owned()].into(),
             limits: Limits::default(),
         };

@@ -108,6 +108,7 @@ fn misspelled_values_and_wrong_types_are_refused_by_name() {
             "podLogs.budget.nodeBytesPerSecond=-1",
             "'/podLogs/budget/nodeBytesPerSecond': minimum: got -1, want 0",
         ),
+        ("podLogs.lookBack=10", "'/podLogs/lookBack'"),
         ("podLogs.redact={a(}", "missing closing"),
         ("podLogs.redact={a*}", "podLogs.redact: \"a*\" matches the empty text"),
         ("aggregator.stateSizeLimit=much", "'/aggregator/stateSizeLimit'"),

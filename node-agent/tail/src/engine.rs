@@ -1,5 +1,6 @@
 //! Follows files: what there is, what was read, what was delivered.
 
+mod beginning;
 mod context;
 mod file;
 mod folding;
@@ -32,6 +33,7 @@ use crate::{
     time::Timestamp,
     watch::{self, Hints, Watch},
 };
+use beginning::Beginning;
 use file::Tracked;
 use gap::Gaps;
 pub use gap::{Gap, Lost, LostBytes, Reason};
@@ -146,6 +148,8 @@ pub struct Stats {
     pub cleaned: u64,
     /// Secrets that were taken out.
     pub redacted: u64,
+    /// Bytes that were passed over because they were there long before.
+    pub bytes_passed: u64,
     /// Bytes that were gone before they were delivered.
     pub bytes_lost: LostBytes,
 }
@@ -217,6 +221,9 @@ pub struct Engine {
     held: VecDeque<u64>,
     budget: Budget,
     store: Store,
+    beginning: Option<Beginning>,
+    /// The first scan is over.
+    has_scanned: bool,
     reader: Reader,
     splitter: Splitter,
     /// For records that are wanted after all.
@@ -251,6 +258,8 @@ impl Engine {
             held: VecDeque::new(),
             budget: Budget::default(),
             store,
+            beginning: None,
+            has_scanned: false,
             reader: Reader::default(),
             splitter: Splitter::default(),
             again: Splitter::default(),
@@ -299,6 +308,7 @@ impl Engine {
                 self.apply(number, changes, now);
             }
             self.watch_the_rest();
+            self.has_scanned = true;
         }
         self.release(now);
         self.budget.forget(now);
@@ -433,6 +443,7 @@ impl Engine {
                 self.looked.into_all = None;
             }
         }
+        self.begin();
     }
 
     /// Gives the records of one turn of one file to `emit`, for the batch with
@@ -533,7 +544,7 @@ impl Engine {
     pub fn save(&mut self, now: SystemTime) -> Result<(), StoreError> {
         for file in self.series.values().flat_map(|series| &series.files) {
             // Also if nothing of it arrived yet, so that it keeps its identity.
-            if let Some(id) = file.id {
+            if let Some(id) = file.id.filter(|_| !file.is_from_before) {
                 self.store.set(id, file.position());
             }
         }

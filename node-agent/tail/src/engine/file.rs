@@ -50,6 +50,9 @@ pub(super) struct Tracked {
     /// `None` until its first line is complete.
     pub(super) id: Option<FileId>,
     pub(super) ledger: Ledger,
+    /// It was there before the engine and has no position: where to begin is
+    /// decided when it is known what is wanted of it.
+    pub(super) is_from_before: bool,
     /// Records that the policy left out since the last chunk.
     pub(super) left_out: u64,
     /// What decides about its next records.
@@ -104,6 +107,7 @@ impl Tracked {
             file,
             id: None,
             ledger: Ledger::default(),
+            is_from_before: false,
             left_out: 0,
             context: Context::default(),
             unfinished: None,
@@ -208,6 +212,11 @@ impl Tracked {
 
     pub(super) fn size(&self) -> u64 {
         self.size
+    }
+
+    /// Reading begins at `offset`.
+    pub(super) fn begin_at(&mut self, offset: u64) {
+        self.ledger = Ledger::starting_at(offset);
     }
 
     /// A packed file was read up to `end`, and `is_over` then or not, whatever
