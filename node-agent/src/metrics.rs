@@ -21,6 +21,7 @@ struct ReasonLabel {
 pub struct Metrics {
     lines_left_out: Family<ReasonLabel, Counter>,
     lines_read: Counter,
+    lines_looked_back: Counter,
     bytes_read: Counter,
     lines_followed: Counter,
     lines_folded: Counter,
@@ -51,6 +52,11 @@ impl Metrics {
         let registry = registry.sub_registry_with_prefix("kestrel_agent");
         for (name, help, counter) in [
             ("lines_read", "Lines read from container logs", &metrics.lines_read),
+            (
+                "lines_looked_back",
+                "Lines from before an incident that were sent when it began",
+                &metrics.lines_looked_back,
+            ),
             ("bytes_read", "Bytes of log files that became lines", &metrics.bytes_read),
             (
                 "lines_followed",
@@ -118,6 +124,7 @@ impl Metrics {
         let shipped = shipper.shipped();
         for (counter, value) in [
             (&self.lines_read, stats.lines),
+            (&self.lines_looked_back, stats.looked_back),
             (&self.bytes_read, stats.bytes_read),
             (&self.lines_followed, stats.followed),
             (&self.lines_folded, stats.folded),

@@ -79,6 +79,7 @@ fn summary(stats: Stats) {
         joined,
         left_out,
         over_budget: _,
+        looked_back: _,
         malformed,
         continued,
         cleaned,

@@ -6,6 +6,7 @@ mod file;
 mod folding;
 mod gap;
 mod listing;
+mod look_back;
 mod turn;
 
 use std::{
@@ -37,6 +38,7 @@ use beginning::Beginning;
 use file::Tracked;
 use gap::Gaps;
 pub use gap::{Gap, Lost, LostBytes, Reason};
+use look_back::LookBack;
 
 /// How long the end of a begun line is waited for. Until then what follows
 /// it in the file waits too. (For the next line of a record see [`crate::multiline`].)
@@ -138,6 +140,9 @@ pub struct Stats {
     pub folded: u64,
     /// Records that were left out because their pod sent too much.
     pub over_budget: u64,
+    /// Records that were sent when it turned out that what was left out before matters; some
+    /// of them had been sent.
+    pub looked_back: u64,
     /// Lines that were not of their file's format, sent as they are.
     pub malformed: u64,
     /// Records that were made of pieces of a line.
@@ -220,6 +225,7 @@ pub struct Engine {
     /// Those of them that sent too much to have a turn now; they come first when they may.
     held: VecDeque<u64>,
     budget: Budget,
+    look_backs: VecDeque<LookBack>,
     store: Store,
     beginning: Option<Beginning>,
     /// The first scan is over.
@@ -257,6 +263,7 @@ impl Engine {
             ready: VecDeque::new(),
             held: VecDeque::new(),
             budget: Budget::default(),
+            look_backs: VecDeque::new(),
             store,
             beginning: None,
             has_scanned: false,
@@ -333,7 +340,7 @@ impl Engine {
         while let Some(id) = self.held.pop_back() {
             self.ready.push_front(id);
         }
-        !self.ready.is_empty()
+        !self.ready.is_empty() || self.looks_back()
     }
 
     /// Takes what the kernel says.
@@ -453,12 +460,18 @@ impl Engine {
         &mut self,
         batch: u64,
         now: Instant,
-        emit: impl FnMut(Record<'_>) -> ControlFlow<()>,
+        mut emit: impl FnMut(Record<'_>) -> ControlFlow<()>,
     ) -> Option<Chunk<'_>> {
         if self.folds.tell(batch, now, self.ending) {
             return self.tell_count(emit);
         }
-        let (id, index, turn) = self.take_turn(batch, now, emit)?;
+        if self.in_flight >= MOST_IN_FLIGHT {
+            return None;
+        }
+        let (id, index, turn) = match self.take_turn(batch, now, &mut emit) {
+            Some(turn) => turn,
+            None => self.take_look_back(batch, now, &mut emit)?,
+        };
         let series = self.series.get(&id)?;
         let newest = series.files.last()?.order.instance;
         Some(Chunk {
@@ -507,6 +520,7 @@ impl Engine {
         self.gaps.ack(up_to);
         self.folds.ack(up_to);
         self.settle(|file| file.ledger.ack(up_to));
+        self.ack_look_backs(up_to);
     }
 
     /// The connection is gone, or something did not arrive: what is not
@@ -516,6 +530,7 @@ impl Engine {
         self.folds.rewind();
         self.looked.into_all = None;
         self.settle(Tracked::rewind);
+        self.rewind_look_backs();
     }
 
     /// What was gone before it was delivered, to be told in the batch with the

@@ -55,6 +55,8 @@ pub(super) struct Tracked {
     pub(super) is_from_before: bool,
     /// Records that the policy left out since the last chunk.
     pub(super) left_out: u64,
+    /// From there to where it was read, all of it was sent.
+    pub(super) whole: Option<u64>,
     /// What decides about its next records.
     pub(super) context: Context,
     /// The end of a record that is waited for.
@@ -109,6 +111,7 @@ impl Tracked {
             ledger: Ledger::default(),
             is_from_before: false,
             left_out: 0,
+            whole: None,
             context: Context::default(),
             unfinished: None,
             size,
@@ -187,6 +190,7 @@ impl Tracked {
         let unread = self.unread();
         self.emptied = self.id.take().or(self.emptied);
         self.left_out = 0;
+        self.whole = None;
         self.context = Context::default();
         self.unfinished = None;
         self.seam = None;

@@ -165,6 +165,7 @@ impl Engine {
                     let known = series.files.remove(twin);
                     let file = &mut series.files[if twin < at { at - 1 } else { at }];
                     (file.ledger, file.left_out) = (known.ledger, known.left_out);
+                    file.whole = known.whole;
                     file.context = known.context;
                     (file.id, file.is_from_before) = (known.id, known.is_from_before);
                     continue;
