@@ -10,6 +10,7 @@ use kestrel_runtime::{
 };
 
 use crate::{
+    excluded::Excluded,
     inventory::Integrations,
     leader, link,
     signals::thresholds::Thresholds,
@@ -42,6 +43,9 @@ pub struct Config {
     pub election: Option<leader::Config>,
     /// `KESTREL_LOGS_POLICY` (`errors`): what is sent of pods that do not say.
     pub logs_policy: LogPolicy,
+    /// `KESTREL_EXCLUDED_NAMESPACES` (names, separated by commas): whose logs, events and
+    /// flows stay in the cluster.
+    pub excluded: Excluded,
     /// `KESTREL_THRESHOLDS` (such as `unready=90s,stable=5m`): how long what may
     /// last a moment lasts until it is an incident.
     pub thresholds: Thresholds,
@@ -81,6 +85,7 @@ impl Config {
             health_port: settings.parse("HEALTH_PORT", HEALTH_PORT),
             election,
             logs_policy: logs_policy(&mut settings),
+            excluded: Excluded::parse(&settings.text("KESTREL_EXCLUDED_NAMESPACES", "")),
             thresholds: settings.parse("KESTREL_THRESHOLDS", Thresholds::default()),
             mesh_root: mesh_root(&mut settings),
             integrations: Integrations {
@@ -225,6 +230,7 @@ mod tests {
             ("AUTH_TOKEN", "old"),
             ("SERVER_HOST", "cloud.example"),
             ("KESTREL_LOGS_POLICY", "all"),
+            ("KESTREL_EXCLUDED_NAMESPACES", "vault,bank"),
             ("KESTREL_ISTIO_ROOT_NAMESPACE", "mesh"),
             ("KESTREL_STATE_DIR", "/var/lib/kestrel"),
             ("KESTREL_SPOOL_BYTES", "1000"),
@@ -234,6 +240,7 @@ mod tests {
         assert_eq!(config.uplink.server_name, "cloud.example");
         assert!(matches!(config.uplink.credentials.bootstrap().token, TokenSource::File(_)));
         assert_eq!((config.logs_policy, config.mesh_root.as_str()), (LogPolicy::All, "mesh"));
+        assert!(config.excluded.has("bank"));
         let spool = config.spool.unwrap();
         assert_eq!((spool.folder.as_path(), spool.bytes), (Path::new("/var/lib/kestrel/spool"), 1000));
         assert_eq!(spool.age, Duration::from_secs(24 * 3600));

@@ -27,10 +27,13 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::uplink::{
-    Answer, Message, Request, Requests,
-    credentials::Credentials,
-    lanes::{Lanes, Over},
+use crate::{
+    excluded::Excluded,
+    uplink::{
+        Answer, Message, Request, Requests,
+        credentials::Credentials,
+        lanes::{Lanes, Over},
+    },
 };
 use record::{Key, Limits, Record, Verdict};
 use refusal::{refuse, verdict};
@@ -48,6 +51,7 @@ pub struct Executor {
     client: Client,
     credentials: Credentials,
     lanes: Lanes,
+    excluded: Excluded,
     record: std::sync::Mutex<Record<Message>>,
     places: Semaphore,
     /// Whose turn it is to wait for room in a lane.
@@ -78,18 +82,20 @@ impl Outcome<'_> {
 }
 
 impl Executor {
-    /// An executor that reads with `client` and answers into `lanes`. It ends
-    /// the process by `drain` when it is asked to.
+    /// An executor that reads with `client` and answers into `lanes`; logs and events of `excluded` namespaces
+    /// it does not read. It ends the process by `drain` when it is asked to.
     pub fn new(
         client: Client,
         credentials: Credentials,
         lanes: Lanes,
+        excluded: Excluded,
         drain: CancellationToken,
     ) -> Arc<Self> {
         Arc::new(Self {
             client,
             credentials,
             lanes,
+            excluded,
             record: std::sync::Mutex::new(Record::new(KEPT)),
             places: Semaphore::new(AT_ONCE),
             turn: Mutex::default(),
@@ -208,7 +214,7 @@ impl Executor {
         let Ok(place) = timeout_at(deadline, self.places.acquire()).await else {
             return Outcome::passing(Request::KubernetesApi(request), 504, NO_PLACE);
         };
-        let answer = read::answer(&self.client, request, deadline).await;
+        let answer = read::answer(&self.client, &self.excluded, request, deadline).await;
         Outcome { place: place.ok(), ..Outcome::lasting(Answer::Tool(Tool::KubernetesApiResponse(answer))) }
     }
 

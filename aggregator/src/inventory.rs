@@ -43,6 +43,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    excluded::Excluded,
     signals::{
         JobSink, Judged, Nodes, Signals,
         component::Workloads,
@@ -53,7 +54,7 @@ use crate::{
     uplink::Retry,
 };
 use convert::Workload;
-use sink::{PodSink, Records, Takers};
+use sink::{NamespaceSink, Outside, PodSink, Records, Takers};
 use watch::{Source, follow};
 
 /// Who takes what the watches see.
@@ -89,7 +90,10 @@ pub async fn watch(
 
     tasks.watch(
         erased::<Namespace>(),
-        vec![records(&mirror, Kind::Namespace, |object| Some(convert::namespace(object)))],
+        vec![
+            records(&mirror, Kind::Namespace, |object| Some(convert::namespace(object))),
+            Box::new(NamespaceSink(pods.clone())),
+        ],
     );
     tasks.watch(
         erased::<Node>(),
@@ -181,13 +185,15 @@ pub async fn watch(
 }
 
 /// Watches the Warning events until the drain; what of the first list is told
-/// depends on `mark`. They are no inventory: nothing waits for them.
+/// depends on `mark`. They are no inventory: nothing waits for them. Those of `excluded` namespaces
+/// stay in the cluster.
 ///
 /// # Errors
 /// The watch ended before the drain, which is a mistake in the program.
 pub async fn watch_events(
     client: Client,
     events: Events,
+    excluded: Excluded,
     mark: impl Future<Output = Mark>,
     watches: Watches,
     retry: Retry,
@@ -197,7 +203,7 @@ pub async fn watch_events(
     events.set_mark(mark);
     let mut tasks = Tasks { client, watches, retry, drain, tasks: JoinSet::new() };
     let warnings = Source { resource: erased::<Event>(), fields: "type=Warning", versions: &[] };
-    tasks.follow(warnings, vec![Box::new(events)]);
+    tasks.follow(warnings, vec![Box::new(Outside { excluded, sink: events })]);
     tasks.run().await
 }
 

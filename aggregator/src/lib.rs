@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod config;
+pub mod excluded;
 pub mod executor;
 pub mod inventory;
 pub mod leader;

@@ -15,7 +15,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use crate::{
     config::Config,
     executor::Executor,
-    inventory::{self, Mirror, Objects, Parts, Pods, Watches},
+    inventory::{self, Mirror, Objects, Parts, Pods, Watches, pods::Policies},
     leader::{Election, standing::Standing},
     link,
     own_logs::{Identity, OwnLogs},
@@ -44,6 +44,7 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
         namespace,
         election,
         logs_policy,
+        excluded,
         thresholds,
         mesh_root,
         integrations,
@@ -68,9 +69,10 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
     let lanes = spool
         .as_ref()
         .map_or_else(|| Lanes::new(metrics.clone()), |spool| Lanes::with_spool(metrics.clone(), spool));
-    let pods = Pods::new(logs_policy);
+    let pods = Pods::new(Policies { default: logs_policy, excluded: excluded.clone() });
     let signals = Signals::new(&thresholds, &lanes.signals(), &pods);
-    let executor = Executor::new(client.clone(), credentials.clone(), lanes.clone(), drain.clone());
+    let executor =
+        Executor::new(client.clone(), credentials.clone(), lanes.clone(), excluded.clone(), drain.clone());
     let uplink = Uplink::new(uplink, lanes.clone(), mirror.clone(), executor.requests(), metrics.clone());
     let election = election.map(|election| {
         let told = Arc::new((lanes.clone(), mirror.clone(), signals.note.clone()));
@@ -144,7 +146,7 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
     let events = signals.events.clone();
     daemon.spawn(
         "events",
-        inventory::watch_events(client.clone(), events, mark, watches, WATCH_RETRY, drain.clone()),
+        inventory::watch_events(client.clone(), events, excluded, mark, watches, WATCH_RETRY, drain.clone()),
     );
     daemon.spawn("clock of the signals", {
         let (signals, drain) = (signals.clone(), drain.clone());

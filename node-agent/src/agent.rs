@@ -68,26 +68,40 @@ impl Agent {
         if let Some((namespace, name)) = &config.own_pod {
             beginning.push(Sentence::Note(format!("not following {namespace}/{name}: that is this log")));
         }
+        if !config.excluded.is_empty() {
+            let names = config.excluded.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+            let text = format!("not following what stays in the cluster: the logs of all pods of {names}");
+            beginning.push(Sentence::Note(text));
+        }
         if config.runtime_socket.is_none() {
             let text = "the container runtime's health is not watched: KESTREL_RUNTIME_SOCKET is not set";
             beginning.push(Sentence::Note(text.to_owned()));
         }
-        let store = Store::load(&config.state.join("positions")).unwrap_or_else(|problem| {
-            beginning.push(Sentence::Warning(format!("{problem}; all retained logs are read again")));
-            Store::empty(&config.state.join("positions"))
-        });
+        let positions = config.state.join("positions");
+        let (store, look_back) = match Store::load(&positions) {
+            Ok(store) => (store, Some(config.look_back)),
+            Err(problem) => {
+                beginning.push(Sentence::Warning(format!("{problem}; all retained logs are read again")));
+                (Store::empty(&positions), None)
+            }
+        };
         beginning.iter().for_each(Sentence::tell);
         let layout = Layout::Pods { except: config.own_pod.clone() };
         let source = Source { directory: config.pod_logs.clone(), layout };
+        let engine =
+            Engine::new(vec![source], store, Redactor::new(config.redact.clone())).limited(config.limits);
         Self {
             node: config.node.clone(),
             endpoint: config.endpoint.clone(),
             pod_logs: config.pod_logs.clone(),
             shipper: Shipper::new(
-                Engine::new(vec![source], store, Redactor::new(config.redact.clone())).limited(config.limits),
+                match look_back {
+                    Some(look_back) => engine.looking_back(look_back, false, SystemTime::now()),
+                    None => engine,
+                },
                 Instant::now(),
             ),
-            pods: Pods::default(),
+            pods: Pods::outside(config.excluded.clone()),
             conditions: Conditions::default(),
             report_due: false,
             story: Story::default(),

@@ -1,6 +1,6 @@
 //! What the environment says.
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
 use http::Uri;
 use kestrel_link::{
@@ -34,6 +34,10 @@ pub struct Config {
     pub runtime_socket: Option<PathBuf>,
     /// What is a secret beside what always is.
     pub redact: Expressions,
+    /// Pods that ran before the agent are read from this long before it started.
+    pub look_back: Duration,
+    /// Namespaces whose logs stay in the cluster.
+    pub excluded: BTreeSet<String>,
     /// How much may be sent.
     pub limits: Limits,
 }
@@ -57,6 +61,12 @@ impl Config {
             state: settings.path("KESTREL_STATE_DIR", "/var/lib/kestrel"),
             runtime_socket: settings.optional("KESTREL_RUNTIME_SOCKET").map(PathBuf::from),
             redact: settings.parse("KESTREL_REDACT", Expressions::default()),
+            look_back: settings.duration("KESTREL_LOG_LOOK_BACK", Duration::from_mins(10)),
+            excluded: {
+                let names = settings.text("KESTREL_EXCLUDED_NAMESPACES", "");
+                let names = names.split(',').map(str::trim).filter(|name| !name.is_empty());
+                names.map(str::to_owned).collect()
+            },
             limits: Limits {
                 pod: settings.parse("KESTREL_BUDGET_POD_BYTES", 0),
                 namespace: settings.parse("KESTREL_BUDGET_NAMESPACE_BYTES", 0),

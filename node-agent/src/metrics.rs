@@ -21,6 +21,7 @@ struct ReasonLabel {
 pub struct Metrics {
     lines_left_out: Family<ReasonLabel, Counter>,
     lines_read: Counter,
+    lines_looked_back: Counter,
     bytes_read: Counter,
     lines_followed: Counter,
     lines_folded: Counter,
@@ -28,6 +29,7 @@ pub struct Metrics {
     lines_continued: Counter,
     lines_cleaned: Counter,
     secrets_redacted: Counter,
+    bytes_passed: Counter,
     bytes_lost: Family<ReasonLabel, Counter>,
     lines_sent: Counter,
     batches_sent: Counter,
@@ -50,6 +52,11 @@ impl Metrics {
         let registry = registry.sub_registry_with_prefix("kestrel_agent");
         for (name, help, counter) in [
             ("lines_read", "Lines read from container logs", &metrics.lines_read),
+            (
+                "lines_looked_back",
+                "Lines from before an incident that were sent when it began",
+                &metrics.lines_looked_back,
+            ),
             ("bytes_read", "Bytes of log files that became lines", &metrics.bytes_read),
             (
                 "lines_followed",
@@ -73,6 +80,7 @@ impl Metrics {
             ),
             ("lines_cleaned", "Lines with invalid UTF-8 or NUL that were made text", &metrics.lines_cleaned),
             ("secrets_redacted", "Secrets taken out of lines before they left", &metrics.secrets_redacted),
+            ("bytes_passed", "Bytes of log files from before the look-back", &metrics.bytes_passed),
             ("lines_sent", "Lines sent to the aggregator", &metrics.lines_sent),
             ("batches_sent", "Batches sent to the aggregator", &metrics.batches_sent),
             ("refusals", "Times the aggregator had us read again what was under way", &metrics.refusals),
@@ -116,6 +124,7 @@ impl Metrics {
         let shipped = shipper.shipped();
         for (counter, value) in [
             (&self.lines_read, stats.lines),
+            (&self.lines_looked_back, stats.looked_back),
             (&self.bytes_read, stats.bytes_read),
             (&self.lines_followed, stats.followed),
             (&self.lines_folded, stats.folded),
@@ -123,6 +132,7 @@ impl Metrics {
             (&self.lines_continued, stats.continued),
             (&self.lines_cleaned, stats.cleaned),
             (&self.secrets_redacted, stats.redacted),
+            (&self.bytes_passed, stats.bytes_passed),
             (&self.lines_sent, shipped.lines),
             (&self.batches_sent, shipped.batches),
             (&self.refusals, shipped.refusals),

@@ -9,6 +9,7 @@ use kestrel_proto::node::v1::{LogPolicy, PodInfo, PodUpdate};
 use kestrel_tail::{
     discover::Origin,
     engine::{Engine, Policy},
+    time::Timestamp,
 };
 
 /// A pod that the aggregator does not name for this long, while it could, gets
@@ -18,10 +19,14 @@ const UNKNOWN_AFTER: Duration = Duration::from_secs(30);
 /// The pods of this node.
 #[derive(Debug, Default)]
 pub struct Pods {
+    /// Namespaces of which nothing is read, whatever the aggregator says.
+    excluded: BTreeSet<String>,
     /// By UID.
     known: BTreeMap<String, Pod>,
     /// Since when the aggregator could name pods.
     linked: Option<Instant>,
+    /// Pods with incidents whose lines are to be looked at again, and from when on.
+    look_backs: Vec<(String, Timestamp)>,
     /// Pods with files that it has not named, and since when.
     unnamed: BTreeMap<String, Instant>,
 }
@@ -29,11 +34,18 @@ pub struct Pods {
 #[derive(Debug)]
 struct Pod {
     policy: Policy,
+    /// From when on its lines were asked for last.
+    look_back: Option<Timestamp>,
     /// Deleted; what is left of its files is still read as was wanted of it.
     gone: bool,
 }
 
 impl Pods {
+    /// No pods yet. Of those of `excluded` namespaces nothing is ever wanted.
+    pub fn outside(excluded: BTreeSet<String>) -> Self {
+        Self { excluded, ..Self::default() }
+    }
+
     /// The aggregator can name pods from now on.
     pub fn connected(&mut self, now: Instant) {
         self.linked = Some(now);
@@ -57,11 +69,20 @@ impl Pods {
         }
         for pod in update.pods {
             let policy = policy(&pod);
-            self.known.insert(pod.uid, Pod { policy, gone: false });
+            let look_back = pod.look_back_from.map(|from| Timestamp {
+                seconds: from.seconds,
+                nanos: from.nanos.try_into().unwrap_or_default(),
+            });
+            let before = self.known.get(&pod.uid).and_then(|before| before.look_back);
+            if let Some(from) = look_back.filter(|_| look_back != before) {
+                self.look_backs.push((pod.uid.clone(), from));
+            }
+            let look_back = look_back.or(before);
+            self.known.insert(pod.uid, Pod { policy, look_back, gone: false });
         }
     }
 
-    /// Tells the engine what is wanted of each container it found, and forgets
+    /// Tells the engine what is wanted of each container it found, now and from before, and forgets
     /// deleted pods without files.
     pub fn assign(&mut self, engine: &mut Engine, now: Instant) {
         let mut with_files = BTreeSet::new();
@@ -70,11 +91,17 @@ impl Pods {
             with_files.insert(origin.uid.clone());
             policy
         });
+        for (uid, from) in self.look_backs.drain(..) {
+            engine.look_back(&uid, from);
+        }
         self.known.retain(|uid, pod| !pod.gone || with_files.contains(uid));
         self.unnamed.retain(|uid, _| with_files.contains(uid));
     }
 
     fn decide(&mut self, origin: &Origin, now: Instant) -> Option<Policy> {
+        if self.excluded.contains(&origin.namespace) {
+            return Some(Policy::Off);
+        }
         if let Some(pod) = self.known.get(&origin.uid) {
             return Some(pod.policy);
         }
@@ -123,6 +150,34 @@ mod tests {
         assert_eq!(pods.decide(&found, again + UNKNOWN_AFTER), Some(Policy::Errors));
         pods.update(PodUpdate { pods: vec![pod("1-1", LogPolicy::All)], ..PodUpdate::default() });
         assert_eq!(pods.decide(&found, again), Some(Policy::All));
+    }
+
+    #[test]
+    fn of_excluded_namespaces_nothing_is_read_whoever_asks() {
+        let mut pods = Pods::outside(["bank".to_owned()].into());
+        let vault = Origin { namespace: "bank".into(), ..origin("1-1") };
+        let now = Instant::now();
+        assert_eq!(pods.decide(&vault, now), Some(Policy::Off), "before anybody is asked");
+        pods.connected(now);
+        pods.update(PodUpdate { pods: vec![pod("1-1", LogPolicy::All)], ..PodUpdate::default() });
+        assert_eq!(pods.decide(&vault, now + UNKNOWN_AFTER), Some(Policy::Off));
+        assert_eq!(pods.decide(&origin("1-1"), now), Some(Policy::All));
+    }
+
+    #[test]
+    fn lines_from_before_an_incident_are_asked_for_once() {
+        let asked = |pods: &mut Pods| std::mem::take(&mut pods.look_backs).len();
+        let named = |seconds| PodInfo {
+            look_back_from: Some(prost_types::Timestamp { seconds, nanos: 0 }),
+            ..pod("1-1", LogPolicy::All)
+        };
+        let mut pods = Pods::default();
+        for (pod, times) in
+            [(named(1), 1), (named(1), 0), (pod("1-1", LogPolicy::All), 0), (named(1), 0), (named(2), 1)]
+        {
+            pods.update(PodUpdate { snapshot: true, pods: vec![pod], ..PodUpdate::default() });
+            assert_eq!(asked(&mut pods), times);
+        }
     }
 
     #[test]

@@ -49,6 +49,10 @@ pub fn start(options: Options) -> anyhow::Result<Daemon> {
     };
     let source = Source { directory: options.root.clone(), layout: Layout::Pods { except: None } };
     let engine = Engine::new(vec![source], store, Redactor::new(options.redact.clone()));
+    let engine = match options.look_back {
+        Some(look_back) => engine.looking_back(look_back, true, SystemTime::now()),
+        None => engine,
+    };
     match options.sink.clone() {
         Target::Link(endpoint) => {
             let link = Config { endpoint, ..Config::read(&Environment)? }.link();
@@ -75,10 +79,12 @@ fn summary(stats: Stats) {
         joined,
         left_out,
         over_budget: _,
+        looked_back: _,
         malformed,
         continued,
         cleaned,
         redacted,
+        bytes_passed: _,
         bytes_lost,
     } = stats;
     let usage::Usage { cpu, peak } = usage::of_this_process();

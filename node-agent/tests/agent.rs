@@ -18,7 +18,7 @@ use aggregator::{Aggregator, DEADLINE, Stream, messages};
 use flate2::{Compression, write::GzEncoder};
 use kestrel_link::connection::{self, Link};
 use kestrel_node_agent::{agent::Agent, config::Config, host, metrics::Metrics};
-use kestrel_proto::node::v1::LogPolicy;
+use kestrel_proto::node::v1::{LogPolicy, PodInfo};
 use kestrel_runtime::admin::Readiness;
 use kestrel_tail::{budget::Limits, redact::Expressions};
 use prometheus_client::{encoding::text::encode, registry::Registry};
@@ -57,6 +57,8 @@ impl Node {
             state: path("state"),
             runtime_socket: Some(path("runtime.sock")),
             redact: Expressions::default(),
+            look_back: Duration::MAX,
+            excluded: ["bank".to_owned()].into(),
             limits: Limits::default(),
         };
         Self {
@@ -128,9 +130,13 @@ async fn a_pods_lines_arrive_as_its_policy_says() {
     let mut node = Node::new(&aggregator);
     node.write("web", "1-1", &["fine", "1", "2", "3", "4", "5", "ERROR bad"]);
     node.write("own", "2-2", &["never named"]);
+    let vault = node.directory.path().join("pods/bank_vault_4-4/app");
+    fs::create_dir_all(&vault).unwrap();
+    fs::write(vault.join("0.log"), "2026-11-21T13:50:00Z stdout F ERROR a secret\n").unwrap();
     fs::create_dir_all(node.directory.path().join("pods/kestrel-ai_agent_3-3/agent")).unwrap();
     node.start();
     let mut stream = accept(&mut aggregator).await;
+    stream.pod("bank", "vault", "4-4", LogPolicy::All).await;
     stream.pod("ns", "web", "1-1", LogPolicy::Errors).await;
     let (_, content) = stream.batch().await;
     let chunk = &content.logs[0];
@@ -159,6 +165,54 @@ async fn a_pods_lines_arrive_as_its_policy_says() {
     {
         assert!(metrics.contains(line), "{metrics}");
     }
+}
+
+#[tokio::test]
+async fn an_incident_brings_what_was_left_out_before_it() {
+    let mut aggregator = Aggregator::start().await;
+    let mut node = Node::new(&aggregator);
+    let times = ["13:49:00", "13:50:00", "13:50:01"];
+    let line = |time: &&str| format!("2026-11-21T{time}Z stdout F INFO at {time}\n");
+    fs::write(node.log("web", "1-1"), times.iter().map(line).collect::<String>()).unwrap();
+    node.start();
+    let mut stream = accept(&mut aggregator).await;
+    let info = |policy: LogPolicy, look_back_from| PodInfo {
+        uid: "1-1".into(),
+        namespace: "ns".into(),
+        name: "web".into(),
+        log_policy: policy.into(),
+        look_back_from,
+    };
+    stream.pods(vec![info(LogPolicy::Errors, None)]).await;
+    let mut log = OpenOptions::new().append(true).open(node.log("web", "1-1")).unwrap();
+    log.write_all(b"2026-11-21T13:50:02Z stdout F INFO 4\n2026-11-21T13:50:02Z stdout F INFO 5\n").unwrap();
+    log.write_all(b"2026-11-21T13:50:02Z stdout F INFO 6\n2026-11-21T13:50:02Z stdout F INFO 7\n").unwrap();
+    // Those of the first lines that are nobody's context any more are left out for sure.
+    timeout(DEADLINE, async {
+        while !node.metrics().contains("lines_left_out_total{reason=\"policy\"} 2") {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .expect("they are read");
+    let from = prost_types::Timestamp { seconds: 1_795_269_000, nanos: 0 };
+    stream.pods(vec![info(LogPolicy::All, Some(from))]).await;
+    let (batch, content) = stream.batch().await;
+    assert_eq!(
+        messages(&content),
+        ["INFO at 13:50:00", "INFO at 13:50:01", "INFO 4", "INFO 5", "INFO 6", "INFO 7"]
+    );
+    assert_eq!(content.logs[0].file_id, content.logs.last().unwrap().file_id);
+    stream.ack(batch.id).await;
+    // The same incident, told once more.
+    stream.pods(vec![info(LogPolicy::All, Some(from))]).await;
+    log.write_all(b"2026-11-21T13:50:03Z stdout F INFO 8\n").unwrap();
+    let (_, content) = stream.batch().await;
+    assert!(messages(&content).ends_with(&["INFO 8".to_owned()]), "{content:?}");
+    assert!(!messages(&content).contains(&"INFO at 13:50:00".to_owned()));
+    drop(stream);
+    node.stop().await;
+    assert!(node.metrics().contains("kestrel_agent_lines_looked_back_total 6"), "{}", node.metrics());
 }
 
 #[tokio::test]

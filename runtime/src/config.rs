@@ -93,6 +93,15 @@ impl<'a> Settings<'a> {
         Duration::from_secs(seconds.max(1).into())
     }
 
+    /// A duration such as `90s`, `10m` or `2h`.
+    pub fn duration(&mut self, name: &str, default: Duration) -> Duration {
+        let Some(text) = self.optional(name) else { return default };
+        duration(&text).unwrap_or_else(|| {
+            self.mistake(format!("{name}={text} is not usable: it is a number with s, m or h"));
+            default
+        })
+    }
+
     /// Adds a mistake that only the caller could see.
     pub fn mistake(&mut self, sentence: String) {
         self.mistakes.push(sentence);
@@ -111,6 +120,19 @@ impl<'a> Settings<'a> {
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.join("; "))]
 pub struct Mistakes(pub Vec<String>);
+
+/// A number with its unit: `s`, `m` or `h`.
+pub fn duration(text: &str) -> Option<Duration> {
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return None,
+    };
+    let number: u32 = number.parse().ok()?;
+    Some(Duration::from_secs(u64::from(number) * seconds))
+}
 
 #[cfg(test)]
 mod tests {

@@ -100,11 +100,15 @@ fn misspelled_values_and_wrong_types_are_refused_by_name() {
         // Credentials in it would be in the release's values and in the pod's specification.
         ("server.proxy.url=http://me:secret@proxy:3128", "'/server/proxy/url'"),
         ("server.proxy.url=socks5://proxy:1080", "'/server/proxy/url'"),
+        ("data.namespaces.exclude=bank", "'/data/namespaces/exclude': got string, want array"),
+        ("data.namespaces.exclude={Bank}", "'/data/namespaces/exclude/0'"),
+        ("data.namespaces.exclude={a\\,b}", "'/data/namespaces/exclude/0'"),
         ("podLogs.budget.podBytesPerSecond=fast", "'/podLogs/budget/podBytesPerSecond': got string"),
         (
             "podLogs.budget.nodeBytesPerSecond=-1",
             "'/podLogs/budget/nodeBytesPerSecond': minimum: got -1, want 0",
         ),
+        ("podLogs.lookBack=10", "'/podLogs/lookBack'"),
         ("podLogs.redact={a(}", "missing closing"),
         ("podLogs.redact={a*}", "podLogs.redact: \"a*\" matches the empty text"),
         ("aggregator.stateSizeLimit=much", "'/aggregator/stateSizeLimit'"),
@@ -168,7 +172,12 @@ fn what_may_be_empty_may_be_null() {
     let nulls = [
         "server.proxy",
         "image.tag",
+        "data",
+        "data.namespaces",
+        "data.namespaces.exclude",
         "podLogs.policy",
+        "podLogs.budget",
+        "podLogs.budget.podBytesPerSecond",
         "resources.limits",
         "podSecurityContext",
         "securityContext",
@@ -236,6 +245,20 @@ fn large_numbers_stay_whole() {
     assert_eq!(maximum.env("kestrel-aggregator", "KESTREL_LINK_MAX_CONNECTIONS"), Some("1000000"));
 }
 
+/// An agent that did not know it would read the files before the aggregator says that it must not.
+#[test]
+fn what_stays_in_the_cluster_is_known_to_agents_and_aggregator() {
+    let excluded = |settings: &[&str]| {
+        let objects = Objects::with(settings);
+        ["kestrel-node-agent", "kestrel-aggregator"]
+            .map(|workload| objects.env(workload, "KESTREL_EXCLUDED_NAMESPACES").map(str::to_owned))
+    };
+    assert_eq!(excluded(&[]), [None, None]);
+    assert_eq!(excluded(&["data=null"]), [None, None]);
+    let both = Some("bank,vault".to_owned());
+    assert_eq!(excluded(&["data.namespaces.exclude={bank,vault}"]), [both.clone(), both]);
+}
+
 #[test]
 fn a_budget_reaches_the_agents_and_none_is_no_limit() {
     let budget = |settings: &[&str]| {
@@ -272,6 +295,7 @@ fn every_variable_is_an_agreed_one() {
         "nodeAgent.runtimeSocket=/run/c/c.sock",
         "podLogs.redact={a}",
         "podLogs.budget.namespaceBytesPerSecond=1",
+        "data.namespaces.exclude={bank}",
     ]);
     for (workload, pod) in objects.pods() {
         for variable in helm::list(&pod["spec"]["containers"][0]["env"]) {

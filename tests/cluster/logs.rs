@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::{
-    kubectl::{OPERATOR, apply, attempt, cloud, eventually, json, kubectl, metric, pods_of, sample_image},
+    kubectl::{OPERATOR, apply, cloud, cloud_post, eventually, json, kubectl, metric, pods_of, sample_image},
     namespace::Namespace,
 };
 
@@ -211,6 +211,31 @@ fn by_default_errors_arrive_with_what_was_around_them() {
         let after: f64 = pods_of("node-agent").iter().map(|agent| left_out(agent)).sum();
         if after - before >= 985.0 { Ok(()) } else { Err(format!("{before} {after}")) }
     });
+}
+
+/// Scenario: a pod of an excluded namespace asks for all of its lines to be sent, and one of another does.
+/// Guarantee: of the one nothing arrives, neither by itself nor when it is asked for.
+#[test]
+fn what_pods_of_an_excluded_namespace_write_stays_in_the_cluster() {
+    let (excluded, other) = (Namespace::excluded(), Namespace::new("beside"));
+    for namespace in [&excluded, &other] {
+        pod(&namespace.0, "talks", "while true; do echo ERROR line; sleep 1; done");
+    }
+    let lines = |namespace: &Namespace| {
+        let answer = cloud(&format!("/v1/logs?namespace={}&pod=talks&limit=10", namespace.0));
+        answer["lines"].as_array().map_or(0, Vec::len)
+    };
+    kubectl(&["wait", "pod", "talks", "-n", &excluded.0, "--for=condition=Ready", "--timeout=90s"]);
+    eventually("lines of the other pod", 90, || match lines(&other) {
+        10 => Ok(()),
+        some => Err(format!("{some} lines")),
+    });
+    assert_eq!(lines(&excluded), 0);
+    let path = format!("api/v1/namespaces/{}/pods/talks/log", excluded.0);
+    let request =
+        serde_json::json!({"kubernetes_api_request": {"request_id": "excluded", "api_paths": [path]}});
+    let answer = cloud_post("/v1/send?stream=control", &request);
+    assert!(answer.to_string().contains("data.namespaces.exclude"), "{answer}");
 }
 
 /// Scenario: a log holds invalid UTF-8, NUL bytes and a line of 1 MiB.

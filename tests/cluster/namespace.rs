@@ -18,6 +18,13 @@ impl Namespace {
         kubectl(&["create", "namespace", &name]);
         Self(name)
     }
+
+    /// The one that the suite's values exclude.
+    pub(crate) fn excluded() -> Self {
+        let name = "test-excluded".to_owned();
+        kubectl(&["create", "namespace", &name]);
+        Self(name)
+    }
 }
 
 impl Drop for Namespace {

@@ -1,5 +1,7 @@
 //! Which paths of the Kubernetes API the cloud may read.
 
+use crate::excluded::Excluded;
+
 /// A path that may be read, in the canonical form in which it is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Readable {
@@ -9,6 +11,17 @@ pub(crate) struct Readable {
     pub form: Form,
     /// Only the metadata of objects is wanted.
     pub metadata_only: bool,
+    /// Whose logs or events are there.
+    told: Told,
+}
+
+/// Whose logs or events are at a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Told {
+    Nobodys,
+    /// Of this namespace.
+    Of(String),
+    OfAll,
 }
 
 /// What the answer to a path is.
@@ -61,7 +74,35 @@ impl Readable {
             encode(segment, &mut uri);
         }
         let metadata_only = query_into(query, &mut uri)?;
-        Ok(Self { uri, form, metadata_only })
+        Ok(Self { uri, form, metadata_only, told: told(&names, form) })
+    }
+
+    /// The same, if it has no logs and no events of `excluded` namespaces.
+    ///
+    /// # Errors
+    /// It has, or may have.
+    pub(crate) fn outside(self, excluded: &Excluded) -> Result<Self, Refused> {
+        match &self.told {
+            Told::Of(namespace) if excluded.has(namespace) => Err(Refused::Forbidden(
+                "logs and events of this namespace stay in the cluster (Helm: data.namespaces.exclude)",
+            )),
+            Told::OfAll if !excluded.is_empty() => Err(Refused::Forbidden(
+                "events of some namespaces stay in the cluster (Helm: data.namespaces.exclude): ask for those of one",
+            )),
+            _ => Ok(self),
+        }
+    }
+}
+
+fn told(segments: &[&str], form: Form) -> Told {
+    match segments {
+        ["api", "v1", resource @ ..] | ["apis", _, _, resource @ ..] => match resource {
+            ["namespaces", namespace, "events", ..] => Told::Of((*namespace).to_owned()),
+            ["namespaces", namespace, ..] if form == Form::Log => Told::Of((*namespace).to_owned()),
+            ["events", ..] => Told::OfAll,
+            _ => Told::Nobodys,
+        },
+        _ => Told::Nobodys,
     }
 }
 
@@ -197,7 +238,7 @@ mod tests {
 
     fn uri(path: &str) -> String {
         match Readable::parse(path) {
-            Ok(Readable { uri, form, metadata_only }) => {
+            Ok(Readable { uri, form, metadata_only, .. }) => {
                 format!("{form:?} {}{uri}", if metadata_only { "metadata " } else { "" })
             }
             Err(refused) => refused.status().to_string(),
@@ -271,6 +312,34 @@ mod tests {
             let refused = Readable::parse(path).unwrap_err();
             assert!(matches!(refused.status(), 403 | 400), "{path}");
             assert!(refused.status() == 403 || path.ends_with('/'), "{path}: {refused}");
+        }
+    }
+
+    #[test]
+    fn logs_and_events_of_excluded_namespaces_are_not_read() {
+        let ask = |path, excluded| {
+            let readable = Readable::parse(path).unwrap();
+            readable.outside(&Excluded::parse(excluded)).map_err(|refused| refused.status()).is_ok()
+        };
+        for path in [
+            "api/v1/namespaces/bank/pods/p/log?container=c",
+            "api/v1/namespaces/b%61nk/pods/p/log",
+            "api/v1/namespaces/bank/events",
+            "api/v1/namespaces/bank/events/e",
+            "apis/events.k8s.io/v1/namespaces/bank/events",
+            "api/v1/events?fieldSelector=x",
+            "apis/events.k8s.io/v1/events",
+        ] {
+            assert!(ask(path, "") && !ask(path, "shop,bank"), "{path}");
+        }
+        for path in [
+            "api/v1/namespaces/shop/pods/p/log",
+            "api/v1/namespaces/shop/events",
+            "api/v1/namespaces/bank/pods/events",
+            "api/v1/namespaces/bank",
+            "version",
+        ] {
+            assert!(ask(path, "bank"), "{path}");
         }
     }
 

@@ -13,6 +13,7 @@ use super::{
     json,
     path::{Form, Readable},
 };
+use crate::excluded::Excluded;
 
 /// The answers of a batch together, in equal shares. Below the wire's limit by
 /// enough for paths and sentences.
@@ -39,6 +40,7 @@ pub(crate) fn limit(request: &KubernetesApiRequest) -> Duration {
 /// Runs the GETs of `request` one after another, until the `deadline`.
 pub(crate) async fn answer(
     client: &Client,
+    excluded: &Excluded,
     request: KubernetesApiRequest,
     deadline: Instant,
 ) -> KubernetesApiResponse {
@@ -52,7 +54,8 @@ pub(crate) async fn answer(
     let share = ANSWER_BYTES / api_paths.len().max(1);
     let mut results = Vec::with_capacity(api_paths.len());
     for path in api_paths {
-        let outcome = match Readable::parse(&path) {
+        let readable = Readable::parse(&path).and_then(|readable| readable.outside(excluded));
+        let outcome = match readable {
             Err(refused) => Outcome::failed(refused.status(), refused.to_string()),
             Ok(readable) => timeout_at(deadline, get(client, &readable)).await.unwrap_or_else(|_| {
                 Outcome::failed(504, format!("no answer within the {} s of this request", limit.as_secs()))
@@ -208,7 +211,7 @@ mod tests {
         let api_paths = paths.iter().map(ToString::to_string).collect();
         let request = KubernetesApiRequest { request_id: "r".to_owned(), api_paths, timeout_seconds };
         let deadline = Instant::now() + limit(&request);
-        let answer = answer(&client(), request, deadline).await;
+        let answer = answer(&client(), &Excluded::parse("bank"), request, deadline).await;
         assert_eq!(answer.request_id, "r");
         answer.results
     }
@@ -224,19 +227,21 @@ mod tests {
                 "api/v1/namespaces/a/pods/q",
                 "api/v1/namespaces/a/secrets/s",
                 "nonsense",
+                "api/v1/namespaces/bank/pods/p/log",
             ],
             0,
         )
         .await;
         let codes: Vec<_> = results.iter().map(|result| (result.status_code, result.success)).collect();
         assert_eq!(codes[..4], [(200, true); 4]);
-        assert_eq!(codes[4..], [(404, false), (403, false), (400, false)]);
+        assert_eq!(codes[4..], [(404, false), (403, false), (400, false), (403, false)]);
         assert_eq!(results[0].response_data, r#"{"major":"1","minor":"35"}"#);
         assert_eq!(results[1].response_data, r#"{"accept":"application/json","metadata":{"name":"p"}}"#);
         assert!(results[2].response_data.contains("as=PartialObjectMetadata;"), "{:?}", results[2]);
         assert_eq!(results[3].response_data, "one\u{fffd}two\0\n");
         assert_eq!(results[4].error_message, "pods \"q\" not found");
         assert!(results[5].error_message.contains("Secrets are never read"));
+        assert!(results[7].error_message.contains("data.namespaces.exclude"));
     }
 
     #[tokio::test]

@@ -43,7 +43,7 @@ fn executor(drain: &CancellationToken) -> (Arc<Executor>, Lanes) {
         async |_: http::Request<Body>| pending::<Result<http::Response<Full<Bytes>>, Infallible>>().await;
     let client = Client::new(tower::service_fn(silent), "default");
     let lanes = Lanes::new(Metrics::default());
-    (Executor::new(client, credentials(), lanes.clone(), drain.clone()), lanes)
+    (Executor::new(client, credentials(), lanes.clone(), Excluded::default(), drain.clone()), lanes)
 }
 
 #[tokio::test(start_paused = true)]
@@ -102,7 +102,7 @@ async fn a_repeat_is_answered_once_from_the_record() {
     };
     let client = Client::new(tower::service_fn(server), "default");
     let (lanes, drain) = (Lanes::new(Metrics::default()), CancellationToken::new());
-    let executor = Executor::new(client, credentials(), lanes.clone(), drain.clone());
+    let executor = Executor::new(client, credentials(), lanes.clone(), Excluded::default(), drain.clone());
     let ask = |over, id: &str| {
         let (request_id, api_paths) = (id.to_owned(), vec!["version".to_owned()]);
         let request = KubernetesApiRequest { request_id, api_paths, ..Default::default() };
@@ -144,7 +144,7 @@ async fn each_policy_gets_its_verdict_whatever_its_id_and_a_repeat_the_same_one(
     };
     let client = Client::new(tower::service_fn(server), "default");
     let (lanes, drain) = (Lanes::new(Metrics::default()), CancellationToken::new());
-    let executor = Executor::new(client, credentials(), lanes.clone(), drain.clone());
+    let executor = Executor::new(client, credentials(), lanes.clone(), Excluded::default(), drain.clone());
     let policy = |name: &str| {
         format!(
             "{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{name: {name}, namespace: a}}}}"

@@ -1,12 +1,15 @@
 //! Which pods run on which node, for the agents that read those pods' logs.
 
+mod policy;
+
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use k8s_openapi::api::core::v1::Pod;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kestrel_proto::{
     cloud::v1::{self, OwnerReference},
     node::v1::{LogPolicy, PodInfo, PodUpdate},
@@ -14,11 +17,23 @@ use kestrel_proto::{
 use prost::Message as _;
 use tokio::sync::watch;
 
-use super::key::Uid;
+use super::{convert, key::Uid};
+pub use policy::Policies;
+use policy::Said;
 
 /// A deleted pod is kept this long, so that its last lines still find their
 /// owner references.
 const KEPT_AFTER_DELETION: Duration = Duration::from_secs(60);
+
+/// So long before an incident begins its agent is asked for all lines.
+const LOOK_BACK: Duration = Duration::from_mins(5);
+
+/// An agent that comes later than this after an incident began is not asked any more: it
+/// has been asked before, or the lines have been sent.
+const LOOKS_BACK_WITHIN: Duration = Duration::from_mins(5);
+
+/// So long after the end of an incident all lines are still sent.
+const LINGERS: Duration = Duration::from_mins(5);
 
 /// An update that has as many bytes ends; the rest is told in the next. Clients
 /// take messages of 4 MiB, and no pod has a quarter of that.
@@ -33,7 +48,7 @@ pub struct Pods(Arc<Shared>);
 
 struct Shared {
     state: Mutex<State>,
-    default_policy: LogPolicy,
+    policies: Policies,
     listed: watch::Sender<bool>,
 }
 
@@ -41,8 +56,12 @@ struct Shared {
 struct State {
     pods: HashMap<Uid, Entry>,
     nodes: HashMap<Arc<str>, Node>,
-    /// pods with an open incident, of which everything is sent
-    troubled: HashSet<Uid>,
+    /// what namespaces say of their pods
+    namespaces: HashMap<Arc<str>, Said>,
+    /// pods with an incident, of which everything is sent
+    troubled: HashMap<Uid, Trouble>,
+    /// when incidents ended, in the order of time
+    ended: VecDeque<(Instant, Uid)>,
     /// deleted pods, in the order of time
     deleted: VecDeque<(Instant, Uid)>,
     /// number of the current list
@@ -53,10 +72,25 @@ struct Entry {
     node: Arc<str>,
     /// the encoded `v1::Pod`, which the mirror holds too
     record: Arc<[u8]>,
-    log_policy: LogPolicy,
+    namespace: Arc<str>,
+    said: Said,
     /// number of the list in which it was last seen
     list: u32,
     deleted: bool,
+}
+
+/// An incident of a pod.
+struct Trouble {
+    began: (Instant, Timestamp),
+    ended: Option<Instant>,
+}
+
+/// What of a pod can change, as far as its agent is concerned.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Wanted {
+    policy: LogPolicy,
+    /// From when on what was left out is to be sent after all.
+    look_back: Option<Timestamp>,
 }
 
 #[derive(Default)]
@@ -78,10 +112,15 @@ pub struct Known {
 }
 
 impl Pods {
-    /// No pods yet. Logs of pods that say nothing else are sent as
-    /// `default_policy` says.
-    pub fn new(default_policy: LogPolicy) -> Self {
-        Self(Arc::new(Shared { state: Mutex::default(), default_policy, listed: watch::Sender::new(false) }))
+    /// No pods yet.
+    pub fn new(policies: impl Into<Policies>) -> Self {
+        let (policies, listed) = (policies.into(), watch::Sender::new(false));
+        Self(Arc::new(Shared { state: Mutex::default(), policies, listed }))
+    }
+
+    /// Whether what this namespace's pods write stays in the cluster.
+    pub fn keeps(&self, namespace: &str) -> bool {
+        self.0.policies.excluded.has(namespace)
     }
 
     /// Resolves when all pods are known, or can't be.
@@ -95,7 +134,7 @@ impl Pods {
     pub fn get(&self, uid: &str) -> Option<Known> {
         let (id, state) = (Uid::from(uid), self.state());
         let entry = state.pods.get(&id)?;
-        let info = entry.info(&id, entry.log_policy)?;
+        let info = entry.info(&id, state.wanted(&self.0.policies, &id, entry))?;
         let v1::Pod { uid, owner_references, .. } = entry.pod()?;
         let (api_uid, node) = (uid.into(), Arc::clone(&entry.node));
         Some(Known { info, owners: owner_references.into(), api_uid, node })
@@ -121,24 +160,36 @@ impl Pods {
     /// The pod is as `object` and its encoded `record` say.
     pub(crate) fn apply(&self, object: &Pod, record: Arc<[u8]>) {
         let Some(node) = object.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) else { return };
-        let log_policy = log_policy(object, self.0.default_policy);
-        let mut state = self.state();
-        state.apply(uid_at_node(object).into(), node, record, log_policy);
+        let (meta, said) = (&object.metadata, Said::by(&object.metadata));
+        let (uid, mut state) = (Uid::from(uid_at_node(object)), self.state());
+        said.complain(state.pods.get(&uid).map(|entry| entry.said), "pod", meta);
+        state.apply(uid, node, meta.namespace.as_deref().unwrap_or_default(), record, said);
         state.forget(Instant::now());
     }
 
-    /// An incident of the pod has begun or is over. Until it is over everything is
-    /// sent of the pod, unless nothing may be.
+    /// What a namespace says of those of its pods that say nothing.
+    pub(super) fn apply_namespace(&self, object: &Namespace) {
+        let (meta, said) = (&object.metadata, Said::by(&object.metadata));
+        let (name, mut state) = (meta.name.as_deref().unwrap_or_default(), self.state());
+        said.complain(state.namespaces.get(name).copied(), "namespace", meta);
+        state.said_of_namespace(name, said);
+    }
+
+    /// The namespace is gone.
+    pub(super) fn remove_namespace(&self, object: &Namespace) {
+        let name = object.metadata.name.as_deref().unwrap_or_default();
+        self.state().namespaces.remove(name);
+    }
+
+    /// An incident of the pod has begun or is over. Everything is sent of the pod until some
+    /// time after, unless nothing may be, and what it wrote before is asked for.
     pub(crate) fn turned(&self, uid: &str, is_troubled: bool) {
-        let (uid, mut state) = (Uid::from(uid), self.state());
-        if let Some(node) = state.pods.get(&uid).and_then(|entry| state.nodes.get(&entry.node)) {
-            node.changed.send_replace(());
-        }
-        if is_troubled {
-            state.troubled.insert(uid);
-        } else {
-            state.troubled.remove(&uid);
-        }
+        self.state().turned(uid.into(), is_troubled, (Instant::now(), Timestamp::now()));
+    }
+
+    /// Of pods whose incidents ended some time before `now` no more than usual is sent.
+    pub(crate) fn calm(&self, now: Instant) {
+        self.state().calm(now);
     }
 
     /// The pod is gone.
@@ -178,37 +229,101 @@ impl Entry {
         v1::Pod::decode(&*self.record).ok()
     }
 
-    fn info(&self, uid: &Uid, log_policy: LogPolicy) -> Option<PodInfo> {
+    fn info(&self, uid: &Uid, wanted: Wanted) -> Option<PodInfo> {
         let v1::Pod { namespace, name, .. } = self.pod()?;
-        Some(PodInfo { uid: uid.to_string(), namespace, name, log_policy: log_policy.into() })
+        let look_back_from = wanted.look_back.map(convert::timestamp);
+        let log_policy = wanted.policy.into();
+        Some(PodInfo { uid: uid.to_string(), namespace, name, log_policy, look_back_from })
     }
 }
 
 impl State {
-    /// What is sent of the pod at present.
-    fn log_policy(&self, uid: &Uid, entry: &Entry) -> LogPolicy {
-        match entry.log_policy {
-            LogPolicy::Off => LogPolicy::Off,
-            _ if self.troubled.contains(uid) => LogPolicy::All,
-            policy => policy,
+    /// What is sent of the pod at present: what the namespaces that are kept say goes before
+    /// what the pod says, that before what its namespace says, and that before the default.
+    fn wanted(&self, policies: &Policies, uid: &Uid, entry: &Entry) -> Wanted {
+        let of_namespace = || self.namespaces.get(&entry.namespace).and_then(|said| said.policy);
+        let usual = if policies.excluded.has(&entry.namespace) {
+            LogPolicy::Off
+        } else {
+            entry.said.policy.or_else(of_namespace).unwrap_or(policies.default)
+        };
+        let trouble = self.troubled.get(uid);
+        match usual {
+            LogPolicy::Errors | LogPolicy::Unspecified if trouble.is_some() => {
+                let look_back = trouble.filter(|it| it.began.0.elapsed() < LOOKS_BACK_WITHIN);
+                Wanted { policy: LogPolicy::All, look_back: look_back.map(|it| it.began.1) }
+            }
+            policy => Wanted { policy, look_back: None },
         }
     }
 
-    fn apply(&mut self, uid: Uid, node: &str, record: Arc<[u8]>, log_policy: LogPolicy) {
+    fn turned(&mut self, uid: Uid, is_troubled: bool, (now, time): (Instant, Timestamp)) {
+        self.tell_of(&uid);
+        if !is_troubled {
+            if let Some(trouble) = self.troubled.get_mut(&uid) {
+                trouble.ended = Some(now);
+                self.ended.push_back((now, uid));
+            }
+            return;
+        }
+        // One that begins again goes on: nothing was left out meanwhile.
+        let from = time.checked_sub(LOOK_BACK).unwrap_or(time);
+        self.troubled.entry(uid).or_insert(Trouble { began: (now, from), ended: None }).ended = None;
+    }
+
+    fn calm(&mut self, now: Instant) {
+        while let Some((at, uid)) = self.ended.pop_front_if(|(at, _)| *at + LINGERS <= now) {
+            if self.troubled.get(&uid).is_some_and(|trouble| trouble.ended == Some(at)) {
+                self.troubled.remove(&uid);
+                self.tell_of(&uid);
+            }
+        }
+    }
+
+    /// Something changed of the pod.
+    fn tell_of(&self, uid: &Uid) {
+        if let Some(node) = self.pods.get(uid).and_then(|entry| self.nodes.get(&entry.node)) {
+            node.changed.send_replace(());
+        }
+    }
+
+    fn said_of_namespace(&mut self, name: &str, said: Said) {
+        let (name, before) = match self.namespaces.get_key_value(name) {
+            Some((name, before)) => (Arc::clone(name), *before),
+            None => (name.into(), Said::default()),
+        };
+        self.namespaces.insert(Arc::clone(&name), said);
+        if before != said {
+            let inside = self.pods.values().filter(|entry| entry.namespace == name);
+            let nodes: HashSet<_> = inside.map(|entry| &entry.node).collect();
+            for node in nodes.into_iter().filter_map(|node| self.nodes.get(node)) {
+                node.changed.send_replace(());
+            }
+        }
+    }
+
+    fn apply(&mut self, uid: Uid, node: &str, namespace: &str, record: Arc<[u8]>, said: Said) {
         let list = self.list;
         if let Some(entry) = self.pods.get_mut(&uid) {
             entry.list = list;
             // A static pod's mirror may have been made again, with another UID.
             entry.record = record;
             entry.deleted = false;
-            if std::mem::replace(&mut entry.log_policy, log_policy) == log_policy {
+            if std::mem::replace(&mut entry.said, said) == said {
                 return;
             }
         } else {
+            // Pods of a namespace share its name too.
+            let known = self.namespaces.get_key_value(namespace).map(|(name, _)| Arc::clone(name));
+            let namespace = known.unwrap_or_else(|| {
+                let name = Arc::<str>::from(namespace);
+                self.namespaces.insert(Arc::clone(&name), Said::default());
+                name
+            });
             // Pods of a node share its name.
             let known = self.nodes.get_key_value(node).map(|(name, _)| Arc::clone(name));
             let node = known.unwrap_or_else(|| node.into());
-            let entry = Entry { node: Arc::clone(&node), record, log_policy, list, deleted: false };
+            let entry = Entry { node: Arc::clone(&node), record, namespace, said, list, deleted: false };
             self.pods.insert(uid.clone(), entry);
             self.nodes.entry(node).or_default().uids.insert(uid);
         }
@@ -249,7 +364,7 @@ pub struct Follower {
     only: Option<Uid>,
     changed: watch::Receiver<()>,
     /// Of each pod what can change of it.
-    told: Option<HashMap<Uid, LogPolicy>>,
+    told: Option<HashMap<Uid, Wanted>>,
 }
 
 impl Follower {
@@ -285,11 +400,11 @@ impl Follower {
         for uid in on_node.into_iter().flatten().filter(|uid| followed(uid)) {
             if bytes < PART_BYTES
                 && let Some(entry) = state.pods.get(uid)
-                && let policy = state.log_policy(uid, entry)
-                && told.get(uid) != Some(&policy)
-                && let Some(info) = entry.info(uid, policy)
+                && let wanted = state.wanted(&self.pods.0.policies, uid, entry)
+                && told.get(uid) != Some(&wanted)
+                && let Some(info) = entry.info(uid, wanted)
             {
-                told.insert(uid.clone(), policy);
+                told.insert(uid.clone(), wanted);
                 bytes += info.encoded_len();
                 update.pods.push(info);
             }
@@ -304,17 +419,6 @@ pub(crate) fn uid_at_node(object: &Pod) -> &str {
     let annotations = object.metadata.annotations.as_ref();
     let mirrors = annotations.and_then(|annotations| annotations.get("kubernetes.io/config.mirror"));
     mirrors.or(object.metadata.uid.as_ref()).map(String::as_str).unwrap_or_default()
-}
-
-fn log_policy(object: &Pod, default_policy: LogPolicy) -> LogPolicy {
-    let annotation = |name: &str| object.metadata.annotations.as_ref()?.get(name).map(String::as_str);
-    match annotation("kestrel.ai/logs") {
-        Some("all") => LogPolicy::All,
-        Some("errors") => LogPolicy::Errors,
-        Some("off") => LogPolicy::Off,
-        _ if annotation("kestrel.ai/inject") == Some("true") => LogPolicy::All,
-        _ => default_policy,
-    }
 }
 
 #[cfg(test)]

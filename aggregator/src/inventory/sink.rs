@@ -1,10 +1,11 @@
 //! What takes the objects of a watch.
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::Resource;
 use prost::Message;
 
 use super::{Kind, Mirror, Pods, Relation, convert};
+use crate::excluded::Excluded;
 
 /// Takes the objects of one watch, one after another, and keeps none of them.
 pub(crate) trait Sink<K>: Send + 'static {
@@ -125,6 +126,57 @@ impl Sink<Pod> for PodSink {
     fn skip(&self) {
         self.mirror.skip(Kind::Pod);
         self.pods.skip();
+    }
+}
+
+/// Namespaces: what they say of their pods.
+pub(super) struct NamespaceSink(pub(super) Pods);
+
+impl Sink<Namespace> for NamespaceSink {
+    fn begin(&self) {}
+
+    fn apply(&self, object: &Namespace) {
+        self.0.apply_namespace(object);
+    }
+
+    fn remove(&self, object: &Namespace) {
+        self.0.remove_namespace(object);
+    }
+
+    fn finish(&self) {}
+}
+
+/// Hands on what is not in one of the namespaces.
+pub(super) struct Outside<S> {
+    pub(super) excluded: Excluded,
+    pub(super) sink: S,
+}
+
+impl<K: Resource, S: Sink<K>> Sink<K> for Outside<S> {
+    fn begin(&self) {
+        self.sink.begin();
+    }
+
+    fn apply(&self, object: &K) {
+        if !object.meta().namespace.as_deref().is_some_and(|name| self.excluded.has(name)) {
+            self.sink.apply(object);
+        }
+    }
+
+    fn remove(&self, object: &K) {
+        self.sink.remove(object);
+    }
+
+    fn finish(&self) {
+        self.sink.finish();
+    }
+
+    fn skip(&self) {
+        self.sink.skip();
+    }
+
+    fn hears(&self, does: bool) {
+        self.sink.hears(does);
     }
 }
 

@@ -23,6 +23,8 @@ pub struct Metrics {
     pub lines_left_out: Counter,
     /// Lines that came again although they were taken, and were not sent twice.
     pub repeated_lines: Counter,
+    /// Lines of namespaces whose logs stay in the cluster, dropped here.
+    pub kept_lines: Counter,
     /// Lines of pods for which their sender may not speak.
     pub foreign_lines: Counter,
 }
@@ -95,6 +97,11 @@ impl Metrics {
             "repeated_lines",
             "Lines that came again although they were taken, and were not sent twice",
             self.repeated_lines.clone(),
+        );
+        registry.register(
+            "kept_lines",
+            "Lines dropped because their namespace's logs stay in the cluster",
+            self.kept_lines.clone(),
         );
         registry.register(
             "foreign_lines",

@@ -344,6 +344,11 @@ impl Reader<'_> {
         let Session { shared, identity, .. } = self.session;
         let known = shared.pods.get(&chunk.pod_uid);
         shared.metrics.lines_left_out.inc_by(chunk.lines_left_out);
+        if shared.pods.keeps(&chunk.pod_namespace) {
+            // Of an agent that does not know it yet.
+            shared.metrics.kept_lines.inc_by(chunk.entries.len() as u64);
+            return;
+        }
         if !identity.may_send(&chunk, known.as_ref()) {
             shared.metrics.foreign_lines.inc_by(chunk.entries.len() as u64);
             let names = [&chunk.pod_namespace, &chunk.pod_name, &chunk.pod_uid];

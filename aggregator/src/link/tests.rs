@@ -31,7 +31,8 @@ use tonic::{Code, Streaming, transport::Endpoint};
 
 use super::{review::Review, *};
 use crate::{
-    inventory::convert,
+    excluded::Excluded,
+    inventory::{convert, pods::Policies},
     signals::{lines::Lines, thresholds::Thresholds},
     uplink::{
         lanes::{Lane, Lanes, Number},
@@ -96,7 +97,8 @@ async fn server(most: usize) -> Server {
     let (lanes, metrics, drain) =
         (Lanes::new(UplinkMetrics::default()), Metrics::default(), CancellationToken::new());
     lanes.lead();
-    let pods = Pods::new(LogPolicy::Errors);
+    let excluded = Excluded::parse("bank");
+    let pods = Pods::new(Policies { default: LogPolicy::Errors, excluded });
     for (name, uid, node) in [("web-1", "u1", "n1"), ("web-2", "u2", "n2")] {
         apply(&pods, &pod(name, uid, node));
     }
@@ -333,6 +335,39 @@ async fn what_a_peer_may_not_speak_of_is_dropped_and_the_rest_of_its_batch_is_no
     assert_eq!((server.metrics.foreign_lines.get(), server.metrics.lines.get()), (4, 1));
     sidecar.send(Up::HostReport(HostReport::default())).await;
     assert_eq!(sidecar.next().await.unwrap_err().code(), Code::PermissionDenied);
+}
+
+#[tokio::test]
+async fn lines_of_an_excluded_namespace_end_here_and_its_pods_are_not_asked_for_any() {
+    let server = server(10).await;
+    let mut of_the_bank = pod("vault-0", "u9", "n1");
+    of_the_bank.metadata.namespace = Some("bank".to_owned());
+    of_the_bank.metadata.annotations = Some([("kestrel.ai/logs".to_owned(), "all".to_owned())].into());
+    let mut agent = server.attached(AGENT).await;
+    apply(&server.pods, &of_the_bank);
+    let Down::PodUpdate(update) = agent.next().await.unwrap() else { panic!() };
+    assert_eq!((update.pods[0].name.as_str(), update.pods[0].log_policy()), ("vault-0", LogPolicy::Off));
+    let [known, unknown] = [("vault-0", "u9"), ("vault-1", "u10")]
+        .map(|(name, uid)| LogChunk { pod_namespace: "bank".to_owned(), ..chunk(name, uid, &["a secret"]) });
+    agent.batch(1, vec![known, unknown, chunk("web-1", "u1", &["own"])]).await;
+    assert!(matches!(agent.next().await.unwrap(), Down::Credit(_)));
+    let (logs, number) = server.logs().await;
+    assert_eq!(texts(&logs), ["own"]);
+    server.lanes.left(Lane::Logs, number);
+    assert!(matches!(agent.next().await.unwrap(), Down::Ack(ack) if ack.up_to_id == 1));
+    assert_eq!((server.metrics.kept_lines.get(), server.metrics.lines.get()), (2, 1));
+    assert!(server.lines.last("u9", "app", None).is_empty());
+}
+
+#[tokio::test]
+async fn an_incident_asks_its_node_for_all_lines_and_for_those_before() {
+    let server = server(10).await;
+    let mut agent = server.attached(AGENT).await;
+    server.pods.turned("u1", true);
+    let Down::PodUpdate(update) = agent.next().await.unwrap() else { panic!() };
+    let info = &update.pods[0];
+    assert_eq!((info.uid.as_str(), info.log_policy(), update.snapshot), ("u1", LogPolicy::All, false));
+    assert!(info.look_back_from.is_some());
 }
 
 #[tokio::test]

@@ -116,7 +116,9 @@ impl Tail {
             let at = timestamp.and_then(|at| Timestamp::new(at.seconds, at.nanos).ok());
             let line = Line { at, text: beginning(&entry.message).into() };
             self.bytes += line.bytes();
-            self.lines.push_back(line);
+            // What was left out at first comes after what it was written before.
+            let later = self.lines.iter().rev().take_while(|other| other.at > line.at).count();
+            self.lines.insert(self.lines.len() - later, line);
         }
         while self.bytes > MOST_OF_A_CONTAINER
             && let Some(line) = self.lines.pop_front()
@@ -162,6 +164,14 @@ mod tests {
         assert_eq!((shown[0].as_str(), shown[shown.len() - 1].as_str()), ("line 10", "line 18"));
         let shown = lines.last("pod", "app", None);
         assert_eq!((shown.len(), shown[9].as_str()), (10, "a new run"));
+    }
+
+    #[test]
+    fn what_comes_late_is_shown_where_it_belongs() {
+        let lines = Lines::default();
+        lines.keep("pod", "app", &[entry(1, "one"), entry(5, "five")]);
+        lines.keep("pod", "app", &[entry(2, "two"), entry(3, "three"), entry(5, "five again")]);
+        assert_eq!(lines.last("pod", "app", None), ["one", "two", "three", "five", "five again"]);
     }
 
     #[test]

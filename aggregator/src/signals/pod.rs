@@ -8,6 +8,8 @@ mod record;
 mod skew;
 mod trouble;
 
+use std::time::Instant;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
 use kestrel_proto::cloud::v1::{Action, PodCondition, PodStatusChange, stream_events_request::Request};
@@ -54,11 +56,14 @@ impl PodSignals {
     /// Judges anew what time alone may have changed.
     pub(super) fn tick(&self, now: Timestamp) {
         self.register.tick(now);
+        self.around.pods.calm(Instant::now());
     }
 
     fn seen(&self, object: &core::Pod, now: Timestamp) {
         let uid = uid(object);
         if !is_sound(object) || self.register.knows(uid) {
+            let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
+            let object = if self.around.pods.keeps(namespace) { &without_words(object) } else { object };
             self.register.seen(uid, Pod::new(object, self.around.clone(), now), now);
         }
     }
@@ -228,6 +233,26 @@ impl Subject for Pod {
         record.set_action(action);
         Request::PodStatusChange(record)
     }
+}
+
+/// Without what its containers said when they ended, which may be the end of their logs.
+fn without_words(object: &core::Pod) -> core::Pod {
+    let mut object = object.clone();
+    let status = object.status.iter_mut().flat_map(|status| {
+        [
+            &mut status.container_statuses,
+            &mut status.init_container_statuses,
+            &mut status.ephemeral_container_statuses,
+        ]
+    });
+    for container in status.flatten().flatten() {
+        for state in [&mut container.state, &mut container.last_state].into_iter().flatten() {
+            if let Some(terminated) = &mut state.terminated {
+                terminated.message = None;
+            }
+        }
+    }
+    object
 }
 
 /// Whether nothing can be wrong with the pod, now or by time alone: so it is

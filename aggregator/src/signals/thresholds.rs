@@ -2,6 +2,8 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
+use kestrel_runtime::config::duration;
+
 /// Times after which what is usual for a moment becomes an incident.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Thresholds {
@@ -84,19 +86,6 @@ impl FromStr for Thresholds {
         }
         Ok(thresholds)
     }
-}
-
-/// A number with its unit: `s`, `m` or `h`.
-fn duration(text: &str) -> Option<Duration> {
-    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let seconds = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        _ => return None,
-    };
-    let number: u32 = number.parse().ok()?;
-    Some(Duration::from_secs(u64::from(number) * seconds))
 }
 
 #[cfg(test)]

@@ -156,6 +156,13 @@ readinessProbe:
 {{- end }}
 {{- end }}
 
+{{- define "kestrel.excludedEnv" -}}
+{{- with ((.Values.data | default dict).namespaces | default dict).exclude }}
+- name: KESTREL_EXCLUDED_NAMESPACES
+  value: {{ join "," . | quote }}
+{{- end }}
+{{- end }}
+
 {{/* The link's CA is published by the aggregator once it runs, so the ConfigMap may come after the pod. */}}
 {{- define "kestrel.linkCaVolume" -}}
 - name: link-ca

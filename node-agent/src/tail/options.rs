@@ -1,14 +1,15 @@
 //! The words after `tail`.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use http::Uri;
+use kestrel_runtime::config::duration;
 use kestrel_tail::{engine::Policy, redact::Expressions};
 
 /// What `kestrel-node-agent tail --help` says.
 pub const USAGE: &str = "\
 usage: kestrel-node-agent tail --root DIR [--sink SINK] [--until-end] [--positions FILE]
-                               [--policy all | errors] [--redact EXPRESSION]...
+                               [--look-back TIME] [--policy all | errors] [--redact EXPRESSION]...
 
 Reads container logs without Kubernetes, as the agent does: over rotation, with pieces joined,
 invalid text cleaned and secrets taken out. Ends with a line that says what was read and what
@@ -20,6 +21,8 @@ that took: lines, bytes, processor time, memory.
                     and KESTREL_LINK_{TOKEN,CA}_FILE as the agent has them
   --until-end       ends when everything that is there has been read
   --positions FILE  goes on from there, and keeps in it how far it came
+  --look-back TIME  begins so long ago (90s, 10m, 2h) in files that are there and have no position;
+                    otherwise at their beginning
   --policy POLICY   all (default), or errors: warnings and errors with the lines around them
   --redact EXPR     what is a secret beside what always is
 ";
@@ -41,6 +44,7 @@ pub struct Options {
     pub(super) sink: Target,
     pub(super) until_end: bool,
     pub(super) positions: Option<PathBuf>,
+    pub(super) look_back: Option<Duration>,
     pub(super) policy: Policy,
     pub(super) redact: Expressions,
 }
@@ -58,6 +62,7 @@ impl Options {
             sink: Target::Stdout,
             until_end: false,
             positions: None,
+            look_back: None,
             policy: Policy::All,
             redact: Expressions::default(),
         };
@@ -71,6 +76,13 @@ impl Options {
                 "--sink" => options.sink = target(value()?)?,
                 "--until-end" if given.is_none() => options.until_end = true,
                 "--positions" => options.positions = Some(PathBuf::from(value()?)),
+                "--look-back" => {
+                    let text = value()?;
+                    let time = duration(text).ok_or_else(|| {
+                        format!("--look-back {text}: it has to be a number with s, m or h, such as 10m")
+                    })?;
+                    options.look_back = Some(time);
+                }
                 "--policy" => {
                     options.policy = match value()? {
                         "all" => Policy::All,
@@ -114,10 +126,11 @@ mod tests {
     fn good_words_are_understood() {
         let options = parse("--root /logs").unwrap();
         assert_eq!((options.sink, options.until_end, options.policy), (Target::Stdout, false, Policy::All));
-        let words = "--sink=link=agg:8443 --root=/logs --until-end --positions p --policy errors --redact a --redact b";
+        let words = "--sink=link=agg:8443 --root=/logs --until-end --positions p --look-back 2h --policy errors --redact a --redact b";
         let options = parse(words).unwrap();
         assert_eq!(options.sink, Target::Link(Uri::from_static("https://agg:8443")));
         assert_eq!(options.positions, Some(PathBuf::from("p")));
+        assert_eq!(options.look_back, Some(Duration::from_hours(2)));
         assert!(options.until_end && options.policy == Policy::Errors);
     }
 
@@ -129,6 +142,7 @@ mod tests {
             ("--root x --sink file", "discard, stdout, json or link=HOST:PORT"),
             ("--root x --sink link=agg", "link=HOST:PORT"),
             ("--root x --policy off", "all or errors"),
+            ("--root x --look-back long", "such as 10m"),
             ("--root x --redact (", "--redact: "),
             ("--root x --until-end=yes", "--until-end=yes is not known"),
             ("--root x --follow", "--follow is not known"),

@@ -1,16 +1,25 @@
-//! Runs one stage of the engine over generated lines, to count its instructions: `stages STAGE LINES`.
+//! Runs one stage of the engine over so many lines, to count its instructions: `stages STAGE LINES`.
+//! `hack/instructions` compares them with `stages.txt`.
 
-#![allow(clippy::expect_used)] // a tool may stop at a surprise
+#![allow(clippy::expect_used, clippy::unwrap_used)] // a tool may stop at a surprise
 
-use std::{hint::black_box, ops::ControlFlow};
+use std::{fs, hint::black_box, ops::ControlFlow, time::Instant};
 
 use kestrel_tail::{
+    class::class,
+    discover::{Layout, Source},
+    engine::{Engine, Policy},
+    fingerprint::fingerprint,
     multiline::{First, Shape},
+    position::store::Store,
     redact::{Expressions, Redactor},
     severity,
     split::{Format, Splitter, Unfinished},
     text::clean,
 };
+
+/// Lines of a window.
+const WINDOW: usize = 1024;
 
 /// What programs write, without the runtime's words.
 const LINES: [&str; 16] = [
@@ -34,36 +43,80 @@ const LINES: [&str; 16] = [
 
 fn main() {
     let mut words = std::env::args().skip(1);
-    let (stage, times) = (words.next().expect("a stage"), words.next().expect("a number"));
-    let times: usize = times.parse().expect("a number");
-    let log: String = LINES.map(|line| format!("2026-11-21T13:50:00.123456789Z stdout F {line}\n")).concat();
-    let window = log.repeat(64);
-    let mut splitter = Splitter::default();
+    let (stage, count) = (words.next().expect("a stage"), words.next().expect("a number of lines"));
+    let windows = count.parse::<usize>().expect("a number of lines").div_ceil(WINDOW);
     let mut redactor = Redactor::new(Expressions::default());
-    for _ in 0..times.div_ceil(LINES.len() * 64) {
-        match stage.as_str() {
-            "split" => {
-                splitter.split(Format::Cri, window.as_bytes(), Unfinished::Ends, |raw| {
-                    black_box(raw);
-                    ControlFlow::Continue(())
-                });
-            }
-            _ => {
-                for line in LINES.iter().cycle().take(LINES.len() * 64) {
-                    let line = black_box(*line);
-                    match stage.as_str() {
-                        "nothing" => {}
-                        "clean" => drop(black_box(clean(line.as_bytes()))),
-                        "severity" => drop(black_box(severity::level(line.as_bytes()))),
-                        "redact" => drop(black_box(redactor.redact(line).is_some())),
-                        "multiline" => {
-                            black_box(First::of(line.as_bytes()));
-                        }
-                        "shape" => drop(black_box(Shape::begin(line.as_bytes()))),
-                        _ => panic!("no stage {stage}"),
-                    }
+    match stage.as_str() {
+        "split" => split(windows),
+        "all" => follow(windows, Policy::All),
+        "errors" => follow(windows, Policy::Errors),
+        "clean" => each(windows, |line| keep(clean(line.as_bytes()))),
+        "severity" => each(windows, |line| keep(severity::level(line.as_bytes()))),
+        "redact" => each(windows, |line| keep(redactor.redact(line).is_some())),
+        "fingerprint" => each(windows, |line| keep(fingerprint(line.as_bytes()))),
+        "class" => each(windows, |line| keep(class(line))),
+        "multiline" => {
+            let mut shape = Shape::begin(b"");
+            each(windows, |line| {
+                let line = line.as_bytes();
+                if !shape.takes(First::of(line), line) {
+                    shape = Shape::begin(line);
                 }
-            }
+            });
         }
+        _ => panic!("there is no stage {stage}"),
     }
+}
+
+/// What was made, so that it is not left undone.
+fn keep<T>(made: T) {
+    black_box(made);
+}
+
+fn each(windows: usize, mut run: impl FnMut(&'static str)) {
+    for line in LINES.iter().cycle().take(windows * WINDOW) {
+        run(black_box(line));
+    }
+}
+
+/// A window as a container runtime writes it.
+fn window() -> String {
+    let lines = LINES.map(|line| format!("2026-11-21T13:50:00.123456789Z stdout F {line}\n"));
+    lines.concat().repeat(WINDOW / LINES.len())
+}
+
+fn split(windows: usize) {
+    let (mut splitter, window) = (Splitter::default(), window());
+    for _ in 0..windows {
+        splitter.split(Format::Cri, window.as_bytes(), Unfinished::Ends, |raw| {
+            black_box(raw);
+            ControlFlow::Continue(())
+        });
+    }
+}
+
+/// The whole engine, from a file on.
+fn follow(windows: usize, policy: Policy) {
+    let root = tempfile::tempdir().expect("a directory");
+    let directory = root.path().join("ns_pod_uid/app");
+    fs::create_dir_all(&directory).expect("a directory");
+    fs::write(directory.join("0.log"), window().repeat(windows)).expect("a file");
+    let source = Source { directory: root.path().to_owned(), layout: Layout::Pods { except: None } };
+    let mut engine =
+        Engine::new(vec![source], Store::empty(root.path()), Redactor::new(Expressions::default()));
+    let now = Instant::now();
+    engine.scan(now);
+    engine.assign(|_| Some(policy));
+    engine.end();
+    engine.poll(now);
+    let emit = |record: kestrel_tail::engine::Record<'_>| {
+        black_box(record);
+        ControlFlow::Continue(())
+    };
+    let mut batch = 0;
+    while engine.read(batch, now, emit).is_some() {
+        engine.ack(batch);
+        batch += 1;
+    }
+    assert_eq!(engine.stats().lines, (windows * WINDOW) as u64);
 }

@@ -1,6 +1,6 @@
 //! What kind of error a record is about.
 
-use memchr::memmem;
+use memchr::memchr_iter;
 
 use crate::multiline::{exception, name};
 
@@ -13,8 +13,8 @@ const ENDS: [&str; 2] = ["Error", "Exception"];
 /// Beginnings of what runtimes print, and what class that is.
 const CRASHES: [(&str, &str); 3] = [("panic: ", "panic"), ("fatal error: ", "panic"), ("thread '", "panic")];
 
-/// Words that stand for a class by themselves: error numbers of the operating system, and what the kernel does.
-const WORDS: [&str; 10] = [
+/// Names of the operating system's errors, which are classes by themselves.
+const NUMBERS: [&str; 9] = [
     "ECONNREFUSED",
     "ECONNRESET",
     "ETIMEDOUT",
@@ -24,7 +24,6 @@ const WORDS: [&str; 10] = [
     "EACCES",
     "EPIPE",
     "EMFILE",
-    "OOMKilled",
 ];
 
 /// The class of error that `text` names: an exception's type or an error's name; `None` if it names none.
@@ -45,26 +44,33 @@ pub fn class(text: &str) -> Option<&str> {
         let length = exception(line.as_bytes())?.len();
         line.get(..length)
     });
-    named.or_else(|| within(text)).or_else(|| WORDS.iter().find(|word| text.contains(**word)).copied())
+    named.or_else(|| within(text))
 }
 
-/// A name somewhere in a line that only an exception has: `TypeError`, `java.io.IOException`, not `Error` or `onError`.
+/// A name somewhere in a line that only an exception has, `TypeError` or `java.io.IOException`, not `Error` or `onError`;
+/// else an error's name. All of them have a capital E.
 fn within(text: &str) -> Option<&str> {
-    let bytes = text.as_bytes();
-    let found = ENDS.iter().filter_map(|end| {
-        memmem::find_iter(bytes, end).find_map(|at| {
-            let stop = at + end.len();
-            let is_part =
-                |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'$' | b':' | b'\\');
-            let length = bytes[..at].iter().rev().take_while(|byte| is_part(byte)).count();
-            let name = text.get(at - length..stop)?.trim_start_matches(|c: char| !c.is_ascii_alphabetic());
-            let last = name.rsplit(['.', ':', '\\', '$']).next()?;
-            let is_over = bytes.get(stop).is_none_or(|byte| !(byte.is_ascii_alphanumeric() || *byte == b'_'));
-            (is_over && last.len() > end.len() && last.starts_with(|c: char| c.is_ascii_uppercase()))
-                .then_some((at, name))
-        })
+    let mut number = None;
+    let name = memchr_iter(b'E', text.as_bytes()).find_map(|at| {
+        let rest = text.get(at..)?;
+        number = number.or_else(|| NUMBERS.into_iter().find(|name| rest.starts_with(name)));
+        let end = ENDS.iter().find(|end| rest.starts_with(**end))?;
+        named(text, at, at + end.len())
     });
-    found.min_by_key(|(at, _)| *at).map(|(_, name)| name)
+    name.or(number)
+}
+
+/// The name of which the bytes from `at` to `stop` are the end.
+fn named(text: &str, at: usize, stop: usize) -> Option<&str> {
+    let bytes = text.as_bytes();
+    let is_part =
+        |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'$' | b':' | b'\\');
+    let length = bytes[..at].iter().rev().take_while(|byte| is_part(byte)).count();
+    let name = text.get(at - length..stop)?.trim_start_matches(|c: char| !c.is_ascii_alphabetic());
+    let last = name.rsplit(['.', ':', '\\', '$']).next()?;
+    let is_over = bytes.get(stop).is_none_or(|byte| !(byte.is_ascii_alphanumeric() || *byte == b'_'));
+    let is_longer = last.len() > stop - at && last.starts_with(|c: char| c.is_ascii_uppercase());
+    (is_over && is_longer).then_some(name)
 }
 
 #[cfg(test)]

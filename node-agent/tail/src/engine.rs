@@ -1,10 +1,12 @@
 //! Follows files: what there is, what was read, what was delivered.
 
+mod beginning;
 mod context;
 mod file;
 mod folding;
 mod gap;
 mod listing;
+mod look_back;
 mod turn;
 
 use std::{
@@ -32,9 +34,11 @@ use crate::{
     time::Timestamp,
     watch::{self, Hints, Watch},
 };
+use beginning::Beginning;
 use file::Tracked;
 use gap::Gaps;
 pub use gap::{Gap, Lost, LostBytes, Reason};
+use look_back::LookBack;
 
 /// How long the end of a begun line is waited for. Until then what follows
 /// it in the file waits too. (For the next line of a record see [`crate::multiline`].)
@@ -136,6 +140,9 @@ pub struct Stats {
     pub folded: u64,
     /// Records that were left out because their pod sent too much.
     pub over_budget: u64,
+    /// Records that were sent when it turned out that what was left out before matters; some
+    /// of them had been sent.
+    pub looked_back: u64,
     /// Lines that were not of their file's format, sent as they are.
     pub malformed: u64,
     /// Records that were made of pieces of a line.
@@ -146,6 +153,8 @@ pub struct Stats {
     pub cleaned: u64,
     /// Secrets that were taken out.
     pub redacted: u64,
+    /// Bytes that were passed over because they were there long before.
+    pub bytes_passed: u64,
     /// Bytes that were gone before they were delivered.
     pub bytes_lost: LostBytes,
 }
@@ -216,7 +225,11 @@ pub struct Engine {
     /// Those of them that sent too much to have a turn now; they come first when they may.
     held: VecDeque<u64>,
     budget: Budget,
+    look_backs: VecDeque<LookBack>,
     store: Store,
+    beginning: Option<Beginning>,
+    /// The first scan is over.
+    has_scanned: bool,
     reader: Reader,
     splitter: Splitter,
     /// For records that are wanted after all.
@@ -250,7 +263,10 @@ impl Engine {
             ready: VecDeque::new(),
             held: VecDeque::new(),
             budget: Budget::default(),
+            look_backs: VecDeque::new(),
             store,
+            beginning: None,
+            has_scanned: false,
             reader: Reader::default(),
             splitter: Splitter::default(),
             again: Splitter::default(),
@@ -299,6 +315,7 @@ impl Engine {
                 self.apply(number, changes, now);
             }
             self.watch_the_rest();
+            self.has_scanned = true;
         }
         self.release(now);
         self.budget.forget(now);
@@ -323,7 +340,7 @@ impl Engine {
         while let Some(id) = self.held.pop_back() {
             self.ready.push_front(id);
         }
-        !self.ready.is_empty()
+        !self.ready.is_empty() || self.looks_back()
     }
 
     /// Takes what the kernel says.
@@ -433,6 +450,7 @@ impl Engine {
                 self.looked.into_all = None;
             }
         }
+        self.begin();
     }
 
     /// Gives the records of one turn of one file to `emit`, for the batch with
@@ -442,12 +460,18 @@ impl Engine {
         &mut self,
         batch: u64,
         now: Instant,
-        emit: impl FnMut(Record<'_>) -> ControlFlow<()>,
+        mut emit: impl FnMut(Record<'_>) -> ControlFlow<()>,
     ) -> Option<Chunk<'_>> {
         if self.folds.tell(batch, now, self.ending) {
             return self.tell_count(emit);
         }
-        let (id, index, turn) = self.take_turn(batch, now, emit)?;
+        if self.in_flight >= MOST_IN_FLIGHT {
+            return None;
+        }
+        let (id, index, turn) = match self.take_turn(batch, now, &mut emit) {
+            Some(turn) => turn,
+            None => self.take_look_back(batch, now, &mut emit)?,
+        };
         let series = self.series.get(&id)?;
         let newest = series.files.last()?.order.instance;
         Some(Chunk {
@@ -496,6 +520,7 @@ impl Engine {
         self.gaps.ack(up_to);
         self.folds.ack(up_to);
         self.settle(|file| file.ledger.ack(up_to));
+        self.ack_look_backs(up_to);
     }
 
     /// The connection is gone, or something did not arrive: what is not
@@ -505,6 +530,7 @@ impl Engine {
         self.folds.rewind();
         self.looked.into_all = None;
         self.settle(Tracked::rewind);
+        self.rewind_look_backs();
     }
 
     /// What was gone before it was delivered, to be told in the batch with the
@@ -533,7 +559,7 @@ impl Engine {
     pub fn save(&mut self, now: SystemTime) -> Result<(), StoreError> {
         for file in self.series.values().flat_map(|series| &series.files) {
             // Also if nothing of it arrived yet, so that it keeps its identity.
-            if let Some(id) = file.id {
+            if let Some(id) = file.id.filter(|_| !file.is_from_before) {
                 self.store.set(id, file.position());
             }
         }

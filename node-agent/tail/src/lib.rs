@@ -23,6 +23,7 @@ pub mod multiline;
 pub mod position;
 pub mod read;
 pub mod redact;
+pub mod seek;
 pub mod severity;
 pub mod split;
 pub mod text;

@@ -119,8 +119,10 @@ pub(crate) fn name(line: &[u8]) -> &[u8] {
 
 /// A record of one line or more, and what may follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shape {
+pub struct Shape<'a> {
     kind: Kind,
+    /// Its first line.
+    head: &'a [u8],
     /// The line before was empty.
     after_blank: bool,
     /// It has more than one line.
@@ -131,8 +133,8 @@ pub struct Shape {
 enum Kind {
     /// JSON, logfmt: complete in one line.
     Structured,
-    /// Any text; with true one that names a warning or worse.
-    Text(bool),
+    /// Any text.
+    Text,
     /// Frames of a Python trace.
     Frames,
     /// A Python trace with its exception; with true, another is announced.
@@ -145,18 +147,23 @@ enum Kind {
     Trace(bool),
 }
 
-impl Shape {
+impl<'a> Shape<'a> {
     /// A record that begins with `line`.
-    pub fn begin(line: &[u8]) -> Self {
+    pub fn begin(line: &'a [u8]) -> Self {
         let kind = match First::of(line) {
             First::Head => Self::head(line),
             First::Link => Kind::Trace(true),
-            First::Blank => Kind::Text(false),
+            First::Blank => Kind::Text,
             _ if is_structured(line) => Kind::Structured,
             _ if is_frame(line) => Kind::Trace(true),
-            _ => Kind::Text(severity::level(line) >= Some(Level::Warn)),
+            _ => Kind::Text,
         };
-        Self { kind, after_blank: false, grown: false }
+        Self { kind, head: line, after_blank: false, grown: false }
+    }
+
+    /// Whether its first line names a warning or worse.
+    fn is_bad(self) -> bool {
+        severity::level(self.head) >= Some(Level::Warn)
     }
 
     fn head(line: &[u8]) -> Kind {
@@ -174,7 +181,7 @@ impl Shape {
     /// Whether `line` belongs to it; if so, it does from now on.
     pub fn takes(&mut self, first: First, line: &[u8]) -> bool {
         let Some(kind) = self.after(first, line) else { return false };
-        *self = Self { kind, after_blank: first == First::Blank, grown: true };
+        *self = Self { kind, after_blank: first == First::Blank, grown: true, ..*self };
         true
     }
 
@@ -183,11 +190,11 @@ impl Shape {
         let kind = match (self.kind, first) {
             (Kind::Structured, _) => return None,
 
-            (Kind::Text(_), First::Indented) if is_frame(line) => Kind::Trace(self.kind == Kind::Text(true)),
-            (Kind::Text(_), First::Indented) if !names_level(line) => self.kind,
-            (Kind::Text(_), First::Link) => Kind::Trace(true),
-            (Kind::Text(true), First::Head) if !self.grown => Self::head(line),
-            (Kind::Text(_), _) => return None,
+            (Kind::Text, First::Indented) if is_frame(line) => Kind::Trace(self.is_bad()),
+            (Kind::Text, First::Indented) if !names_level(line) => Kind::Text,
+            (Kind::Text, First::Link) => Kind::Trace(true),
+            (Kind::Text, First::Head) if !self.grown && self.is_bad() => Self::head(line),
+            (Kind::Text, _) => return None,
 
             (Kind::Frames, First::Indented | First::Blank) => Kind::Frames,
             (Kind::Frames, _) if is_raised(line) => Kind::Raised(false),
@@ -214,14 +221,14 @@ impl Shape {
 
     /// Whether it is an exception or a crash.
     pub fn is_trace(self) -> bool {
-        !matches!(self.kind, Kind::Structured | Kind::Text(_))
+        !matches!(self.kind, Kind::Structured | Kind::Text)
     }
 
     /// Whether the end of what a program has written so far is likely not its end.
     pub fn is_awaited(self) -> bool {
         match self.kind {
             Kind::Structured => false,
-            Kind::Text(is_bad) => is_bad || self.grown,
+            Kind::Text => self.grown || self.is_bad(),
             _ => true,
         }
     }

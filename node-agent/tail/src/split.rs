@@ -125,14 +125,23 @@ impl Splitter {
                 let continued = std::mem::take(&mut continued[stream]);
                 flow = in_parts(Raw { from: group, continued, ..current.record() }, &mut emit);
             } else {
+                let Joined { record, is_cut, is_apart } = self.join(&lines, &current);
+                let end = record.end;
                 if at >= group_end {
-                    let Some(end) = end_of_group(&lines, &current, unfinished) else { return at };
+                    let known = is_apart.then_some(end);
+                    let Some(end) = known.or_else(|| end_of_group(&lines, &current, unfinished)) else {
+                        return at;
+                    };
                     group_end = end;
                 }
-                let (record, is_cut) = self.join(&lines, &current);
-                joined_to[stream] = record.end;
+                joined_to[stream] = end;
                 let continued = std::mem::replace(&mut continued[stream], is_cut);
                 flow = in_parts(Raw { from: group, continued, ..record }, &mut emit);
+                if is_apart {
+                    at = end;
+                    line = lines.at(at);
+                    continue;
+                }
             }
             at = current.next;
             line = next;
@@ -140,19 +149,26 @@ impl Splitter {
         at
     }
 
-    /// The record that begins with `first`, and whether the next is its rest.
-    fn join(&mut self, lines: &Lines<'_>, first: &Line<'_>) -> (Raw<'_>, bool) {
+    /// The record that begins with `first`.
+    fn join(&mut self, lines: &Lines<'_>, first: &Line<'_>) -> Joined<'_> {
         let mut open = Open::begin(first);
+        let (mut is_closed, mut is_between, mut is_mixed) = (false, false, false);
         let mut record = Raw { joined: !first.last, ..first.record() };
         self.joined.clear();
         self.joined.extend_from_slice(first.content);
         let mut at = first.next;
-        while let Some(line) = lines.at(at).filter(|line| !line.malformed) {
+        while let Some(line) = lines.at(at) {
+            if line.malformed {
+                is_closed = true;
+                break;
+            }
             if line.stream == first.stream {
                 let is_piece = open.is_piece_missing();
                 if !open.takes(&line) {
+                    is_closed = true;
                     break;
                 }
+                is_mixed |= is_between;
                 if !is_piece {
                     self.joined.push(b'\n');
                     record.lines += 1;
@@ -160,13 +176,27 @@ impl Splitter {
                 self.joined.extend_from_slice(line.content);
                 record.joined |= is_piece;
                 record.end = line.next;
-            } else if !open.outlasts(&line) {
-                break;
+            } else {
+                is_between = true;
+                if !open.outlasts(&line) {
+                    is_closed = true;
+                    break;
+                }
             }
             at = line.next;
         }
-        (Raw { content: &self.joined, trace: open.is_trace(), ..record }, open.is_cut())
+        let record = Raw { content: &self.joined, trace: open.is_trace(), ..record };
+        Joined { record, is_cut: open.is_cut(), is_apart: is_closed && !is_mixed }
     }
+}
+
+/// A record that was made of lines.
+struct Joined<'a> {
+    record: Raw<'a>,
+    /// The next record of the stream is its rest.
+    is_cut: bool,
+    /// It has ended, and no line of the other stream lies in it.
+    is_apart: bool,
 }
 
 /// Whether `line` is a record, which for most lines is plain from its beginning and the next one's.

@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use flate2::{Compression, write::GzEncoder};
 use kestrel_tail::{
     budget::Limits,
     discover::{Layout, Source},
@@ -19,6 +20,7 @@ use kestrel_tail::{
     fold, multiline,
     position::store::Store,
     redact::{Expressions, Redactor},
+    time::Timestamp,
 };
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -308,6 +310,90 @@ fn of_many_equal_errors_a_few_are_sent_and_the_others_counted() {
     bench.policy = Some(Policy::All);
     bench.append(&lines);
     assert_eq!(bench.read_later().len(), 100);
+}
+
+/// Second `second` of the hour in which these logs are written.
+fn at(second: u32) -> Timestamp {
+    Timestamp { seconds: 1_795_269_000 + i64::from(second), nanos: 0 }
+}
+
+/// A harmless line for each of these seconds.
+fn minutes(seconds: std::ops::Range<u32>) -> String {
+    let clock = |second: u32| format!("2026-11-21T13:{:02}:{:02}Z", 50 + second / 60, second % 60);
+    seconds.map(|second| format!("{} stdout F INFO {second}\n", clock(second))).collect()
+}
+
+fn texts(seconds: std::ops::Range<u32>) -> Vec<String> {
+    seconds.map(|second| format!("INFO {second}")).collect()
+}
+
+#[test]
+fn what_was_left_out_is_sent_when_somebody_looks_back_and_only_once() {
+    let mut bench = Bench::new(Policy::Errors);
+    fs::write(bench.path("0.log"), minutes(0..60)).unwrap();
+    assert!(bench.read().is_empty());
+    let mut file = OpenOptions::new().append(true).open(bench.path("0.log")).unwrap();
+    writeln!(file, "2026-11-21T13:51:00Z stdout F ERROR bad").unwrap();
+    let error = [texts(55..60), vec!["ERROR bad".to_owned()]].concat();
+    assert_eq!(bench.read_later(), error);
+    bench.ack_and_save();
+    bench.policy = Some(Policy::All);
+    bench.poll();
+    bench.engine.look_back("another", at(0));
+    bench.engine.look_back("uid", at(40));
+    file.write_all(minutes(61..62).as_bytes()).unwrap();
+    let expected = [texts(61..62), texts(40..55), error].concat();
+    assert_eq!(bench.read(), expected, "what is new goes first");
+    assert_eq!(bench.repeats, 6, "what was sent of it comes from the same places");
+    bench.engine.look_back("uid", at(40));
+    assert!(bench.read().is_empty());
+    bench.engine.look_back("uid", at(30));
+    assert_eq!(bench.read(), texts(30..40));
+
+    // The position does not depend on it, and a refusal has it read again.
+    bench.engine.look_back("uid", at(20));
+    assert_eq!(bench.read(), texts(20..30));
+    bench.engine.rewind();
+    let again = bench.read();
+    assert!(again.ends_with(&texts(20..30)), "{again:?}");
+    bench.ack_and_save();
+    assert_eq!(bench.engine.in_flight(), 0);
+    bench.restart();
+    assert!(bench.read().is_empty());
+}
+
+#[test]
+fn looking_back_goes_through_rotated_packed_and_previous_files() {
+    let mut bench = Bench::new(Policy::Errors);
+    let rotated = "0.log.20261121-135100.gz";
+    let mut encoder = GzEncoder::new(fs::File::create(bench.path(rotated)).unwrap(), Compression::fast());
+    encoder.write_all(minutes(0..60).as_bytes()).unwrap();
+    encoder.finish().unwrap();
+    for (name, seconds) in [("0.log", 60..120), ("1.log.20261121-135300", 120..180), ("1.log", 180..200)] {
+        fs::write(bench.path(name), minutes(seconds)).unwrap();
+    }
+    assert!(bench.read().is_empty());
+    bench.policy = Some(Policy::All);
+    bench.poll();
+    bench.engine.look_back("uid", at(130));
+    assert_eq!(bench.read(), texts(130..200));
+    bench.engine.look_back("uid", at(50));
+    assert_eq!(bench.read(), texts(50..130));
+    assert_eq!(bench.engine.stats().looked_back, 150);
+}
+
+#[test]
+fn looking_back_ends_after_some_bytes_and_begins_with_a_whole_line() {
+    let mut bench = Bench::new(Policy::Errors);
+    let line = format!("2026-11-21T13:50:00Z stdout F INFO {}\n", "x".repeat(1000));
+    fs::write(bench.path("0.log"), line.repeat(6000)).unwrap();
+    assert!(bench.read().is_empty());
+    bench.policy = Some(Policy::All);
+    bench.poll();
+    bench.engine.look_back("uid", at(0));
+    let lines = bench.read();
+    assert_eq!(lines.len(), 4 * 1024 * 1024 / line.len());
+    assert!(lines.iter().all(|line| line.len() == 1005));
 }
 
 /// Something that happens to the log or its reader.

@@ -1,10 +1,8 @@
-use std::collections::BTreeMap;
-
 use futures::FutureExt as _;
 use serde_json::json;
 
 use super::*;
-use crate::inventory::convert;
+use crate::{excluded::Excluded, inventory::convert};
 
 fn pod(uid: &str, node: &str, annotations: serde_json::Value) -> Pod {
     let meta = json!({
@@ -26,19 +24,60 @@ fn uids(update: &PodUpdate) -> Vec<&str> {
     update.pods.iter().map(|pod| pod.uid.as_str()).collect()
 }
 
+fn namespace(annotations: serde_json::Value) -> Namespace {
+    serde_json::from_value(json!({"metadata": {"name": "shop", "annotations": annotations}})).unwrap()
+}
+
+/// What is asked for of the pod.
+fn policy(pods: &Pods, uid: &str) -> LogPolicy {
+    pods.get(uid).unwrap().info.log_policy()
+}
+
 #[test]
-fn the_policy_is_the_annotation_then_the_injection_then_the_default() {
-    let policy = |annotations| log_policy(&pod("1", "n", annotations), LogPolicy::Errors);
-    for (annotations, expected) in [
-        (json!({}), LogPolicy::Errors),
-        (json!({"kestrel.ai/logs": "all"}), LogPolicy::All),
-        (json!({"kestrel.ai/logs": "off", "kestrel.ai/inject": "true"}), LogPolicy::Off),
-        (json!({"kestrel.ai/logs": "errors", "kestrel.ai/inject": "true"}), LogPolicy::Errors),
-        (json!({"kestrel.ai/logs": "much", "kestrel.ai/inject": "true"}), LogPolicy::All),
-        (json!({"kestrel.ai/inject": "false"}), LogPolicy::Errors),
+fn the_policy_is_the_pods_then_its_namespaces_then_the_default() {
+    for (of_the_pod, of_the_namespace, expected) in [
+        (json!({}), json!({}), LogPolicy::Errors),
+        (json!({"kestrel.ai/logs": "all"}), json!({"kestrel.ai/logs": "off"}), LogPolicy::All),
+        (json!({"kestrel.ai/logs": "off", "kestrel.ai/inject": "true"}), json!({}), LogPolicy::Off),
+        (json!({"kestrel.ai/logs": "errors", "kestrel.ai/inject": "true"}), json!({}), LogPolicy::Errors),
+        (json!({"kestrel.ai/logs": "much", "kestrel.ai/inject": "true"}), json!({}), LogPolicy::All),
+        (json!({"kestrel.ai/logs": "much"}), json!({"kestrel.ai/logs": "off"}), LogPolicy::Off),
+        (json!({"kestrel.ai/inject": "false"}), json!({"kestrel.ai/logs": "all"}), LogPolicy::All),
+        (json!({"kestrel.ai/inject": "true"}), json!({"kestrel.ai/logs": "errors"}), LogPolicy::All),
+        (json!({}), json!({"kestrel.ai/logs": "much"}), LogPolicy::Errors),
     ] {
-        assert_eq!(policy(annotations.clone()), expected, "{annotations}");
+        let pods = pods();
+        apply(&pods, &pod("1", "n", of_the_pod.clone()));
+        pods.apply_namespace(&namespace(of_the_namespace.clone()));
+        assert_eq!(policy(&pods, "1"), expected, "{of_the_pod} in {of_the_namespace}");
     }
+}
+
+#[tokio::test]
+async fn what_a_namespace_says_reaches_the_nodes_of_its_pods() {
+    let pods = pods();
+    pods.apply_namespace(&namespace(json!({"kestrel.ai/logs": "all"})));
+    apply(&pods, &pod("1", "a", json!({})));
+    let (mut here, mut elsewhere) = (pods.follow("a", None), pods.follow("b", None));
+    assert_eq!(here.update().unwrap().pods[0].log_policy(), LogPolicy::All);
+    elsewhere.update();
+    pods.apply_namespace(&namespace(json!({"kestrel.ai/logs": "all", "other": "value"})));
+    assert!(here.changed().now_or_never().is_none(), "nothing changed");
+    pods.apply_namespace(&namespace(json!({})));
+    here.changed().await;
+    assert_eq!(here.update().unwrap().pods[0].log_policy(), LogPolicy::Errors);
+    assert!(elsewhere.changed().now_or_never().is_none());
+}
+
+#[test]
+fn nothing_is_sent_of_an_excluded_namespace_whatever_its_pods_say() {
+    let excluded = Excluded::parse("bank,shop");
+    let pods = Pods::new(Policies { default: LogPolicy::All, excluded });
+    apply(&pods, &pod("1", "a", json!({"kestrel.ai/logs": "all", "kestrel.ai/inject": "true"})));
+    pods.turned("1", true);
+    let info = pods.follow("a", None).update().unwrap().pods.remove(0);
+    assert_eq!((info.log_policy(), info.look_back_from), (LogPolicy::Off, None));
+    assert!(pods.keeps("shop") && !pods.keeps("other"));
 }
 
 #[test]
@@ -83,26 +122,49 @@ async fn a_follower_hears_of_changes_on_its_node_and_of_nothing_else() {
 }
 
 #[tokio::test]
-async fn of_a_pod_with_an_incident_everything_is_sent_unless_nothing_may_be() {
+async fn of_a_pod_with_an_incident_everything_is_sent_until_some_time_after() {
     let pods = pods();
     apply(&pods, &pod("1", "a", json!({})));
     apply(&pods, &pod("2", "a", json!({"kestrel.ai/logs": "off"})));
+    apply(&pods, &pod("3", "a", json!({"kestrel.ai/logs": "all"})));
     let mut follower = pods.follow("a", None);
-    let policies = |update: PodUpdate| {
-        update.pods.iter().map(|pod| (pod.uid.clone(), pod.log_policy())).collect::<BTreeMap<_, _>>()
+    let mut told = || {
+        let update = follower.update()?;
+        let told = update.pods.iter().map(|pod| (pod.uid.clone(), pod.log_policy(), pod.look_back_from));
+        Some(told.collect::<Vec<_>>())
     };
-    let told = |uid: &str, policy| BTreeMap::from([(uid.to_owned(), policy)]);
-    follower.update();
+    told();
     pods.turned("2", true);
-    assert_eq!(follower.update(), None);
+    pods.turned("3", true);
+    assert_eq!(told(), None, "nothing may be sent, or everything is");
+    let before = Timestamp::now();
     pods.turned("1", true);
-    follower.changed().await;
-    assert_eq!(policies(follower.update().unwrap()), told("1", LogPolicy::All));
+    let [(uid, LogPolicy::All, Some(from))] = &told().unwrap()[..] else { panic!("told otherwise") };
+    let looks_back = before.as_second() - from.seconds;
+    assert!(uid == "1" && (240..=300).contains(&looks_back), "{looks_back} s");
     apply(&pods, &pod("1", "a", json!({"kestrel.ai/logs": "errors"})));
-    assert_eq!(follower.update(), None, "still everything");
+    assert_eq!(told(), None, "still everything");
+
+    let end = Instant::now();
     pods.turned("1", false);
-    follower.changed().await;
-    assert_eq!(policies(follower.update().unwrap()), told("1", LogPolicy::Errors));
+    pods.calm(end + LINGERS / 2);
+    pods.turned("1", true);
+    pods.turned("1", false);
+    pods.calm(end + LINGERS / 2);
+    assert_eq!(told(), None, "the end has to last");
+    pods.calm(Instant::now() + LINGERS);
+    assert_eq!(told().unwrap(), [("1".to_owned(), LogPolicy::Errors, None)]);
+    assert!(pods.state().troubled.len() == 2 && pods.state().ended.is_empty());
+}
+
+#[test]
+fn who_comes_late_is_not_asked_for_what_was_before() {
+    let pods = pods();
+    apply(&pods, &pod("1", "a", json!({})));
+    let long_ago = Instant::now().checked_sub(LOOKS_BACK_WITHIN).unwrap();
+    pods.state().turned("1".into(), true, (long_ago, Timestamp::now()));
+    let info = pods.follow("a", None).update().unwrap().pods.remove(0);
+    assert_eq!((info.log_policy(), info.look_back_from), (LogPolicy::All, None));
 }
 
 #[test]

@@ -4,10 +4,14 @@ use kestrel_proto::node::v1::LogPolicy;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::signals::{
-    component::Components,
-    note::{Note, Voice},
-    told::Told,
+use crate::{
+    excluded::Excluded,
+    inventory::pods::Policies,
+    signals::{
+        component::Components,
+        note::{Note, Voice},
+        told::Told,
+    },
 };
 
 mod any;
@@ -143,7 +147,11 @@ impl World {
 
     /// Begins at 0, after an earlier leader has left these open.
     fn after(left: &str) -> Self {
-        let (pods, lines, far) = (Pods::new(LogPolicy::Errors), Lines::default(), Told::new());
+        Self::of(Pods::new(LogPolicy::Errors), left)
+    }
+
+    fn of(pods: Pods, left: &str) -> Self {
+        let (lines, far) = (Lines::default(), Told::new());
         let note = Note::default();
         note.left(left, at(0));
         let voice = Voice { lane: far.lane(), note };
@@ -207,6 +215,22 @@ fn message(object: &core::Pod, now: i64) -> String {
 fn pod(object: &core::Pod) -> Pod {
     let (pods, lines) = (Pods::new(LogPolicy::Errors), Lines::default());
     Pod::new(object, Around { pods, lines, networkless: networkless() }, Timestamp::MAX)
+}
+
+#[test]
+fn of_an_excluded_namespace_nothing_is_told_that_its_containers_said() {
+    let ended = json!({"terminated": {"exitCode": 1, "reason": "Error", "message": "password=hunter2"}});
+    let status = json!([{"name": "app", "image": "", "imageID": "", "ready": false, "restartCount": 1,
+        "state": ended, "lastState": ended}]);
+    let object = web(json!({"status": {"phase": "Running", "containerStatuses": status}}));
+    for (excluded, says_it) in [("other", true), ("shop", false)] {
+        let excluded = Excluded::parse(excluded);
+        let world = World::of(Pods::new(Policies { default: LogPolicy::Errors, excluded }), "");
+        world.signals.seen(&object, at(1));
+        let told = format!("{:?}", world.records());
+        assert!(told.contains("kestrel.ai/CrashLoop"), "{told}");
+        assert_eq!(told.contains("hunter2"), says_it, "{told}");
+    }
 }
 
 /// No node.

@@ -158,8 +158,14 @@ impl Stream {
             namespace: namespace.into(),
             name: name.into(),
             log_policy: policy.into(),
+            ..PodInfo::default()
         };
-        let update = PodUpdate { snapshot: true, pods: vec![pod], removed_uids: vec![] };
+        self.pods(vec![pod]).await;
+    }
+
+    /// Names all pods.
+    pub async fn pods(&self, pods: Vec<PodInfo>) {
+        let update = PodUpdate { snapshot: true, pods, removed_uids: vec![] };
         self.send(Message::PodUpdate(update)).await;
     }
 

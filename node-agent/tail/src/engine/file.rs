@@ -50,8 +50,13 @@ pub(super) struct Tracked {
     /// `None` until its first line is complete.
     pub(super) id: Option<FileId>,
     pub(super) ledger: Ledger,
+    /// It was there before the engine and has no position: where to begin is
+    /// decided when it is known what is wanted of it.
+    pub(super) is_from_before: bool,
     /// Records that the policy left out since the last chunk.
     pub(super) left_out: u64,
+    /// From there to where it was read, all of it was sent.
+    pub(super) whole: Option<u64>,
     /// What decides about its next records.
     pub(super) context: Context,
     /// The end of a record that is waited for.
@@ -104,7 +109,9 @@ impl Tracked {
             file,
             id: None,
             ledger: Ledger::default(),
+            is_from_before: false,
             left_out: 0,
+            whole: None,
             context: Context::default(),
             unfinished: None,
             size,
@@ -183,6 +190,7 @@ impl Tracked {
         let unread = self.unread();
         self.emptied = self.id.take().or(self.emptied);
         self.left_out = 0;
+        self.whole = None;
         self.context = Context::default();
         self.unfinished = None;
         self.seam = None;
@@ -208,6 +216,11 @@ impl Tracked {
 
     pub(super) fn size(&self) -> u64 {
         self.size
+    }
+
+    /// Reading begins at `offset`.
+    pub(super) fn begin_at(&mut self, offset: u64) {
+        self.ledger = Ledger::starting_at(offset);
     }
 
     /// A packed file was read up to `end`, and `is_over` then or not, whatever

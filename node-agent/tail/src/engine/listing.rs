@@ -35,7 +35,8 @@ impl Engine {
             let place = (source, directory.to_owned(), candidate.series.clone());
             match self.recognize_or_open(&place, candidate, &file_path, now) {
                 Ok(None) => {}
-                Ok(Some(file)) => {
+                Ok(Some(mut file)) => {
+                    file.is_from_before |= self.beginning.is_some() && !self.has_scanned;
                     if let Some(damage) = &file.damage {
                         add(&mut self.problems, file_path, damage.clone());
                     }
@@ -164,8 +165,9 @@ impl Engine {
                     let known = series.files.remove(twin);
                     let file = &mut series.files[if twin < at { at - 1 } else { at }];
                     (file.ledger, file.left_out) = (known.ledger, known.left_out);
+                    file.whole = known.whole;
                     file.context = known.context;
-                    file.id = known.id;
+                    (file.id, file.is_from_before) = (known.id, known.is_from_before);
                     continue;
                 }
                 None => &mut series.files[at],
@@ -175,7 +177,10 @@ impl Engine {
             // its size is known only when it has been unpacked.
             let (id, offset) = match self.store.find(head, inode, packed) {
                 None => (new, 0),
-                Some((id, offset)) if packed || offset <= size => (id, offset),
+                Some((id, offset)) if packed || offset <= size => {
+                    file.is_from_before = false;
+                    (id, offset)
+                }
                 // Emptied while nobody looked.
                 Some((id, _)) => (FileId { generation: id.generation + 1, ..new }, 0),
             };
@@ -237,7 +242,7 @@ impl Engine {
     /// may begin with the same line. First lines of containers' logs do not
     /// repeat, and a packed copy goes on from the position: it is kept.
     fn forget(&mut self, format: Format, file: &Tracked) {
-        if let Some(id) = file.id {
+        if let Some(id) = file.id.filter(|_| !file.is_from_before) {
             self.store.set(id, file.position());
         }
         let Some(id) = file.last_id().filter(|_| format == Format::Plain && file.is_removed()) else {

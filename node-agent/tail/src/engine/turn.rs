@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Engine, MOST_IN_FLIGHT, PATIENCE, Policy, Record, Stats, add,
+    Engine, PATIENCE, Policy, Record, Stats, add,
     context::{Before, REACH},
     file::{Tracked, Unfinished},
     folding::Folding,
@@ -36,7 +36,7 @@ pub(super) struct Turn {
     pub(super) left_out: u64,
     pub(super) entries: usize,
     /// Bytes of their texts.
-    bytes: u64,
+    pub(super) bytes: u64,
 }
 
 /// How a file is read in a turn.
@@ -64,11 +64,8 @@ impl Engine {
         &mut self,
         batch: u64,
         now: Instant,
-        mut emit: impl FnMut(Record<'_>) -> ControlFlow<()>,
+        emit: &mut impl FnMut(Record<'_>) -> ControlFlow<()>,
     ) -> Option<(u64, usize, Turn)> {
-        if self.in_flight >= MOST_IN_FLIGHT {
-            return None;
-        }
         while let Some(id) = self.ready.pop_front() {
             let Some(series) = self.series.get_mut(&id) else { continue };
             series.is_queued = false;
@@ -100,7 +97,7 @@ impl Engine {
             for (at, file) in series.files.iter_mut().enumerate() {
                 task.previous_instance = Some(file.order.instance) < newest;
                 let before = file.ledger.in_flight();
-                match task.read(file, batch, &mut emit) {
+                match task.read(file, batch, emit) {
                     Ok(None) => {}
                     Ok(Some(turn)) => {
                         self.in_flight += file.ledger.in_flight() - before;
@@ -271,6 +268,7 @@ impl Task<'_> {
             from + place.from as u64
         });
         let reached = Reached { settled, read: end, owed: file.context.owed };
+        file.whole = (self.policy == Policy::All).then(|| file.whole.unwrap_or(start));
         if entries > 0 {
             file.ledger.claim(batch, reached);
             left_out = std::mem::take(&mut file.left_out);
@@ -298,7 +296,7 @@ impl Task<'_> {
 }
 
 /// The severity that a record's first line names; a trace that names none is an error.
-fn level_of(raw: &Raw<'_>) -> Option<Level> {
+pub(super) fn level_of(raw: &Raw<'_>) -> Option<Level> {
     let first = match raw.lines {
         1 => raw.content,
         _ => raw.content.split(|byte| *byte == b'\n').next().unwrap_or_default(),
@@ -307,23 +305,23 @@ fn level_of(raw: &Raw<'_>) -> Option<Level> {
 }
 
 /// Makes records fit to send and gives them out.
-struct Outlet<'a, F> {
+pub(super) struct Outlet<'a, F> {
     stats: &'a mut Stats,
     redactor: &'a mut Redactor,
     emit: &'a mut F,
     /// Up to here an earlier turn looked at the window.
     known: usize,
     /// Where the chunk begins in the window, if something was given.
-    first: Option<usize>,
-    entries: usize,
-    bytes: u64,
+    pub(super) first: Option<usize>,
+    pub(super) entries: usize,
+    pub(super) bytes: u64,
     policy: Policy,
     room: Room,
-    flow: ControlFlow<()>,
+    pub(super) flow: ControlFlow<()>,
 }
 
 impl<'a, F: FnMut(Record<'_>) -> ControlFlow<()>> Outlet<'a, F> {
-    fn new(
+    pub(super) fn new(
         stats: &'a mut Stats,
         redactor: &'a mut Redactor,
         policy: Policy,
@@ -349,7 +347,7 @@ impl<'a, F: FnMut(Record<'_>) -> ControlFlow<()>> Outlet<'a, F> {
         self.stats.joined += u64::from(raw.joined);
     }
 
-    fn give(&mut self, raw: &Raw<'_>, level: Option<Level>) {
+    pub(super) fn give(&mut self, raw: &Raw<'_>, level: Option<Level>) {
         self.entries += 1;
         let text = clean(raw.content);
         self.stats.cleaned += u64::from(matches!(text, std::borrow::Cow::Owned(_)));

@@ -4,7 +4,7 @@ use super::*;
 
 /// The records that lines make of each other, and whether each is a trace.
 fn records(lines: &[&str]) -> Vec<(String, bool)> {
-    let mut records: Vec<(String, Shape)> = Vec::new();
+    let mut records: Vec<(String, Shape<'_>)> = Vec::new();
     for line in lines {
         if let Some((text, shape)) = records.last_mut()
             && shape.takes(First::of(line.as_bytes()), line.as_bytes())

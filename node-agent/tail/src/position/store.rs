@@ -87,6 +87,12 @@ impl Store {
         Ok(store)
     }
 
+    /// When something was written last; `None` if nothing ever was.
+    pub fn saved(&self) -> Option<SystemTime> {
+        let seen = self.entries.values().map(|entry| entry.seen).filter(|seen| *seen != NOW).max()?;
+        UNIX_EPOCH.checked_add(Duration::from_secs(seen))
+    }
+
     /// Where to go on in the file with this head and inode; `head_alone` when the
     /// inode may differ, as that of a compressed copy does. The identity is the
     /// one that the file had first.

@@ -7,8 +7,8 @@ use crate::{
 };
 
 /// A record whose first lines are known.
-pub(super) struct Open {
-    shape: Shape,
+pub(super) struct Open<'a> {
+    shape: Shape<'a>,
     /// The end of its last line is yet to come.
     piece_missing: bool,
     /// Bytes of content.
@@ -21,8 +21,8 @@ pub(super) struct Open {
     cut: bool,
 }
 
-impl Open {
-    pub(super) fn begin(line: &Line<'_>) -> Self {
+impl<'a> Open<'a> {
+    pub(super) fn begin(line: &Line<'a>) -> Self {
         Self {
             shape: Shape::begin(line.content),
             piece_missing: !line.last,

@@ -272,10 +272,14 @@ fn of_a_pod_with_an_incident_all_lines_are_asked_for() {
     world.seen(&restarted(1, 14), 14);
     assert_eq!(policy(), None);
     world.tick(614);
+    assert_eq!(policy(), None, "it has only just ended");
+    let calm = || world.pods.calm(Instant::now() + Duration::from_mins(5));
+    calm();
     assert_eq!(policy(), Some(LogPolicy::Errors));
     world.seen(&crashed(1, 700), 700);
     assert_eq!(policy(), Some(LogPolicy::All));
     world.signals.register.gone("u1", at(701));
+    calm();
     assert_eq!(policy(), Some(LogPolicy::Errors));
 }
 
