@@ -57,7 +57,7 @@ const LOOK_ANYWAY: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// While every directory is watched, the sizes of all files are looked at this often.
-const MEASURE_ANYWAY: Duration = Duration::from_secs(1);
+const MEASURE_ANYWAY: Duration = Duration::from_secs(2);
 
 /// The most files followed at once.
 const MOST_FILES: usize = 20_000;

@@ -52,6 +52,8 @@ impl Engine {
                         is_queued: false,
                         files: Vec::new(),
                     });
+                    // Most have one: what a vector takes in advance would be most of the memory.
+                    series.files.reserve_exact(1);
                     series.files.push(file);
                     touched.insert(id);
                 }

@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test may stop at the first surprise
 
+mod chunks;
 mod world;
 
 use std::collections::BTreeSet;
