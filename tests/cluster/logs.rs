@@ -3,11 +3,14 @@
 use serde_json::Value;
 
 use crate::{
-    kubectl::{OPERATOR, apply, cloud, cloud_post, eventually, kubectl, pods_of, sample_image},
+    kubectl::{OPERATOR, apply, cloud, cloud_post, eventually, json, kubectl, metric, pods_of, sample_image},
     namespace::Namespace,
 };
 
 const LINES: u64 = 20_000;
+
+/// Lines of about 300 bytes that one container writes as fast as it can.
+const FLOOD: u64 = 300_000;
 
 /// A pod that writes `LINES` numbered lines of about 300 bytes in about 20
 /// seconds, which makes the kubelet rotate its file (1 MiB) several times.
@@ -18,11 +21,17 @@ fn writer(namespace: &str, name: &str) {
     pod(namespace, name, script);
 }
 
+/// A pod all of whose lines are wanted.
 fn pod(namespace: &str, name: &str, script: &str) {
+    pod_with(namespace, name, script, &serde_json::json!({"kestrel.ai/logs": "all"}));
+}
+
+fn pod_with(namespace: &str, name: &str, script: &str, annotations: &Value) {
     let manifest = serde_json::json!({
         "apiVersion": "v1", "kind": "Pod",
-        "metadata": {"name": name, "annotations": {"kestrel.ai/logs": "all"}},
+        "metadata": {"name": name, "annotations": annotations},
         "spec": {
+            "restartPolicy": "Never",
             "terminationGracePeriodSeconds": 0,
             "containers": [{"name": "writer", "image": sample_image(), "command": ["sh", "-c", script]}],
         },
@@ -36,10 +45,30 @@ fn sequence(namespace: &str, pod: &str) -> Value {
 }
 
 fn all_arrived(namespace: &str, pod: &str) -> Value {
+    lines_arrived(namespace, pod, LINES)
+}
+
+fn lines_arrived(namespace: &str, pod: &str, lines: u64) -> Value {
     eventually("every numbered line at the cloud", 240, || {
         let seen = sequence(namespace, pod);
-        if seen["distinct"] == LINES { Ok(seen) } else { Err(seen.to_string()) }
+        if seen["distinct"] == lines { Ok(seen) } else { Err(seen.to_string()) }
     })
+}
+
+/// Numbers `lines` lines of about 300 bytes as fast as it can.
+fn flood(lines: u64) -> String {
+    format!(
+        r#"awk 'BEGIN {{ for (i = 0; i < 28; i++) pad = pad "0123456789"; for (i = 1; i <= {lines}; i++) print "line " i " " pad }}'"#
+    )
+}
+
+/// The agent of the node on which a pod runs.
+fn agent_of(namespace: &str, pod: &str) -> Option<String> {
+    let node = kubectl(&["get", "pod", "-n", namespace, pod, "-o", "jsonpath={.spec.nodeName}"]);
+    let selector = "app.kubernetes.io/component=node-agent";
+    let field = format!("spec.nodeName={node},status.phase=Running");
+    let agents = json(&["get", "pods", "-n", OPERATOR, "-l", selector, "--field-selector", &field]);
+    Some(agents["items"].get(0)?["metadata"]["name"].as_str()?.to_owned())
 }
 
 fn rotations(namespace: &str, pod: &str) -> u64 {
@@ -102,6 +131,86 @@ fn lines_survive_the_deletion_of_the_agent_and_of_the_aggregator() {
     kubectl(&["delete", "pod", "-n", OPERATOR, &leader, "--wait=false"]);
     let seen = all_arrived(&namespace.0, "disturbed");
     println!("repeats after two restarts: {}", seen["duplicates"]);
+}
+
+/// Scenario: a container writes as fast as it can, and the kubelet rotates and packs what it wrote.
+/// Guarantee: each line arrives exactly once.
+#[test]
+fn a_flood_arrives_whole() {
+    let namespace = Namespace::new("flood");
+    pod(&namespace.0, "fast", &format!("{}; exec sleep 100000", flood(FLOOD)));
+    let seen = lines_arrived(&namespace.0, "fast", FLOOD);
+    assert_eq!(seen["duplicates"], 0, "no restart, so no repeat: {seen}");
+}
+
+/// Scenario: the node's agent is killed again and again while a container writes.
+/// Guarantee: none of its lines is missing.
+#[test]
+fn lines_survive_an_agent_that_is_killed_every_few_seconds() {
+    let namespace = Namespace::new("kills");
+    writer(&namespace.0, "disturbed");
+    eventually("the first lines", 120, || {
+        let seen = sequence(&namespace.0, "disturbed");
+        if seen["distinct"].as_u64() > Some(0) { Ok(()) } else { Err(seen.to_string()) }
+    });
+    let mut killed = String::new();
+    for _ in 0..4 {
+        killed = eventually("the next agent", 60, || {
+            agent_of(&namespace.0, "disturbed").filter(|agent| *agent != killed).ok_or_else(|| killed.clone())
+        });
+        kubectl(&["delete", "pod", "-n", OPERATOR, &killed, "--force", "--grace-period=0"]);
+    }
+    let seen = all_arrived(&namespace.0, "disturbed");
+    println!("repeats after four kills: {}", seen["duplicates"]);
+}
+
+/// Scenario: pods are deleted as soon as they have written their last line.
+/// Guarantee: none of their lines is missing.
+#[test]
+fn the_last_lines_of_a_deleted_pod_arrive() {
+    let namespace = Namespace::new("deleted");
+    let names = ["first", "second", "third"];
+    for name in names {
+        pod(&namespace.0, name, &flood(5_000));
+    }
+    for name in names {
+        let ended = "--for=jsonpath={.status.phase}=Succeeded";
+        kubectl(&["wait", "-n", &namespace.0, ended, "--timeout=120s", &format!("pod/{name}")]);
+        kubectl(&["delete", "pod", "-n", &namespace.0, name, "--force", "--grace-period=0"]);
+    }
+    for name in names {
+        lines_arrived(&namespace.0, name, 5_000);
+    }
+}
+
+/// Scenario: a pod without annotations writes harmless lines, and an error among them.
+/// Guarantee: the error arrives with five lines before and five after, nothing else does, and the rest is counted.
+#[test]
+fn by_default_errors_arrive_with_what_was_around_them() {
+    let namespace = Namespace::new("default");
+    let script = r#"i=1; while [ $i -le 1000 ]; do echo "INFO line $i "; [ $i != 500 ] || echo "ERROR line 0 "; i=$((i+1)); done; exec sleep 100000"#;
+    let left_out = |agent: &str| metric(agent, "kestrel_agent_lines_left_out_total");
+    let before: f64 = pods_of("node-agent").iter().map(|agent| left_out(agent)).sum();
+    pod_with(&namespace.0, "plain", script, &serde_json::json!({}));
+    let lines = eventually("what follows the error", 120, || {
+        let answer = cloud(&format!("/v1/logs?namespace={}&pod=plain&limit=2000", namespace.0));
+        let lines = answer["lines"].as_array().into_iter().flatten();
+        let lines: Vec<String> =
+            lines.filter_map(|line| Some(line["message"].as_str()?.trim().to_owned())).collect();
+        if lines.iter().any(|line| line.ends_with("line 505")) {
+            Ok(lines)
+        } else {
+            Err(format!("{lines:?}"))
+        }
+    });
+    let info = |number: u32| format!("INFO line {number}");
+    let error = std::iter::once("ERROR line 0".to_owned());
+    let expected: Vec<_> = (496..=500).map(info).chain(error).chain((501..=505).map(info)).collect();
+    assert_eq!(lines, expected);
+    eventually("the rest is counted", 60, || {
+        let after: f64 = pods_of("node-agent").iter().map(|agent| left_out(agent)).sum();
+        if after - before >= 985.0 { Ok(()) } else { Err(format!("{before} {after}")) }
+    });
 }
 
 /// Scenario: a pod of an excluded namespace asks for all of its lines to be sent, and one of another does.

@@ -7,6 +7,7 @@
 
 pub mod batch;
 pub mod connection;
+mod flush;
 pub mod outage;
 pub mod session;
 pub mod ship;

@@ -13,13 +13,10 @@ use kestrel_tail::{
     position::store::StoreError,
 };
 
-use crate::{Event, Session, batch::Builder};
+use crate::{Event, Session, batch::Builder, flush::Flush};
 
 /// A batch of this size is sent at once.
 pub const FLUSH_BYTES: usize = 256 * 1024;
-
-/// A batch this old is sent whatever its size.
-pub const FLUSH_AGE: Duration = Duration::from_millis(200);
 
 /// zstd's fast level: several times the speed of its default for about the
 /// same size of log text.
@@ -80,8 +77,7 @@ pub struct Shipper {
     pub engine: Engine,
     session: Option<Session>,
     builder: Builder,
-    /// When the oldest record of the builder was read.
-    opened: Option<Instant>,
+    flush: Flush,
     held: Option<Held>,
     pause: Duration,
     saved: Instant,
@@ -96,7 +92,7 @@ impl Shipper {
             engine,
             session: None,
             builder: Builder::default(),
-            opened: None,
+            flush: Flush::new(now),
             held: None,
             pause: POLL.0,
             saved: now,
@@ -141,7 +137,6 @@ impl Shipper {
     /// Forgets what was read and has no answer.
     fn read_again(&mut self) {
         self.held = None;
-        self.opened = None;
         self.builder.clear();
         self.engine.rewind();
     }
@@ -164,17 +159,19 @@ impl Shipper {
             if read {
                 self.pause = POLL.0;
             }
-            let full = self.builder.bytes() >= FLUSH_BYTES;
-            let due = self.opened.is_some_and(|opened| now.saturating_duration_since(opened) >= FLUSH_AGE);
-            if (full || due) && !self.flush() {
-                return POLL.1;
+            let bytes = self.builder.content().len();
+            let flush_in = self.flush.due_in(now);
+            if bytes >= FLUSH_BYTES || (bytes > 0 && flush_in.is_zero()) {
+                self.flush.sent(bytes, now);
+                if !self.flush() {
+                    return POLL.1;
+                }
             }
             if !read {
                 let pause = if self.engine.is_watched() { POLL.1 } else { self.pause };
                 self.pause = (self.pause * 2).min(POLL.1);
-                let flush_in =
-                    self.opened.map(|opened| FLUSH_AGE.saturating_sub(now.saturating_duration_since(opened)));
-                return flush_in.map_or(pause, |flush_in| flush_in.min(pause));
+                let is_waiting = !self.builder.content().is_empty();
+                return if is_waiting { flush_in.min(pause) } else { pause };
             }
         }
         Duration::ZERO
@@ -185,7 +182,6 @@ impl Shipper {
         if !self.send_held() {
             return false;
         }
-        self.opened = None;
         if self.builder.content().is_empty() {
             return true;
         }
@@ -232,7 +228,10 @@ impl Shipper {
 
     /// Whether everything that was read was taken off our hands.
     pub fn is_delivered(&self) -> bool {
-        self.session.is_some() && self.under_way() == 0 && self.held.is_none() && self.opened.is_none()
+        self.session.is_some()
+            && self.under_way() == 0
+            && self.held.is_none()
+            && self.builder.content().is_empty()
     }
 
     /// Counters since the start.
@@ -252,7 +251,6 @@ impl Shipper {
             };
             let Some(chunk) = self.engine.read_counts(session.next_id(), now, emit) else { break };
             builder.close(&chunk);
-            self.opened.get_or_insert(now);
         }
     }
 
@@ -262,7 +260,6 @@ impl Shipper {
         let builder = &mut self.builder;
         if self.engine.has_gaps() {
             self.engine.tell_gaps(session.next_id()).iter().for_each(|gap| builder.gap(gap));
-            self.opened.get_or_insert(now);
         }
         let emit = |record: Record<'_>| {
             builder.record(&Record { timestamp: record.timestamp.or(Some(wall.into())), ..record });
@@ -270,9 +267,6 @@ impl Shipper {
         };
         let Some(chunk) = self.engine.read(session.next_id(), now, emit) else { return false };
         builder.close(&chunk);
-        if chunk.entries > 0 {
-            self.opened.get_or_insert(now);
-        }
         true
     }
 

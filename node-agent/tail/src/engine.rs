@@ -62,8 +62,8 @@ const MOST_PROBLEMS: usize = 100;
 /// Which lines of a container are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
-    /// Those that name a severity of at least [`Level::Warn`], with the lines that follow
-    /// them and name none, and five of any before and after.
+    /// Those that name a severity of at least [`Level::Warn`], with five before and after; of
+    /// those that are like each other a few and how many more there were.
     Errors,
     /// Every line.
     All,

@@ -24,14 +24,9 @@ struct Range {
     owed: Owed,
 }
 
-/// How many of the next records belong to one that was sent.
+/// How many of the next records are sent because one before them was.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Owed {
-    /// Of those that name no level, as the lines of a stack trace do not.
-    pub following: u8,
-    /// Of any.
-    pub after: u8,
-}
+pub struct Owed(pub u8);
 
 /// How far a turn came.
 #[derive(Clone, Copy, Debug)]
@@ -228,7 +223,7 @@ mod tests {
     #[test]
     fn what_may_yet_be_sent_is_looked_at_again_and_what_is_owed_is_remembered() {
         let mut ledger = Ledger::default();
-        let owed = Owed { following: 0, after: 3 };
+        let owed = Owed(3);
         ledger.claim(1, Reached { settled: 10, read: 10, owed });
         ledger.claim(2, Reached { settled: 20, read: 25, owed: Owed::default() });
         assert_eq!((ledger.acked(), ledger.settled(), ledger.read()), (0, 20, 25));

@@ -1,8 +1,9 @@
 //! Secrets in what programs write: taken out before a record leaves the engine.
 //!
-//! One fast search finds the places where a secret could be, and only these are looked at
-//! closer: what has the shape of a secret ([`shape`]), and the value of what is named like
-//! one ([`assignment`]).
+//! Two fast searches find the places where a secret could be, and only these are looked at
+//! closer: what begins like a secret ([`shape`]), and the signs between a name and its value,
+//! where the name may be a secret's ([`assignment`]). Names themselves are not searched for: their
+//! letters are those of most words.
 
 mod assignment;
 mod shape;
@@ -10,6 +11,7 @@ mod shape;
 use std::{ops::Range, str::FromStr};
 
 use aho_corasick::{AhoCorasick, MatchKind};
+use memchr::memchr2_iter;
 use regex::{Regex, RegexBuilder};
 use thiserror::Error;
 
@@ -25,14 +27,10 @@ const EXPRESSION_BYTES: usize = 1 << 20;
 /// What a place that was found may be.
 #[derive(Clone, Copy, Debug)]
 enum Place {
-    /// The end of a name such as `password`.
-    Name,
     /// A token that issuers give a prefix of their own.
     Issued(&'static shape::Issued),
     /// The beginning of a JSON Web Token.
     Jwt,
-    /// `://`: an address may hold a password.
-    Address,
     /// A scheme of HTTP authentication.
     Scheme,
     /// The head of a private key in PEM.
@@ -43,10 +41,8 @@ impl Place {
     /// The secret's bytes, if it is one. `at`: what the search found.
     fn secret(self, text: &str, at: Range<usize>) -> Option<Range<usize>> {
         match self {
-            Self::Name => assignment::value(text, at),
             Self::Issued(issued) => shape::issued(text, at, issued),
             Self::Jwt => shape::jwt(text, at),
-            Self::Address => shape::password_in_address(text, at),
             Self::Scheme => shape::credentials(text, at),
             Self::PrivateKey => shape::private_key(text, at),
         }
@@ -109,17 +105,15 @@ impl Redactor {
     /// One that also takes out what `expressions` say.
     #[expect(clippy::expect_used, reason = "what is searched for is constant and little")]
     pub fn new(expressions: Expressions) -> Self {
-        let names = assignment::NAMES.iter().map(|needle| (*needle, Place::Name));
         let issued = shape::ISSUED.iter().map(|issued| (issued.prefix, Place::Issued(issued)));
         let others = [
             ("eyJ", Place::Jwt),
-            ("://", Place::Address),
             ("earer ", Place::Scheme),
             ("EARER ", Place::Scheme),
             ("asic ", Place::Scheme),
             ("ATE KEY-----", Place::PrivateKey),
         ];
-        let (needles, places): (Vec<_>, _) = names.chain(issued).chain(others).unzip();
+        let (needles, places): (Vec<_>, _) = issued.chain(others).unzip();
         let search = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&needles);
         let search = search.expect("a few short words make a search");
         Self { search, places, expressions, text: String::new(), next: String::new(), count: 0 }
@@ -133,13 +127,22 @@ impl Redactor {
         if shape::is_key_material(text) {
             take_out(&mut self.text, text, &mut kept, 0..text.len(), &mut self.count);
         }
-        for found in self.search.find_iter(text) {
-            // Within what was taken out already, or of the one that is.
-            if found.start() < kept {
-                continue;
-            }
-            let place = self.places.get(found.pattern().as_usize());
-            if let Some(secret) = place.and_then(|place| place.secret(text, found.range())) {
+        let bytes = text.as_bytes();
+        let mut signs =
+            memchr2_iter(b':', b'=', bytes).filter(|sign| is_interesting(bytes, *sign)).peekable();
+        let mut found = self.search.find_iter(text).peekable();
+        // In the order of the text, so that what lies within a secret is known.
+        loop {
+            let next = found.peek().map_or(usize::MAX, |found| found.start());
+            let secret = if let Some(sign) = signs.next_if(|sign| *sign < next) {
+                if sign < kept { None } else { secret_after(text, sign) }
+            } else if let Some(found) = found.next() {
+                let place = self.places.get(found.pattern().as_usize()).filter(|_| found.start() >= kept);
+                place.and_then(|place| place.secret(text, found.range()))
+            } else {
+                break;
+            };
+            if let Some(secret) = secret {
                 take_out(&mut self.text, text, &mut kept, secret, &mut self.count);
             }
         }
@@ -167,6 +170,20 @@ impl Redactor {
     pub fn count(&self) -> u64 {
         self.count
     }
+}
+
+/// Whether the `:` or `=` may separate a secret from what it is called. Nearly all do not.
+#[inline]
+fn is_interesting(bytes: &[u8], sign: usize) -> bool {
+    assignment::may_name_a_secret(&bytes[..sign]) || bytes[sign..].starts_with(b"://")
+}
+
+/// The secret that a `:` or `=` separates from what it is called.
+fn secret_after(text: &str, sign: usize) -> Option<Range<usize>> {
+    if text.as_bytes()[sign..].starts_with(b"://") {
+        return shape::password_in_address(text, sign..sign + 3);
+    }
+    assignment::value(text, sign)
 }
 
 /// Copies `text` up to a secret, and the mark in the secret's place. Both ends of a secret

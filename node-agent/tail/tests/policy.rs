@@ -419,23 +419,8 @@ fn step() -> impl Strategy<Value = Step> {
 /// Which of the lines are wanted, looked at all at once.
 fn wanted(kinds: &[u8]) -> Vec<bool> {
     let mut wanted = vec![false; kinds.len()];
-    let (mut trace, mut after) = (0, 0);
-    for (at, kind) in kinds.iter().enumerate() {
-        match kind {
-            0 => {
-                wanted[at.saturating_sub(5)..=at].fill(true);
-                (trace, after) = (50, 5);
-            }
-            1..10 if trace > 0 => {
-                trace -= 1;
-                wanted[at] = true;
-            }
-            _ => {
-                trace = 0;
-                wanted[at] |= after > 0;
-                after = i32::max(0, after - 1);
-            }
-        }
+    for (at, _) in kinds.iter().enumerate().filter(|(_, kind)| **kind == 0) {
+        wanted[at.saturating_sub(5)..kinds.len().min(at + 6)].fill(true);
     }
     wanted
 }

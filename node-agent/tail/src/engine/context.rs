@@ -5,12 +5,9 @@ use crate::{position::Owed, severity::Level, split::Raw};
 /// Records sent before a warning or error, beside those that are sent already.
 pub(super) const BEFORE: usize = 5;
 
-/// Records sent after it, whatever they are.
+/// Records sent after it, whatever they are. What belongs to it, as the lines of a stack trace do, is one
+/// record with it ([`crate::multiline`]).
 const AFTER: u8 = 5;
-
-/// The most records sent after it because they name no level of their own, as the lines of
-/// a stack trace do not; [`AFTER`] begins when they end.
-const FOLLOWING: u8 = 50;
 
 /// How far back in a file records before a warning are looked for, in bytes, if it was read
 /// in an earlier turn.
@@ -47,17 +44,10 @@ impl Context {
         if continued {
             return self.wanted;
         }
-        let Owed { following, after } = self.owed;
-        self.wanted = true;
-        match level {
-            Some(level) if level >= Level::Warn => self.owed = Owed { following: FOLLOWING, after: AFTER },
-            None if following > 0 => self.owed.following -= 1,
-            _ if after > 0 => self.owed = Owed { following: 0, after: after - 1 },
-            _ => {
-                self.owed = Owed::default();
-                self.wanted = false;
-            }
-        }
+        let Owed(after) = self.owed;
+        let is_warning = level >= Some(Level::Warn);
+        self.owed = Owed(if is_warning { AFTER } else { after.saturating_sub(1) });
+        self.wanted = is_warning || after > 0;
         self.wanted
     }
 }
@@ -130,15 +120,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_warnings_own_lines_do_not_use_up_what_is_sent_after_it() {
+    fn a_warning_comes_with_so_many_records_after_it() {
         let mut context = Context::default();
         let mut wants = |level| context.wants(level, false);
         assert!(!wants(None) && !wants(Some(Level::Info)));
         assert!(wants(Some(Level::Warn)));
-        assert!((0..FOLLOWING).all(|_| wants(None)));
         assert!(wants(None) && wants(Some(Level::Info)) && wants(None));
         assert!(wants(Some(Level::Debug)) && wants(None) && !wants(None));
-        assert!(wants(Some(Level::Fatal)) && wants(Some(Level::Error)) && wants(None));
+        assert!(wants(Some(Level::Fatal)) && wants(Some(Level::Error)));
         assert!((0..AFTER).all(|_| wants(Some(Level::Info))));
         assert!(!wants(Some(Level::Info)));
     }
@@ -148,7 +137,7 @@ mod tests {
         let mut context = Context::default();
         assert!(!context.wants(None, false) && !context.wants(Some(Level::Error), true));
         assert!(context.wants(Some(Level::Error), false) && context.wants(None, true));
-        assert_eq!(context.owed, Owed { following: FOLLOWING, after: AFTER });
+        assert_eq!(context.owed, Owed(AFTER));
     }
 
     #[test]

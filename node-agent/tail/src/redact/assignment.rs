@@ -2,34 +2,7 @@
 
 use std::ops::Range;
 
-/// Pieces by which the search finds names that may end with one of [`SECRETS`]: in small letters,
-/// with a capital, in capitals.
-pub(super) const NAMES: &[&str] = &[
-    "assword",
-    "ASSWORD",
-    "asswd",
-    "ASSWD",
-    "pwd",
-    "Pwd",
-    "PWD",
-    "assphrase",
-    "ASSPHRASE",
-    "ecret",
-    "ECRET",
-    "oken",
-    "OKEN",
-    "key",
-    "Key",
-    "KEY",
-    "redential",
-    "REDENTIAL",
-    "uthorization",
-    "UTHORIZATION",
-    "ookie",
-    "OOKIE",
-];
-
-/// Ends of names, in small letters and without `_` and `-`.
+/// Ends of names, in small letters and without `_` and `-`; see also [`may_name_a_secret`].
 const SECRETS: &[&str] = &[
     "password",
     "passwd",
@@ -68,32 +41,69 @@ fn is_name(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-')
 }
 
-/// The value that belongs to the name in which something was found at `at`.
-pub(super) fn value(text: &str, at: Range<usize>) -> Option<Range<usize>> {
+/// Whether the letters before a sign can be the end of one of [`SECRETS`].
+#[inline]
+pub(super) fn may_name_a_secret(head: &[u8]) -> bool {
+    match head.last() {
+        Some(b' ' | b'"' | b'\'') => ends_like_a_secret(name_before(head).0),
+        Some(byte) if byte.is_ascii_alphabetic() => ends_like_a_secret(head),
+        _ => false,
+    }
+}
+
+/// By the last letters, nearly all names can be told apart.
+#[inline]
+fn ends_like_a_secret(name: &[u8]) -> bool {
+    name.last_chunk().is_some_and(|last| {
+        matches!(
+            &last.map(|byte| byte | 0x20),
+            b"ord" | b"swd" | b"pwd" | b"ase" | b"ret" | b"ken" | b"key" | b"ial" | b"als" | b"ion" | b"kie"
+        )
+    })
+}
+
+/// What stands before a sign, without spaces and the mark of a quoted name; that mark; whether
+/// there are spaces.
+fn name_before(head: &[u8]) -> (&[u8], Option<Quote>, bool) {
+    let trimmed = trim_end(head, |byte| byte == b' ');
+    let (name, quote) = Quote::before(trimmed);
+    (name, quote, trimmed.len() < head.len())
+}
+
+/// The value that the sign `:` or `=` at `sign` gives to the name before it.
+pub(super) fn value(text: &str, sign: usize) -> Option<Range<usize>> {
     let bytes = text.as_bytes();
-    let end = at.end + bytes[at.end..].iter().take(LONGEST_NAME).take_while(|byte| is_name(**byte)).count();
-    let name = secret_name(&bytes[at.start.saturating_sub(LONGEST_NAME)..end])?;
-    let rest = Rest { bytes, at: end };
-    let (rest, quote) = rest.quote();
-    let before = rest.at;
-    let (rest, sign) = rest.spaces().sign()?;
+    let (head, quote, is_spaced) = name_before(&bytes[..sign]);
+    let name = secret_name(&head[head.len().saturating_sub(LONGEST_NAME)..])?;
+    let rest = Rest { bytes, at: sign };
+    let (rest, sign) = rest.sign()?;
     // `password= user=a` has no password.
-    let is_spaced = sign == b':' || bytes.get(before) == Some(&b' ');
-    let (rest, open) = if is_spaced { rest.spaces().quote() } else { rest.quote() };
+    let (rest, open) = if is_spaced || sign == b':' { rest.spaces().quote() } else { rest.quote() };
     let start = if WHOLE.contains(&name) { rest.after_scheme() } else { rest.at };
+    let is_certain =
+        open.is_some() || sign == b'=' || quote.is_some() || PLAIN.contains(&name) || WHOLE.contains(&name);
+    if !is_certain && !is_like_a_secret(&bytes[start..]) {
+        return None;
+    }
     let end = match open {
         Some(open) => open.end(bytes, start),
         None if WHOLE.contains(&name) => quote.map_or(bytes.len(), |quote| quote.end(bytes, start)),
         None => start + bytes[start..].iter().take_while(|byte| is_value(**byte)).count(),
     };
-    let value = &bytes[start..end];
-    let is_secret = open.is_some()
-        || sign == b'='
-        || quote.is_some()
-        || PLAIN.contains(&name)
-        || WHOLE.contains(&name)
-        || { value.len() >= LIKE_A_SECRET && value.iter().any(u8::is_ascii_digit) };
-    (is_secret && says_something(value)).then_some(start..end)
+    says_something(&bytes[start..end]).then_some(start..end)
+}
+
+/// Whether what `bytes` begin with is no word. A look at its beginning is enough, and is all that is
+/// taken: there may be a name in it again, and another in that one's value.
+fn is_like_a_secret(bytes: &[u8]) -> bool {
+    let begin = &bytes[..bytes.len().min(LONGEST_NAME)];
+    let length = begin.iter().take_while(|byte| is_value(**byte)).count();
+    length >= LIKE_A_SECRET && begin[..length].iter().any(u8::is_ascii_digit)
+}
+
+fn trim_end(bytes: &[u8], is_such: impl Fn(u8) -> bool) -> &[u8] {
+    let length = bytes.iter().rposition(|byte| !is_such(*byte)).map_or(0, |last| last + 1);
+    &bytes[..length]
 }
 
 /// The end of [`SECRETS`] that the name at the end of `head` has.
@@ -139,6 +149,17 @@ struct Quote {
 }
 
 impl Quote {
+    /// What `bytes` are without the mark at their end, and that mark.
+    fn before(bytes: &[u8]) -> (&[u8], Option<Self>) {
+        match bytes.split_last() {
+            Some((mark @ (b'"' | b'\''), head)) => {
+                let name = trim_end(head, |byte| byte == b'\\');
+                (name, Some(Self { mark: *mark, backslashes: head.len() - name.len() }))
+            }
+            _ => (bytes, None),
+        }
+    }
+
     /// Where the text ends that it opened before `from`.
     fn end(self, bytes: &[u8], from: usize) -> usize {
         let mut at = from;

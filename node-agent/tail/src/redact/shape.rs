@@ -7,6 +7,9 @@ use memchr::memmem;
 /// How far the password of an address may be from its scheme.
 const ADDRESS: usize = 512;
 
+/// The longest first part of a JSON Web Token that is looked at; it may hold certificates.
+const JWT_HEAD: usize = 8 * 1024;
+
 /// How far before its scheme the word `Authorization` may stand.
 const HEADER: usize = 24;
 
@@ -72,13 +75,14 @@ pub(super) fn issued(text: &str, at: Range<usize>, issued: &Issued) -> Option<Ra
 /// `eyJ…`, a dot, and two more parts of base64url (RFC 7519; JWE has five).
 pub(super) fn jwt(text: &str, at: Range<usize>) -> Option<Range<usize>> {
     let bytes = text.as_bytes();
-    let length = run(bytes, at.start, |byte| is_token(byte) || byte == b'.');
-    let token = &bytes[at.start..at.start + length];
-    let mut parts = token.split(|byte| *byte == b'.');
-    let is_one = parts.next().is_some_and(|head| head.len() >= 10)
-        && parts.next().is_some_and(|claims| claims.len() >= 4)
+    let begin = &bytes[at.start..bytes.len().min(at.start + JWT_HEAD)];
+    let head = run(begin, 0, is_token);
+    let is_one = (10..JWT_HEAD).contains(&head)
+        && begin.get(head) == Some(&b'.')
+        && run(bytes, at.start + head + 1, is_token) >= 4
         && !is_within_word(bytes, at.start);
-    is_one.then(|| at.start..at.start + length)
+    let length = || run(bytes, at.start, |byte| is_token(byte) || byte == b'.');
+    is_one.then(|| at.start..at.start + length())
 }
 
 /// `scheme://user:password@host` (RFC 3986, 3.2.1).

@@ -33,6 +33,7 @@ fn secrets_are_taken_out_and_the_rest_stays() {
         ("key AKIAIOSFODNN7EXAMPLE used", "key [redacted] used"),
         ("push with glpat-abcdefghij0123456789.", "push with [redacted]"),
         ("token: 8f14e45fceea167a", "token: [redacted]"),
+        ("cfg.ApiKey=x1, PassWord = x2", "cfg.ApiKey=[redacted], PassWord = [redacted]"),
         (
             "-----BEGIN RSA PRIVATE KEY-----\\nMIIE\\n-----END",
             "-----BEGIN RSA PRIVATE KEY-----[redacted]-----END",
