@@ -146,14 +146,16 @@ impl Tracked {
     }
 
     /// Whether the file still is the one that was read. A file may have been
-    /// emptied and have grown past that place since, which its size does not show.
+    /// emptied and have grown past that place since, which its size does not show,
+    /// and lines of one length may end alike at one place.
     fn is_same(&self) -> bool {
         let at = self.ledger.read();
         let lead = at.min(SEAM);
-        let Some(seam) = self.seam.filter(|_| lead > 0) else { return self.begins_as_before() };
         let mut bytes = [0; SEAM as usize];
         let bytes = &mut bytes[..lead as usize];
-        self.file.read_exact_at(bytes, at - lead).is_ok() && identity::hash(bytes) == seam
+        let is_seam =
+            |seam| self.file.read_exact_at(bytes, at - lead).is_ok() && identity::hash(bytes) == seam;
+        self.seam.filter(|_| lead > 0).is_none_or(is_seam) && self.begins_as_before()
     }
 
     /// Whether its head is that of its identity.
