@@ -25,7 +25,7 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 use tokio_rustls::server::TlsStream;
-use tokio_util::sync::WaitForCancellationFutureOwned;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tracing::{debug, info};
 use x509_parser::parse_x509_certificate;
 
@@ -72,10 +72,12 @@ pub(super) struct Connection {
 }
 
 /// What an RPC knows of its connection.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Info {
     pub(super) id: u64,
     pub(super) peer: SocketAddr,
+    /// Cancelled when the connection is cut.
+    pub(super) cut: CancellationToken,
 }
 
 impl Connection {
@@ -85,12 +87,13 @@ impl Connection {
         info!("Connected: {peer} with the certificate {}", certificate.subject);
         hub.note("connection", format!("{peer} connected with the certificate {}", certificate.subject));
         let id = hub.change(|record| record.connections.open(peer, certificate, Timestamp::now()));
-        let cut = Box::pin(hub.cut().cancelled_owned());
-        Self { io, cut, info: Info { id, peer }, hub, pause: Box::pin(sleep(Duration::ZERO)) }
+        let cut = hub.cut();
+        let pause = Box::pin(sleep(Duration::ZERO));
+        Self { io, cut: Box::pin(cut.clone().cancelled_owned()), info: Info { id, peer, cut }, hub, pause }
     }
 
     pub(super) fn info(&self) -> Info {
-        self.info
+        self.info.clone()
     }
 
     /// Reads a tenth of a second's bytes or fewer, and waits for as long as they are worth.
@@ -140,7 +143,7 @@ fn client_certificate(certificate: &CertificateDer<'_>) -> ClientCertificate {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        let Info { id, peer } = self.info;
+        let Info { id, peer, .. } = self.info;
         info!("Disconnected: {peer}");
         self.hub.note("connection", format!("{peer} disconnected"));
         self.hub.change(|record| record.connections.close(id, Timestamp::now()));

@@ -14,17 +14,16 @@ use crate::{faults::Door, hub::Hub, wire::Stream};
 
 /// Serves `connection` until it ends.
 pub(super) async fn serve(hub: Arc<Hub>, routes: Routes, connection: Connection, window: u32) {
-    let (cut, mut faults) = (hub.cut(), hub.watch_faults());
+    let (info, mut faults) = (connection.info(), hub.watch_faults());
     tokio::select! {
         _ = faults.wait_for(|faults| faults.door != Door::Mute) => {}
-        () = cut.cancelled() => return,
+        () = info.cut.cancelled() => return,
         () = hub.stop.cancelled() => return,
     }
     let goaway = hub.goaway();
-    let info = connection.info();
     let service = service_fn(|mut request: Request<Incoming>| {
         let (hub, mut routes) = (Arc::clone(&hub), routes.clone());
-        request.extensions_mut().insert(info);
+        request.extensions_mut().insert(info.clone());
         async move {
             let stream = Stream::ALL.into_iter().find(|stream| request.uri().path().ends_with(&stream.rpc()));
             let request = request.map(|body| match stream {

@@ -38,7 +38,7 @@ impl Streams {
     {
         let hub = Arc::clone(&self.0);
         let info = connection(&request)?;
-        let claims = admit(&hub, info, stream, &request)?;
+        let claims = admit(&hub, &info, stream, &request)?;
         if let Some(status) = hub.strike(stream, Moment::Open) {
             return Err(status);
         }
@@ -74,6 +74,9 @@ impl Streams {
                         Ok(()) => "a fault".to_owned(),
                         Err(status) => format!("{:?}: {}", status.code(), status.message()),
                     },
+                    // What came before and was not looked at goes with it: it would come behind
+                    // what the next connection brings.
+                    () = info.cut.cancelled() => end.with(Status::unavailable("the connection was cut")),
                     () = hub.stop.cancelled() => end.with(Status::unavailable("the development cloud is ending")),
                     message = up.message() => match message {
                         Ok(Some(message)) => {
@@ -98,7 +101,7 @@ impl Streams {
 
 /// The connection of an RPC.
 pub(super) fn connection<T>(request: &Request<T>) -> Result<Info, Status> {
-    let info = request.extensions().get::<Info>().copied();
+    let info = request.extensions().get::<Info>().cloned();
     info.ok_or_else(|| Status::internal("the connection is not known"))
 }
 
@@ -109,7 +112,7 @@ pub(super) fn metadata<'a, T>(request: &'a Request<T>, key: &str) -> Option<&'a 
 
 fn admit<T>(
     hub: &Hub,
-    info: Info,
+    info: &Info,
     stream: Stream,
     request: &Request<T>,
 ) -> Result<crate::credentials::Claims, Status> {
