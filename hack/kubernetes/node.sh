@@ -54,10 +54,13 @@ YAML
 ctr_in() { in_unit "$1" ctr --namespace k8s.io "${@:2}"; }
 
 # import_image NODE ARCHIVE: unless this containerd has it. The name of an archive of ours names its
-# content too, so a mark is enough to know.
+# content too, so its mark says what to look for: a kubelet that runs out of disk removes images.
 import_image() {
   local node=$1 archive=$2 marks="$state/$1/var/lib/containerd/imported" mark names
-  [[ $archive != "$archives"/* || ! -e $marks/${archive##*/} ]] || return 0
+  if [[ $archive == "$archives"/* && -e $marks/${archive##*/} ]]; then
+    mapfile -t names <"$marks/${archive##*/}"
+    [[ -z $(ctr_in "$node" images ls --quiet "name==${names[0]}") ]] || return 0
+  fi
   ctr_in "$node" images import - <"$archive"
   [[ $archive == "$archives"/* ]] || return 0
   mkdir -p "$marks"
