@@ -62,9 +62,21 @@ fn flood(lines: u64) -> String {
     )
 }
 
-/// The agent of the node on which a pod runs.
+/// What the cloud has of a pod's lines.
+fn messages(namespace: &str, pod: &str, limit: usize) -> Vec<String> {
+    let answer = cloud(&format!("/v1/logs?namespace={namespace}&pod={pod}&limit={limit}"));
+    let lines = answer["lines"].as_array().into_iter().flatten();
+    lines.filter_map(|line| Some(line["message"].as_str()?.to_owned())).collect()
+}
+
+/// The node on which a pod runs.
+fn node_of(namespace: &str, pod: &str) -> String {
+    kubectl(&["get", "pod", "-n", namespace, pod, "-o", "jsonpath={.spec.nodeName}"])
+}
+
+/// The agent of that node.
 fn agent_of(namespace: &str, pod: &str) -> Option<String> {
-    let node = kubectl(&["get", "pod", "-n", namespace, pod, "-o", "jsonpath={.spec.nodeName}"]);
+    let node = node_of(namespace, pod);
     let selector = "app.kubernetes.io/component=node-agent";
     let field = format!("spec.nodeName={node},status.phase=Running");
     let agents = json(&["get", "pods", "-n", OPERATOR, "-l", selector, "--field-selector", &field]);
@@ -72,7 +84,7 @@ fn agent_of(namespace: &str, pod: &str) -> Option<String> {
 }
 
 fn rotations(namespace: &str, pod: &str) -> u64 {
-    let node = kubectl(&["get", "pod", "-n", namespace, pod, "-o", "jsonpath={.spec.nodeName}"]);
+    let node = node_of(namespace, pod);
     let path = format!("/api/v1/nodes/{node}/proxy/logs/pods/");
     let listing = kubectl(&["get", "--raw", &path]);
     let folder = listing.split('"').find(|part| part.starts_with(namespace)).unwrap_or_default().to_owned();
@@ -105,18 +117,8 @@ fn lines_survive_the_deletion_of_the_agent_and_of_the_aggregator() {
         });
     };
     progress(1_000);
-    let node = kubectl(&["get", "pod", "-n", &namespace.0, "disturbed", "-o", "jsonpath={.spec.nodeName}"]);
-    kubectl(&[
-        "delete",
-        "pod",
-        "-n",
-        OPERATOR,
-        "--wait=false",
-        "-l",
-        "app.kubernetes.io/component=node-agent",
-        "--field-selector",
-        &format!("spec.nodeName={node}"),
-    ]);
+    let agent = agent_of(&namespace.0, "disturbed").unwrap();
+    kubectl(&["delete", "pod", "-n", OPERATOR, &agent, "--wait=false"]);
     progress(6_000);
     let leader = kubectl(&[
         "get",
@@ -193,10 +195,8 @@ fn by_default_errors_arrive_with_what_was_around_them() {
     let before: f64 = pods_of("node-agent").iter().map(|agent| left_out(agent)).sum();
     pod_with(&namespace.0, "plain", script, &serde_json::json!({}));
     let lines = eventually("what follows the error", 120, || {
-        let answer = cloud(&format!("/v1/logs?namespace={}&pod=plain&limit=2000", namespace.0));
-        let lines = answer["lines"].as_array().into_iter().flatten();
-        let lines: Vec<String> =
-            lines.filter_map(|line| Some(line["message"].as_str()?.trim().to_owned())).collect();
+        let lines: Vec<_> =
+            messages(&namespace.0, "plain", 2000).iter().map(|line| line.trim().to_owned()).collect();
         if lines.iter().any(|line| line.ends_with("line 505")) {
             Ok(lines)
         } else {
@@ -221,10 +221,7 @@ fn what_pods_of_an_excluded_namespace_write_stays_in_the_cluster() {
     for namespace in [&excluded, &other] {
         pod(&namespace.0, "talks", "while true; do echo ERROR line; sleep 1; done");
     }
-    let lines = |namespace: &Namespace| {
-        let answer = cloud(&format!("/v1/logs?namespace={}&pod=talks&limit=10", namespace.0));
-        answer["lines"].as_array().map_or(0, Vec::len)
-    };
+    let lines = |namespace: &Namespace| messages(&namespace.0, "talks", 10).len();
     kubectl(&["wait", "pod", "talks", "-n", &excluded.0, "--for=condition=Ready", "--timeout=90s"]);
     eventually("lines of the other pod", 90, || match lines(&other) {
         10 => Ok(()),
@@ -249,13 +246,7 @@ fn odd_bytes_cost_only_themselves() {
         r#"echo before; printf 'bad \377\376 utf8\n'; printf 'a\0b nul\n'; head -c 1048576 /dev/zero | tr '\0' x; echo; echo after; exec sleep 100000"#,
     );
     let lines = eventually("all five lines", 90, || {
-        let answer = cloud(&format!("/v1/logs?namespace={}&pod=odd&limit=100", namespace.0));
-        let lines: Vec<String> = answer["lines"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(|line| Some(line["message"].as_str()?.to_owned()))
-            .collect();
+        let lines = messages(&namespace.0, "odd", 100);
         if lines.iter().any(|line| line == "after") {
             Ok(lines)
         } else {
