@@ -35,6 +35,8 @@ pub(crate) type Place = (usize, PathBuf);
 pub(crate) struct Hints {
     /// The kernel could not keep all events: anything may have happened.
     pub(crate) lost: bool,
+    /// They are watched since the last call: what happened before is not known.
+    pub(crate) fresh: Vec<Place>,
     /// Their listings changed.
     pub(crate) changed: Vec<Place>,
     /// Files in them were written to.
@@ -54,6 +56,7 @@ pub(crate) struct Watch {
 
 struct Directory {
     place: Place,
+    fresh: bool,
     changed: bool,
     written: bool,
 }
@@ -85,7 +88,7 @@ impl Watch {
     }
 
     /// Watches the directory `place` of the source at `root`, if it is not watched
-    /// yet. What happened in it before counts as a change.
+    /// yet.
     pub(crate) fn add(&mut self, place: Place, root: &Path) {
         let flags = WatchFlags::CREATE
             | WatchFlags::MOVE
@@ -101,7 +104,7 @@ impl Watch {
                 self.unwatched.remove(&place);
                 let known = self.directories.get(&descriptor);
                 if known.is_none_or(|known| known.place != place) {
-                    let directory = Directory { place, changed: true, written: false };
+                    let directory = Directory { place, fresh: true, changed: false, written: false };
                     self.directories.insert(descriptor, directory);
                     self.touched.push(descriptor);
                 }
@@ -145,7 +148,7 @@ impl Watch {
                 self.directories.remove(&event.wd());
             }
             let Some(directory) = self.directories.get_mut(&event.wd()) else { continue };
-            if !directory.changed && !directory.written {
+            if !directory.fresh && !directory.changed && !directory.written {
                 self.touched.push(event.wd());
             }
             if kinds.contains(ReadFlags::MODIFY) {
@@ -156,6 +159,9 @@ impl Watch {
         }
         for descriptor in self.touched.drain(..) {
             let Some(directory) = self.directories.get_mut(&descriptor) else { continue };
+            if std::mem::take(&mut directory.fresh) {
+                hints.fresh.push(directory.place.clone());
+            }
             if std::mem::take(&mut directory.changed) {
                 hints.changed.push(directory.place.clone());
             }
@@ -182,8 +188,9 @@ mod tests {
         let mut watch = Watch::new().unwrap();
         watch.add(place.clone(), root.path());
         watch.add(place.clone(), root.path());
-        assert_eq!(watch.drain().changed, vec![place.clone()], "what happened before is not known");
-        assert!(watch.drain().changed.is_empty());
+        let hints = watch.drain();
+        assert_eq!((hints.fresh, hints.changed), (vec![place.clone()], vec![]));
+        assert!(watch.drain().fresh.is_empty());
         fs::write(path.join("0.log"), "x").unwrap();
         fs::write(path.join("0.log"), "y").unwrap();
         let hints = watch.drain();
