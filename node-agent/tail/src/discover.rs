@@ -1,6 +1,7 @@
 //! Which files there are, found by looking: a scan is the truth, and costs one
 //! `stat` per directory in which nothing was created, renamed or removed.
 
+mod below;
 pub mod glob;
 pub mod pods;
 
@@ -12,6 +13,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+pub use below::Below;
 use glob::Pattern;
 
 use crate::split::Format;
@@ -126,9 +128,9 @@ impl Layout {
 #[derive(Debug)]
 pub enum Change {
     /// A directory's files, by name; subdirectories are reported by themselves.
-    Listed(PathBuf, Vec<String>),
+    Listed(Below, Vec<String>),
     /// A directory is gone with everything below it.
-    Gone(PathBuf),
+    Gone(Below),
     /// A directory can't be listed.
     Unreadable(PathBuf, io::Error),
 }
@@ -202,7 +204,7 @@ impl Tree {
             node.listed_at = None;
             if error.kind() == io::ErrorKind::NotFound {
                 node.children.clear();
-                changes.push(Change::Gone(relative.to_owned()));
+                changes.push(Change::Gone(relative.to_owned().into()));
             }
             // That a directory below is gone is nothing to mend.
             if error.kind() != io::ErrorKind::NotFound || relative.as_os_str().is_empty() {
@@ -251,8 +253,8 @@ impl Tree {
             let child = known.remove(&name).unwrap_or_default();
             (name, child)
         }));
-        changes.extend(known.into_keys().map(|name| Change::Gone(relative.join(name))));
-        changes.push(Change::Listed(relative.to_owned(), files));
+        changes.extend(known.into_keys().map(|name| Change::Gone(relative.join(name).into())));
+        changes.push(Change::Listed(relative.to_owned().into(), files));
         let settled = now.duration_since(modified).is_ok_and(|age| age > SETTLED);
         node.listed_at = settled.then_some(modified);
         Ok(())

@@ -13,7 +13,7 @@ mod turn;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     ops::{Bound, ControlFlow},
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -22,7 +22,7 @@ use rustix::process::{Resource, getrlimit};
 use crate::{
     budget::{Budget, Limits, Room},
     class,
-    discover::{Origin, Source, Tree},
+    discover::{Below, Origin, Source, Tree},
     fold::Folds,
     identity::FileId,
     position::store::{Store, StoreError},
@@ -182,7 +182,7 @@ impl Series {
 }
 
 /// Where a series lies: number of the source, directory below it, name.
-type Place = (usize, PathBuf, String);
+type Place = (usize, Below, String);
 
 /// The engine. All times are given to it.
 #[derive(Debug)]
@@ -462,12 +462,12 @@ impl Engine {
     }
 
     /// Ids of the series in a directory and, with `below`, under it.
-    fn series_in(&self, source: usize, directory: &Path, below: bool) -> Vec<u64> {
-        let from = (source, directory.to_owned(), String::new());
+    fn series_in(&self, source: usize, directory: &Below, below: bool) -> Vec<u64> {
+        let from = (source, directory.clone(), String::new());
         self.places
             .range((Bound::Included(&from), Bound::Unbounded))
             .take_while(|((number, path, _), _)| {
-                *number == source && if below { path.starts_with(directory) } else { path == directory }
+                *number == source && if below { path.starts_with(&**directory) } else { path == directory }
             })
             .map(|(_, id)| *id)
             .collect()

@@ -7,13 +7,15 @@ use std::{
     fmt, io,
     mem::MaybeUninit,
     os::fd::OwnedFd,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use rustix::{
     fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags},
     io::Errno,
 };
+
+use crate::discover::Below;
 
 /// The most directories that are watched; each costs the kernel about 1 KiB.
 const MOST_WATCHES: usize = 4_096;
@@ -28,7 +30,7 @@ const MOST_EVENTS: usize = 16_384;
 const BUFFER: usize = 16 * 1024;
 
 /// A directory: number of the source, path below it.
-pub(crate) type Place = (usize, PathBuf);
+pub(crate) type Place = (usize, Below);
 
 /// Where something happened.
 #[derive(Debug, Default)]
@@ -99,7 +101,7 @@ impl Watch {
             self.unwatched.insert(place);
             return;
         }
-        match inotify::add_watch(&self.kernel, root.join(&place.1), flags) {
+        match inotify::add_watch(&self.kernel, root.join(&*place.1), flags) {
             Ok(descriptor) => {
                 self.unwatched.remove(&place);
                 let known = self.directories.get(&descriptor);
@@ -175,14 +177,14 @@ impl Watch {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, path::PathBuf};
 
     use super::*;
 
     #[test]
     fn hints_name_the_directory_once() {
         let root = tempfile::tempdir().unwrap();
-        let place: Place = (0, PathBuf::from("a"));
+        let place: Place = (0, PathBuf::from("a").into());
         let path = root.path().join("a");
         fs::create_dir(&path).unwrap();
         let mut watch = Watch::new().unwrap();
@@ -201,7 +203,7 @@ mod tests {
         fs::remove_dir_all(&path).unwrap();
         watch.drain();
         assert!(watch.directories.is_empty() && watch.is_complete());
-        watch.add((0, PathBuf::from("gone")), root.path());
+        watch.add((0, PathBuf::from("gone").into()), root.path());
         assert!(watch.is_complete());
     }
 }

@@ -8,7 +8,7 @@ use super::{
     gap::Reason,
 };
 use crate::{
-    discover::{Candidate, Layout},
+    discover::{Below, Candidate, Layout},
     identity::FileId,
     position::Ledger,
     read::open_below,
@@ -17,8 +17,8 @@ use crate::{
 
 impl Engine {
     /// A directory now has the files `names`.
-    pub(super) fn listed(&mut self, source: usize, directory: &Path, names: &[String], now: Instant) {
-        let path = self.sources[source].directory.join(directory);
+    pub(super) fn listed(&mut self, source: usize, directory: &Below, names: &[String], now: Instant) {
+        let path = self.sources[source].directory.join(&**directory);
         let layout = &self.sources[source].layout;
         let format = layout.format();
         let Some(origin) = layout.origin(directory) else { return };
@@ -32,7 +32,7 @@ impl Engine {
         let mut touched = BTreeSet::new();
         for candidate in candidates {
             let file_path = path.join(&candidate.name);
-            let place = (source, directory.to_owned(), candidate.series.clone());
+            let place = (source, directory.clone(), candidate.series.clone());
             match self.recognize_or_open(&place, candidate, &file_path, now) {
                 Ok(None) => {}
                 Ok(Some(mut file)) => {
@@ -197,8 +197,8 @@ impl Engine {
 
     /// The files of a directory, or of all `below` it too, count as gone until
     /// they are listed again. What is open is still read.
-    pub(super) fn unlist(&mut self, source: usize, directory: &Path, below: bool) {
-        let path = self.sources[source].directory.join(directory);
+    pub(super) fn unlist(&mut self, source: usize, directory: &Below, below: bool) {
+        let path = self.sources[source].directory.join(&**directory);
         let is_here = |place: &Path| place == path || place.parent() == Some(&path);
         self.problems.retain(|place, _| !(is_here(place) || (below && place.starts_with(&path))));
         for id in self.series_in(source, directory, below) {
