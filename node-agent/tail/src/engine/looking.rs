@@ -100,10 +100,10 @@ impl Engine {
             // Changes within one step of the file system's clock have the same time.
             self.trees[*number].unsettle(directory);
         }
-        self.changed.extend(fresh.into_iter().chain(changed));
-        for (number, directory) in written {
-            self.written.extend(self.series_in(number, &directory, false));
+        for (number, directory) in written.iter().chain(&fresh) {
+            self.written.extend(self.series_in(*number, directory, false));
         }
+        self.changed.extend(fresh.into_iter().chain(changed));
     }
 
     /// Looks at directories of which the kernel says that something changed.
