@@ -38,8 +38,9 @@ pub fn parse(line: &[u8]) -> Option<Piece<'_>> {
         _ => return None,
     };
     // Tags are separated by colons, the first says whether more follows. A
-    // line without content may end right after them.
-    let (tags, content) = match memchr(b' ', rest) {
+    // line without content may end right after them. Nearly all have one tag of one letter.
+    let space = if rest.get(1) == Some(&b' ') { Some(1) } else { memchr(b' ', rest) };
+    let (tags, content) = match space {
         Some(space) => (&rest[..space], &rest[space + 1..]),
         None => (rest, &[][..]),
     };

@@ -1,17 +1,19 @@
 //! Which files there are, found by looking: a scan is the truth, and costs one
 //! `stat` per directory in which nothing was created, renamed or removed.
 
+mod below;
 pub mod glob;
 pub mod pods;
 
 use std::{
     collections::BTreeMap,
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs, io,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
+pub use below::Below;
 use glob::Pattern;
 
 use crate::split::Format;
@@ -126,9 +128,9 @@ impl Layout {
 #[derive(Debug)]
 pub enum Change {
     /// A directory's files, by name; subdirectories are reported by themselves.
-    Listed(PathBuf, Vec<String>),
+    Listed(Below, Vec<String>),
     /// A directory is gone with everything below it.
-    Gone(PathBuf),
+    Gone(Below),
     /// A directory can't be listed.
     Unreadable(PathBuf, io::Error),
 }
@@ -155,7 +157,15 @@ pub struct Tree {
 struct Node {
     /// The modification time for which the listing is known to be complete.
     listed_at: Option<SystemTime>,
-    children: BTreeMap<OsString, Node>,
+    /// By name. Most have one: what a map takes in advance would be most of the memory.
+    children: Vec<(OsString, Node)>,
+}
+
+impl Node {
+    fn child(&mut self, name: &OsStr) -> Option<&mut Self> {
+        let at = self.children.binary_search_by(|(known, _)| known.as_os_str().cmp(name)).ok()?;
+        Some(&mut self.children[at].1)
+    }
 }
 
 impl Tree {
@@ -167,13 +177,13 @@ impl Tree {
         self.root = root;
     }
 
-    /// Looks at the directory at `relative`, in which something changed, and at what is below it.
+    /// Looks for what changed in the directory at `relative` and below it.
     pub fn look(&mut self, source: &Source, relative: &Path, changes: &mut Vec<Change>) {
+        if relative.as_os_str().is_empty() {
+            return self.scan(source, changes);
+        }
         let mut root = std::mem::take(&mut self.root);
-        let node = relative.iter().try_fold(&mut root, |node, part| node.children.get_mut(part));
-        if let Some(node) = node {
-            // Changes within one step of the file system's clock have the same time.
-            node.listed_at = None;
+        if let Some(node) = relative.iter().try_fold(&mut root, Node::child) {
             let directories = self.directories;
             self.visit(source, relative, node, changes);
             self.directories = directories;
@@ -183,14 +193,9 @@ impl Tree {
 
     /// Has the directory at `relative` listed again by the next scan.
     pub fn unsettle(&mut self, relative: &Path) {
-        let mut node = &mut self.root;
-        for part in relative {
-            match node.children.get_mut(part) {
-                Some(child) => node = child,
-                None => return,
-            }
+        if let Some(node) = relative.iter().try_fold(&mut self.root, Node::child) {
+            node.listed_at = None;
         }
-        node.listed_at = None;
     }
 
     fn visit(&mut self, source: &Source, relative: &Path, node: &mut Node, changes: &mut Vec<Change>) {
@@ -199,7 +204,7 @@ impl Tree {
             node.listed_at = None;
             if error.kind() == io::ErrorKind::NotFound {
                 node.children.clear();
-                changes.push(Change::Gone(relative.to_owned()));
+                changes.push(Change::Gone(relative.to_owned().into()));
             }
             // That a directory below is gone is nothing to mend.
             if error.kind() != io::ErrorKind::NotFound || relative.as_os_str().is_empty() {
@@ -227,8 +232,7 @@ impl Tree {
             return Ok(());
         }
         let now = SystemTime::now();
-        let mut files = Vec::new();
-        let mut children = BTreeMap::new();
+        let (mut files, mut directories) = (Vec::new(), Vec::new());
         for entry in fs::read_dir(&path)? {
             let entry = entry?;
             let name = entry.file_name();
@@ -236,16 +240,21 @@ impl Tree {
             if entry.file_type()?.is_dir() {
                 let below = relative.join(&name);
                 if below.components().count() <= DEEPEST && source.layout.enters(&below) {
-                    let known = node.children.remove(&name).unwrap_or_default();
-                    children.insert(name, known);
+                    directories.push(name);
                 }
             } else if let Ok(name) = name.into_string() {
                 files.push(name);
             }
         }
-        let gone = std::mem::replace(&mut node.children, children);
-        changes.extend(gone.into_keys().map(|name| Change::Gone(relative.join(name))));
-        changes.push(Change::Listed(relative.to_owned(), files));
+        directories.sort_unstable();
+        let mut known: BTreeMap<_, _> = std::mem::take(&mut node.children).into_iter().collect();
+        node.children.reserve_exact(directories.len());
+        node.children.extend(directories.into_iter().map(|name| {
+            let child = known.remove(&name).unwrap_or_default();
+            (name, child)
+        }));
+        changes.extend(known.into_keys().map(|name| Change::Gone(relative.join(name).into())));
+        changes.push(Change::Listed(relative.to_owned().into(), files));
         let settled = now.duration_since(modified).is_ok_and(|age| age > SETTLED);
         node.listed_at = settled.then_some(modified);
         Ok(())

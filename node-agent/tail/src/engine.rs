@@ -13,7 +13,7 @@ mod turn;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     ops::{Bound, ControlFlow},
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -22,7 +22,7 @@ use rustix::process::{Resource, getrlimit};
 use crate::{
     budget::{Budget, Limits, Room},
     class,
-    discover::{Origin, Source, Tree},
+    discover::{Below, Origin, Source, Tree},
     fold::Folds,
     identity::FileId,
     position::store::{Store, StoreError},
@@ -182,7 +182,7 @@ impl Series {
 }
 
 /// Where a series lies: number of the source, directory below it, name.
-type Place = (usize, PathBuf, String);
+type Place = (usize, Below, String);
 
 /// The engine. All times are given to it.
 #[derive(Debug)]
@@ -221,7 +221,11 @@ pub struct Engine {
     problems: Problems,
     problems_told: Problems,
     in_flight: usize,
+    /// Series of which ranges may wait for an answer.
+    unanswered: BTreeSet<u64>,
     most_files: usize,
+    /// So many more may be opened until their number is looked at again.
+    room: usize,
     ending: bool,
 }
 
@@ -257,7 +261,9 @@ impl Engine {
             problems: Problems::new(),
             problems_told: Problems::new(),
             in_flight: 0,
+            unanswered: BTreeSet::new(),
             most_files: most_files(),
+            room: 0,
             ending: false,
         }
     }
@@ -347,7 +353,18 @@ impl Engine {
     pub fn ack(&mut self, up_to: u64) {
         self.gaps.ack(up_to);
         self.folds.ack(up_to);
-        self.settle(|file| file.ledger.ack(up_to));
+        self.in_flight = self.gaps.in_flight() + self.folds.in_flight();
+        self.unanswered.retain(|id| {
+            let files = self.series.get_mut(id).into_iter().flat_map(|series| &mut series.files);
+            let waiting: usize = files
+                .map(|file| {
+                    file.ledger.ack(up_to);
+                    file.ledger.in_flight()
+                })
+                .sum();
+            self.in_flight += waiting;
+            waiting > 0
+        });
         self.ack_look_backs(up_to);
     }
 
@@ -357,7 +374,9 @@ impl Engine {
         self.gaps.rewind();
         self.folds.rewind();
         self.looked.into_all = None;
-        self.settle(Tracked::rewind);
+        self.series.values_mut().flat_map(|series| &mut series.files).for_each(Tracked::rewind);
+        self.unanswered.clear();
+        self.in_flight = self.gaps.in_flight() + self.folds.in_flight();
         self.rewind_look_backs();
     }
 
@@ -442,21 +461,13 @@ impl Engine {
         news
     }
 
-    fn settle(&mut self, mut each: impl FnMut(&mut Tracked)) {
-        self.in_flight = self.gaps.in_flight() + self.folds.in_flight();
-        for file in self.series.values_mut().flat_map(|series| &mut series.files) {
-            each(file);
-            self.in_flight += file.ledger.in_flight();
-        }
-    }
-
     /// Ids of the series in a directory and, with `below`, under it.
-    fn series_in(&self, source: usize, directory: &Path, below: bool) -> Vec<u64> {
-        let from = (source, directory.to_owned(), String::new());
+    fn series_in(&self, source: usize, directory: &Below, below: bool) -> Vec<u64> {
+        let from = (source, directory.clone(), String::new());
         self.places
             .range((Bound::Included(&from), Bound::Unbounded))
             .take_while(|((number, path, _), _)| {
-                *number == source && if below { path.starts_with(directory) } else { path == directory }
+                *number == source && if below { path.starts_with(&**directory) } else { path == directory }
             })
             .map(|(_, id)| *id)
             .collect()

@@ -93,6 +93,10 @@ impl Ledger {
         while let Some(range) = self.in_flight.pop_front_if(|range| range.batch <= up_to) {
             (self.acked, self.acked_owed) = (range.end, range.owed);
         }
+        if self.in_flight.is_empty() {
+            // Of many files nothing is under way most of the time.
+            self.in_flight = VecDeque::new();
+        }
     }
 
     /// What was not acknowledged is read again; later answers for it find nothing. Returns

@@ -1,17 +1,17 @@
 //! Bytes of files, at any offset, through one buffer.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, Metadata},
     io::{self, Read as _, Seek as _},
     os::{
         fd::AsRawFd as _,
-        unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
+        unix::fs::{FileExt as _, MetadataExt as _},
     },
     path::Path,
 };
 
 use flate2::read::MultiGzDecoder;
-use rustix::fs::OFlags;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, open, openat2};
 
 use crate::split::LINE_LIMIT;
 
@@ -159,19 +159,26 @@ pub fn unpacked_size(file: &File) -> io::Result<u64> {
 ///
 /// # Errors
 /// The file cannot be opened, is not a regular file, or lies elsewhere.
-pub fn open_below(root: &Path, path: &Path) -> io::Result<File> {
+pub fn open_below(root: &Path, path: &Path) -> io::Result<(File, Metadata)> {
     // A named pipe would block without NONBLOCK.
-    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-    if !file.metadata()?.is_file() {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    // What no link leads to lies where its path says, and that is nearly everything.
+    let unlinked = openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS);
+    let is_unlinked = unlinked.is_ok();
+    let file = File::from(unlinked.or_else(|_| open(path, flags, Mode::empty()))?);
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+    }
+    if is_unlinked {
+        return Ok((file, metadata));
     }
     let real = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
     if !real.starts_with(fs::canonicalize(root)?) {
         let text = format!("it is a link to {}, outside of {}", real.display(), root.display());
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     }
-    Ok(file)
+    Ok((file, metadata))
 }
 
 #[cfg(test)]

@@ -7,13 +7,15 @@ use std::{
     fmt, io,
     mem::MaybeUninit,
     os::fd::OwnedFd,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use rustix::{
     fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags},
     io::Errno,
 };
+
+use crate::discover::Below;
 
 /// The most directories that are watched; each costs the kernel about 1 KiB.
 const MOST_WATCHES: usize = 4_096;
@@ -28,13 +30,15 @@ const MOST_EVENTS: usize = 16_384;
 const BUFFER: usize = 16 * 1024;
 
 /// A directory: number of the source, path below it.
-pub(crate) type Place = (usize, PathBuf);
+pub(crate) type Place = (usize, Below);
 
 /// Where something happened.
 #[derive(Debug, Default)]
 pub(crate) struct Hints {
     /// The kernel could not keep all events: anything may have happened.
     pub(crate) lost: bool,
+    /// They are watched since the last call: what happened before is not known.
+    pub(crate) fresh: Vec<Place>,
     /// Their listings changed.
     pub(crate) changed: Vec<Place>,
     /// Files in them were written to.
@@ -54,6 +58,7 @@ pub(crate) struct Watch {
 
 struct Directory {
     place: Place,
+    fresh: bool,
     changed: bool,
     written: bool,
 }
@@ -85,7 +90,7 @@ impl Watch {
     }
 
     /// Watches the directory `place` of the source at `root`, if it is not watched
-    /// yet. What happened in it before counts as a change.
+    /// yet.
     pub(crate) fn add(&mut self, place: Place, root: &Path) {
         let flags = WatchFlags::CREATE
             | WatchFlags::MOVE
@@ -96,12 +101,12 @@ impl Watch {
             self.unwatched.insert(place);
             return;
         }
-        match inotify::add_watch(&self.kernel, root.join(&place.1), flags) {
+        match inotify::add_watch(&self.kernel, root.join(&*place.1), flags) {
             Ok(descriptor) => {
                 self.unwatched.remove(&place);
                 let known = self.directories.get(&descriptor);
                 if known.is_none_or(|known| known.place != place) {
-                    let directory = Directory { place, changed: true, written: false };
+                    let directory = Directory { place, fresh: true, changed: false, written: false };
                     self.directories.insert(descriptor, directory);
                     self.touched.push(descriptor);
                 }
@@ -145,7 +150,7 @@ impl Watch {
                 self.directories.remove(&event.wd());
             }
             let Some(directory) = self.directories.get_mut(&event.wd()) else { continue };
-            if !directory.changed && !directory.written {
+            if !directory.fresh && !directory.changed && !directory.written {
                 self.touched.push(event.wd());
             }
             if kinds.contains(ReadFlags::MODIFY) {
@@ -156,6 +161,9 @@ impl Watch {
         }
         for descriptor in self.touched.drain(..) {
             let Some(directory) = self.directories.get_mut(&descriptor) else { continue };
+            if std::mem::take(&mut directory.fresh) {
+                hints.fresh.push(directory.place.clone());
+            }
             if std::mem::take(&mut directory.changed) {
                 hints.changed.push(directory.place.clone());
             }
@@ -169,21 +177,22 @@ impl Watch {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, path::PathBuf};
 
     use super::*;
 
     #[test]
     fn hints_name_the_directory_once() {
         let root = tempfile::tempdir().unwrap();
-        let place: Place = (0, PathBuf::from("a"));
+        let place: Place = (0, PathBuf::from("a").into());
         let path = root.path().join("a");
         fs::create_dir(&path).unwrap();
         let mut watch = Watch::new().unwrap();
         watch.add(place.clone(), root.path());
         watch.add(place.clone(), root.path());
-        assert_eq!(watch.drain().changed, vec![place.clone()], "what happened before is not known");
-        assert!(watch.drain().changed.is_empty());
+        let hints = watch.drain();
+        assert_eq!((hints.fresh, hints.changed), (vec![place.clone()], vec![]));
+        assert!(watch.drain().fresh.is_empty());
         fs::write(path.join("0.log"), "x").unwrap();
         fs::write(path.join("0.log"), "y").unwrap();
         let hints = watch.drain();
@@ -194,7 +203,7 @@ mod tests {
         fs::remove_dir_all(&path).unwrap();
         watch.drain();
         assert!(watch.directories.is_empty() && watch.is_complete());
-        watch.add((0, PathBuf::from("gone")), root.path());
+        watch.add((0, PathBuf::from("gone").into()), root.path());
         assert!(watch.is_complete());
     }
 }

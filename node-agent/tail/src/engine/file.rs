@@ -97,8 +97,11 @@ pub(super) struct Former {
 }
 
 impl Tracked {
-    pub(super) fn open(candidate: Candidate, file: File, now: Instant) -> io::Result<Self> {
-        let metadata = file.metadata()?;
+    pub(super) fn new(
+        candidate: Candidate,
+        (file, metadata): (File, Metadata),
+        now: Instant,
+    ) -> io::Result<Self> {
         let size = if candidate.packed { read::unpacked_size(&file)? } else { metadata.len() };
         Ok(Self {
             name: candidate.name,

@@ -8,7 +8,7 @@ use super::{
     gap::Reason,
 };
 use crate::{
-    discover::{Candidate, Layout},
+    discover::{Below, Candidate, Layout},
     identity::FileId,
     position::Ledger,
     read::open_below,
@@ -17,8 +17,8 @@ use crate::{
 
 impl Engine {
     /// A directory now has the files `names`.
-    pub(super) fn listed(&mut self, source: usize, directory: &Path, names: &[String], now: Instant) {
-        let path = self.sources[source].directory.join(directory);
+    pub(super) fn listed(&mut self, source: usize, directory: &Below, names: &[String], now: Instant) {
+        let path = self.sources[source].directory.join(&**directory);
         let layout = &self.sources[source].layout;
         let format = layout.format();
         let Some(origin) = layout.origin(directory) else { return };
@@ -32,7 +32,7 @@ impl Engine {
         let mut touched = BTreeSet::new();
         for candidate in candidates {
             let file_path = path.join(&candidate.name);
-            let place = (source, directory.to_owned(), candidate.series.clone());
+            let place = (source, directory.clone(), candidate.series.clone());
             match self.recognize_or_open(&place, candidate, &file_path, now) {
                 Ok(None) => {}
                 Ok(Some(mut file)) => {
@@ -54,6 +54,9 @@ impl Engine {
                     });
                     // Most have one: what a vector takes in advance would be most of the memory.
                     series.files.reserve_exact(1);
+                    if file.ledger.in_flight() > 0 {
+                        self.unanswered.insert(id);
+                    }
                     series.files.push(file);
                     touched.insert(id);
                 }
@@ -84,15 +87,15 @@ impl Engine {
         path: &Path,
         now: Instant,
     ) -> io::Result<Option<Tracked>> {
-        let inode = Inode::of(&fs::metadata(path)?);
         // Containers' files stay in their directory, others may be moved anywhere.
         let ids = match self.sources[place.0].layout {
             Layout::Pods { .. } => self.series_in(place.0, &place.1, false),
             Layout::Files { .. } => self.series.keys().copied().collect(),
         };
+        let inode = if ids.is_empty() { None } else { Some(Inode::of(&fs::metadata(path)?)) };
         for id in ids {
             let Some(series) = self.series.get_mut(&id) else { continue };
-            let Some(at) = series.files.iter().position(|file| file.inode == inode) else { continue };
+            let Some(at) = series.files.iter().position(|file| Some(file.inode) == inode) else { continue };
             if series.files[at].listed {
                 // A second name, such as a link to the newest file.
                 return Ok(None);
@@ -103,7 +106,7 @@ impl Engine {
             file.listed = true;
             return Ok(Some(file));
         }
-        if self.files() >= self.most_files {
+        if self.room == 0 {
             add(
                 &mut self.problems,
                 path.to_owned(),
@@ -112,13 +115,15 @@ impl Engine {
             return Ok(None);
         }
         let known_only = candidate.known_only;
-        let file = open_below(&self.sources[place.0].directory, path)?;
-        let file = Tracked::open(candidate, file, now)?;
+        let file = Tracked::new(candidate, open_below(&self.sources[place.0].directory, path)?, now)?;
         if known_only {
             let head = file.head(&mut self.reader, true)?;
             let known = head.and_then(|head| self.store.find(head, file.inode.number, false));
-            return Ok(known.is_some_and(|(_, offset)| offset < file.size()).then_some(file));
+            if known.is_none_or(|(_, offset)| offset >= file.size()) {
+                return Ok(None);
+            }
         }
+        self.room -= 1;
         Ok(Some(file))
     }
 
@@ -192,8 +197,8 @@ impl Engine {
 
     /// The files of a directory, or of all `below` it too, count as gone until
     /// they are listed again. What is open is still read.
-    pub(super) fn unlist(&mut self, source: usize, directory: &Path, below: bool) {
-        let path = self.sources[source].directory.join(directory);
+    pub(super) fn unlist(&mut self, source: usize, directory: &Below, below: bool) {
+        let path = self.sources[source].directory.join(&**directory);
         let is_here = |place: &Path| place == path || place.parent() == Some(&path);
         self.problems.retain(|place, _| !(is_here(place) || (below && place.starts_with(&path))));
         for id in self.series_in(source, directory, below) {
@@ -231,6 +236,9 @@ impl Engine {
             self.gaps.add(&series.origin, Reason::Removed, file.unread(), lines);
             self.gaps.watch(&series.origin, Reason::Removed, file.ledger.clone());
             closed.push((series.format, file));
+        }
+        if closed.is_empty() {
+            return;
         }
         for (format, file) in closed {
             self.stats.left_out += file.context.open;

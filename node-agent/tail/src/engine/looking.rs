@@ -92,14 +92,18 @@ impl Engine {
     /// Takes what the kernel says.
     fn take_hints(&mut self) {
         let Some(watch) = &mut self.watch else { return };
-        let Hints { lost, changed, written } = watch.drain();
+        let Hints { lost, fresh, changed, written } = watch.drain();
         if lost {
             self.looked = Looked::default();
         }
-        self.changed.extend(changed);
-        for (number, directory) in written {
-            self.written.extend(self.series_in(number, &directory, false));
+        for (number, directory) in &changed {
+            // Changes within one step of the file system's clock have the same time.
+            self.trees[*number].unsettle(directory);
         }
+        for (number, directory) in written.iter().chain(&fresh) {
+            self.written.extend(self.series_in(*number, directory, false));
+        }
+        self.changed.extend(fresh.into_iter().chain(changed));
     }
 
     /// Looks at directories of which the kernel says that something changed.
@@ -112,8 +116,13 @@ impl Engine {
         let changed = std::mem::take(&mut self.changed);
         for number in 0..self.sources.len() {
             let mut changes = Vec::new();
+            let mut above: Option<&Path> = None;
             for (_, directory) in changed.iter().filter(|(source, _)| *source == number) {
-                self.trees[number].look(&self.sources[number], directory, &mut changes);
+                // What lies below a directory is looked at with it, and comes next here.
+                if above.is_none_or(|above| !directory.starts_with(above)) {
+                    self.trees[number].look(&self.sources[number], directory, &mut changes);
+                    above = Some(directory);
+                }
             }
             self.apply(number, changes, now);
         }
@@ -121,6 +130,7 @@ impl Engine {
 
     /// Takes up what was found below a source.
     fn apply(&mut self, number: usize, changes: Vec<Change>, now: Instant) {
+        self.room = self.most_files.saturating_sub(self.files());
         // A file that moved may be listed where it went before its old
         // directory is, so first all of them count as gone.
         for change in &changes {

@@ -101,6 +101,9 @@ impl Engine {
                     Ok(None) => {}
                     Ok(Some(turn)) => {
                         self.in_flight += file.ledger.in_flight() - before;
+                        if turn.entries > 0 {
+                            self.unanswered.insert(id);
+                        }
                         let packed = file.packed;
                         series.is_queued = series.files.iter().any(Tracked::is_unread);
                         // A packed file is read in one go: going back and forth

@@ -103,6 +103,7 @@ fn words(head: &[u8]) -> Option<Level> {
             continue;
         }
         if (3..=LONGEST).contains(&word.len())
+            && (first || stands_out(head, start, at))
             && let Some(level) = marked(head, start, word, first)
         {
             return Some(level);
@@ -111,6 +112,14 @@ fn words(head: &[u8]) -> Option<Level> {
         first &= word.len() <= 3;
     }
     None
+}
+
+/// Whether the word from `start` to `end` may stand for a level although others came before it: by its
+/// capitals, or by what is around it. Most words have neither, and need no closer look.
+#[inline]
+fn stands_out(head: &[u8], start: usize, end: usize) -> bool {
+    let is_marked = matches!(head.get(end), Some(b'=' | b']' | b':' | b'|' | b'\t'));
+    is_marked || head[start + 1].is_ascii_uppercase() || (start > 0 && head[start - 1] == b'[')
 }
 
 /// The level that the word at `start` stands for, by itself and by what is around it.
