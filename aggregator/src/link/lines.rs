@@ -12,10 +12,7 @@ use prost::{
 };
 
 use super::columns::Line;
-use crate::{
-    inventory::{convert, pods::Known},
-    uplink::Message,
-};
+use crate::inventory::{convert, pods::Known};
 
 /// No message on the logs stream is larger, unless a single line is.
 pub(super) const MAX_MESSAGE_BYTES: usize = 8 * 1024 * 1024;
@@ -33,7 +30,7 @@ mod field {
     pub(super) const NANOS: u32 = 2;
 }
 
-/// The messages for the lines of one chunk: one, or more where one would be too
+/// The encoded messages for the lines of one chunk: one, or more where one would be too
 /// large. Lines are counted on from `number`, the number of lines that came
 /// before from the same container.
 pub(super) fn pod_logs(
@@ -43,7 +40,7 @@ pub(super) fn pod_logs(
     node: &str,
     number: &mut i64,
     now: Timestamp,
-) -> Vec<Message> {
+) -> Vec<Vec<u8>> {
     split(chunk, lines, known, node, number, now, MAX_MESSAGE_BYTES)
 }
 
@@ -55,7 +52,7 @@ fn split(
     number: &mut i64,
     now: Timestamp,
     most: usize,
-) -> Vec<Message> {
+) -> Vec<Vec<u8>> {
     // All but the lines.
     let mut rest = PodLogs {
         pod_name: chunk.pod_name.clone(),
@@ -93,7 +90,7 @@ fn split(
         }
         (rest.total_lines, rest.stream_offset) = (count as i64, *number);
         rest.encode_raw(&mut message);
-        messages.push(Message::of_encoded_logs(message));
+        messages.push(message);
         lines = later;
     }
     messages
@@ -204,8 +201,8 @@ mod tests {
         }
     }
 
-    fn decoded(messages: &[Message]) -> Vec<PodLogs> {
-        messages.iter().map(|message| PodLogs::decode(message.record()[1]).unwrap()).collect()
+    fn decoded(messages: &[Vec<u8>]) -> Vec<PodLogs> {
+        messages.iter().map(|message| PodLogs::decode(&message[..]).unwrap()).collect()
     }
 
     #[test]
@@ -275,9 +272,9 @@ mod tests {
             let messages = split(&chunk(), &lines, None, "n1", &mut number, Timestamp::UNIX_EPOCH, MOST);
             let mut at = 0;
             for (message, encoded) in decoded(&messages).into_iter().zip(&messages) {
-                prop_assert!(encoded.bytes() <= MOST);
+                prop_assert!(encoded.len() <= MOST);
                 // Nothing is written that the generated code would leave out.
-                prop_assert_eq!(message.encoded_len(), encoded.bytes());
+                prop_assert_eq!(message.encoded_len(), encoded.len());
                 prop_assert_eq!(message.total_lines, message.log_entries.len() as i64);
                 for entry in &message.log_entries {
                     let Line { nanoseconds, text, class, .. } = lines[at];

@@ -18,10 +18,10 @@ fn signal(bytes: usize) -> stream_events_request::Request {
     stream_events_request::Request::KubernetesEvent(KubernetesEvent { message, ..Default::default() })
 }
 
-fn logs(bytes: usize) -> Message {
+fn logs(bytes: usize) -> Vec<u8> {
     let message = "x".repeat(bytes);
     let log_entries = vec![LogEntry { message, ..Default::default() }];
-    Message::of_logs(PodLogs { log_entries, ..Default::default() }).remove(0)
+    prost::Message::encode_to_vec(&PodLogs { log_entries, ..Default::default() })
 }
 
 fn leading() -> Lanes {

@@ -18,7 +18,7 @@ use super::{config, network::Network, world::World};
 use crate::{
     inventory::{Kind, Mirror},
     uplink::{
-        Answer, Message, Request, Uplink, View,
+        Answer, Request, Uplink, View,
         lanes::{Lane, Lanes, Over},
         metrics::Metrics,
         receipt::{Outcome, Source},
@@ -227,6 +227,6 @@ async fn agent(lanes: Lanes, state: Arc<Mutex<State>>, rest: CancellationToken) 
         sendings.push((next, generation));
         let logs = PodLogs { pod_name: next.to_string(), ..Default::default() };
         next += 1;
-        lanes.logs().send(Message::of_logs(logs).remove(0), receipt).await;
+        lanes.logs().send(prost::Message::encode_to_vec(&logs), receipt).await;
     }
 }
