@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         // Equal objects must give equal bytes, so maps are ordered.
         .btree_map(".")
-        .bytes(".node.v1.Batch.payload")
+        .bytes(".node.v1")
         .codec_path("crate::codec::Codec")
         .compile_fds(descriptors)?;
     Ok(())

@@ -5,6 +5,7 @@ mod admission;
 mod authority;
 mod batch;
 mod body;
+mod columns;
 mod gap;
 mod identity;
 mod ledger;

@@ -14,11 +14,11 @@ use std::{
     time::Duration,
 };
 
-use aggregator::{Aggregator, DEADLINE, Stream, messages};
+use aggregator::{Aggregator, DEADLINE, Stream, lines, messages};
 use flate2::{Compression, write::GzEncoder};
 use kestrel_link::connection::{self, Link};
 use kestrel_node_agent::{agent::Agent, config::Config, host, metrics::Metrics};
-use kestrel_proto::node::v1::{LogPolicy, PodInfo};
+use kestrel_proto::node::v1::{LogLevel, LogPolicy, PodInfo};
 use kestrel_runtime::admin::Readiness;
 use kestrel_tail::{budget::Limits, redact::Expressions};
 use prometheus_client::{encoding::text::encode, registry::Registry};
@@ -149,8 +149,8 @@ async fn a_pods_lines_arrive_as_its_policy_says() {
         ("app", false, 1)
     );
     assert_eq!(messages(&content), ["1", "2", "3", "4", "5", "ERROR bad"]);
-    assert_eq!(chunk.entries[5].level, "ERROR");
-    assert_eq!(chunk.entries[0].timestamp.unwrap().nanos, 500_000_000);
+    assert_eq!(lines(chunk)[5].level, LogLevel::Error);
+    assert_eq!(lines(chunk)[0].nanoseconds % 1_000_000_000, 500_000_000);
     assert!(node.readiness.missing().is_empty());
 
     stream.pod("ns", "web", "1-1", LogPolicy::All).await;
@@ -242,7 +242,7 @@ async fn what_was_not_acknowledged_is_sent_again_after_a_restart() {
     let chunk = &content.logs[0];
     assert_eq!((&chunk.file_id, chunk.start_offset), (&before.file_id, before.start_offset));
     // What the aggregator holds already is known by where it ends.
-    assert_eq!(chunk.start_offset + u64::from(chunk.entry_ends[0]), before.end_offset);
+    assert_eq!(chunk.start_offset + u64::from(lines(chunk)[0].end.unwrap()), before.end_offset);
     drop(stream);
     node.stop().await;
 }
@@ -347,10 +347,10 @@ impl Received {
                 stream.ack(batch.id - WINDOW).await;
             }
             for chunk in &content.logs {
-                for (entry, end) in chunk.entries.iter().zip(&chunk.entry_ends) {
-                    let place = (chunk.file_id.clone(), chunk.start_offset + u64::from(*end));
+                for line in aggregator::lines(chunk) {
+                    let place = (chunk.file_id.clone(), chunk.start_offset + u64::from(line.end.unwrap()));
                     if self.places.insert(place) {
-                        let number = entry.message.split(' ').next().unwrap().parse().unwrap();
+                        let number = line.text.split(' ').next().unwrap().parse().unwrap();
                         assert!(self.numbers.insert(number), "line {number} came from two places");
                     } else {
                         self.repeats += 1;

@@ -137,10 +137,10 @@ fn flow(number: u64) -> FlowRequest {
     FlowRequest::Flow(Flow { src_ip: number.to_string(), port: 443, count: 1, ..Flow::default() })
 }
 
-/// The logs of one container.
-pub(crate) fn logs(pod: &str, messages: impl Iterator<Item = String>) -> PodLogs {
+/// The logs of one container, encoded.
+pub(crate) fn logs(pod: &str, messages: impl Iterator<Item = String>) -> Vec<u8> {
     let log_entries: Vec<_> = messages.map(|message| LogEntry { message, ..LogEntry::default() }).collect();
-    PodLogs {
+    let logs = PodLogs {
         namespace: "shop".to_owned(),
         pod_name: pod.to_owned(),
         pod_uid: format!("uid-of-{pod}"),
@@ -148,7 +148,8 @@ pub(crate) fn logs(pod: &str, messages: impl Iterator<Item = String>) -> PodLogs
         total_lines: i64::try_from(log_entries.len()).unwrap(),
         log_entries,
         ..PodLogs::default()
-    }
+    };
+    prost::Message::encode_to_vec(&logs)
 }
 
 /// A node agent with one file: it sends every line once, and begins again with

@@ -5,21 +5,20 @@
 use std::mem::size_of;
 
 use bytes::{Buf, Bytes};
-use kestrel_proto::{
-    cloud::v1::LogEntry,
-    node::v1::{Batch, BatchContent, Compression, LogChunk, LogGap},
-};
+use kestrel_proto::node::v1::{Batch, BatchContent, Compression, LogChunk, LogGap};
 use prost::{
     DecodeError, Message as _,
     encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field},
 };
 
+use super::columns::{self, Line, Malformed};
+
 /// No batch is larger, before or after decompression.
 pub(super) const MAX_BYTES: usize = 4 * 1024 * 1024;
 
 /// No batch needs more memory when it is decoded: one that is full of empty
-/// lines with their times needs less.
-pub(super) const MAX_DECODED_BYTES: usize = 96 * 1024 * 1024;
+/// lines with all that is known of them needs less.
+pub(super) const MAX_DECODED_BYTES: usize = 64 * 1024 * 1024;
 
 /// No batch has more chunks: each is looked up, and may become a message.
 const MAX_CHUNKS: usize = 4096;
@@ -44,6 +43,9 @@ pub(super) enum Invalid {
     /// It is no `BatchContent`.
     #[error("can't be decoded: {0}")]
     Content(#[from] DecodeError),
+    /// The columns of a chunk are no lines.
+    #[error("can't be decoded: {0}")]
+    Columns(#[from] Malformed),
     /// A field of it is longer than the whole.
     #[error("can't be decoded: it ends within a field")]
     Truncated,
@@ -58,7 +60,7 @@ pub(super) enum Invalid {
 /// Decompressed content whose cost in memory is known.
 pub(super) struct Content {
     bytes: Bytes,
-    /// Bytes of memory that [`Content::decode`] takes, at most.
+    /// Bytes of memory that [`Content::decode`] and then [`lines`] take, at most.
     pub(super) decoded_bytes: usize,
 }
 
@@ -99,34 +101,46 @@ impl Content {
     }
 }
 
-/// What the decoded content takes at most: its strings, and twice the elements
-/// of its lists, as lists grow by doubling.
+/// The lines of each of `chunks`.
+///
+/// # Errors
+/// Those of one do not fit together, so that its sender can't be trusted with the others.
+pub(super) fn lines(chunks: &[LogChunk]) -> Result<Vec<Vec<Line<'_>>>, Invalid> {
+    chunks.iter().map(|chunk| Ok(columns::read(chunk)?)).collect()
+}
+
+/// What the decoded content takes at most: its own bytes, which columns are
+/// slices of, the names, its lines, and twice the elements of its lists, as
+/// lists grow by doubling.
 fn decoded_bytes(content: &[u8]) -> Result<usize, Invalid> {
     const LOGS: u32 = 1;
     const GAPS: u32 = 8;
-    const ENTRIES: u32 = 10;
-    const ENTRY_ENDS: u32 = 11;
-    let (mut chunks, mut gaps, mut entries, mut ends) = (0, 0, 0, 0);
-    fields(content, |field, chunk| {
-        gaps += usize::from(field == GAPS);
+    /// The first of the columns, and the only one that says how many lines there are.
+    const LEVELS: u32 = 12;
+    let (mut chunks, mut gaps, mut names, mut lines) = (0, 0, 0, 0);
+    fields(content, |field, value| {
+        if field == GAPS {
+            gaps += 1;
+            names += value.len();
+        }
         if field != LOGS {
             return Ok(());
         }
         chunks += 1;
-        fields(chunk, |field, value| {
-            entries += usize::from(field == ENTRIES);
-            ends += if field == ENTRY_ENDS { value.len() } else { 0 };
+        fields(value, |field, value| {
+            match field {
+                ..LEVELS => names += value.len(),
+                LEVELS => lines += value.len(),
+                _ => {}
+            }
             Ok(())
         })
     })?;
     if chunks + gaps > MAX_CHUNKS {
         return Err(Invalid::Chunks(chunks + gaps));
     }
-    let elements = gaps * size_of::<LogGap>()
-        + chunks * size_of::<LogChunk>()
-        + entries * size_of::<LogEntry>()
-        + ends * size_of::<u32>();
-    Ok(content.len() + 2 * elements)
+    let elements = gaps * size_of::<LogGap>() + chunks * (size_of::<LogChunk>() + size_of::<Vec<Line<'_>>>());
+    Ok(content.len() + names + lines * size_of::<Line<'_>>() + 2 * elements)
 }
 
 /// Calls `found` with the number and the value of every field.
@@ -152,14 +166,14 @@ fn fields(
 
 #[cfg(test)]
 mod tests {
+    use kestrel_proto::node::v1::LogLevel;
     use proptest::prelude::*;
 
     use super::*;
 
-    fn content(entries: usize) -> BatchContent {
-        let entries = vec![LogEntry { message: "hello".to_owned(), ..Default::default() }; entries];
-        let ends = (0..entries.len() as u32).collect();
-        let chunk = LogChunk { entries, entry_ends: ends, end_offset: 7, ..Default::default() };
+    fn content(lines: usize) -> BatchContent {
+        let line = Line { nanoseconds: 1, text: "hello", class: "", end: 9, level: LogLevel::Info };
+        let chunk = LogChunk { end_offset: 7, ..columns::write(&vec![line; lines]) };
         BatchContent { logs: vec![chunk.clone(), chunk], gaps: vec![LogGap::default(); 3] }
     }
 
@@ -191,8 +205,10 @@ mod tests {
         let bytes = expected.encode_to_vec();
         for batch in [zstd(&bytes, bytes.len()), plain(bytes.clone())] {
             let content = Content::of(batch).unwrap();
-            assert!(content.decoded_bytes >= 2000 * size_of::<LogEntry>());
-            assert_eq!(content.decode().unwrap(), expected);
+            assert!(content.decoded_bytes >= 2000 * size_of::<Line<'_>>());
+            let decoded = content.decode().unwrap();
+            assert_eq!(decoded, expected);
+            assert_eq!(lines(&decoded.logs).unwrap().iter().map(Vec::len).collect::<Vec<_>>(), [1000, 1000]);
         }
         assert!(Content::of(plain(vec![])).unwrap().decode().unwrap().logs.is_empty());
     }
@@ -201,7 +217,7 @@ mod tests {
     fn what_is_too_large_or_not_what_it_says_is_refused() {
         let bytes = content(10).encode_to_vec();
         let bomb = vec![0; MAX_BYTES + 1];
-        let empty_entries = LogChunk { entries: vec![LogEntry::default(); 330_000], ..Default::default() };
+        let levels_alone = LogChunk { levels: vec![1; 1_400_000].into(), ..Default::default() };
         let many =
             BatchContent { logs: vec![LogChunk::default(); MAX_CHUNKS], gaps: vec![LogGap::default()] };
         let mut damaged = zstd(&bytes, bytes.len());
@@ -218,7 +234,7 @@ mod tests {
             (plain(vec![0x0a, 0x7f]), "ends within a field"),
             (plain(b"no protobuf at all".to_vec()), "can't be decoded"),
             (
-                plain(BatchContent { logs: vec![empty_entries], gaps: vec![] }.encode_to_vec()),
+                plain(BatchContent { logs: vec![levels_alone], gaps: vec![] }.encode_to_vec()),
                 "bytes of memory",
             ),
             (plain(many.encode_to_vec()), "has 4097 chunks"),
@@ -237,17 +253,18 @@ mod tests {
 
         /// What is measured is what the decoder finds.
         #[test]
-        fn all_elements_are_counted(chunks in prop::collection::vec((0..20_usize, prop::collection::vec(any::<u32>(), 0..20)), 0..5)) {
-            let logs = chunks.iter().map(|(entries, ends)| LogChunk {
-                entries: vec![LogEntry::default(); *entries],
-                entry_ends: ends.clone(),
-                ..Default::default()
+        fn all_elements_are_counted(chunks in prop::collection::vec((0..20_usize, "[a-z]{0,20}"), 0..5)) {
+            let line = Line { nanoseconds: 1, text: "", class: "", end: 9, level: LogLevel::Info };
+            let logs: Vec<_> = chunks.iter().map(|(lines, name)| LogChunk {
+                pod_name: name.clone(),
+                ..columns::write(&vec![line; *lines])
             }).collect();
-            let least: usize = chunks.iter().map(|(entries, ends)| {
-                size_of::<LogChunk>() + entries * size_of::<LogEntry>() + ends.len() * size_of::<u32>()
+            let gaps: Vec<_> = chunks.iter().map(|(_, name)| LogGap { pod_name: name.clone(), ..Default::default() }).collect();
+            let least: usize = chunks.iter().map(|(lines, name)| {
+                2 * (size_of::<LogChunk>() + size_of::<LogGap>() + name.len()) + lines * size_of::<Line<'_>>()
             }).sum();
-            let content = BatchContent { logs, gaps: vec![LogGap::default(); chunks.len()] };
-            prop_assert!(Content::of(plain(content.encode_to_vec())).unwrap().decoded_bytes >= 2 * least);
+            let content = BatchContent { logs, gaps };
+            prop_assert!(Content::of(plain(content.encode_to_vec())).unwrap().decoded_bytes >= least);
         }
     }
 }

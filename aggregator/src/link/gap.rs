@@ -2,15 +2,12 @@
 //! reads the log must not take it for whole.
 
 use jiff::Timestamp;
-use kestrel_proto::{
-    cloud::v1::LogEntry,
-    node::v1::{LogChunk, LogGap, LogGapReason},
-};
+use kestrel_proto::node::v1::{LogChunk, LogGap, LogGapReason, LogLevel};
 
-use crate::inventory::convert;
+use super::columns::Line;
 
-/// The line that tells `gap`, as a warning of ours.
-pub(super) fn told(gap: LogGap, now: Timestamp) -> LogChunk {
+/// Whose log `gap` is in, and the text of the line that tells it.
+pub(super) fn told(gap: LogGap) -> (LogChunk, String) {
     let why = match gap.reason() {
         LogGapReason::Emptied => "their file was emptied before they were read",
         LogGapReason::Removed => "their file was removed before they were read",
@@ -23,20 +20,20 @@ pub(super) fn told(gap: LogGap, now: Timestamp) -> LogChunk {
         (lines, 0) => format!("{lines} lines ({bytes} bytes)"),
         (lines, more) => format!("{lines} lines and {more} bytes more"),
     };
-    let entry = LogEntry {
-        timestamp: Some(convert::timestamp(now)),
-        message: format!("kestrel: {much} of this log are missing: {why}"),
-        level: "WARN".to_owned(),
-        ..LogEntry::default()
-    };
-    LogChunk {
+    let chunk = LogChunk {
         pod_namespace: gap.pod_namespace,
         pod_name: gap.pod_name,
         pod_uid: gap.pod_uid,
         container_name: gap.container_name,
-        entries: vec![entry],
         ..LogChunk::default()
-    }
+    };
+    (chunk, format!("kestrel: {much} of this log are missing: {why}"))
+}
+
+/// That line, as a warning of ours.
+pub(super) fn line(text: &str, now: Timestamp) -> Line<'_> {
+    let nanoseconds = u64::try_from(now.as_nanosecond()).unwrap_or_default();
+    Line { nanoseconds, text, class: "", end: 0, level: LogLevel::Warn }
 }
 
 #[cfg(test)]
@@ -54,9 +51,9 @@ mod tests {
                 uncounted_bytes,
                 ..LogGap::default()
             };
-            let chunk = told(gap, Timestamp::UNIX_EPOCH);
-            assert_eq!((&*chunk.pod_name, &*chunk.entries[0].level), ("web-1", "WARN"));
-            chunk.entries[0].message.clone()
+            let (chunk, text) = told(gap);
+            assert_eq!(chunk.pod_name, "web-1");
+            text
         };
         assert_eq!(
             told(0, 100, LogGapReason::Emptied),

@@ -12,6 +12,7 @@ use std::{
 
 use kestrel_proto::node::v1::LogChunk;
 
+use super::columns::Line;
 use crate::uplink::receipt::{Fate, Receipt};
 
 /// What is remembered, in lines: 4 bytes each.
@@ -64,46 +65,46 @@ impl Repeats {
         Self { files: HashMap::new(), order: VecDeque::new(), lines: 0, most }
     }
 
-    /// Takes out of `chunk`, which `peer` sent, the lines that were taken
-    /// before and are not lost; `receipt` is then settled when those are.
+    /// Takes out of the `lines` of `chunk`, which `peer` sent, those that were
+    /// taken before and are not lost; `receipt` is then settled when those are.
     /// Returns how many, and the receipt of the rest, if there is any.
     pub(super) fn sift(
         &mut self,
         peer: &str,
-        chunk: &mut LogChunk,
+        chunk: &LogChunk,
+        lines: &mut Vec<Line<'_>>,
         receipt: &Receipt,
     ) -> (u64, Option<Receipt>) {
-        let count = chunk.entries.len();
-        if chunk.entry_ends.len() != count {
+        let count = lines.len();
+        if chunk.end_steps.is_empty() {
             // Of a peer that does not say where its lines end.
             return (0, (count > 0).then(|| receipt.part()));
         }
         let file: Arc<str> = format!("{peer} {} {}", chunk.pod_uid, chunk.file_id).into();
-        let (start, ends) = (chunk.start_offset, std::mem::take(&mut chunk.entry_ends));
-        let last = ends.iter().max().map_or(start, |&end| start.saturating_add(u64::from(end)));
+        let start = chunk.start_offset;
+        let end = |line: &Line<'_>| start.saturating_add(u64::from(line.end));
+        let last = lines.iter().map(end).max().unwrap_or(start);
         let mut held = vec![false; count];
         for before in self.files.get(&file).into_iter().flatten() {
             if before.end() <= start || before.start >= last {
                 continue;
             }
             let common: Vec<_> =
-                (0..count).filter(|&at| !held[at] && before.holds(start + u64::from(ends[at]))).collect();
+                (0..count).filter(|&at| !held[at] && before.holds(end(&lines[at]))).collect();
             if !common.is_empty() && before.fate.share(receipt) {
                 common.into_iter().for_each(|at| held[at] = true);
             }
         }
         let mut kept = held.iter().map(|held| !held);
-        chunk.entries.retain(|_| kept.next().unwrap_or(true));
-        let mut ends: Vec<_> =
-            ends.into_iter().zip(&held).filter(|(_, held)| !**held).map(|(end, _)| end).collect();
-        chunk.entry_ends.clone_from(&ends);
-        let repeats = (count - ends.len()) as u64;
-        if ends.is_empty() {
+        lines.retain(|_| kept.next().unwrap_or(true));
+        let repeats = (count - lines.len()) as u64;
+        if lines.is_empty() {
             return (repeats, None);
         }
+        let mut ends: Box<[_]> = lines.iter().map(|line| line.end).collect();
         ends.sort_unstable();
         let rest = receipt.part();
-        self.remember(file, Chunk { start, ends: ends.into(), fate: rest.fate() });
+        self.remember(file, Chunk { start, ends, fate: rest.fate() });
         (repeats, Some(rest))
     }
 
@@ -128,28 +129,36 @@ impl Repeats {
 
 #[cfg(test)]
 mod tests {
-    use kestrel_proto::cloud::v1::LogEntry;
+    use kestrel_proto::node::v1::LogLevel;
     use proptest::prelude::*;
     use tokio::sync::mpsc::UnboundedReceiver;
 
     use super::*;
     use crate::uplink::receipt::{Outcome, Source};
 
-    /// Lines named by where they end.
-    fn chunk(start: u64, ends: &[u64]) -> LogChunk {
-        let entry = |end: &u64| LogEntry { message: end.to_string(), ..LogEntry::default() };
-        LogChunk {
-            file_id: "file".to_owned(),
-            start_offset: start,
-            end_offset: ends.iter().copied().max().unwrap_or(start),
-            entries: ends.iter().map(entry).collect(),
-            entry_ends: ends.iter().map(|end| (end - start) as u32).collect(),
-            ..LogChunk::default()
+    impl Repeats {
+        /// Sifts lines of a file that end there; also returns the ends of those
+        /// that are left.
+        fn sent(
+            &mut self,
+            peer: &str,
+            start: u64,
+            ends: &[u64],
+            receipt: &Receipt,
+        ) -> (u64, Vec<u64>, Option<Receipt>) {
+            let line = |end: &u64| Line {
+                nanoseconds: 0,
+                text: "",
+                class: "",
+                end: (end - start) as u32,
+                level: LogLevel::Info,
+            };
+            let mut lines: Vec<_> = ends.iter().map(line).collect();
+            let columns = super::super::columns::write(&lines);
+            let chunk = LogChunk { file_id: "file".to_owned(), start_offset: start, ..columns };
+            let (count, rest) = self.sift(peer, &chunk, &mut lines, receipt);
+            (count, lines.iter().map(|line| start + u64::from(line.end)).collect(), rest)
         }
-    }
-
-    fn names(chunk: &LogChunk) -> Vec<u64> {
-        chunk.entries.iter().map(|entry| entry.message.parse().unwrap()).collect()
     }
 
     fn batch(id: u64) -> (Receipt, UnboundedReceiver<(u64, Outcome)>) {
@@ -161,16 +170,14 @@ mod tests {
     fn what_is_under_way_is_not_taken_again_and_is_acknowledged_with_the_first() {
         let mut repeats = Repeats::default();
         let (first, mut firsts) = batch(1);
-        let mut sent = chunk(0, &[10, 20, 30]);
-        let (count, rest) = repeats.sift("node n1", &mut sent, &first);
-        assert_eq!((count, names(&sent)), (0, vec![10, 20, 30]));
+        let (count, left, rest) = repeats.sent("node n1", 0, &[10, 20, 30], &first);
+        assert_eq!((count, left), (0, vec![10, 20, 30]));
         let under_way = rest.unwrap();
         first.left();
 
         let (second, mut seconds) = batch(2);
-        let mut again = chunk(10, &[20, 30, 40, 25]);
-        let (count, rest) = repeats.sift("node n1", &mut again, &second);
-        assert_eq!((count, names(&again), again.entry_ends.clone()), (2, vec![40, 25], vec![30, 15]));
+        let (count, left, rest) = repeats.sent("node n1", 10, &[20, 30, 40, 25], &second);
+        assert_eq!((count, left), (2, vec![40, 25]));
         rest.unwrap().left();
         second.left();
         assert!(seconds.try_recv().is_err(), "what it repeats has not left");
@@ -179,9 +186,8 @@ mod tests {
         assert_eq!(seconds.try_recv().unwrap(), (2, Outcome::Left));
 
         let (third, mut thirds) = batch(3);
-        let mut all = chunk(0, &[10, 20, 30, 40, 25]);
-        let (count, rest) = repeats.sift("node n1", &mut all, &third);
-        assert!(count == 5 && rest.is_none() && all.entries.is_empty());
+        let (count, left, rest) = repeats.sent("node n1", 0, &[10, 20, 30, 40, 25], &third);
+        assert!(count == 5 && rest.is_none() && left.is_empty());
         third.left();
         assert_eq!(thirds.try_recv().unwrap(), (3, Outcome::Left));
     }
@@ -190,16 +196,14 @@ mod tests {
     fn what_was_lost_is_taken_again_and_others_files_are_other_files() {
         let mut repeats = Repeats::default();
         let (first, _firsts) = batch(1);
-        repeats.sift("node n1", &mut chunk(0, &[10]), &first).1.unwrap().lost("gone");
+        repeats.sent("node n1", 0, &[10], &first).2.unwrap().lost("gone");
         for peer in ["node n1", "node n2"] {
-            let (count, rest) = repeats.sift(peer, &mut chunk(0, &[10]), &first);
+            let (count, _, rest) = repeats.sent(peer, 0, &[10], &first);
             assert_eq!(count, 0);
             rest.unwrap().left();
         }
-        assert_eq!(repeats.sift("node n1", &mut chunk(0, &[10]), &first).0, 1);
-        let mut nameless = chunk(0, &[10]);
-        nameless.entry_ends.clear();
-        assert_eq!(repeats.sift("node n1", &mut nameless, &first).0, 0);
+        assert_eq!(repeats.sent("node n1", 0, &[10], &first).0, 1);
+        assert_eq!(repeats.sent("node n1", 10, &[10], &first).0, 0, "it does not say where its line ends");
     }
 
     proptest! {
@@ -212,18 +216,17 @@ mod tests {
             for (from, count, is_lost) in steps {
                 let (receipt, mut outcomes) = batch(1);
                 let ends: Vec<_> = (from + 1..=from + count).collect();
-                let mut part = chunk(from, &ends);
-                let (repeated, rest) = repeats.sift("p", &mut part, &receipt);
-                prop_assert_eq!(repeated as usize + part.entries.len(), ends.len());
+                let (repeated, part, rest) = repeats.sent("p", from, &ends, &receipt);
+                prop_assert_eq!(repeated as usize + part.len(), ends.len());
                 if let Some(rest) = rest {
                     if is_lost { rest.lost("lost") } else { rest.left() }
                 }
                 receipt.left();
                 let lost = matches!(outcomes.try_recv().unwrap().1, Outcome::Lost(_));
-                prop_assert_eq!(lost, is_lost && !part.entries.is_empty());
+                prop_assert_eq!(lost, is_lost && !part.is_empty());
                 if !lost {
-                    for name in names(&part) {
-                        *arrived.entry(name).or_default() += 1;
+                    for end in part {
+                        *arrived.entry(end).or_default() += 1;
                     }
                     prop_assert!(ends.iter().all(|end| arrived.contains_key(end)));
                 }

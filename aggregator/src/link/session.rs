@@ -28,6 +28,7 @@ use super::{
     Shared,
     admission::{Full, Seat},
     batch::{self, Content},
+    columns::Line,
     gap,
     identity::{Identity, MAX_NAME, Peer},
     ledger::{Ledger, Settled},
@@ -38,6 +39,7 @@ use super::{
 };
 use crate::{
     inventory::pods::Follower,
+    signals::lines::MOST_SHOWN,
     uplink::receipt::{Outcome, Receipt, Source},
 };
 
@@ -331,26 +333,30 @@ impl Reader<'_> {
 
         let receipt = self.source.receipt(id, nacks_seen);
         let BatchContent { logs, gaps } = content.decode().map_err(invalid)?;
+        let chunks = batch::lines(&logs).map_err(invalid)?;
         let now = Timestamp::now();
-        for chunk in gaps.into_iter().map(|gap| gap::told(gap, now)).chain(logs) {
-            self.pass_on(chunk, &receipt).await;
+        for (chunk, text) in gaps.into_iter().map(gap::told) {
+            self.pass_on(&chunk, vec![gap::line(&text, now)], &receipt).await;
+        }
+        for (chunk, lines) in logs.iter().zip(chunks) {
+            self.pass_on(chunk, lines, &receipt).await;
         }
         receipt.left();
         drop(room);
         self.session.send(Down::Credit(Credit { bytes })).await
     }
 
-    async fn pass_on(&mut self, mut chunk: LogChunk, receipt: &Receipt) {
+    async fn pass_on(&mut self, chunk: &LogChunk, mut lines: Vec<Line<'_>>, receipt: &Receipt) {
         let Session { shared, identity, .. } = self.session;
         let known = shared.pods.get(&chunk.pod_uid);
         shared.metrics.lines_left_out.inc_by(chunk.lines_left_out);
         if shared.pods.keeps(&chunk.pod_namespace) {
             // Of an agent that does not know it yet.
-            shared.metrics.kept_lines.inc_by(chunk.entries.len() as u64);
+            shared.metrics.kept_lines.inc_by(lines.len() as u64);
             return;
         }
-        if !identity.may_send(&chunk, known.as_ref()) {
-            shared.metrics.foreign_lines.inc_by(chunk.entries.len() as u64);
+        if !identity.may_send(chunk, known.as_ref()) {
+            shared.metrics.foreign_lines.inc_by(lines.len() as u64);
             let names = [&chunk.pod_namespace, &chunk.pod_name, &chunk.pod_uid];
             let [namespace, pod, uid] = names.map(|name| cut(name, MAX_NAME));
             if self.named.len() < MOST_NAMED && self.named.insert(uid.to_owned()) {
@@ -361,10 +367,10 @@ impl Reader<'_> {
             }
             return;
         }
-        let (repeats, rest) = shared.repeats().sift(&identity.peer.to_string(), &mut chunk, receipt);
+        let (repeats, rest) = shared.repeats().sift(&identity.peer.to_string(), chunk, &mut lines, receipt);
         shared.metrics.repeated_lines.inc_by(repeats);
         let Some(receipt) = rest else { return };
-        shared.metrics.lines.inc_by(chunk.entries.len() as u64);
+        shared.metrics.lines.inc_by(lines.len() as u64);
         if self.lines.len() >= MOST_COUNTED {
             self.lines.retain(|(uid, _), _| shared.pods.node_of(uid).is_some());
         }
@@ -372,9 +378,13 @@ impl Reader<'_> {
             self.lines.clear();
         }
         let uid = known.as_ref().map_or(chunk.pod_uid.as_str(), |known| &known.api_uid);
-        shared.signals.lines.keep(uid, &chunk.container_name, &chunk.entries);
-        let lines = self.lines.entry((chunk.pod_uid.clone(), chunk.container_name.clone())).or_default();
-        for message in pod_logs(chunk, known.as_ref(), &identity.node, lines, Timestamp::now()) {
+        let shown = lines[lines.len().saturating_sub(MOST_SHOWN)..].iter().map(|line| {
+            let at = (line.nanoseconds > 0).then(|| Timestamp::from_nanosecond(line.nanoseconds.into()).ok());
+            (at.flatten(), line.text)
+        });
+        shared.signals.lines.keep(uid, &chunk.container_name, shown);
+        let number = self.lines.entry((chunk.pod_uid.clone(), chunk.container_name.clone())).or_default();
+        for message in pod_logs(chunk, &lines, known.as_ref(), &identity.node, number, Timestamp::now()) {
             shared.logs.send(message, receipt.clone()).await;
         }
         receipt.left();

@@ -11,10 +11,10 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use k8s_openapi::api::{authentication::v1::TokenReviewStatus, core::v1::Pod};
 use kestrel_proto::{
-    cloud::v1::{LogEntry, NodeCondition, PodLogs, StreamLogsRequest, stream_logs_request},
+    cloud::v1::{NodeCondition, PodLogs, StreamLogsRequest, stream_logs_request},
     node::v1::{
         AgentMessage, AggregatorMessage, Batch, BatchContent, Compression, Hello, HostReport, LogChunk,
-        LogGap, LogPolicy, Role, agent_link_client::AgentLinkClient, agent_message::Message as Up,
+        LogGap, LogLevel, LogPolicy, Role, agent_link_client::AgentLinkClient, agent_message::Message as Up,
         aggregator_message::Message as Down,
     },
 };
@@ -29,7 +29,7 @@ use tokio::{io::AsyncWriteExt as _, net::TcpStream, sync::mpsc, task::JoinHandle
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Streaming, transport::Endpoint};
 
-use super::{review::Review, *};
+use super::{columns::Line, review::Review, *};
 use crate::{
     excluded::Excluded,
     inventory::{convert, pods::Policies},
@@ -220,14 +220,20 @@ fn hello(token: &str) -> Hello {
 }
 
 fn chunk(pod: &str, uid: &str, lines: &[&str]) -> LogChunk {
-    let entry = |line: &&str| LogEntry { message: (*line).to_owned(), ..Default::default() };
+    of_file(pod, uid, lines, &vec![0; lines.len()])
+}
+
+/// Lines that end there in their file; 0: it does not say where.
+fn of_file(pod: &str, uid: &str, lines: &[&str], ends: &[u32]) -> LogChunk {
+    let line = |(text, end)| Line { nanoseconds: 0, text, class: "", end, level: LogLevel::Info };
+    let lines: Vec<_> = lines.iter().copied().zip(ends.iter().copied()).map(line).collect();
     LogChunk {
+        file_id: "f".to_owned(),
         pod_namespace: "shop".to_owned(),
         pod_name: pod.to_owned(),
         pod_uid: uid.to_owned(),
         container_name: "app".to_owned(),
-        entries: lines.iter().map(entry).collect(),
-        ..Default::default()
+        ..columns::write(&lines)
     }
 }
 
@@ -291,11 +297,7 @@ async fn logs_pass_with_their_owner_and_are_answered_in_order_when_they_left() {
 #[tokio::test]
 async fn what_an_agent_reads_again_after_a_restart_is_not_sent_twice_and_is_answered_with_the_first() {
     let server = server(10).await;
-    let read = |lines: &[&str], ends: &[u32]| LogChunk {
-        file_id: "f".to_owned(),
-        entry_ends: ends.to_vec(),
-        ..chunk("web-1", "u1", lines)
-    };
+    let read = |lines: &[&str], ends: &[u32]| of_file("web-1", "u1", lines, ends);
     let before = server.attached(AGENT).await;
     before.batch(1, vec![read(&["one", "two"], &[4, 8])]).await;
     let (_, under_way) = server.logs().await;
@@ -461,11 +463,19 @@ async fn a_batch_that_breaks_the_protocol_ends_the_stream_with_the_reason() {
         content_bytes: content.len() as u64,
         nacks_seen: 0,
     };
+    let logs =
+        vec![chunk("web-1", "u1", &["fits"]), LogChunk { levels: vec![1].into(), ..LogChunk::default() }];
+    let misfit = BatchContent { logs, gaps: vec![] }.encode_to_vec();
     let bomb = zstd::bulk::compress(&vec![0; 64 * 1024 * 1024], 1).unwrap();
     let bomb = Batch { id: 1, compression: 1, payload: bomb.into(), content_bytes: 1000, nacks_seen: 0 };
     for (batch, code, words) in [
         (plain(0, b""), Code::InvalidArgument, "ids must increase"),
         (plain(1, b"nonsense"), Code::InvalidArgument, "can't be decoded"),
+        (
+            plain(1, &misfit),
+            Code::InvalidArgument,
+            "can't be decoded: times and levels have different counts",
+        ),
         (bomb, Code::InvalidArgument, "can't be decompressed"),
         (plain(1, &vec![0; batch::MAX_BYTES + 1]), Code::InvalidArgument, "has 4194305 bytes"),
         (plain(1, &vec![0; batch::MAX_BYTES + 1000]), Code::OutOfRange, "too large"),
@@ -476,6 +486,7 @@ async fn a_batch_that_breaks_the_protocol_ends_the_stream_with_the_reason() {
         assert_eq!(status.code(), code, "{status}");
         assert!(status.message().contains(words), "{status}");
     }
+    assert_eq!(server.metrics.lines.get(), 0, "nothing of such a batch is taken");
 }
 
 #[tokio::test]

@@ -7,14 +7,13 @@ use std::{
 };
 
 use jiff::Timestamp;
-use kestrel_proto::cloud::v1::LogEntry;
 
 /// Bytes of lines that are kept in all.
 const MOST_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes of lines that are kept of a container.
 const MOST_OF_A_CONTAINER: usize = 2 * 1024;
 /// Lines that a signal shows, and their bytes.
-const MOST_SHOWN: usize = 10;
+pub const MOST_SHOWN: usize = 10;
 const MOST_SHOWN_BYTES: usize = 1024;
 /// What a line and a container cost beside their text.
 const OVERHEAD: usize = 64;
@@ -55,12 +54,15 @@ impl Line {
 }
 
 impl Lines {
-    /// The container has written these lines. The container that has written
-    /// nothing for longest is forgotten if there is no room.
-    pub fn keep(&self, pod_uid: &str, container: &str, entries: &[LogEntry]) {
-        if entries.is_empty() {
-            return;
-        }
+    /// The container has written these lines, at most [`MOST_SHOWN`], at these
+    /// times. The container that has written nothing for longest is forgotten if
+    /// there is no room.
+    pub fn keep<'a>(
+        &self,
+        pod_uid: &str,
+        container: &str,
+        lines: impl IntoIterator<Item = (Option<Timestamp>, &'a str)>,
+    ) {
         let name = (Arc::from(pod_uid), Arc::from(container));
         let mut kept = self.kept();
         let kept = &mut *kept;
@@ -70,7 +72,7 @@ impl Lines {
         tail.place = kept.next;
         kept.order.insert(kept.next, name);
         kept.bytes -= tail.bytes;
-        tail.add(entries);
+        lines.into_iter().for_each(|(at, text)| tail.add(at, text));
         kept.bytes += tail.bytes;
         while kept.bytes > MOST_BYTES
             && let Some((_, oldest)) = kept.order.pop_first()
@@ -110,16 +112,12 @@ impl Lines {
 }
 
 impl Tail {
-    fn add(&mut self, entries: &[LogEntry]) {
-        for entry in &entries[entries.len().saturating_sub(MOST_SHOWN)..] {
-            let timestamp = entry.timestamp.as_ref();
-            let at = timestamp.and_then(|at| Timestamp::new(at.seconds, at.nanos).ok());
-            let line = Line { at, text: beginning(&entry.message).into() };
-            self.bytes += line.bytes();
-            // What was left out at first comes after what it was written before.
-            let later = self.lines.iter().rev().take_while(|other| other.at > line.at).count();
-            self.lines.insert(self.lines.len() - later, line);
-        }
+    fn add(&mut self, at: Option<Timestamp>, text: &str) {
+        let line = Line { at, text: beginning(text).into() };
+        self.bytes += line.bytes();
+        // What was left out at first comes after what it was written before.
+        let later = self.lines.iter().rev().take_while(|other| other.at > line.at).count();
+        self.lines.insert(self.lines.len() - later, line);
         while self.bytes > MOST_OF_A_CONTAINER
             && let Some(line) = self.lines.pop_front()
         {
@@ -136,28 +134,21 @@ fn beginning(line: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use kestrel_proto::cloud::v1::LogEntry;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::inventory::convert;
 
-    fn entry(second: i64, message: &str) -> LogEntry {
-        let at = Timestamp::from_second(second).unwrap();
-        LogEntry {
-            timestamp: Some(convert::timestamp(at)),
-            message: message.to_owned(),
-            ..Default::default()
-        }
+    fn line(second: i64, text: &str) -> (Option<Timestamp>, &str) {
+        (Some(Timestamp::from_second(second).unwrap()), text)
     }
 
     #[test]
     fn the_last_lines_before_an_end_are_shown() {
         let lines = Lines::default();
-        let written: Vec<_> = (0..20).map(|second| entry(second, &format!("line {second}"))).collect();
-        lines.keep("pod", "app", &written);
-        lines.keep("pod", "app", &[entry(20, "a new run")]);
-        lines.keep("pod", "other", &[entry(20, "other")]);
+        let written: Vec<_> = (10..20).map(|second| format!("line {second}")).collect();
+        lines.keep("pod", "app", (10..).zip(&written).map(|(second, text)| line(second, text)));
+        lines.keep("pod", "app", [line(20, "a new run")]);
+        lines.keep("pod", "other", [line(20, "other")]);
         assert_eq!(lines.last("pod", "other", None), ["other"]);
         assert_eq!(lines.last("pod", "nobody", None), Vec::<String>::new());
         let shown = lines.last("pod", "app", Some(Timestamp::from_second(18).unwrap()));
@@ -169,8 +160,8 @@ mod tests {
     #[test]
     fn what_comes_late_is_shown_where_it_belongs() {
         let lines = Lines::default();
-        lines.keep("pod", "app", &[entry(1, "one"), entry(5, "five")]);
-        lines.keep("pod", "app", &[entry(2, "two"), entry(3, "three"), entry(5, "five again")]);
+        lines.keep("pod", "app", [line(1, "one"), line(5, "five")]);
+        lines.keep("pod", "app", [line(2, "two"), line(3, "three"), line(5, "five again")]);
         assert_eq!(lines.last("pod", "app", None), ["one", "two", "three", "five", "five again"]);
     }
 
@@ -178,7 +169,7 @@ mod tests {
     fn what_is_shown_is_small_whatever_the_lines_are() {
         let lines = Lines::default();
         let long = "ü".repeat(10_000);
-        lines.keep("pod", "app", &vec![entry(1, &long); 10]);
+        lines.keep("pod", "app", [line(1, &long); 10]);
         let shown = lines.last("pod", "app", None);
         assert_eq!(shown.len(), 4);
         assert!(shown.iter().all(|line| line.len() == 256));
@@ -188,11 +179,11 @@ mod tests {
     fn who_wrote_least_recently_is_forgotten_first() {
         let lines = Lines::default();
         let text = "x".repeat(200);
-        lines.keep("pod", "first", &[entry(0, &text)]);
-        lines.keep("pod", "second", &[entry(0, &text)]);
+        lines.keep("pod", "first", [line(0, &text)]);
+        lines.keep("pod", "second", [line(0, &text)]);
         for number in 0..20_000 {
-            lines.keep("pod", "first", &[entry(0, &text)]);
-            lines.keep("pod", &number.to_string(), &[entry(0, &text)]);
+            lines.keep("pod", "first", [line(0, &text)]);
+            lines.keep("pod", &number.to_string(), [line(0, &text)]);
         }
         assert!(lines.last("pod", "second", None).is_empty());
         assert!(!lines.last("pod", "first", None).is_empty());
@@ -203,8 +194,8 @@ mod tests {
         fn the_books_are_right(writes in prop::collection::vec((0..6_u8, 0..4_u8, 1..30_usize, 0..400_usize), 1..200)) {
             let lines = Lines::default();
             for (pod, container, count, length) in writes {
-                let entries = vec![entry(0, &"x".repeat(length)); count];
-                lines.keep(&pod.to_string(), &container.to_string(), &entries);
+                let text = "x".repeat(length);
+                lines.keep(&pod.to_string(), &container.to_string(), vec![line(0, &text); count]);
                 let kept = lines.kept();
                 let tails = kept.tails.values();
                 prop_assert_eq!(kept.bytes, tails.clone().map(|tail| tail.bytes).sum::<usize>());

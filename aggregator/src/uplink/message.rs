@@ -83,8 +83,12 @@ impl From<Answer> for Message {
 impl Message {
     /// Logs, in as many messages as they need.
     pub(crate) fn of_logs(logs: PodLogs) -> Vec<Self> {
-        let message = |logs: PodLogs| Self { body: logs.encode_to_vec().into(), fields: [1, 22] };
-        fit::logs(logs).into_iter().map(message).collect()
+        fit::logs(logs).into_iter().map(|logs| Self::of_encoded_logs(logs.encode_to_vec())).collect()
+    }
+
+    /// A `PodLogs` that is encoded already, and fits.
+    pub(crate) fn of_encoded_logs(logs: Vec<u8>) -> Self {
+        Self { body: logs.into(), fields: [1, 22] }
     }
 
     /// A flow or an access log; `None`: it does not fit, which is for its lane to

@@ -143,6 +143,7 @@ impl Rig {
             log_entries,
             ..Default::default()
         };
+        let logs = prost::Message::encode_to_vec(&logs);
         self.lanes.logs().send(logs, self.settled.receipt(id, self.settled.generation())).await;
     }
 

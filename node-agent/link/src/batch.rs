@@ -1,67 +1,114 @@
 //! Log records in their wire form, written once and never held as objects: a
 //! record costs no allocation.
 
-use kestrel_proto::node::v1::{BatchContent, LogChunk, LogGap, LogGapReason};
+use kestrel_proto::node::v1::{BatchContent, LogChunk, LogGap, LogGapReason, LogLevel};
 use kestrel_tail::{
     engine::{Chunk, Gap, Reason, Record},
     severity::Level,
     time::Timestamp,
 };
-use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, message};
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len, message};
 
 /// A `BatchContent` that grows by chunks.
 ///
-/// The entries of the chunk that is being read come first; where they come
-/// from is known when it is closed.
+/// The lines of the chunk that is being read come first; where they come from
+/// is known when it is closed.
 #[derive(Debug, Default)]
 pub struct Builder {
     content: Vec<u8>,
-    entries: Vec<u8>,
-    ends: Vec<u8>,
+    columns: Columns,
     lines: u64,
 }
 
-/// Field numbers of `node/v1/link.proto` and `cloud/v1/logs.proto`.
+/// The columns of `LogChunk`, and where its last line was.
+#[derive(Debug, Default)]
+struct Columns {
+    levels: Vec<u8>,
+    times: Vec<u8>,
+    text_lengths: Vec<u8>,
+    texts: Vec<u8>,
+    end_steps: Vec<u8>,
+    class_lengths: Vec<u8>,
+    classes: Vec<u8>,
+    time: i64,
+    end: u32,
+}
+
+/// Field numbers of `node/v1/link.proto`.
 mod field {
     pub(super) const CONTENT_LOGS: u32 = 1;
     pub(super) const CONTENT_GAPS: u32 = 8;
-    pub(super) const CHUNK_ENTRIES: u32 = 10;
-    pub(super) const CHUNK_ENTRY_ENDS: u32 = 11;
-    pub(super) const ENTRY_TIMESTAMP: u32 = 1;
-    pub(super) const ENTRY_MESSAGE: u32 = 2;
-    pub(super) const ENTRY_LEVEL: u32 = 3;
-    pub(super) const ENTRY_ERROR_INFO: u32 = 5;
-    pub(super) const ERROR_TYPE: u32 = 1;
-    pub(super) const TIMESTAMP_SECONDS: u32 = 1;
-    pub(super) const TIMESTAMP_NANOS: u32 = 2;
+    pub(super) const LEVELS: u32 = 12;
+    pub(super) const TIMES: u32 = 13;
+    pub(super) const TEXT_LENGTHS: u32 = 14;
+    pub(super) const TEXTS: u32 = 15;
+    pub(super) const END_STEPS: u32 = 16;
+    pub(super) const CLASS_LENGTHS: u32 = 17;
+    pub(super) const CLASSES: u32 = 18;
+}
+
+impl Columns {
+    fn add(&mut self, record: &Record<'_>) {
+        let Record { text, end, .. } = *record;
+        let level = match record.level.unwrap_or(Level::Info) {
+            Level::Debug => LogLevel::Debug,
+            Level::Info => LogLevel::Info,
+            Level::Warn => LogLevel::Warn,
+            Level::Error => LogLevel::Error,
+            Level::Fatal => LogLevel::Fatal,
+        };
+        self.levels.push(level as u8);
+        let time = record.timestamp.and_then(nanoseconds).unwrap_or(0);
+        // Both lie from 0 up, so their difference is no larger.
+        encode_varint(zigzag(time - self.time), &mut self.times);
+        self.time = time;
+        encode_varint(text.len() as u64, &mut self.text_lengths);
+        self.texts.extend_from_slice(text.as_bytes());
+        let step = i64::from(end) - i64::from(self.end) - text.len() as i64;
+        encode_varint(zigzag(step), &mut self.end_steps);
+        self.end = end;
+        let class = record.class.unwrap_or_default();
+        encode_varint(class.len() as u64, &mut self.class_lengths);
+        self.classes.extend_from_slice(class.as_bytes());
+    }
+
+    fn by_field(&self) -> [(u32, &[u8]); 7] {
+        // Mostly nothing: then the column of zeros says nothing either.
+        let class_lengths: &[u8] = if self.classes.is_empty() { &[] } else { &self.class_lengths };
+        [
+            (field::LEVELS, &self.levels),
+            (field::TIMES, &self.times),
+            (field::TEXT_LENGTHS, &self.text_lengths),
+            (field::TEXTS, &self.texts),
+            (field::END_STEPS, &self.end_steps),
+            (field::CLASS_LENGTHS, class_lengths),
+            (field::CLASSES, &self.classes),
+        ]
+    }
+
+    fn parts(&mut self) -> [&mut Vec<u8>; 7] {
+        [
+            &mut self.levels,
+            &mut self.times,
+            &mut self.text_lengths,
+            &mut self.texts,
+            &mut self.end_steps,
+            &mut self.class_lengths,
+            &mut self.classes,
+        ]
+    }
+
+    fn clear(&mut self) {
+        self.parts().into_iter().for_each(Vec::clear);
+        (self.time, self.end) = (0, 0);
+    }
 }
 
 impl Builder {
     /// Adds a record to the open chunk. A record that names no severity counts
-    /// as [`Level::Info`].
+    /// as [`Level::Info`]; a time before 1970 or after 2262 is none.
     pub fn record(&mut self, record: &Record<'_>) {
-        let level = record.level.unwrap_or(Level::Info).as_str();
-        let time = record.timestamp.map(|time| (time, timestamp_length(time)));
-        let length = time.map_or(0, |(_, length)| delimited_length(length))
-            + delimited_length(record.text.len())
-            + delimited_length(level.len())
-            + record.class.map_or(0, |class| delimited_length(delimited_length(class.len())));
-        let out = &mut self.entries;
-        delimited(out, field::CHUNK_ENTRIES, length);
-        if let Some((time, length)) = time {
-            delimited(out, field::ENTRY_TIMESTAMP, length);
-            timestamp(out, time);
-        }
-        for (number, text) in [(field::ENTRY_MESSAGE, record.text), (field::ENTRY_LEVEL, level)] {
-            delimited(out, number, text.len());
-            out.extend_from_slice(text.as_bytes());
-        }
-        if let Some(class) = record.class {
-            delimited(out, field::ENTRY_ERROR_INFO, delimited_length(class.len()));
-            delimited(out, field::ERROR_TYPE, class.len());
-            out.extend_from_slice(class.as_bytes());
-        }
-        encode_varint(record.end.into(), &mut self.ends);
+        self.columns.add(record);
     }
 
     /// Closes the chunk of the records added since the last one; one without
@@ -78,20 +125,21 @@ impl Builder {
                 end_offset: chunk.end,
                 previous_container: chunk.previous_instance,
                 lines_left_out: chunk.left_out,
-                entries: Vec::new(),
-                entry_ends: Vec::new(),
+                ..LogChunk::default()
             };
-            let length =
-                prost::Message::encoded_len(&head) + self.entries.len() + delimited_length(self.ends.len());
+            let columns = self.columns.by_field();
+            let columns = columns.iter().filter(|(_, column)| !column.is_empty());
+            let lengths = columns.clone().map(|(field, column)| delimited_length(*field, column.len()));
+            let length = prost::Message::encoded_len(&head) + lengths.sum::<usize>();
             delimited(&mut self.content, field::CONTENT_LOGS, length);
             prost::Message::encode_raw(&head, &mut self.content);
-            self.content.extend_from_slice(&self.entries);
-            delimited(&mut self.content, field::CHUNK_ENTRY_ENDS, self.ends.len());
-            self.content.extend_from_slice(&self.ends);
+            for (field, column) in columns {
+                delimited(&mut self.content, *field, column.len());
+                self.content.extend_from_slice(column);
+            }
             self.lines += chunk.entries as u64;
         }
-        self.entries.clear();
-        self.ends.clear();
+        self.columns.clear();
     }
 
     /// Adds a gap.
@@ -121,7 +169,8 @@ impl Builder {
 
     /// Bytes of the content and of the open chunk.
     pub fn bytes(&self) -> usize {
-        self.content.len() + self.entries.len() + self.ends.len()
+        let columns = self.columns.by_field();
+        self.content.len() + columns.iter().map(|(_, column)| column.len()).sum::<usize>()
     }
 
     /// Records in the content.
@@ -131,8 +180,9 @@ impl Builder {
 
     /// Forgets everything; keeps the memory of an ordinary batch.
     pub fn clear(&mut self) {
-        for part in [&mut self.content, &mut self.entries, &mut self.ends] {
-            part.clear();
+        self.content.clear();
+        self.columns.clear();
+        for part in self.columns.parts().into_iter().chain([&mut self.content]) {
             part.shrink_to(2 * crate::ship::FLUSH_BYTES);
         }
         self.lines = 0;
@@ -147,75 +197,78 @@ impl Builder {
     }
 }
 
-/// Key and length of a field that is a message, text or packed list.
+/// Key and length of a field that is a message, text or column.
 fn delimited(out: &mut Vec<u8>, field: u32, length: usize) {
     encode_key(field, WireType::LengthDelimited, out);
     encode_varint(length as u64, out);
 }
 
-/// Bytes of such a field with a number below 16.
-fn delimited_length(length: usize) -> usize {
-    1 + encoded_len_varint(length as u64) + length
+/// Bytes of such a field.
+fn delimited_length(field: u32, length: usize) -> usize {
+    key_len(field) + encoded_len_varint(length as u64) + length
 }
 
-fn timestamp_length(time: Timestamp) -> usize {
-    let varint = |value: u64| if value == 0 { 0 } else { 1 + encoded_len_varint(value) };
-    varint(time.seconds.cast_unsigned()) + varint(time.nanos.into())
+/// Nanoseconds since 1970, if they can be told.
+fn nanoseconds(time: Timestamp) -> Option<i64> {
+    let nanoseconds = time.seconds.checked_mul(1_000_000_000)?.checked_add(time.nanos.into())?;
+    (nanoseconds > 0).then_some(nanoseconds)
 }
 
-fn timestamp(out: &mut Vec<u8>, time: Timestamp) {
-    let fields = [
-        (field::TIMESTAMP_SECONDS, time.seconds.cast_unsigned()),
-        (field::TIMESTAMP_NANOS, time.nanos.into()),
-    ];
-    for (number, value) in fields.into_iter().filter(|(_, value)| *value != 0) {
-        encode_key(number, WireType::Varint, out);
-        encode_varint(value, out);
-    }
+/// A number so that small ones are short, whatever their sign.
+fn zigzag(number: i64) -> u64 {
+    ((number << 1) ^ (number >> 63)).cast_unsigned()
 }
 
 #[cfg(test)]
+#[path = "../tests/support/columns.rs"]
+mod columns;
+
+#[cfg(test)]
 mod tests {
-    use kestrel_proto::cloud::v1::{LogEntry, LogErrorInfo};
     use kestrel_tail::{discover::Origin, identity::FileId};
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{
+        columns::{Line, lines},
+        *,
+    };
+
+    const LEVELS: [(Option<Level>, LogLevel); 6] = [
+        (None, LogLevel::Info),
+        (Some(Level::Debug), LogLevel::Debug),
+        (Some(Level::Info), LogLevel::Info),
+        (Some(Level::Warn), LogLevel::Warn),
+        (Some(Level::Error), LogLevel::Error),
+        (Some(Level::Fatal), LogLevel::Fatal),
+    ];
 
     proptest! {
         #[test]
         fn the_written_form_is_the_protocols(
-            records in prop::collection::vec((prop::option::of((any::<i64>(), 0_u32..1_000_000_000)), ".*", 0_usize..6, any::<u32>()), 0..20),
+            records in prop::collection::vec((
+                prop::option::of((prop_oneof![any::<i64>(), -1..2_i64, 1_795_000_000..1_795_000_009_i64], 0_u32..1_000_000_000)),
+                ".*", 0_usize..6, prop::option::of(".{1,200}"), any::<u32>(),
+            ), 0..20),
             start in any::<u64>(), previous in any::<bool>(),
         ) {
-            const LEVELS: [Option<Level>; 6] =
-                [None, Some(Level::Debug), Some(Level::Info), Some(Level::Warn), Some(Level::Error), Some(Level::Fatal)];
             let origin = Origin { namespace: "ns".into(), pod: "p".into(), uid: "u".into(), container: "c".into() };
             let file = FileId { head: 1, inode: 2, generation: 0 };
             let mut builder = Builder::default();
             let mut expected = Vec::new();
             // The same records as one chunk, as none, and as one again.
             for entries in [records.len(), 0, records.len()] {
-                let mut chunk = LogChunk {
-                    pod_namespace: "ns".into(), pod_name: "p".into(), pod_uid: "u".into(), container_name: "c".into(),
-                    file_id: file.to_string(), start_offset: start, end_offset: 9, previous_container: previous,
-                    lines_left_out: 3, ..LogChunk::default()
-                };
-                for (time, text, level, end) in &records[..entries] {
+                let mut chunk = Vec::new();
+                for (time, text, level, class, end) in &records[..entries] {
                     let timestamp = time.map(|(seconds, nanos)| Timestamp { seconds, nanos });
-                    let class = (*level > 3).then_some(text.as_str());
-                    builder.record(&Record { timestamp, text, level: LEVELS[*level], class, end: *end });
-                    chunk.entries.push(LogEntry {
-                        timestamp: time.map(|(seconds, nanos)| prost_types::Timestamp { seconds, nanos: nanos as i32 }),
-                        message: text.clone(),
-                        level: LEVELS[*level].unwrap_or(Level::Info).as_str().into(),
-                        error_info: class.map(|class| LogErrorInfo {
-                            error_type: class.to_owned(),
-                            ..LogErrorInfo::default()
-                        }),
-                        ..LogEntry::default()
+                    let (level, told) = LEVELS[*level];
+                    builder.record(&Record { timestamp, text, level, class: class.as_deref(), end: *end });
+                    chunk.push(Line {
+                        nanoseconds: timestamp.and_then(nanoseconds).unwrap_or(0),
+                        level: told,
+                        text: text.clone(),
+                        class: class.clone().unwrap_or_default(),
+                        end: Some(*end),
                     });
-                    chunk.entry_ends.push(*end);
                 }
                 builder.close(&Chunk { origin: &origin, file, start, end: 9, previous_instance: previous, left_out: 3, entries });
                 if entries > 0 {
@@ -223,7 +276,20 @@ mod tests {
                 }
             }
             prop_assert_eq!(builder.lines(), 2 * records.len() as u64);
-            prop_assert_eq!(builder.decode().unwrap(), BatchContent { logs: expected, gaps: vec![] });
+            let found = builder.decode().unwrap();
+            prop_assert_eq!(found.logs.iter().map(lines).collect::<Vec<_>>(), expected);
+            let head = LogChunk {
+                pod_namespace: "ns".into(), pod_name: "p".into(), pod_uid: "u".into(), container_name: "c".into(),
+                file_id: file.to_string(), start_offset: start, end_offset: 9, previous_container: previous,
+                lines_left_out: 3, ..LogChunk::default()
+            };
+            for chunk in found.logs {
+                let without_columns = LogChunk {
+                    levels: vec![].into(), times: vec![].into(), text_lengths: vec![].into(), texts: vec![].into(),
+                    end_steps: vec![].into(), class_lengths: vec![].into(), classes: vec![].into(), ..chunk
+                };
+                prop_assert_eq!(&without_columns, &head);
+            }
             builder.clear();
             prop_assert_eq!(builder.bytes(), 0);
         }

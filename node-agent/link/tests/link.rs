@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use aggregator::{Aggregator, DEADLINE, Stream, messages};
+use aggregator::{Aggregator, DEADLINE, Stream, lines, messages};
 use kestrel_link::{
     Event,
     connection::{Authority, Config, Link},
@@ -124,10 +124,8 @@ async fn what_is_written_arrives_and_its_position_is_kept() {
         assert_eq!((stream.authorization.as_str(), stream.hello.node_name.as_str()), ("Bearer secret", "n1"));
         let (batch, content) = stream.batch().await;
         let chunk = &content.logs[0];
-        assert_eq!(
-            (batch.id, chunk.start_offset, chunk.end_offset, &chunk.entry_ends[..]),
-            (1, 0, 8, &[4, 8][..])
-        );
+        assert_eq!((batch.id, chunk.start_offset, chunk.end_offset), (1, 0, 8));
+        assert_eq!(lines(chunk).iter().map(|line| line.end).collect::<Vec<_>>(), [Some(4), Some(8)]);
         assert_eq!(messages(&content), ["one", "two"]);
         stream.credit(batch.payload.len() as u64).await;
         stream.ack(1).await;

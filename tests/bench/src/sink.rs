@@ -19,7 +19,7 @@ use kestrel_proto::node::v1::{
     aggregator_message::Message,
 };
 use kestrel_runtime::tls::{authority::Authority, server};
-use prost::Message as _;
+use prost::{Message as _, encoding::decode_varint};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
@@ -120,16 +120,28 @@ impl Shared {
         Ok(content)
     }
 
-    fn count(&self, content: &BatchContent) {
+    fn count(&self, content: &BatchContent) -> Result<(), &'static str> {
         let now = nanos_since_1970();
-        let entries = || content.logs.iter().flat_map(|chunk| &chunk.entries);
-        let written = entries().filter_map(|entry| {
-            let (nanos, _) = entry.message.strip_prefix(WRITTEN)?.split_once(' ')?;
-            Some(now.saturating_sub(nanos.parse().ok()?) as f64 / 1e6)
-        });
-        self.latencies.lock().unwrap_or_else(PoisonError::into_inner).extend(written);
-        self.lines.fetch_add(entries().count() as u64, Relaxed);
+        let mut lines = 0;
+        let mut latencies = self.latencies.lock().unwrap_or_else(PoisonError::into_inner);
+        for chunk in &content.logs {
+            let (mut lengths, mut texts) = (&chunk.text_lengths[..], &chunk.texts[..]);
+            while let Ok(length) = decode_varint(&mut lengths) {
+                let text = texts.split_off(..length as usize).ok_or("a text is missing")?;
+                latencies.extend(latency(text, now));
+                lines += 1;
+            }
+        }
+        self.lines.fetch_add(lines, Relaxed);
+        Ok(())
     }
+}
+
+/// Milliseconds from when `text` says that it was written.
+fn latency(text: &[u8], now: u64) -> Option<f64> {
+    let rest = text.strip_prefix(WRITTEN.as_bytes())?;
+    let nanos = str::from_utf8(rest.split(|byte| *byte == b' ').next()?).ok()?.parse().ok()?;
+    Some(now.saturating_sub(nanos) as f64 / 1e6)
 }
 
 pub(crate) fn nanos_since_1970() -> u64 {
@@ -190,7 +202,7 @@ async fn serve(
             }
             Some(agent_message::Message::Batch(batch)) => {
                 let content = shared.take(&batch)?;
-                shared.count(&content);
+                shared.count(&content).map_err(Status::invalid_argument)?;
                 let pace = *paces.borrow();
                 if let Pace::Slow(bytes) = pace {
                     sleep(Duration::from_secs_f64(batch.content_bytes as f64 / bytes as f64)).await;

@@ -129,22 +129,19 @@ impl LogLane {
         Self(lanes.clone())
     }
 
-    /// Adds logs, waiting for room. Their bytes are not kept after they were
-    /// sent: what the connection loses is read again by the agent that hears of
-    /// it through `receipt`.
-    pub async fn send(&self, logs: PodLogs, receipt: Receipt) {
+    /// Adds logs, an encoded `PodLogs` of at most 10 MiB, waiting for room. Their
+    /// bytes are not kept after they were sent: what the connection loses is read
+    /// again by the agent that hears of it through `receipt`.
+    pub async fn send(&self, logs: Vec<u8>, receipt: Receipt) {
         let _turn = self.0.0.turn.lock().await;
-        for message in Message::of_logs(logs) {
-            let mut waiting = (message, receipt.clone());
-            loop {
-                let room = self.0.0.room.notified();
-                match self.0.push_logs(waiting.0, waiting.1) {
-                    None => break,
-                    Some(refused) => waiting = refused,
-                }
-                room.await;
+        let mut waiting = (Message::of_encoded_logs(logs), receipt);
+        loop {
+            let room = self.0.0.room.notified();
+            match self.0.push_logs(waiting.0, waiting.1) {
+                None => return,
+                Some(refused) => waiting = refused,
             }
+            room.await;
         }
-        receipt.left();
     }
 }

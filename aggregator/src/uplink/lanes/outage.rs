@@ -69,7 +69,7 @@ fn after_a_day_without_the_cloud_signals_are_kept_before_logs_and_logs_before_fl
             signals += 1;
         }
         let log_entries = vec![LogEntry { message: text(logs, 2000), ..Default::default() }];
-        let batch = PodLogs { log_entries, ..Default::default() };
+        let batch = PodLogs { log_entries, ..Default::default() }.encode_to_vec();
         let (agent, outcomes) = Source::new();
         agents.push(outcomes);
         if lanes.logs().send(batch, agent.receipt(logs as u64, 0)).now_or_never().is_none() {

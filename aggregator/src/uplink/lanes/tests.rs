@@ -18,9 +18,10 @@ fn signal(bytes: usize) -> stream_events_request::Request {
     stream_events_request::Request::KubernetesEvent(KubernetesEvent { message, ..Default::default() })
 }
 
-fn logs(bytes: usize) -> PodLogs {
+fn logs(bytes: usize) -> Vec<u8> {
     let message = "x".repeat(bytes);
-    PodLogs { log_entries: vec![LogEntry { message, ..Default::default() }], ..Default::default() }
+    let log_entries = vec![LogEntry { message, ..Default::default() }];
+    prost::Message::encode_to_vec(&PodLogs { log_entries, ..Default::default() })
 }
 
 fn leading() -> Lanes {

@@ -227,6 +227,6 @@ async fn agent(lanes: Lanes, state: Arc<Mutex<State>>, rest: CancellationToken) 
         sendings.push((next, generation));
         let logs = PodLogs { pod_name: next.to_string(), ..Default::default() };
         next += 1;
-        lanes.logs().send(logs, receipt).await;
+        lanes.logs().send(prost::Message::encode_to_vec(&logs), receipt).await;
     }
 }

@@ -3,6 +3,9 @@
 #![allow(dead_code, unreachable_pub)] // not every test uses all of it
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test may stop at the first surprise
 
+#[path = "columns.rs"]
+mod columns;
+
 use std::{sync::Arc, time::Duration};
 
 use kestrel_proto::node::v1::{
@@ -18,6 +21,8 @@ use tokio::{net::TcpListener, sync::mpsc, time::timeout};
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Request, Response, Status, Streaming};
+
+pub use columns::lines;
 
 /// What is waited for comes within this time, or the test fails.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -220,5 +225,5 @@ impl Stream {
 
 /// The texts of a batch.
 pub fn messages(content: &BatchContent) -> Vec<String> {
-    content.logs.iter().flat_map(|chunk| &chunk.entries).map(|entry| entry.message.clone()).collect()
+    content.logs.iter().flat_map(lines).map(|line| line.text).collect()
 }

@@ -1,7 +1,5 @@
 //! What is told of a pod in the course of its life.
 
-use kestrel_proto::cloud::v1::LogEntry;
-
 use super::*;
 
 const NOTHING: [&str; 0] = [];
@@ -239,8 +237,7 @@ fn a_component_tells_of_its_pods_itself() {
 #[test]
 fn a_component_tells_the_last_lines_of_its_pods() {
     let world = World::new();
-    let entry = LogEntry { message: "cannot bind port 53".to_owned(), ..Default::default() };
-    world.lines.keep("u1", "app", &[entry]);
+    world.lines.keep("u1", "app", [(None, "cannot bind port 53")]);
     world.signals.seen(&of_dns(crashed(0, 9)), at(9));
     let [Request::KubernetesEvent(event)] = &world.far.next()[..] else { panic!() };
     let lines = "\nlast lines of container \"app\":\ncannot bind port 53";
@@ -286,13 +283,9 @@ fn of_a_pod_with_an_incident_all_lines_are_asked_for() {
 #[test]
 fn how_a_container_ended_is_told_with_its_last_lines() {
     let world = World::new();
-    let line = |second, message: &str| LogEntry {
-        timestamp: Some(convert::timestamp(at(second))),
-        message: message.to_owned(),
-        ..Default::default()
-    };
-    world.lines.keep("u1", "app", &[line(8, "cannot reach db"), line(9, "giving up"), line(12, "starting")]);
-    world.lines.keep("u1", "proxy", &[line(9, "another container")]);
+    let lines = [(8, "cannot reach db"), (9, "giving up"), (12, "starting")];
+    world.lines.keep("u1", "app", lines.map(|(second, text)| (Some(at(second)), text)));
+    world.lines.keep("u1", "proxy", [(Some(at(9)), "another container")]);
     world.signals.seen(&up(false, 9, app(false, 1, running(12), exited(137, "OOMKilled", 2, 9))), at(12));
     let [record] = &world.records()[..] else { panic!() };
     let ours: Vec<_> =
