@@ -402,10 +402,16 @@ impl Engine {
     /// # Errors
     /// They cannot be written; the next call tries again.
     pub fn save(&mut self, now: SystemTime) -> Result<(), StoreError> {
-        for file in self.series.values().flat_map(|series| &series.files) {
-            // Also if nothing of it arrived yet, so that it keeps its identity.
-            if let Some(id) = file.id.filter(|_| !file.is_from_before) {
-                self.store.set(id, file.position());
+        for series in self.series.values() {
+            for file in &series.files {
+                let Some(id) = file.id.filter(|_| !file.is_from_before) else { continue };
+                if series.format == Format::Plain && file.is_pinned() && file.is_done() {
+                    // Its packed copy must not be taken for one that begins alike.
+                    self.store.remove(id);
+                } else {
+                    // Also if nothing of it arrived yet, so that it keeps its identity.
+                    self.store.set(id, file.position());
+                }
             }
         }
         self.store.save(now)
