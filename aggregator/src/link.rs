@@ -89,7 +89,7 @@ struct Shared {
     repeats: Mutex<Repeats>,
     admission: Admission,
     /// PEM of the authorities that collectors are to trust from now on.
-    anchors: watch::Sender<Arc<str>>,
+    anchors: watch::Receiver<String>,
     pod_bytes_per_second: u64,
     silence: Mutex<Silence>,
     received: Room,
@@ -135,7 +135,7 @@ pub async fn serve(
     let rules =
         Rules { namespace: config.namespace.clone(), agent_account: config.agent_service_account.clone() };
     let identities = Identities::new(client.clone(), rules, pods.clone());
-    let anchors = watch::Sender::new(authority.certificate_pem().into());
+    let (_never_changes, anchors) = watch::channel(authority.certificate_pem().to_owned());
     let shared = Shared::new(&config, anchors, pods, signals, logs, metrics, drain.clone());
     tokio::select! {
         () = server::run(listener, Arc::clone(&certificate), Arc::clone(&shared), identities) => {}
@@ -149,7 +149,7 @@ pub async fn serve(
 impl Shared {
     fn new(
         config: &Config,
-        anchors: watch::Sender<Arc<str>>,
+        anchors: watch::Receiver<String>,
         pods: Pods,
         signals: Signals,
         logs: LogLane,

@@ -176,7 +176,7 @@ impl Session {
         let only = self.identity.peer.pod();
         let mut follower = self.shared.pods.follow(&self.identity.node, only);
         // Node agents have a file, which follows the authority.
-        let mut anchors = only.map(|_| self.shared.anchors.subscribe());
+        let mut anchors = only.map(|_| self.shared.anchors.clone());
         if let Some(anchors) = &mut anchors {
             anchors.mark_changed();
         }
@@ -202,7 +202,7 @@ impl Session {
         open: &Open,
         outcomes: &mut UnboundedReceiver<(u64, Outcome)>,
         follower: &mut Follower,
-        mut anchors: Option<watch::Receiver<Arc<str>>>,
+        mut anchors: Option<watch::Receiver<String>>,
     ) -> Result<(), Status> {
         loop {
             while let Some(update) = follower.update() {
@@ -238,10 +238,10 @@ impl Session {
 }
 
 /// The next anchors to tell, if any ever are.
-async fn changed(anchors: &mut Option<watch::Receiver<Arc<str>>>) -> Option<String> {
+async fn changed(anchors: &mut Option<watch::Receiver<String>>) -> Option<String> {
     let anchors = anchors.as_mut()?;
     anchors.changed().await.ok()?;
-    Some(anchors.borrow_and_update().to_string())
+    Some(anchors.borrow_and_update().clone())
 }
 
 fn gone() -> Status {

@@ -77,6 +77,7 @@ struct Server {
     lines: Lines,
     metrics: Metrics,
     roots: rustls::RootCertStore,
+    anchors: watch::Sender<String>,
     shared: Arc<Shared>,
     drain: CancellationToken,
     task: JoinHandle<()>,
@@ -128,14 +129,14 @@ async fn serving(config: Config) -> Server {
     let lines = signals.lines.clone();
     let node = json!({"metadata": {"name": "n1", "uid": "un1"}});
     signals.nodes.seen(&serde_json::from_value(node).unwrap(), Timestamp::now());
-    let anchors = watch::Sender::new(authority.certificate_pem().into());
+    let (anchors, told) = watch::channel(authority.certificate_pem().to_owned());
     let (logs, known) = (lanes.logs(), pods.clone());
-    let shared = Shared::new(&config, anchors, known, signals, logs, metrics.clone(), drain.clone());
+    let shared = Shared::new(&config, told, known, signals, logs, metrics.clone(), drain.clone());
     let rules = Rules { namespace: "kestrel-ai".to_owned(), agent_account: "kestrel-node-agent".to_owned() };
     let identities = Identities::new(Played, rules, pods.clone());
     let task = tokio::spawn(server::run(listener, certificate, Arc::clone(&shared), identities));
     let roots = tls::roots(authority.certificate_pem().as_bytes()).unwrap();
-    Server { address, lanes, pods, lines, metrics, roots, shared, drain, task }
+    Server { address, lanes, pods, lines, metrics, roots, anchors, shared, drain, task }
 }
 
 /// The two halves of an open stream.

@@ -37,13 +37,13 @@ async fn a_sidecar_is_told_whom_to_trust_at_once_and_when_it_changes_and_how_muc
     let (mut sidecar, Welcome { pod_bytes_per_second, .. }) = welcomed(SIDECAR).await;
     assert_eq!(pod_bytes_per_second, 5);
     let Down::Anchors(now) = sidecar.next().await.unwrap() else { panic!() };
-    assert_eq!(now.pem, *server.shared.anchors.borrow().to_string());
-    server.shared.anchors.send_replace("both".into());
+    assert_eq!(now.pem, *server.anchors.borrow());
+    server.anchors.send_replace("both".into());
     assert!(matches!(sidecar.next().await.unwrap(), Down::Anchors(both) if both.pem == "both"));
 
     let (mut agent, Welcome { pod_bytes_per_second, .. }) = welcomed(AGENT).await;
     assert_eq!(pod_bytes_per_second, 0, "it has limits of its own");
-    server.shared.anchors.send_replace("one".into());
+    server.anchors.send_replace("one".into());
     agent.batch(1, vec![]).await;
     assert!(matches!(agent.next().await.unwrap(), Down::Credit(_)), "it reads a file");
 }
