@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::profile::Labels;
+
 /// A pod as the API server sends it, defaults filled in or not.
 #[derive(Debug, Default, Deserialize)]
 pub struct Pod {
@@ -17,6 +19,7 @@ pub struct Pod {
 
 #[derive(Debug, Default, Deserialize)]
 struct Metadata {
+    labels: Option<Labels>,
     annotations: Option<BTreeMap<String, String>>,
 }
 
@@ -102,6 +105,11 @@ const INJECTED_BY_OTHERS: [&str; 7] = [
 ];
 
 impl Pod {
+    /// Its labels; `None` where the map has to be made first.
+    pub(super) fn labels(&self) -> Option<&Labels> {
+        self.metadata.labels.as_ref()
+    }
+
     /// The value of an annotation.
     pub(super) fn annotation(&self, key: &str) -> Option<&str> {
         self.metadata.annotations.as_ref()?.get(key).map(String::as_str)

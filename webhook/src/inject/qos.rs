@@ -1,9 +1,7 @@
 //! The quality-of-service class that a pod would get.
 
-use super::{
-    pod::{Resources, Spec},
-    quantity::billionths,
-};
+use super::pod::{Resources, Spec};
+use crate::quantity::billionths;
 
 /// Whether the pod is Guaranteed: every container has limits of CPU and memory
 /// and requests exactly these. A request that is not given is its limit.

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::INJECT;
+use super::{INJECT, PROFILE};
+use crate::profile::NoProfile;
 
 /// A reason. Its text completes "skipped: …" and names what to change, where
 /// something can be.
@@ -31,6 +32,19 @@ pub enum Skip {
     /// The agent link's authority is not known yet, so that the collector could
     /// not tell the aggregator from a stranger.
     NoLinkAuthority,
+    /// No profile gives it a collector.
+    NoProfile(NoProfile),
+    /// The profile's image is not the operator's own and has not run on any
+    /// node: where it cannot be pulled, the pod would never start.
+    UntriedImage(String),
+    /// The pod's annotation of this name says what cannot be, for this reason.
+    BadAnnotation(&'static str, String),
+}
+
+impl From<NoProfile> for Skip {
+    fn from(reason: NoProfile) -> Self {
+        Self::NoProfile(reason)
+    }
 }
 
 impl Skip {
@@ -47,6 +61,12 @@ impl Skip {
             Self::Namespace(_) => "namespace",
             Self::VolumeName(_) => "volume-name",
             Self::NoLinkAuthority => "no-link-authority",
+            Self::NoProfile(NoProfile::Uncovered) => "no-profile",
+            Self::NoProfile(NoProfile::Disabled(_)) => "profile-disabled",
+            Self::NoProfile(NoProfile::Unknown(_)) => "unknown-profile",
+            Self::NoProfile(NoProfile::Elsewhere(_)) => "profile-elsewhere",
+            Self::UntriedImage(_) => "untried-image",
+            Self::BadAnnotation(..) => "bad-annotation",
         }
     }
 
@@ -59,13 +79,8 @@ impl Skip {
     /// changed, and pods of excluded namespaces are left as they are.
     pub(super) fn may_be_noted(&self) -> bool {
         match self {
-            Self::UnclearWish(_)
-            | Self::HostNetwork
-            | Self::Windows
-            | Self::CriticalPriority(_)
-            | Self::VolumeName(_)
-            | Self::NoLinkAuthority => true,
             Self::NotAsked | Self::AlreadyInjected | Self::Mirror | Self::Namespace(_) => false,
+            _ => true,
         }
     }
 
@@ -80,8 +95,7 @@ impl fmt::Display for Skip {
         match self {
             Self::NotAsked => write!(f, "{INJECT} is not \"true\""),
             Self::UnclearWish(wish) => {
-                let wish: String = wish.chars().take(40).collect();
-                write!(f, "{INJECT} is {wish:?}, and only \"true\" asks for a collector")
+                write!(f, "{INJECT} is {:?}, and only \"true\" asks for a collector", start(wish))
             }
             Self::AlreadyInjected => f.write_str("the pod has a collector already"),
             Self::Mirror => f.write_str("a static pod cannot be changed through the API server"),
@@ -100,6 +114,27 @@ impl fmt::Display for Skip {
                 "the operator is still starting (the aggregator has not published the agent link's CA); \
                  create the pod again in a minute",
             ),
+            Self::NoProfile(NoProfile::Uncovered) => f.write_str(
+                "no InjectionProfile covers the pod, and the built-in one is off (injection.defaultProfile)",
+            ),
+            Self::NoProfile(NoProfile::Disabled(name)) => {
+                write!(f, "InjectionProfile {name}, which covers the pod, is disabled")
+            }
+            Self::NoProfile(NoProfile::Unknown(name)) => {
+                write!(f, "{PROFILE} names {:?}, and no usable InjectionProfile is called so", start(name))
+            }
+            Self::NoProfile(NoProfile::Elsewhere(name)) => {
+                write!(f, "{PROFILE} names {name}, an InjectionProfile that does not cover the pod")
+            }
+            Self::UntriedImage(image) => {
+                write!(f, "the image {image} of its InjectionProfile has not run on any node yet")
+            }
+            Self::BadAnnotation(key, problem) => write!(f, "{key}: {problem}"),
         }
     }
+}
+
+/// The start of what a pod's owner wrote.
+fn start(text: &str) -> String {
+    text.chars().take(40).collect()
 }
