@@ -78,10 +78,7 @@ impl Skip {
     /// Whether the reason may be written onto the pod. Mirror pods can't be
     /// changed, and pods of excluded namespaces are left as they are.
     pub(super) fn may_be_noted(&self) -> bool {
-        match self {
-            Self::NotAsked | Self::AlreadyInjected | Self::Mirror | Self::Namespace(_) => false,
-            _ => true,
-        }
+        !matches!(self, Self::NotAsked | Self::AlreadyInjected | Self::Mirror | Self::Namespace(_))
     }
 
     /// Whether the pod's creator gets something else than was asked for.
