@@ -1,6 +1,7 @@
 //! Whether a pod gets a collector, and the patch that gives it one. Pure:
 //! values in, values out.
 
+mod budget;
 mod log_paths;
 mod patch;
 pub mod pod;
@@ -9,10 +10,11 @@ mod resources;
 mod sidecar;
 mod skip;
 mod sources;
+mod workload;
 
 use std::collections::BTreeMap;
 
-pub use self::{patch::Add, skip::Skip};
+pub use self::{patch::Add, skip::Skip, workload::Workload};
 use self::{
     pod::Pod,
     resources::Resources,
@@ -134,6 +136,9 @@ fn plan<'a>(pod: &Pod, namespace: &str, cluster: &'a Cluster) -> Result<Plan<'a>
     if spec.is_windows() {
         return Err(Skip::Windows);
     }
+    if spec.is_for_a_virtual_node() {
+        return Err(Skip::VirtualNode);
+    }
     if let Some(name) = CRITICAL.into_iter().find(|name| spec.priority_class_name.as_deref() == Some(name)) {
         return Err(Skip::CriticalPriority(name));
     }
@@ -146,7 +151,15 @@ fn plan<'a>(pod: &Pod, namespace: &str, cluster: &'a Cluster) -> Result<Plan<'a>
     if let Some(image) = profile.spec.image.as_ref().filter(|image| !cluster.runs(image)) {
         return Err(Skip::UntriedImage(image.clone()));
     }
+    let workload = Workload::of_new(pod, namespace);
+    if let Some(why) = cluster.stopped.get(&workload) {
+        return Err(Skip::Stopped(why.clone()));
+    }
+    if workload.share() >= profile.spec.rollout.percent {
+        return Err(Skip::Rollout(profile.name.clone()));
+    }
     let resources = Resources::of(pod, &profile.spec.resources)?;
+    let resources = budget::fit(resources, spec, namespace, cluster)?;
     let link_ca = settings.link_ca.as_deref().ok_or(Skip::NoLinkAuthority)?;
     let sources = sources::find(spec, &Wanted::of(pod.annotation(LOG_PATHS), &profile.spec.collect));
     let user = User::of(spec, sources.read.first().map(|source| source.container.as_str()));
@@ -174,7 +187,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::cluster::{Kind, Object};
+    use crate::cluster::{Key, Kind, Object};
 
     fn settings() -> Settings {
         Settings {
@@ -187,11 +200,17 @@ mod tests {
         }
     }
 
+    fn put(cluster: &mut Cluster, kind: Kind, namespace: &str, body: Value) {
+        let key = Key { namespace: namespace.to_owned(), name: "x".to_owned() };
+        cluster.put(kind, Object { key, body, ..Object::default() }).unwrap();
+    }
+
     /// A cluster with these profiles.
     fn cluster(settings: Settings, profiles: &Value) -> Cluster {
         let mut cluster = Cluster::new(settings);
         for (name, spec) in profiles.as_object().unwrap() {
-            let object = Object { name: name.clone(), body: json!({ "spec": spec }), ..Object::default() };
+            let key = Key { namespace: String::new(), name: name.clone() };
+            let object = Object { key, body: json!({ "spec": spec }), ..Object::default() };
             cluster.put(Kind::InjectionProfile, object).unwrap();
         }
         cluster
@@ -213,9 +232,12 @@ mod tests {
             "other": {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "bank"}}},
             "foreign": {"image": "elsewhere/collector:1",
                 "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "lab"}}},
+            "slow": {"rollout": {"percent": 0},
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "none-yet"}}},
             "quiet": {"enabled": false,
                 "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "quiet"}}},
         });
+        let fargate = json!({"schedulerName": "fargate-scheduler"});
         let no_default = Settings { default_profile: false, ..settings() };
         let by = |profile: &str| json!({INJECT: "true", PROFILE: profile});
         let much = json!({INJECT: "true", "kestrel.ai/collector-cpu-limit": "much"});
@@ -251,8 +273,20 @@ mod tests {
             (by("other"), none(), "shop", settings(), "profile-elsewhere", true, true),
             (wish("true"), none(), "lab", settings(), "untried-image", true, true),
             (much, none(), "shop", settings(), "bad-annotation", true, true),
+            (wish("true"), fargate, "shop", settings(), "virtual-node", true, true),
+            (wish("true"), none(), "none-yet", settings(), "rollout", true, true),
+            (wish("true"), none(), "stopped", settings(), "stopped", true, true),
+            (wish("true"), none(), "tight", settings(), "limit-range", true, true),
+            (wish("true"), none(), "full", settings(), "quota", true, true),
         ] {
-            let verdict = judge(&pod(&annotations, spec), namespace, &cluster(settings, &profiles));
+            let mut cluster = cluster(settings, &profiles);
+            let tight = json!({"spec": {"limits": [{"type": "Container", "max": {"memory": "1Mi"}}]}});
+            put(&mut cluster, Kind::LimitRange, "tight", tight);
+            let full = json!({"spec": {"hard": {"limits.cpu": "0"}}});
+            put(&mut cluster, Kind::ResourceQuota, "full", full);
+            let bare = Workload::of("stopped", "Pod", "", &Labels::new());
+            cluster.stopped.insert(bare, "it was killed".to_owned());
+            let verdict = judge(&pod(&annotations, spec), namespace, &cluster);
             let skip = verdict.skipped.unwrap();
             assert_eq!(skip.label(), label);
             assert_eq!(verdict.patch.len(), usize::from(noted), "{skip}");

@@ -70,6 +70,8 @@ async fn start() -> anyhow::Result<Daemon> {
     for (name, kind, condition) in [
         ("namespaces", Kind::Namespace, "a list of the namespaces"),
         ("profiles", Kind::InjectionProfile, "a list of the injection profiles"),
+        ("limit ranges", Kind::LimitRange, "a list of the limit ranges"),
+        ("quotas", Kind::ResourceQuota, "a list of the resource quotas"),
     ] {
         let watch = Watch::new(client.clone(), kind, Arc::clone(&shared), readiness.require(condition));
         daemon.spawn(name, until(drain.clone(), watch.follow()));

@@ -53,6 +53,8 @@ pub struct Spec {
     pub endpoint: Option<String>,
     /// What is collected.
     pub collect: Collect,
+    /// How far it has been rolled out.
+    pub rollout: Rollout,
 }
 
 impl Default for Spec {
@@ -67,7 +69,22 @@ impl Default for Spec {
             secret_ref: None,
             endpoint: None,
             collect: Collect::default(),
+            rollout: Rollout::default(),
         }
+    }
+}
+
+/// How many of the workloads that it covers get collectors.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Rollout {
+    /// 0 to 100. A larger share adds workloads and takes none away.
+    pub percent: u32,
+}
+
+impl Default for Rollout {
+    fn default() -> Self {
+        Self { percent: 100 }
     }
 }
 
@@ -203,6 +220,7 @@ mod tests {
                 "secretRef": {"name": "proxy"},
                 "endpoint": "https://link:8443",
                 "collect": {"logPaths": ["/var/log/app/*.log"]},
+                "rollout": {"percent": 10},
             },
             "status": {
                 "observedGeneration": 1, "injected": 1, "pending": 1, "skipped": {"host-network": 1},

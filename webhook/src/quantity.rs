@@ -15,10 +15,32 @@ pub(crate) struct Quantity {
 }
 
 impl Quantity {
+    /// The amount of one.
+    pub(crate) const ONE: i128 = UNIT;
+
     /// `None` for what is no quantity, too large to be one, or not above 0.
     pub(crate) fn positive(text: &str) -> Option<Self> {
         let billionths = parse(text).filter(|&amount| amount > 0)?;
         Some(Self { text: Cow::Owned(text.to_owned()), billionths })
+    }
+
+    /// One above 0, as JSON.
+    pub(crate) fn read(value: &Value) -> Option<Self> {
+        match value {
+            Value::String(text) => Self::positive(text),
+            Value::Number(number) => Self::positive(&number.to_string()),
+            _ => None,
+        }
+    }
+
+    /// This divided by a number, rounded up to what can be asked for of a
+    /// resource: thousandths of a core, or bytes.
+    pub(crate) fn divided_by(&self, number: &Self, resource: &str) -> Option<Self> {
+        let billionths =
+            self.billionths.checked_mul(UNIT)?.checked_add(number.billionths - 1)? / number.billionths;
+        let (step, unit) = if resource == "cpu" { (UNIT / 1000, "m") } else { (UNIT, "") };
+        let steps = billionths.checked_add(step - 1)? / step;
+        Self::positive(&format!("{steps}{unit}"))
     }
 
     /// One that is written in the program.

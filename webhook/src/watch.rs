@@ -15,7 +15,7 @@ use kube::{
 };
 use tracing::{info, warn};
 
-use crate::cluster::{Kind, Object, Shared};
+use crate::cluster::{Key, Kind, Object, Shared};
 
 /// The watch of one kind.
 pub struct Watch {
@@ -23,8 +23,8 @@ pub struct Watch {
     kind: Kind,
     cluster: Arc<Shared>,
     ready: Ready,
-    /// Names that the list under way has brought.
-    listed: BTreeSet<String>,
+    /// Keys that the list under way has brought.
+    listed: BTreeSet<Key>,
     problem: String,
 }
 
@@ -50,7 +50,8 @@ impl Watch {
         match event {
             Event::Init => self.listed.clear(),
             Event::InitApply(object) => {
-                self.listed.extend(object.metadata.name.clone());
+                let object = taken_apart(object);
+                self.listed.insert(object.key.clone());
                 self.put(object);
             }
             Event::InitDone => {
@@ -58,16 +59,13 @@ impl Watch {
                 self.listed.clear();
                 self.works();
             }
-            Event::Apply(object) => self.put(object),
-            Event::Delete(object) => {
-                self.cluster.write().remove(self.kind, &object.metadata.name.unwrap_or_default());
-            }
+            Event::Apply(object) => self.put(taken_apart(object)),
+            Event::Delete(object) => self.cluster.write().remove(self.kind, &taken_apart(object).key),
         }
     }
 
-    fn put(&self, object: DynamicObject) {
-        let object = taken_apart(object);
-        let name = object.name.clone();
+    fn put(&self, object: Object) {
+        let name = object.key.name.clone();
         if let Err(problem) = self.cluster.write().put(self.kind, object) {
             warn!("InjectionProfile {name} cannot be used and covers no pod: {problem}");
         }
@@ -102,6 +100,8 @@ fn resource(kind: Kind) -> ApiResource {
     let (group, version, kind, plural) = match kind {
         Kind::Namespace => ("", "v1", "Namespace", "namespaces"),
         Kind::InjectionProfile => ("kestrel.ai", "v1alpha1", "InjectionProfile", "injectionprofiles"),
+        Kind::LimitRange => ("", "v1", "LimitRange", "limitranges"),
+        Kind::ResourceQuota => ("", "v1", "ResourceQuota", "resourcequotas"),
     };
     ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
 }
@@ -109,7 +109,10 @@ fn resource(kind: Kind) -> ApiResource {
 fn taken_apart(object: DynamicObject) -> Object {
     let DynamicObject { metadata, data, .. } = object;
     Object {
-        name: metadata.name.unwrap_or_default(),
+        key: Key {
+            namespace: metadata.namespace.unwrap_or_default(),
+            name: metadata.name.unwrap_or_default(),
+        },
         labels: metadata.labels.unwrap_or_default(),
         generation: metadata.generation.unwrap_or_default(),
         body: data,

@@ -39,6 +39,16 @@ pub enum Skip {
     UntriedImage(String),
     /// The pod's annotation of this name says what cannot be, for this reason.
     BadAnnotation(&'static str, String),
+    /// The pod is for a virtual node (Fargate, a virtual kubelet).
+    VirtualNode,
+    /// Collectors kept pods of this workload from starting, in this way.
+    Stopped(String),
+    /// The profile's roll-out has not reached the workload.
+    Rollout(String),
+    /// What the LimitRange of this name allows has no room for a collector.
+    LimitRange(String, String),
+    /// The ResourceQuota of this name would refuse the pod.
+    Quota(String, String),
 }
 
 impl From<NoProfile> for Skip {
@@ -67,6 +77,11 @@ impl Skip {
             Self::NoProfile(NoProfile::Elsewhere(_)) => "profile-elsewhere",
             Self::UntriedImage(_) => "untried-image",
             Self::BadAnnotation(..) => "bad-annotation",
+            Self::VirtualNode => "virtual-node",
+            Self::Stopped(_) => "stopped",
+            Self::Rollout(_) => "rollout",
+            Self::LimitRange(..) => "limit-range",
+            Self::Quota(..) => "quota",
         }
     }
 
@@ -127,6 +142,15 @@ impl fmt::Display for Skip {
                 write!(f, "the image {image} of its InjectionProfile has not run on any node yet")
             }
             Self::BadAnnotation(key, problem) => write!(f, "{key}: {problem}"),
+            Self::VirtualNode => f.write_str(
+                "the pod is for a virtual node, where the collector's image does not lie and no node agent runs",
+            ),
+            Self::Stopped(why) => write!(f, "injection is stopped for its workload: {why}"),
+            Self::Rollout(name) => {
+                write!(f, "the roll-out of InjectionProfile {name} has not reached its workload (spec.rollout.percent)")
+            }
+            Self::LimitRange(name, problem) => write!(f, "LimitRange {name}: {problem}"),
+            Self::Quota(name, problem) => write!(f, "ResourceQuota {name}: {problem}"),
         }
     }
 }

@@ -72,6 +72,9 @@ impl Spec {
         {
             return Err(format!("spec.endpoint: {} is not https://host:port", excerpt(endpoint)));
         }
+        if self.rollout.percent > 100 {
+            return Err(format!("spec.rollout.percent: {} is more than 100", self.rollout.percent));
+        }
         let paths = &self.collect.log_paths;
         if paths.len() > MOST_PATHS {
             return Err(format!("spec.collect.logPaths: more than {MOST_PATHS} paths"));

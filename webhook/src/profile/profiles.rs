@@ -1,6 +1,6 @@
 //! All profiles, and which of them decides about a pod.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::{Labels, Profile};
 
@@ -53,9 +53,9 @@ impl Profiles {
         self.by_name.remove(name);
     }
 
-    /// Takes out all but these.
-    pub fn retain(&mut self, names: &BTreeSet<String>) {
-        self.by_name.retain(|name, _| names.contains(name));
+    /// Takes out all whose names are not wanted.
+    pub fn retain(&mut self, is_wanted: impl Fn(&str) -> bool) {
+        self.by_name.retain(|name, _| is_wanted(name));
     }
 
     /// The profile of this name.
