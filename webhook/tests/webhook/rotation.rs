@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use arc_swap::ArcSwap;
 use hyper::Method;
 use kestrel_runtime::{
     admin::Readiness,
@@ -11,6 +10,7 @@ use kestrel_runtime::{
 use kestrel_webhook::{
     admission::{Metrics, router, server::Server},
     certificate::{Keeper, Names},
+    cluster::Shared,
 };
 use prometheus_client::registry::Registry;
 use serde_json::json;
@@ -40,8 +40,8 @@ async fn replicas(api_server: &ApiServer, count: usize) -> Replicas {
     for _ in 0..count {
         let certificate = Arc::new(ServingCertificate::default());
         let metrics = Metrics::register(&mut Registry::default());
-        let settings = Arc::new(ArcSwap::from_pointee(review::settings()));
-        let router = router(settings, metrics.clone(), drain.clone());
+        let cluster = Arc::new(Shared::new(review::cluster()));
+        let router = router(cluster, metrics.clone(), drain.clone());
         let server = Server::bind(0, Arc::clone(&certificate), router, metrics).await.unwrap();
         ports.push(server.address().unwrap().port());
         let names = Names {
