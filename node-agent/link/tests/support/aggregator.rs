@@ -9,8 +9,8 @@ mod columns;
 use std::{sync::Arc, time::Duration};
 
 use kestrel_proto::node::v1::{
-    Ack, AgentMessage, AggregatorMessage, Anchors, Batch, BatchContent, Credit, Hello, HostReport, LogGap, LogPolicy, Nack,
-    PodInfo, PodUpdate, Welcome,
+    Ack, AgentMessage, AggregatorMessage, Anchors, Batch, BatchContent, Credit, Hello, HostReport, LogGap,
+    LogPolicy, Nack, PodInfo, PodUpdate, Welcome,
     agent_link_server::{AgentLink, AgentLinkServer},
     agent_message,
     aggregator_message::Message,
