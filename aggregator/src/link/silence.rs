@@ -68,6 +68,8 @@ impl Silence {
         let state = self.pods.entry(uid.to_owned()).or_insert_with(|| State::new(LATE));
         state.streams += 1;
         (state.silent, state.told, state.patience, state.parts) = (None, None, LATE, parts);
+        // A farewell was that of a container that was started again.
+        (state.ends, state.is_over) = (false, false);
     }
 
     /// One of its streams has ended.
@@ -192,6 +194,15 @@ mod tests {
         silence.parted("polite");
         assert_eq!(silence.look(&pods, 9, now), [end("silent"), end("never attached")]);
         assert_eq!(silence.look(&pods, 9, now), []);
+
+        silence.attached("restarted", true);
+        silence.parted("restarted");
+        silence.attached("restarted", true);
+        let pods = [ended("restarted")];
+        assert_eq!(
+            (silence.look(&pods, 9, now), silence.look(&pods, 9, now)),
+            (vec![], vec![end("restarted")])
+        );
     }
 
     #[test]
