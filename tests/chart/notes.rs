@@ -75,9 +75,11 @@ fn values_without_effect_are_listed() {
     for setting in [
         "fullnameOverride=x",
         "hubble.cidr=192.0.2.0/24",
+        "image.repository=ghcr.io/kestrelai/kestrel-operator",
+        "image.tag=latest",
         "k8sApiServer.cidr=192.0.2.1/32",
         "nameOverride=x",
-        "networkPolicy.create=true",
+        "operator.argocd.enabled=true",
         "operator.cilium.disableFlows=false",
         "operator.cilium.hubble.tls.forceDisable=true",
         "operator.datadog.enabled=true",

@@ -116,6 +116,10 @@ fn misspelled_values_and_wrong_types_are_refused_by_name() {
         ("nodeAgent.runtimeSocket=containerd.sock", "'/nodeAgent/runtimeSocket'"),
         // A lease has room for its retries only from there on.
         ("aggregator.leaseSeconds=5", "'/aggregator/leaseSeconds': minimum: got 5, want 6"),
+        ("webhook.timeoutSeconds=31", "'/webhook/timeoutSeconds': maximum: got 31, want 30"),
+        ("webhook.namespaceSelector.labels=x", "additional properties 'labels' not allowed"),
+        ("webhook.certManager.issuer=x", "additional properties 'issuer' not allowed"),
+        ("global.imageRegistry=registry/", "'/global/imageRegistry'"),
         ("healthcheck.port=8443", "healthcheck.port must not be 8443 or 10250"),
         ("healthcheck.port=10250", "healthcheck.port must not be 8443 or 10250"),
         ("aggregator.stateSizeLimit=0", "must be at least 16Mi"),
@@ -152,6 +156,7 @@ fn what_is_needed_can_not_be_taken_away() {
         "nodeAgent.resources",
         "webhook",
         "webhook.resources",
+        "webhook.timeoutSeconds",
         "serviceAccount",
         "healthcheck",
         "healthcheck.livenessProbe",
@@ -188,6 +193,15 @@ fn what_may_be_empty_may_be_null() {
         "nodeAgent.tolerations",
         "nodeAgent.seLinuxOptions",
         "webhook.excludedNamespaces",
+        "webhook.namespaceSelector",
+        "webhook.certManager",
+        "webhook.existingSecret",
+        "link.certManager",
+        "link.existingSecret",
+        "global",
+        "global.imageRegistry",
+        "networkPolicy",
+        "k8sApiServer",
         "podLabels",
         "priorityClassName",
         "imagePullSecrets",
@@ -284,6 +298,35 @@ fn a_digest_takes_the_place_of_the_tag_everywhere() {
     assert_eq!(objects.env("kestrel-webhook", "KESTREL_COLLECTOR_IMAGE"), Some(image.as_str()));
 }
 
+#[test]
+fn the_program_of_chart_0_1_is_never_run_and_neither_is_a_tag_that_names_no_version() {
+    let version = env!("CARGO_PKG_VERSION");
+    let digest = format!("sha256:{}", "0123456789abcdef".repeat(4));
+    let old = "ghcr.io/kestrelai/kestrel-operator";
+    for (repository, tag, digest, registry, image) in [
+        (old, "latest", "", "", format!("kestrel-operator:{version}")),
+        (old, "v0.1.9", &*digest, "", format!("kestrel-operator:{version}")),
+        (old, "latest", "", "mirror.example.com", format!("mirror.example.com/kestrel-operator:{version}")),
+        ("mine/operator", "latest", "", "", format!("mine/operator:{version}")),
+        ("mine/operator", "latest", &*digest, "", format!("mine/operator@{digest}")),
+        ("mine/operator", "1.2", "", "localhost:5000/x", "localhost:5000/x/mine/operator:1.2".to_owned()),
+        ("r.example.com/operator", "1.2", "", "m.example.com", "m.example.com/operator:1.2".to_owned()),
+        ("localhost/operator", "1.2", "", "m.example.com", "m.example.com/operator:1.2".to_owned()),
+        ("r.example.com:5000/operator", "", "", "", format!("r.example.com:5000/operator:{version}")),
+    ] {
+        let objects = Objects::with(&[
+            &format!("image.repository={repository}"),
+            &format!("image.tag={tag}"),
+            &format!("image.digest={digest}"),
+            &format!("global.imageRegistry={registry}"),
+        ]);
+        for (workload, pod) in objects.pods() {
+            assert_eq!(pod["spec"]["containers"][0]["image"], *image, "{workload}");
+        }
+        assert_eq!(objects.env("kestrel-webhook", "KESTREL_COLLECTOR_IMAGE"), Some(&*image));
+    }
+}
+
 /// A chart that sets a variable which no program reads would fail silently.
 #[test]
 fn every_variable_is_an_agreed_one() {
@@ -296,6 +339,8 @@ fn every_variable_is_an_agreed_one() {
         "podLogs.redact={a}",
         "podLogs.budget.namespaceBytesPerSecond=1",
         "data.namespaces.exclude={bank}",
+        "webhook.existingSecret=a",
+        "link.existingSecret=b",
     ]);
     for (workload, pod) in objects.pods() {
         for variable in helm::list(&pod["spec"]["containers"][0]["env"]) {

@@ -138,7 +138,7 @@ fn agents_and_webhook_know_the_link_of_their_own_namespace() {
         let template = objects.pods().find(|(name, _)| *name == workload).unwrap().1;
         let volumes = list(&template["spec"]["volumes"]);
         let authority = volumes.iter().find(|volume| volume["configMap"].is_object()).unwrap();
-        assert_eq!(authority["configMap"], json!({"name": "kestrel-agent-link", "optional": true}));
+        assert_eq!(authority["configMap"], json!({"name": "kestrel-agent-link-ca", "optional": true}));
     }
     let service = &objects.get("Service", "kestrel-agent-link")["spec"];
     assert_eq!(service["selector"], Value::Null);
@@ -168,7 +168,7 @@ fn the_webhook_can_neither_block_nor_see_other_pods() {
     assert_eq!(webhook["name"], "inject.kestrel.ai");
     assert_eq!(webhook["failurePolicy"], "Ignore");
     assert_eq!(webhook["timeoutSeconds"], 3);
-    assert_eq!(webhook["sideEffects"], "None");
+    assert_eq!(webhook["sideEffects"], "NoneOnDryRun");
     assert_eq!(webhook["reinvocationPolicy"], "IfNeeded");
     let [rule] = list(&webhook["rules"]) else { panic!("one rule") };
     assert_eq!((&rule["operations"], &rule["resources"]), (&json!(["CREATE"]), &json!(["pods"])));
@@ -186,4 +186,23 @@ fn the_webhook_can_neither_block_nor_see_other_pods() {
 fn helm_never_owns_the_ca_bundle() {
     let configuration = Objects::with(&[]).get("MutatingWebhookConfiguration", "kestrel-webhook").to_string();
     assert!(!configuration.contains("caBundle"), "{configuration}");
+}
+
+#[test]
+fn a_selector_narrows_the_namespaces_and_the_timeout_is_a_value() {
+    let objects = Objects::with(&[
+        "webhook.timeoutSeconds=7",
+        "webhook.namespaceSelector.matchLabels.team=shop",
+        "webhook.namespaceSelector.matchExpressions[0].key=tier",
+        "webhook.namespaceSelector.matchExpressions[0].operator=Exists",
+    ]);
+    let webhook = &objects.get("MutatingWebhookConfiguration", "kestrel-webhook")["webhooks"][0];
+    assert_eq!(webhook["timeoutSeconds"], 7);
+    let selector = &webhook["namespaceSelector"];
+    assert_eq!(selector["matchLabels"], json!({"team": "shop"}));
+    let [excluded, tier] = list(&selector["matchExpressions"]) else { panic!("{selector}") };
+    assert_eq!(excluded["operator"], "NotIn", "what is excluded stays so");
+    assert_eq!(tier, &json!({"key": "tier", "operator": "Exists"}));
+    let policy = &objects.get("ValidatingAdmissionPolicy", "kestrel-running-pod")["spec"];
+    assert_eq!(&policy["matchConstraints"]["namespaceSelector"], selector);
 }

@@ -16,7 +16,7 @@ use kestrel_webhook::{
         Metrics, router,
         server::{LINGER, Server},
     },
-    certificate::{Keeper, Names},
+    certificate::Keeper,
     config::Config,
     link_ca::LinkCa,
 };
@@ -48,11 +48,6 @@ async fn start() -> anyhow::Result<Daemon> {
     let cluster =
         kube::Config::infer().await.context("no API server to talk to (in a cluster, or KUBECONFIG)")?;
     let client = kube::Client::try_from(cluster)?;
-    let names = Names {
-        namespace: config.injection.namespace.clone(),
-        secret: config.ca_secret,
-        configuration: config.configuration,
-    };
 
     let mut daemon = Daemon::new();
     let drain = daemon.drain();
@@ -63,7 +58,14 @@ async fn start() -> anyhow::Result<Daemon> {
     let settings = Arc::new(ArcSwap::from_pointee(config.injection));
 
     let ready = readiness.require("a certificate that the API server trusts");
-    let keeper = Keeper::new(client, names, config.trust_delay, Arc::clone(&certificate), ready);
+    let keeper = Keeper::new(
+        client,
+        config.configuration,
+        config.origin,
+        config.trust_delay,
+        Arc::clone(&certificate),
+        ready,
+    );
     let ready = readiness.require("the agent link's CA (published by the aggregator)");
     let link_ca = LinkCa::new(config.link_ca_file, Arc::clone(&settings), ready);
     let router = router(settings, metrics.clone(), drain.clone());
