@@ -11,6 +11,8 @@ mod monitoring;
 mod network_policies;
 mod notes;
 mod rights;
+mod schema;
 mod server_certificates;
+mod upgrade;
 mod values;
 mod workloads;

@@ -1,6 +1,6 @@
 //! What a person reads after the install.
 
-use std::{fs, path::Path};
+use std::fs;
 
 use crate::helm::{self, Objects};
 
@@ -8,25 +8,13 @@ use crate::helm::{self, Objects};
 /// template, which includes them.
 fn notes(kubernetes: &str, settings: &[&str]) -> String {
     let folder = tempfile::tempdir().unwrap();
-    copy(&helm::chart(), folder.path());
+    helm::copy(&helm::chart(), folder.path());
     let extra = r#"notes: {{ include (print $.Template.BasePath "/NOTES.txt") . | toJson }}"#;
     fs::write(folder.path().join("templates/notes.yaml"), extra).unwrap();
     let mut arguments = vec!["--show-only", "templates/notes.yaml"];
     arguments.extend(settings.iter().flat_map(|setting| ["--set", setting]));
     let rendered = helm::render_chart(folder.path(), kubernetes, &arguments).expect("the notes render");
     helm::text(&Objects::parse(&rendered).0[0]["notes"]).to_owned()
-}
-
-fn copy(from: &Path, to: &Path) {
-    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            fs::create_dir(&target).unwrap();
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), &target).unwrap();
-        }
-    }
 }
 
 #[test]

@@ -65,6 +65,41 @@ fn a_values_file_of_chart_0_1_installs_this_chart() {
     }
 }
 
+/// The dotted names of all values in a file.
+fn names(value: &serde_json::Value, prefix: &str, found: &mut Vec<String>) {
+    // What these hold is a Kubernetes object's own.
+    let whole =
+        ["resources", "affinity", "podSecurityContext", "securityContext", "nodeSelector", "podLabels"];
+    let whole =
+        [&whole[..], &["podAnnotations", "serviceAccount.annotations", "healthcheck.livenessProbe"]].concat();
+    match value.as_object() {
+        Some(inner) if !whole.contains(&prefix) => {
+            for (name, value) in inner {
+                let dot = if prefix.is_empty() { "" } else { "." };
+                names(value, &format!("{prefix}{dot}{name}"), found);
+            }
+        }
+        _ => found.push(prefix.to_owned()),
+    }
+}
+
+#[test]
+fn the_table_of_old_values_has_each_of_them_once() {
+    let file = std::fs::read_to_string(old_values()).unwrap();
+    let mut expected = Vec::new();
+    names(&serde_saphyr::from_str(&file).unwrap(), "", &mut expected);
+    let page = std::fs::read_to_string(helm::repository("docs/values.md")).unwrap();
+    let rows = page.lines().filter(|line| line.starts_with("| `"));
+    let mut documented: Vec<_> = rows
+        .flat_map(|row| {
+            row.split('|').nth(1).unwrap().split(',').map(|name| name.trim().trim_matches('`').to_owned())
+        })
+        .collect();
+    expected.sort();
+    documented.sort();
+    assert_eq!(documented, expected);
+}
+
 #[test]
 fn an_integration_can_be_kept_from_the_cloud() {
     for (name, variable) in
@@ -313,6 +348,9 @@ fn the_program_of_chart_0_1_is_never_run_and_neither_is_a_tag_that_names_no_vers
         ("r.example.com/operator", "1.2", "", "m.example.com", "m.example.com/operator:1.2".to_owned()),
         ("localhost/operator", "1.2", "", "m.example.com", "m.example.com/operator:1.2".to_owned()),
         ("r.example.com:5000/operator", "", "", "", format!("r.example.com:5000/operator:{version}")),
+        ("", "", "", "", format!("kestrel-operator:{version}")),
+        ("", "1.2", "", "", "kestrel-operator:1.2".to_owned()),
+        ("", "1.2", &*digest, "m.example.com", format!("m.example.com/kestrel-operator@{digest}")),
     ] {
         let objects = Objects::with(&[
             &format!("image.repository={repository}"),
@@ -324,6 +362,34 @@ fn the_program_of_chart_0_1_is_never_run_and_neither_is_a_tag_that_names_no_vers
             assert_eq!(pod["spec"]["containers"][0]["image"], *image, "{workload}");
         }
         assert_eq!(objects.env("kestrel-webhook", "KESTREL_COLLECTOR_IMAGE"), Some(&*image));
+    }
+}
+
+/// A pushed chart runs the image that was pushed with it, unless another is named.
+#[test]
+fn a_chart_that_was_made_for_an_image_runs_it() {
+    let folder = tempfile::tempdir().unwrap();
+    helm::copy(&helm::chart(), folder.path());
+    let file = folder.path().join("Chart.yaml");
+    let metadata = std::fs::read_to_string(&file).unwrap();
+    let made_for = format!("r.example.com/x/kestrel-operator@sha256:{}", "0123456789abcdef".repeat(4));
+    let changed =
+        metadata.replace("kestrel.ai/image: kestrel-operator", &format!("kestrel.ai/image: {made_for}"));
+    assert_ne!(metadata, changed);
+    std::fs::write(file, changed).unwrap();
+    let old = "image.repository=ghcr.io/kestrelai/kestrel-operator,image.tag=latest";
+    let (_, digest) = made_for.split_once('/').unwrap();
+    for (setting, image) in [
+        ("image.tag=", &*made_for),
+        (old, &*made_for),
+        ("image.tag=latest", &*made_for),
+        ("global.imageRegistry=m.example.com", &format!("m.example.com/{digest}")),
+        ("image.tag=1.2", "r.example.com/x/kestrel-operator:1.2"),
+        ("image.repository=mine,image.tag=1.2", "mine:1.2"),
+    ] {
+        let rendered = helm::render_chart(folder.path(), helm::NEWEST, &["--set", setting]).unwrap();
+        let objects = Objects::parse(&rendered);
+        assert_eq!(objects.container("kestrel-aggregator")["image"], *image, "{setting}");
     }
 }
 

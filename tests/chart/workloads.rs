@@ -206,3 +206,44 @@ fn a_selector_narrows_the_namespaces_and_the_timeout_is_a_value() {
     let policy = &objects.get("ValidatingAdmissionPolicy", "kestrel-running-pod")["spec"];
     assert_eq!(&policy["matchConstraints"]["namespaceSelector"], selector);
 }
+
+/// `helm test` tries what the aggregator does, with what the aggregator has, and the two servers of the operator.
+#[test]
+fn the_test_is_the_aggregators_own_check() {
+    let objects = Objects::with(&["server.port=50051"]);
+    let pod = objects.get("Pod", "kestrel-check");
+    assert_eq!(pod["metadata"]["annotations"]["helm.sh/hook"], "test");
+    // No workload's policy, budget or Service may take it for its own.
+    assert_eq!(pod["metadata"]["labels"]["app.kubernetes.io/component"], "check");
+    assert_eq!(pod["spec"]["serviceAccountName"], "kestrel-aggregator");
+    let [container] = list(&pod["spec"]["containers"]) else { panic!("one container") };
+    assert_eq!(container["command"], json!(["/kestrel-aggregator", "check"]));
+    let aggregator = objects.container("kestrel-aggregator");
+    for same in ["image", "securityContext"] {
+        assert_eq!(container[same], aggregator[same]);
+    }
+    let env = |name: &str| {
+        let found = list(&container["env"]).iter().find(|variable| variable["name"] == name);
+        found.map(|variable| text(&variable["value"]))
+    };
+    for name in [
+        "SERVER_HOST",
+        "SERVER_PORT",
+        "AUTH_TOKEN_FILE",
+        "CLIENT_CERT_FILE",
+        "CLIENT_KEY_FILE",
+        "CA_CERT_FILE",
+    ] {
+        assert_eq!(env(name), objects.env("kestrel-aggregator", name), "{name}");
+    }
+    assert_eq!(env("KESTREL_LINK_ENDPOINT"), Some("https://kestrel-agent-link.kestrel-ai.svc:8443"));
+    assert_eq!(env("KESTREL_WEBHOOK_ENDPOINT"), Some("https://kestrel-webhook.kestrel-ai.svc/mutate"));
+    let authority = |objects: &Objects| {
+        let volumes = list(&objects.get("Pod", "kestrel-check")["spec"]["volumes"]).to_vec();
+        let volume = volumes.into_iter().find(|volume| volume["name"] == "webhook-ca");
+        volume.map(|volume| text(&volume["secret"]["secretName"]).to_owned())
+    };
+    assert_eq!(authority(&objects).as_deref(), Some("kestrel-webhook-ca"));
+    assert_eq!(authority(&Objects::with(&["webhook.existingSecret=mine"])).as_deref(), Some("mine"));
+    assert_eq!(authority(&Objects::on("1.29.0", &[])), None);
+}

@@ -153,14 +153,16 @@ fn unless_overtaken<K>(result: kube::Result<K>) -> kube::Result<bool> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
-
-    use axum::{
-        Json, Router,
-        http::StatusCode,
-        response::{IntoResponse as _, Response},
-        routing::get,
+    use std::{
+        convert::Infallible,
+        sync::{Arc, Mutex},
     };
+
+    use bytes::Bytes;
+    use http::{Method, Request, Response};
+    use http_body_util::{BodyExt as _, Full};
+    use kube::client::Body;
+    use serde_json::json;
 
     use super::*;
 
@@ -200,32 +202,26 @@ mod tests {
         assert_eq!(stored(&Secret::default()).err().unwrap().to_string(), "no key ca.crt");
     }
 
+    type Place = Arc<Mutex<Option<Secret>>>;
+
     /// An API server with one Secret, or none.
-    fn api_server(secret: &Arc<Mutex<Option<Secret>>>) -> Client {
-        let (read, create, replace) = (Arc::clone(secret), Arc::clone(secret), Arc::clone(secret));
-        let found = move || async move {
-            match &*read.lock().unwrap() {
-                Some(secret) => Json(secret).into_response(),
-                None => missing(),
-            }
-        };
-        let put = |place: Arc<Mutex<Option<Secret>>>| {
-            move |Json(secret): Json<Secret>| async move {
-                *place.lock().unwrap() = Some(secret.clone());
-                Json(secret)
-            }
-        };
-        let path = "/api/v1/namespaces/ns/secrets";
-        let router = Router::new()
-            .route(path, axum::routing::post(put(create)))
-            .route(&format!("{path}/{{name}}"), get(found).put(put(replace)));
-        Client::new(router, "ns")
+    fn api_server(place: &Place) -> Client {
+        let place = Arc::clone(place);
+        Client::new(tower::service_fn(move |request| answer(Arc::clone(&place), request)), "ns")
     }
 
-    fn missing() -> Response {
-        let body = serde_json::json!({"kind": "Status", "apiVersion": "v1", "metadata": {},
-            "status": "Failure", "message": "not found", "reason": "NotFound", "code": 404});
-        (StatusCode::NOT_FOUND, Json(body)).into_response()
+    async fn answer(place: Place, request: Request<Body>) -> Result<Response<Full<Bytes>>, Infallible> {
+        let (parts, body) = request.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let mut kept = place.lock().unwrap();
+        if parts.method != Method::GET {
+            *kept = Some(serde_json::from_slice(&body).unwrap());
+        }
+        let (status, answer) = match &*kept {
+            Some(secret) => (200, json!(secret)),
+            None => (404, json!({"code": 404, "reason": "NotFound", "message": "no", "status": "Failure"})),
+        };
+        Ok(Response::builder().status(status).body(Full::from(answer.to_string())).unwrap())
     }
 
     #[tokio::test]

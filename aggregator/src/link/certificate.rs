@@ -139,13 +139,20 @@ fn new_backoff() -> Backoff {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, path::Path};
+    use std::{convert::Infallible, fs, path::Path};
 
-    use axum::Router;
+    use http::{Request, Response};
+    use http_body_util::Empty;
     use kestrel_runtime::tls::{self, authority::Authority};
-    use tokio::{time::Instant, time::timeout};
+    use kube::client::Body;
+    use tokio::time::{Instant, timeout};
 
     use super::*;
+
+    /// No API server is asked for a mounted certificate.
+    async fn nobody(request: Request<Body>) -> Result<Response<Empty<bytes::Bytes>>, Infallible> {
+        panic!("{} was asked for", request.uri())
+    }
 
     fn write(folder: &Path, authority: &Authority) {
         let names = [format!("{LINK}.ns.svc")];
@@ -165,7 +172,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (anchors, mut known) = watch::channel(String::new());
         let certificate = Arc::<ServingCertificate>::default();
-        let client = Client::new(Router::new(), "ns");
+        let client = Client::new(tower::service_fn(nobody), "ns");
         let mounted = Some(folder.path().to_owned());
         let keeper = Keeper::new(client, mounted, "ns".to_owned(), certificate, anchors);
         let task = tokio::spawn(keeper.keep());

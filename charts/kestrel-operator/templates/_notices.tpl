@@ -4,7 +4,7 @@
 {{- $off := ($operator.cilium).disableFlows | toString }}
 {{- $set := dict
   "image.repository" (list (include "kestrel.isOldImage" .) (printf "that is the program of chart 0.1, which this chart does not run; %s is run" (include "kestrel.image" .)))
-  "image.tag" (list (and (eq (.Values.image.tag | default "") "latest") (not .Values.image.digest)) (printf "latest names no version; %s is run" .Chart.AppVersion))
+  "image.tag" (list (and (eq (.Values.image.tag | default "") "latest") (not .Values.image.digest)) (printf "latest names no version; %s is run" (include "kestrel.image" .)))
   "useCiliumNetworkPolicy" (list .Values.useCiliumNetworkPolicy "no CiliumNetworkPolicy is made; networkPolicy.create serves clusters with Cilium too")
   "k8sApiServer.cidr" (list (and (.Values.k8sApiServer).cidr (not (.Values.networkPolicy).create)) "no NetworkPolicy is made without networkPolicy.create")
   "hubble.cidr" (list (.Values.hubble).cidr "network flows are not read")

@@ -27,19 +27,24 @@ annotations:
 {{- if eq .Values.image.repository "ghcr.io/kestrelai/kestrel-operator" }}true{{ end }}
 {{- end }}
 
-{{/* What is before the first slash is a registry if it looks like the name of a host. */}}
+{{/*
+The image: of the values, or the one that the chart was made for. latest is no tag. What is before the first slash is a
+registry if it looks like the name of a host.
+*/}}
 {{- define "kestrel.image" -}}
-{{- $old := include "kestrel.isOldImage" . -}}
-{{- $repository := ternary "kestrel-operator" .Values.image.repository (eq $old "true") -}}
+{{- $given := ternary dict .Values.image (eq (include "kestrel.isOldImage" .) "true") -}}
+{{- $own := splitList "@" (index .Chart.Annotations "kestrel.ai/image") -}}
+{{- $repository := $given.repository | default (first $own) -}}
 {{- with (.Values.global).imageRegistry -}}
 {{- $repository = printf "%s/%s" . (regexReplaceAll "^([^/]*[.:][^/]*|localhost)/" $repository "") -}}
 {{- end -}}
-{{- $tag := .Values.image.tag | default $.Chart.AppVersion -}}
-{{- if or $old (eq $tag "latest") }}{{ $tag = .Chart.AppVersion }}{{ end -}}
-{{- if and .Values.image.digest (not $old) -}}
-{{ $repository }}@{{ .Values.image.digest }}
+{{- $tag := $given.tag | default "latest" -}}
+{{- $digest := $given.digest -}}
+{{- if and (eq $tag "latest") (not $given.repository) (not $digest) }}{{ $digest = rest $own | first }}{{ end -}}
+{{- if $digest -}}
+{{ $repository }}@{{ $digest }}
 {{- else -}}
-{{ $repository }}:{{ $tag }}
+{{ $repository }}:{{ eq $tag "latest" | ternary .Chart.AppVersion $tag }}
 {{- end -}}
 {{- end }}
 
@@ -205,7 +210,7 @@ the pod waits for it.
 - name: server-tls
   secret:
     secretName: {{ . | quote }}
-    defaultMode: 0440
+    defaultMode: 288 # 0440, in a form that every reader of YAML understands
     items:
       - key: tls.crt
         path: tls.crt
