@@ -37,6 +37,17 @@ step() {
   say "$(seconds_since "$start") s"
 }
 
+# own_what_is_built: checkouts share what is built of other people's code. What another one built of
+# this project's is built anew: cargo asks whether a source is newer, not whether it is the same.
+own_what_is_built() {
+  local here built="$CARGO_TARGET_DIR/checkout"
+  here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+  [[ ! -d $CARGO_TARGET_DIR || $(cat "$built" 2>/dev/null) != "$here" ]] || return 0
+  mkdir -p "$CARGO_TARGET_DIR"
+  find "$CARGO_TARGET_DIR" -path '*/.fingerprint/kestrel-*' -prune -exec rm -rf {} +
+  printf '%s\n' "$here" >"$built"
+}
+
 # seconds_since START: the seconds from START (a value of EPOCHREALTIME) until now.
 seconds_since() { awk -v a="$1" -v b="$EPOCHREALTIME" 'BEGIN { printf "%6.1f", b - a }'; }
 
@@ -58,3 +69,5 @@ explain_failure() {
   tail -n 20 "$log" >&3
   say "$(basename "$0"): this step failed with code $code; its whole output is in $log"
 }
+
+own_what_is_built
