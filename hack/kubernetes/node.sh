@@ -111,7 +111,7 @@ JSON
 }
 
 # Images are never collected, because those that were loaded can be pulled from nowhere. Logs are
-# rotated early, and looked at as often as the kubelet allows; mounted ConfigMaps and Secrets follow
+# rotated early on the first node and by default on the others, and looked at as often as the kubelet allows; mounted ConfigMaps and Secrets follow
 # their objects within seconds.
 kubelet_configuration() {
   cat <<YAML
@@ -133,7 +133,7 @@ volumePluginDir: /var/lib/kubelet/volume-plugins
 nodeLeaseDurationSeconds: 10
 imageGCHighThresholdPercent: 100
 evictionHard: {memory.available: 100Mi, nodefs.available: 1%, nodefs.inodesFree: 1%, imagefs.available: 1%}
-containerLogMaxSize: 1Mi
+containerLogMaxSize: $([[ $1 == node1 ]] && echo 1Mi || echo 10Mi)
 containerLogMaxFiles: 5
 containerLogMonitorInterval: 3s
 syncFrequency: 5s

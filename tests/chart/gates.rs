@@ -7,9 +7,10 @@ use serde_json::Value;
 use crate::helm::{self, Objects, text};
 
 /// Kinds and names that only a Kubernetes with native sidecars gets.
-const INJECTION: [(&str, &str); 11] = [
+const INJECTION: [(&str, &str); 12] = [
     ("ClusterRole", "kestrel-webhook"),
     ("ClusterRoleBinding", "kestrel-webhook"),
+    ("CustomResourceDefinition", "injectionprofiles.kestrel.ai"),
     ("Deployment", "kestrel-webhook"),
     ("MutatingWebhookConfiguration", "kestrel-webhook"),
     ("PodDisruptionBudget", "kestrel-webhook"),

@@ -54,7 +54,7 @@ fn an_annotated_rollout_carries_the_sidecar_and_its_file_lines_arrive() {
             pods => Err(format!("{} pods", pods.len())),
         }
     });
-    assert_eq!(pod["metadata"]["annotations"]["kestrel.ai/injected"], "true");
+    assert_eq!(pod["metadata"]["labels"]["kestrel.ai/injected"], "true");
     let sidecar = &pod["status"]["initContainerStatuses"][0];
     assert_eq!(
         (&sidecar["name"], &sidecar["ready"]),

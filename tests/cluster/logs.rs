@@ -13,30 +13,47 @@ const LINES: u64 = 20_000;
 const FLOOD: u64 = 300_000;
 
 /// A pod that writes `LINES` numbered lines of about 300 bytes in about 20
-/// seconds, which makes the kubelet rotate its file (1 MiB) several times.
+/// seconds, on the node that rotates its file soonest.
 fn writer(namespace: &str, name: &str) {
     let script = "pad=$(printf '%0280d' 0); i=1; \
         while [ $i -le 20000 ]; do echo \"line $i $pad\"; i=$((i+1)); [ $((i % 500)) != 0 ] || sleep 0.5; done; \
         exec sleep 100000";
-    pod(namespace, name, script);
+    let (_, node) = nodes().into_iter().min().unwrap();
+    apply(namespace, &manifest(name, script, Some(&node), &every_line()).to_string());
+}
+
+/// The nodes, each with the size at which its kubelet rotates a log, as the kubelet itself says.
+fn nodes() -> Vec<(u64, String)> {
+    let nodes = kubectl(&["get", "nodes", "-o", "jsonpath={.items[*].metadata.name}"]);
+    let rotates_at = |node: &str| {
+        let config = kubectl(&["get", "--raw", &format!("/api/v1/nodes/{node}/proxy/configz")]);
+        let config: Value = serde_json::from_str(&config).unwrap();
+        let size = config["kubeletconfig"]["containerLogMaxSize"].as_str().unwrap().to_owned();
+        size.strip_suffix("Mi").unwrap_or_else(|| panic!("{size} on {node}")).parse().unwrap()
+    };
+    nodes.split_whitespace().map(|node| (rotates_at(node), node.to_owned())).collect()
+}
+
+fn every_line() -> Value {
+    serde_json::json!({"kestrel.ai/logs": "all"})
 }
 
 /// A pod all of whose lines are wanted.
 fn pod(namespace: &str, name: &str, script: &str) {
-    pod_with(namespace, name, script, &serde_json::json!({"kestrel.ai/logs": "all"}));
+    apply(namespace, &manifest(name, script, None, &every_line()).to_string());
 }
 
-fn pod_with(namespace: &str, name: &str, script: &str, annotations: &Value) {
-    let manifest = serde_json::json!({
+fn manifest(name: &str, script: &str, node: Option<&str>, annotations: &Value) -> Value {
+    serde_json::json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": name, "annotations": annotations},
         "spec": {
+            "nodeName": node,
             "restartPolicy": "Never",
             "terminationGracePeriodSeconds": 0,
             "containers": [{"name": "writer", "image": sample_image(), "command": ["sh", "-c", script]}],
         },
-    });
-    apply(namespace, &manifest.to_string());
+    })
 }
 
 /// What the cloud has counted of the numbers behind `line `.
@@ -135,14 +152,21 @@ fn lines_survive_the_deletion_of_the_agent_and_of_the_aggregator() {
     println!("repeats after two restarts: {}", seen["duplicates"]);
 }
 
-/// Scenario: a container writes as fast as it can, and the kubelet rotates and packs what it wrote.
+/// Scenario: on every node a container writes as fast as it can, and the kubelet rotates and packs what it
+/// wrote, soon or late.
 /// Guarantee: each line arrives exactly once.
 #[test]
 fn a_flood_arrives_whole() {
     let namespace = Namespace::new("flood");
-    pod(&namespace.0, "fast", &format!("{}; exec sleep 100000", flood(FLOOD)));
-    let seen = lines_arrived(&namespace.0, "fast", FLOOD);
-    assert_eq!(seen["duplicates"], 0, "no restart, so no repeat: {seen}");
+    let script = format!("{}; exec sleep 100000", flood(FLOOD));
+    for (_, node) in nodes() {
+        apply(&namespace.0, &manifest(&node, &script, Some(&node), &every_line()).to_string());
+    }
+    for (size, node) in nodes() {
+        let seen = lines_arrived(&namespace.0, &node, FLOOD);
+        assert_eq!(seen["duplicates"], 0, "no restart, so no repeat: {seen}");
+        assert!(rotations(&namespace.0, &node) >= 2, "the kubelet did rotate at {size} MiB");
+    }
 }
 
 /// Scenario: the node's agent is killed again and again while a container writes.
@@ -193,7 +217,7 @@ fn by_default_errors_arrive_with_what_was_around_them() {
     let script = r#"i=1; while [ $i -le 1000 ]; do echo "INFO line $i "; [ $i != 500 ] || echo "ERROR line 0 "; i=$((i+1)); done; exec sleep 100000"#;
     let left_out = |agent: &str| metric(agent, "kestrel_agent_lines_left_out_total");
     let before: f64 = pods_of("node-agent").iter().map(|agent| left_out(agent)).sum();
-    pod_with(&namespace.0, "plain", script, &serde_json::json!({}));
+    apply(&namespace.0, &manifest("plain", script, None, &serde_json::json!({})).to_string());
     let lines = eventually("what follows the error", 120, || {
         let lines: Vec<_> =
             messages(&namespace.0, "plain", 2000).iter().map(|line| line.trim().to_owned()).collect();

@@ -26,7 +26,7 @@ pub struct Config {
     /// `KESTREL_LINK_CA_FILE` (`/etc/kestrel/link-ca/ca.crt`).
     pub link_ca_file: PathBuf,
     /// `POD_NAMESPACE` (`kestrel-ai`), `KESTREL_COLLECTOR_IMAGE`, `KESTREL_REDACT` and
-    /// `KESTREL_LINK_ENDPOINT`; the link's authority is not known yet.
+    /// `KESTREL_LINK_ENDPOINT`; `KESTREL_DEFAULT_PROFILE` (true). The link's authority is not known yet.
     pub injection: inject::Settings,
 }
 
@@ -58,6 +58,7 @@ impl Config {
                 link_endpoint: variables.text("KESTREL_LINK_ENDPOINT", &link_endpoint),
                 link_ca: None,
                 redact: variables.text("KESTREL_REDACT", ""),
+                default_profile: variables.flag("KESTREL_DEFAULT_PROFILE", true),
                 namespace,
             },
         };

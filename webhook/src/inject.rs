@@ -1,20 +1,29 @@
 //! Whether a pod gets a collector, and the patch that gives it one. Pure:
 //! values in, values out.
 
+mod budget;
 mod log_paths;
 mod patch;
 pub mod pod;
 mod qos;
-mod quantity;
+mod resources;
 mod sidecar;
 mod skip;
 mod sources;
+mod workload;
 
-pub use self::{patch::Add, skip::Skip};
+use std::collections::BTreeMap;
+
+pub use self::{patch::Add, skip::Skip, workload::Workload};
 use self::{
     pod::Pod,
-    sidecar::{Resources, User},
-    sources::Sources,
+    resources::Resources,
+    sidecar::User,
+    sources::{Sources, Wanted},
+};
+use crate::{
+    cluster::Cluster,
+    profile::{Labels, Profile},
 };
 
 /// The sidecar's name, by which an injected pod is recognised.
@@ -23,8 +32,12 @@ pub const CONTAINER: &str = "kestrel-collector";
 pub const INJECT: &str = "kestrel.ai/inject";
 /// Narrows what the collector reads: paths or patterns inside the containers, separated by commas.
 pub const LOG_PATHS: &str = "kestrel.ai/log-paths";
-/// Set to `true` on a pod that got one.
+/// Names the profile by which a collector is made, among those that cover the pod.
+pub const PROFILE: &str = "kestrel.ai/profile";
+/// Label, `true` on a pod that got one, so that such pods can be watched.
 pub const INJECTED: &str = "kestrel.ai/injected";
+/// Names the profile by which it was made; absent if that is the built-in one.
+pub const INJECTED_BY: &str = "kestrel.ai/injected-by";
 /// What was decided, for the reader of `kubectl describe pod`.
 pub const STATUS: &str = "kestrel.ai/status";
 
@@ -34,8 +47,8 @@ const SYSTEM_NAMESPACES: [&str; 3] = ["kube-system", "kube-public", "kube-node-l
 /// Priority classes whose pods are never changed, for the same reason.
 const CRITICAL: [&str; 2] = ["system-cluster-critical", "system-node-critical"];
 
-/// What a collector is made of, the same for every pod.
-#[derive(Clone, Debug)]
+/// What was configured, the same for every pod.
+#[derive(Clone, Debug, Default)]
 pub struct Settings {
     /// The operator's own namespace.
     pub namespace: String,
@@ -47,6 +60,8 @@ pub struct Settings {
     pub link_ca: Option<String>,
     /// `KESTREL_REDACT` of the collector; may be empty.
     pub redact: String,
+    /// Whether pods that no profile covers get a collector.
+    pub default_profile: bool,
 }
 
 /// What is answered about a pod.
@@ -62,18 +77,17 @@ pub struct Verdict {
 
 /// What a pod is given.
 struct Plan<'a> {
-    image: &'a str,
-    link_endpoint: &'a str,
+    settings: &'a Settings,
     link_ca: &'a str,
-    redact: &'a str,
+    profile: &'a Profile,
     sources: Sources,
     user: User,
     resources: Resources,
 }
 
 /// Decides about `pod`, which is about to be created in `namespace`.
-pub fn judge(pod: &Pod, namespace: &str, settings: &Settings) -> Verdict {
-    match plan(pod, namespace, settings) {
+pub fn judge(pod: &Pod, namespace: &str, cluster: &Cluster) -> Verdict {
+    match plan(pod, namespace, cluster) {
         Ok(plan) => Verdict {
             skipped: None,
             patch: patch::inject(pod, &plan),
@@ -81,7 +95,7 @@ pub fn judge(pod: &Pod, namespace: &str, settings: &Settings) -> Verdict {
                 .sources
                 .unread
                 .iter()
-                .map(|path| format!("{LOG_PATHS}: not read: {path}"))
+                .map(|path| format!("log files are not read: {path}"))
                 .collect(),
         },
         Err(skip) => Verdict {
@@ -97,7 +111,8 @@ pub fn judge(pod: &Pod, namespace: &str, settings: &Settings) -> Verdict {
 }
 
 /// What `pod` is given, or why it is given nothing.
-fn plan<'a>(pod: &Pod, namespace: &str, settings: &'a Settings) -> Result<Plan<'a>, Skip> {
+fn plan<'a>(pod: &Pod, namespace: &str, cluster: &'a Cluster) -> Result<Plan<'a>, Skip> {
+    let settings = &cluster.settings;
     let wish = match pod.annotation(INJECT) {
         None | Some("false") => return Err(Skip::NotAsked),
         Some(wish) => wish,
@@ -121,23 +136,34 @@ fn plan<'a>(pod: &Pod, namespace: &str, settings: &'a Settings) -> Result<Plan<'
     if spec.is_windows() {
         return Err(Skip::Windows);
     }
+    if spec.is_for_a_virtual_node() {
+        return Err(Skip::VirtualNode);
+    }
     if let Some(name) = CRITICAL.into_iter().find(|name| spec.priority_class_name.as_deref() == Some(name)) {
         return Err(Skip::CriticalPriority(name));
     }
     if let Some(name) = sidecar::VOLUMES.into_iter().find(|name| spec.volume(name).is_some()) {
         return Err(Skip::VolumeName(name));
     }
+    let none = BTreeMap::new();
+    let labels: &Labels = pod.labels().unwrap_or(&none);
+    let profile = cluster.profiles.choose(&cluster.labels_of(namespace), labels, pod.annotation(PROFILE))?;
+    if let Some(image) = profile.spec.image.as_ref().filter(|image| !cluster.runs(image)) {
+        return Err(Skip::UntriedImage(image.clone()));
+    }
+    let workload = Workload::of_new(pod, namespace);
+    if let Some(why) = cluster.stopped.get(&workload) {
+        return Err(Skip::Stopped(why.clone()));
+    }
+    if workload.share() >= profile.spec.rollout.percent {
+        return Err(Skip::Rollout(profile.name.clone()));
+    }
+    let resources = Resources::of(pod, &profile.spec.resources)?;
+    let resources = budget::fit(resources, spec, namespace, cluster)?;
     let link_ca = settings.link_ca.as_deref().ok_or(Skip::NoLinkAuthority)?;
-    let sources = sources::find(pod);
-    Ok(Plan {
-        image: &settings.image,
-        link_endpoint: &settings.link_endpoint,
-        link_ca,
-        redact: &settings.redact,
-        user: User::of(spec, sources.read.first().map(|source| source.container.as_str())),
-        resources: Resources::of(spec),
-        sources,
-    })
+    let sources = sources::find(spec, &Wanted::of(pod.annotation(LOG_PATHS), &profile.spec.collect));
+    let user = User::of(spec, sources.read.first().map(|source| source.container.as_str()));
+    Ok(Plan { settings, link_ca, profile, sources, user, resources })
 }
 
 impl Plan<'_> {
@@ -161,6 +187,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::cluster::{Key, Kind, Object};
 
     fn settings() -> Settings {
         Settings {
@@ -169,7 +196,24 @@ mod tests {
             link_endpoint: "https://kestrel-agent-link.kestrel-ai.svc:8443".to_owned(),
             link_ca: Some("PEM".to_owned()),
             redact: String::new(),
+            default_profile: true,
         }
+    }
+
+    fn put(cluster: &mut Cluster, kind: Kind, namespace: &str, body: Value) {
+        let key = Key { namespace: namespace.to_owned(), name: "x".to_owned() };
+        cluster.put(kind, Object { key, body, ..Object::default() }).unwrap();
+    }
+
+    /// A cluster with these profiles.
+    fn cluster(settings: Settings, profiles: &Value) -> Cluster {
+        let mut cluster = Cluster::new(settings);
+        for (name, spec) in profiles.as_object().unwrap() {
+            let key = Key { namespace: String::new(), name: name.clone() };
+            let object = Object { key, body: json!({ "spec": spec }), ..Object::default() };
+            cluster.put(Kind::InjectionProfile, object).unwrap();
+        }
+        cluster
     }
 
     fn pod(annotations: &Value, mut spec: Value) -> Pod {
@@ -183,6 +227,20 @@ mod tests {
 
     #[test]
     fn every_reason_to_leave_a_pod_alone_is_named() {
+        let profiles = json!({
+            "off": {"enabled": false, "podSelector": {"matchLabels": {"never": "there"}}},
+            "other": {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "bank"}}},
+            "foreign": {"image": "elsewhere/collector:1",
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "lab"}}},
+            "slow": {"rollout": {"percent": 0},
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "none-yet"}}},
+            "quiet": {"enabled": false,
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "quiet"}}},
+        });
+        let fargate = json!({"schedulerName": "fargate-scheduler"});
+        let no_default = Settings { default_profile: false, ..settings() };
+        let by = |profile: &str| json!({INJECT: "true", PROFILE: profile});
+        let much = json!({INJECT: "true", "kestrel.ai/collector-cpu-limit": "much"});
         let no_ca = Settings { link_ca: None, ..settings() };
         let mirror = json!({INJECT: "true", "kubernetes.io/config.mirror": "hash"});
         let sidecar = json!({"initContainers": [{"name": CONTAINER}]});
@@ -191,7 +249,8 @@ mod tests {
         let windows = json!({"os": {"name": "windows"}});
         let windows_node = json!({"nodeSelector": {"kubernetes.io/os": "windows"}});
         let priority = |name: &str| json!({ "priorityClassName": name });
-        let [cluster, node] = ["cluster", "node"].map(|of| priority(&format!("system-{of}-critical")));
+        let [for_cluster, for_node] =
+            ["cluster", "node"].map(|of| priority(&format!("system-{of}-critical")));
         // Label, noted on the pod, told to its creator.
         for (annotations, spec, namespace, settings, label, noted, told) in [
             (none(), none(), "shop", settings(), "not-asked", false, false),
@@ -202,14 +261,32 @@ mod tests {
             (wish("true"), json!({"hostNetwork": true}), "shop", settings(), "host-network", true, true),
             (wish("true"), windows, "shop", settings(), "windows", true, true),
             (wish("true"), windows_node, "shop", settings(), "windows", true, true),
-            (wish("true"), cluster, "shop", settings(), "critical-priority", true, true),
-            (wish("true"), node, "shop", settings(), "critical-priority", true, true),
+            (wish("true"), for_cluster, "shop", settings(), "critical-priority", true, true),
+            (wish("true"), for_node, "shop", settings(), "critical-priority", true, true),
             (wish("true"), none(), "kube-system", settings(), "namespace", false, true),
             (wish("true"), none(), "kestrel-ai", settings(), "namespace", false, true),
             (wish("true"), volume, "shop", settings(), "volume-name", true, true),
             (wish("true"), none(), "shop", no_ca, "no-link-authority", true, true),
+            (wish("true"), none(), "shop", no_default, "no-profile", true, true),
+            (wish("true"), none(), "quiet", settings(), "profile-disabled", true, true),
+            (by("nowhere"), none(), "shop", settings(), "unknown-profile", true, true),
+            (by("other"), none(), "shop", settings(), "profile-elsewhere", true, true),
+            (wish("true"), none(), "lab", settings(), "untried-image", true, true),
+            (much, none(), "shop", settings(), "bad-annotation", true, true),
+            (wish("true"), fargate, "shop", settings(), "virtual-node", true, true),
+            (wish("true"), none(), "none-yet", settings(), "rollout", true, true),
+            (wish("true"), none(), "stopped", settings(), "stopped", true, true),
+            (wish("true"), none(), "tight", settings(), "limit-range", true, true),
+            (wish("true"), none(), "full", settings(), "quota", true, true),
         ] {
-            let verdict = judge(&pod(&annotations, spec), namespace, &settings);
+            let mut cluster = cluster(settings, &profiles);
+            let tight = json!({"spec": {"limits": [{"type": "Container", "max": {"memory": "1Mi"}}]}});
+            put(&mut cluster, Kind::LimitRange, "tight", tight);
+            let full = json!({"spec": {"hard": {"limits.cpu": "0"}}});
+            put(&mut cluster, Kind::ResourceQuota, "full", full);
+            let bare = Workload::of("stopped", "Pod", "", &Labels::new());
+            cluster.stopped.insert(bare, "it was killed".to_owned());
+            let verdict = judge(&pod(&annotations, spec), namespace, &cluster);
             let skip = verdict.skipped.unwrap();
             assert_eq!(skip.label(), label);
             assert_eq!(verdict.patch.len(), usize::from(noted), "{skip}");
@@ -224,16 +301,20 @@ mod tests {
             json!({"nodeSelector": {"kubernetes.io/os": "linux", "disk": "windows"}}),
             json!({"priorityClassName": "shop-critical"}),
         ] {
-            assert_eq!(judge(&pod(&wish("true"), spec), "shop", &settings()).skipped, None);
+            assert_eq!(
+                judge(&pod(&wish("true"), spec), "shop", &cluster(settings(), &json!({}))).skipped,
+                None
+            );
         }
     }
 
     #[test]
     fn a_note_that_the_pod_has_already_is_not_written_again() {
-        let first = judge(&pod(&wish("yes"), json!({})), "shop", &settings());
+        let cluster = cluster(settings(), &json!({}));
+        let first = judge(&pod(&wish("yes"), json!({})), "shop", &cluster);
         let status = first.patch[0].value.as_str().unwrap();
         assert_eq!(status, "skipped: kestrel.ai/inject is \"yes\", and only \"true\" asks for a collector");
-        let second = judge(&pod(&json!({INJECT: "yes", STATUS: status}), json!({})), "shop", &settings());
+        let second = judge(&pod(&json!({INJECT: "yes", STATUS: status}), json!({})), "shop", &cluster);
         assert!(second.patch.is_empty());
     }
 }

@@ -3,6 +3,10 @@
 
 pub mod admission;
 pub mod certificate;
+pub mod cluster;
 pub mod config;
 pub mod inject;
 pub mod link_ca;
+pub mod profile;
+mod quantity;
+pub mod watch;

@@ -3,12 +3,11 @@
 
 use std::{fs::File, io::Read as _, path::PathBuf, sync::Arc, time::Duration};
 
-use arc_swap::ArcSwap;
 use kestrel_runtime::{admin::Ready, tls};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use crate::inject::Settings;
+use crate::cluster::Shared;
 
 /// The kubelet itself needs up to a minute to bring a change to the file.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -19,15 +18,15 @@ const MOST_BYTES: u64 = 256 * 1024;
 /// damaged changes nothing: the last good authority stays.
 pub struct LinkCa {
     path: PathBuf,
-    settings: Arc<ArcSwap<Settings>>,
+    cluster: Arc<Shared>,
     ready: Ready,
     problem: String,
 }
 
 impl LinkCa {
     /// Follows the file at `path`; `ready` is met once it held an authority.
-    pub fn new(path: PathBuf, settings: Arc<ArcSwap<Settings>>, ready: Ready) -> Self {
-        Self { path, settings, ready, problem: String::new() }
+    pub fn new(path: PathBuf, cluster: Arc<Shared>, ready: Ready) -> Self {
+        Self { path, cluster, ready, problem: String::new() }
     }
 
     /// Follows for ever.
@@ -51,11 +50,10 @@ impl LinkCa {
             self.problem = sentence;
         }
         if let Some(found) = found
-            && self.settings.load().link_ca.as_ref() != Some(&found)
+            && self.cluster.read().settings.link_ca.as_ref() != Some(&found)
         {
             info!("collectors injected from now on trust the agent link's CA in {}", self.path.display());
-            self.settings
-                .rcu(|settings| Settings { link_ca: Some(found.clone()), ..Settings::clone(settings) });
+            self.cluster.write().settings.link_ca = Some(found);
             self.ready.set(true);
         }
     }
@@ -76,21 +74,16 @@ mod tests {
     use kestrel_runtime::{admin::Readiness, tls::authority::Authority};
 
     use super::*;
+    use crate::{cluster::Cluster, inject::Settings};
 
     #[test]
     fn the_authority_appears_changes_and_survives_its_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ca.crt");
-        let settings = Arc::new(ArcSwap::from_pointee(Settings {
-            namespace: String::new(),
-            image: String::new(),
-            link_endpoint: String::new(),
-            link_ca: None,
-            redact: String::new(),
-        }));
+        let cluster = Arc::new(Shared::new(Cluster::new(Settings::default())));
         let readiness = Readiness::default();
-        let mut link_ca = LinkCa::new(path.clone(), Arc::clone(&settings), readiness.require("link CA"));
-        let known = || settings.load().link_ca.clone();
+        let mut link_ca = LinkCa::new(path.clone(), Arc::clone(&cluster), readiness.require("link CA"));
+        let known = || cluster.read().settings.link_ca.clone();
 
         link_ca.look();
         assert_eq!((known(), readiness.missing()), (None, vec!["link CA"]));

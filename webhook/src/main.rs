@@ -3,7 +3,6 @@
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use arc_swap::ArcSwap;
 use kestrel_runtime::{
     admin::{AdminPort, Readiness},
     config::Environment,
@@ -17,8 +16,10 @@ use kestrel_webhook::{
         server::{LINGER, Server},
     },
     certificate::Keeper,
+    cluster::{Cluster, Kind, Shared},
     config::Config,
     link_ca::LinkCa,
+    watch::Watch,
 };
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
@@ -55,11 +56,11 @@ async fn start() -> anyhow::Result<Daemon> {
     let metrics = Metrics::register(&mut registry);
     let readiness = Readiness::default();
     let certificate = Arc::new(ServingCertificate::default());
-    let settings = Arc::new(ArcSwap::from_pointee(config.injection));
+    let shared = Arc::new(Shared::new(Cluster::new(config.injection)));
 
     let ready = readiness.require("a certificate that the API server trusts");
     let keeper = Keeper::new(
-        client,
+        client.clone(),
         config.configuration,
         config.origin,
         config.trust_delay,
@@ -67,8 +68,17 @@ async fn start() -> anyhow::Result<Daemon> {
         ready,
     );
     let ready = readiness.require("the agent link's CA (published by the aggregator)");
-    let link_ca = LinkCa::new(config.link_ca_file, Arc::clone(&settings), ready);
-    let router = router(settings, metrics.clone(), drain.clone());
+    let link_ca = LinkCa::new(config.link_ca_file, Arc::clone(&shared), ready);
+    for (name, kind, condition) in [
+        ("namespaces", Kind::Namespace, "a list of the namespaces"),
+        ("profiles", Kind::InjectionProfile, "a list of the injection profiles"),
+        ("limit ranges", Kind::LimitRange, "a list of the limit ranges"),
+        ("quotas", Kind::ResourceQuota, "a list of the resource quotas"),
+    ] {
+        let watch = Watch::new(client.clone(), kind, Arc::clone(&shared), readiness.require(condition));
+        daemon.spawn(name, until(drain.clone(), watch.follow()));
+    }
+    let router = router(shared, metrics.clone(), drain.clone());
     let server = Server::bind(config.port, certificate, router, metrics).await?;
     let admin = AdminPort::bind(config.health_port, readiness, registry, drain.clone()).await?;
     info!("serves admission on port {}", config.port);

@@ -3,7 +3,7 @@
 
 use memchr::memchr;
 
-use crate::time::{Timestamp, rfc3339};
+use crate::time::{Clock, Timestamp};
 
 /// Which of a container's two outputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +29,8 @@ pub struct Piece<'a> {
 }
 
 /// Reads one physical line, without its line feed; `None` if it is not of this form.
-pub fn parse(line: &[u8]) -> Option<Piece<'_>> {
-    let (timestamp, length) = rfc3339(line)?;
+pub fn parse<'a>(line: &'a [u8], clock: &mut Clock) -> Option<Piece<'a>> {
+    let (timestamp, length) = clock.read(line)?;
     let rest = line.get(length..)?.strip_prefix(b" std")?;
     let (stream, rest) = match (rest.strip_prefix(b"out "), rest.strip_prefix(b"err ")) {
         (Some(rest), _) => (Stream::Stdout, rest),
@@ -56,6 +56,10 @@ pub fn parse(line: &[u8]) -> Option<Piece<'_>> {
 mod tests {
     use super::*;
 
+    fn parse(line: &[u8]) -> Option<Piece<'_>> {
+        super::parse(line, &mut Clock::default())
+    }
+
     #[test]
     fn lines_of_containerd_and_crio() {
         let piece = parse(b"2026-11-21T13:50:00.123456789Z stderr F oh  no ").unwrap();
@@ -78,6 +82,7 @@ mod tests {
             b"2026-11-21T13:50:00Z stdout X x",
             b"2026-11-21T13:50:00Zstdout F x",
             b"not-a-time stdout F x",
+            &[b"\0".repeat(19).as_slice(), b"Z stdout F x"].concat(),
         ] {
             assert_eq!(parse(line), None, "{}", line.escape_ascii());
         }

@@ -7,13 +7,15 @@
 
 mod assignment;
 mod shape;
+mod signs;
 
 use std::{ops::Range, str::FromStr};
 
 use aho_corasick::{AhoCorasick, MatchKind};
-use memchr::memchr2_iter;
 use regex::{Regex, RegexBuilder};
 use thiserror::Error;
+
+use self::signs::Signs;
 
 /// What stands in the place of a secret.
 pub const MARK: &str = "[redacted]";
@@ -128,8 +130,7 @@ impl Redactor {
             take_out(&mut self.text, text, &mut kept, 0..text.len(), &mut self.count);
         }
         let bytes = text.as_bytes();
-        let mut signs =
-            memchr2_iter(b':', b'=', bytes).filter(|sign| is_interesting(bytes, *sign)).peekable();
+        let mut signs = Signs::of(bytes).filter(|sign| is_interesting(bytes, *sign)).peekable();
         let mut found = self.search.find_iter(text).peekable();
         // In the order of the text, so that what lies within a secret is known.
         loop {

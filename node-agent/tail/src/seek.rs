@@ -4,7 +4,7 @@ use std::{fs::File, io, os::unix::fs::FileExt as _};
 
 use memchr::memchr;
 
-use crate::time::{Timestamp, rfc3339};
+use crate::time::{Clock, Timestamp};
 
 /// In so many bytes a line of any runtime begins, and says when it was written.
 const PROBE: usize = 32 * 1024;
@@ -42,7 +42,9 @@ fn line_from(file: &File, from: u64, probe: &mut [u8]) -> io::Result<Option<(u64
     loop {
         // Of the first byte alone nobody knows whether a line begins there.
         let begins = at > 0 || from == 0;
-        if let Some((written, _)) = bytes.get(at..).filter(|_| begins).and_then(rfc3339) {
+        if let Some((written, _)) =
+            bytes.get(at..).filter(|_| begins).and_then(|text| Clock::default().read(text))
+        {
             return Ok(Some((before + at as u64, written)));
         }
         match memchr(b'\n', &bytes[at..]) {

@@ -100,7 +100,7 @@ impl Splitter {
         unfinished: Unfinished,
         mut emit: impl FnMut(Raw<'_>) -> ControlFlow<()>,
     ) -> usize {
-        let lines = Lines::new(format, window, unfinished);
+        let mut lines = Lines::new(format, window, unfinished);
         let mut flow = ControlFlow::Continue(());
         // Lines up to here belong together: records of the two streams overlap.
         let mut group_end = 0;
@@ -125,11 +125,11 @@ impl Splitter {
                 let continued = std::mem::take(&mut continued[stream]);
                 flow = in_parts(Raw { from: group, continued, ..current.record() }, &mut emit);
             } else {
-                let Joined { record, is_cut, is_apart } = self.join(&lines, &current);
+                let Joined { record, is_cut, is_apart } = self.join(&mut lines, &current);
                 let end = record.end;
                 if at >= group_end {
                     let known = is_apart.then_some(end);
-                    let Some(end) = known.or_else(|| end_of_group(&lines, &current, unfinished)) else {
+                    let Some(end) = known.or_else(|| end_of_group(&mut lines, &current, unfinished)) else {
                         return at;
                     };
                     group_end = end;
@@ -150,7 +150,7 @@ impl Splitter {
     }
 
     /// The record that begins with `first`.
-    fn join(&mut self, lines: &Lines<'_>, first: &Line<'_>) -> Joined<'_> {
+    fn join(&mut self, lines: &mut Lines<'_>, first: &Line<'_>) -> Joined<'_> {
         let mut open = Open::begin(first);
         let (mut is_closed, mut is_between, mut is_mixed) = (false, false, false);
         let mut record = Raw { joined: !first.last, ..first.record() };
@@ -210,7 +210,7 @@ fn is_whole(line: &Line<'_>, next: Option<&Line<'_>>) -> bool {
 
 /// Where the record that begins with `first`, and every record of the other stream
 /// that begins meanwhile, have all ended; `None` if that is to be waited for.
-fn end_of_group(lines: &Lines<'_>, first: &Line<'_>, unfinished: Unfinished) -> Option<usize> {
+fn end_of_group(lines: &mut Lines<'_>, first: &Line<'_>, unfinished: Unfinished) -> Option<usize> {
     let mut open = [None, None];
     open[first.stream as usize] = Some(Open::begin(first));
     let mut at = first.next;

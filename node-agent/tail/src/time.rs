@@ -28,59 +28,77 @@ impl From<SystemTime> for Timestamp {
     }
 }
 
-/// Reads an RFC 3339 time with up to nine digits of a second's fraction, `Z`
-/// or an offset, at the very beginning of `text`; returns it and its length.
-/// Container runtimes leave out trailing zeros, so the length varies.
-pub fn rfc3339(text: &[u8]) -> Option<(Timestamp, usize)> {
-    let fixed: &[u8; 19] = text.first_chunk()?;
-    let [_, _, _, _, b'-', _, _, b'-', _, _, b'T', _, _, b':', _, _, b':', _, _] = fixed else { return None };
-    // Every line has a time: each digit is turned into a number once, and looked at in the end.
-    let mut largest = 0;
-    let mut two = |at: usize| {
-        let (tens, ones) = (fixed[at].wrapping_sub(b'0'), fixed[at + 1].wrapping_sub(b'0'));
-        largest = largest.max(tens).max(ones);
-        u32::from(tens) * 10 + u32::from(ones)
-    };
-    let year = two(0) * 100 + two(2);
-    let (month, day, hour, minute, second) = (two(5), two(8), two(11), two(14), two(17));
-    if largest > 9 {
-        return None;
+/// Reads times one after the other. Most lines are of the same second as the one before, which is then
+/// not worked out again.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    /// What was read last, to its seconds.
+    text: [u8; 19],
+    /// Its seconds since 1970, before its offset.
+    seconds: i64,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self { text: *b"1970-01-01T00:00:00", seconds: 0 }
     }
+}
+
+impl Clock {
+    /// Reads an RFC 3339 time with up to nine digits of a second's fraction, `Z`
+    /// or an offset, at the very beginning of `text`; returns it and its length.
+    /// Container runtimes leave out trailing zeros, so the length varies.
+    #[inline]
+    pub fn read(&mut self, text: &[u8]) -> Option<(Timestamp, usize)> {
+        let to_second: &[u8; 19] = text.first_chunk()?;
+        if *to_second != self.text {
+            *self = Self { text: *to_second, seconds: seconds(to_second)? };
+        }
+        let mut seconds = self.seconds;
+        let mut at = to_second.len();
+        let mut nanos = 0;
+        if text.get(at) == Some(&b'.') {
+            at += 1;
+            let begin = at;
+            while let Some(digit) =
+                text.get(at).map(|byte| byte.wrapping_sub(b'0')).filter(|digit| *digit <= 9)
+            {
+                if at == begin + 9 {
+                    return None;
+                }
+                nanos = nanos * 10 + u32::from(digit);
+                at += 1;
+            }
+            if at == begin {
+                return None;
+            }
+            nanos *= POWERS[at - begin];
+        }
+        match text.get(at)? {
+            b'Z' => at += 1,
+            sign @ (b'+' | b'-') => {
+                let [h1, h2, b':', m1, m2] = text.get(at + 1..at + 6)? else { return None };
+                let offset = i64::from(digits(&[*h1, *h2])?) * 3_600 + i64::from(digits(&[*m1, *m2])?) * 60;
+                seconds += if *sign == b'-' { offset } else { -offset };
+                at += 6;
+            }
+            _ => return None,
+        }
+        Some((Timestamp { seconds, nanos }, at))
+    }
+}
+
+/// A date and a time of day, in seconds since 1970.
+fn seconds(text: &[u8; 19]) -> Option<i64> {
+    let [_, _, _, _, b'-', _, _, b'-', _, _, b'T', _, _, b':', _, _, b':', _, _] = text else { return None };
+    let two = |at: usize| digits(&text[at..at + 2]);
+    let year = two(0)? * 100 + two(2)?;
+    let (month, day, hour, minute, second) = (two(5)?, two(8)?, two(11)?, two(14)?, two(17)?);
     if !(1..=12).contains(&month) || !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 60 {
         return None;
     }
-    let mut at = fixed.len();
-    let mut nanos = 0;
-    if text.get(at) == Some(&b'.') {
-        at += 1;
-        let begin = at;
-        while let Some(digit) = text.get(at).map(|byte| byte.wrapping_sub(b'0')).filter(|digit| *digit <= 9) {
-            if at == begin + 9 {
-                return None;
-            }
-            nanos = nanos * 10 + u32::from(digit);
-            at += 1;
-        }
-        if at == begin {
-            return None;
-        }
-        nanos *= POWERS[at - begin];
-    }
-    let mut seconds = days_since_1970(year, month, day) * 86_400
-        + i64::from(hour) * 3_600
-        + i64::from(minute) * 60
-        + i64::from(second);
-    match text.get(at)? {
-        b'Z' => at += 1,
-        sign @ (b'+' | b'-') => {
-            let [h1, h2, b':', m1, m2] = text.get(at + 1..at + 6)? else { return None };
-            let offset = i64::from(digits(&[*h1, *h2])?) * 3_600 + i64::from(digits(&[*m1, *m2])?) * 60;
-            seconds += if *sign == b'-' { offset } else { -offset };
-            at += 6;
-        }
-        _ => return None,
-    }
-    Some((Timestamp { seconds, nanos }, at))
+    let of_day = i64::from(hour) * 3_600 + i64::from(minute) * 60 + i64::from(second);
+    Some(days_since_1970(year, month, day) * 86_400 + of_day)
 }
 
 /// What a fraction of so many digits is multiplied by to be nanoseconds.
@@ -109,7 +127,9 @@ mod tests {
 
     #[test]
     fn runtimes_forms_are_read_and_others_are_not() {
-        let read = |text: &str| rfc3339(text.as_bytes()).map(|(t, length)| (t.seconds, t.nanos, length));
+        let mut clock = Clock::default();
+        let mut read =
+            |text: &str| clock.read(text.as_bytes()).map(|(t, length)| (t.seconds, t.nanos, length));
         assert_eq!(read("1970-01-01T00:00:00Z x"), Some((0, 0, 20)));
         assert_eq!(read("2026-11-21T13:50:00.5Z"), Some((1_795_269_000, 500_000_000, 22)));
         assert_eq!(read("2026-11-21T15:50:00.000000001+02:00 "), Some((1_795_269_000, 1, 35)));
@@ -130,7 +150,7 @@ mod tests {
             if text.starts_with('-') {
                 return Ok(());
             }
-            let (read, length) = rfc3339(text.as_bytes()).unwrap();
+            let (read, length) = Clock::default().read(text.as_bytes()).unwrap();
             prop_assert_eq!(length, text.len());
             let expected = jiff::Timestamp::new(read.seconds, read.nanos.try_into().unwrap()).unwrap();
             prop_assert_eq!(expected, time);
@@ -138,7 +158,17 @@ mod tests {
 
         #[test]
         fn any_bytes_are_survived(text in proptest::collection::vec(any::<u8>(), 0..64)) {
-            let _ = rfc3339(&text);
+            let _ = Clock::default().read(&text);
+        }
+
+        #[test]
+        fn what_was_read_before_makes_no_difference(
+            texts in proptest::collection::vec("2026-1[0-3]-2[01]T13:5[0-2]:00(\\.[0-9]{1,10})?(Z|[+-]02:00)?", 0..20),
+        ) {
+            let mut clock = Clock::default();
+            for text in texts.iter().map(String::as_bytes) {
+                prop_assert_eq!(clock.read(text), Clock::default().read(text));
+            }
         }
     }
 }

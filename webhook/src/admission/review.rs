@@ -3,7 +3,10 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 
-use crate::inject::{self, Add, Settings, Verdict, pod::Pod};
+use crate::{
+    cluster::Cluster,
+    inject::{self, Add, Verdict, pod::Pod},
+};
 
 const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
@@ -84,7 +87,7 @@ pub enum AdmitError {
 ///
 /// # Errors
 /// See [`AdmitError`].
-pub fn admit(body: &[u8], settings: &Settings) -> Result<Admission, AdmitError> {
+pub fn admit(body: &[u8], cluster: &Cluster) -> Result<Admission, AdmitError> {
     let Question { api_version, kind, request } =
         serde_json::from_slice(body).map_err(AdmitError::NotAReview)?;
     if (api_version.as_str(), kind.as_str()) != (API_VERSION, KIND) {
@@ -93,7 +96,7 @@ pub fn admit(body: &[u8], settings: &Settings) -> Result<Admission, AdmitError> 
     let Some(pod) = request.object.as_ref().filter(|_| request.creates_a_pod()) else {
         return answer(&request.uid, &[], &[], Some("not-a-new-pod"));
     };
-    let Verdict { skipped, patch, warnings } = inject::judge(pod, &request.namespace, settings);
+    let Verdict { skipped, patch, warnings } = inject::judge(pod, &request.namespace, cluster);
     answer(&request.uid, &patch, &warnings, skipped.map(|skip| skip.label()))
 }
 

@@ -4,7 +4,6 @@
 
 use std::{sync::Arc, time::Instant};
 
-use arc_swap::ArcSwap;
 use axum::{
     Router,
     body::Body,
@@ -24,10 +23,10 @@ use super::{
     metrics::{Metrics, Outcome},
     review::{AdmitError, admit},
 };
-use crate::inject::Settings;
+use crate::cluster::Shared;
 
 struct Service {
-    settings: Arc<ArcSwap<Settings>>,
+    cluster: Arc<Shared>,
     bodies: Bodies,
     metrics: Metrics,
     drain: CancellationToken,
@@ -35,8 +34,8 @@ struct Service {
 
 /// The webhook's routes. During the drain clients of HTTP/1.1 are told to come
 /// back on another connection, which leads to another replica.
-pub fn router(settings: Arc<ArcSwap<Settings>>, metrics: Metrics, drain: CancellationToken) -> Router {
-    let service = Service { settings, bodies: Bodies::default(), metrics, drain };
+pub fn router(cluster: Arc<Shared>, metrics: Metrics, drain: CancellationToken) -> Router {
+    let service = Service { cluster, bodies: Bodies::default(), metrics, drain };
     Router::new().route("/mutate", post(mutate)).with_state(Arc::new(service))
 }
 
@@ -61,7 +60,7 @@ impl Service {
                 return (Outcome::Refused(error.label()), response);
             }
         };
-        match admit(&body, &self.settings.load()) {
+        match admit(&body, &self.cluster.read()) {
             Ok(admission) => {
                 let outcome = admission.skipped.map_or(Outcome::Injected, Outcome::Skipped);
                 let json = [(CONTENT_TYPE, "application/json")];

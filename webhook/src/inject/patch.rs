@@ -2,9 +2,9 @@
 //! the pod stays as it is, whether it is known here or not.
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{INJECTED, Plan, STATUS, pod::Pod, sidecar};
+use super::{INJECTED, INJECTED_BY, Plan, STATUS, pod::Pod, sidecar};
 
 /// Local volumes that don't keep the cluster autoscaler from emptying a node.
 const SAFE_TO_EVICT: &str = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes";
@@ -30,7 +30,14 @@ pub(super) fn inject(pod: &Pod, plan: &Plan<'_>) -> Vec<Add> {
         None | Some("") => sidecar::STATE_VOLUME.to_owned(),
         Some(volumes) => format!("{volumes},{}", sidecar::STATE_VOLUME),
     };
-    annotate(&mut patch, pod, [(INJECTED, "true"), (STATUS, &plan.status()), (SAFE_TO_EVICT, &evictable)]);
+    match pod.labels() {
+        None => add(&mut patch, "/metadata/labels".to_owned(), json!({INJECTED: "true"})),
+        Some(_) => add(&mut patch, format!("/metadata/labels/{}", escape(INJECTED)), Value::from("true")),
+    }
+    annotate(&mut patch, pod, [(STATUS, &plan.status()), (SAFE_TO_EVICT, &evictable)]);
+    if !plan.profile.name.is_empty() {
+        annotate(&mut patch, pod, [(INJECTED_BY, &plan.profile.name)]);
+    }
     append(&mut patch, "/spec/volumes", spec.volumes.as_deref(), sidecar::volumes());
     append(
         &mut patch,

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::{profile::Labels, quantity::billionths};
+
 /// A pod as the API server sends it, defaults filled in or not.
 #[derive(Debug, Default, Deserialize)]
 pub struct Pod {
@@ -16,8 +18,22 @@ pub struct Pod {
 }
 
 #[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Metadata {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    generate_name: String,
+    owner_references: Option<Vec<Owner>>,
+    labels: Option<Labels>,
     annotations: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Owner {
+    kind: String,
+    name: String,
+    controller: Option<bool>,
 }
 
 /// A pod's specification. Lists are `None` where they have to be made first.
@@ -27,7 +43,10 @@ pub(super) struct Spec {
     pub(super) host_network: Option<bool>,
     os: Option<Os>,
     node_selector: Option<BTreeMap<String, String>>,
+    scheduler_name: Option<String>,
     pub(super) priority_class_name: Option<String>,
+    pub(super) active_deadline_seconds: Option<i64>,
+    overhead: Option<BTreeMap<String, Value>>,
     pub(super) volumes: Option<Vec<Volume>>,
     pub(super) init_containers: Option<Vec<Container>>,
     containers: Option<Vec<Container>>,
@@ -58,6 +77,7 @@ pub(super) struct EmptyDir {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Container {
     pub(super) name: String,
+    restart_policy: Option<String>,
     volume_mounts: Option<Vec<Mount>>,
     pub(super) resources: Option<Resources>,
     pub(super) security_context: Option<SecurityContext>,
@@ -78,8 +98,8 @@ pub(super) struct Mount {
 
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Resources {
-    pub(super) requests: Option<BTreeMap<String, Value>>,
-    pub(super) limits: Option<BTreeMap<String, Value>>,
+    requests: Option<BTreeMap<String, Value>>,
+    limits: Option<BTreeMap<String, Value>>,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -102,6 +122,24 @@ const INJECTED_BY_OTHERS: [&str; 7] = [
 ];
 
 impl Pod {
+    /// Its labels; `None` where the map has to be made first.
+    pub(super) fn labels(&self) -> Option<&Labels> {
+        self.metadata.labels.as_ref()
+    }
+
+    /// Its name, or what will be the start of it.
+    pub(super) fn name(&self) -> &str {
+        let Metadata { name, generate_name, .. } = &self.metadata;
+        if name.is_empty() { generate_name } else { name }
+    }
+
+    /// Kind and name of what makes the pod.
+    pub(super) fn controller(&self) -> Option<(&str, &str)> {
+        let mut owners = self.metadata.owner_references.iter().flatten();
+        let owner = owners.find(|owner| owner.controller == Some(true))?;
+        Some((&owner.kind, &owner.name))
+    }
+
     /// The value of an annotation.
     pub(super) fn annotation(&self, key: &str) -> Option<&str> {
         self.metadata.annotations.as_ref()?.get(key).map(String::as_str)
@@ -109,6 +147,22 @@ impl Pod {
 }
 
 impl Spec {
+    /// Whether the pod says that it is for nodes that are none: there no image
+    /// lies beforehand, as no node agent runs there.
+    pub(super) fn is_for_a_virtual_node(&self) -> bool {
+        let selects = |key: &str, value: &str| {
+            self.node_selector.as_ref().and_then(|labels| labels.get(key)).is_some_and(|found| found == value)
+        };
+        self.scheduler_name.as_deref() == Some("fargate-scheduler")
+            || selects("eks.amazonaws.com/compute-type", "fargate")
+            || selects("type", "virtual-kubelet")
+    }
+
+    /// What the pod needs beside its containers, in billionths.
+    pub(super) fn overhead(&self, resource: &str) -> i128 {
+        self.overhead.as_ref().and_then(|overhead| billionths(overhead.get(resource)?)).unwrap_or_default()
+    }
+
     /// Whether the pod says that it is for Windows nodes.
     pub(super) fn is_windows(&self) -> bool {
         let named = self.os.as_ref().map(|os| os.name.as_str());
@@ -122,6 +176,14 @@ impl Spec {
 
     pub(super) fn volumes(&self) -> &[Volume] {
         self.volumes.as_deref().unwrap_or_default()
+    }
+
+    pub(super) fn init_containers(&self) -> &[Container] {
+        self.init_containers.as_deref().unwrap_or_default()
+    }
+
+    pub(super) fn containers(&self) -> &[Container] {
+        self.containers.as_deref().unwrap_or_default()
     }
 
     /// Init containers, then containers.
@@ -138,7 +200,24 @@ impl Spec {
     }
 }
 
+impl Resources {
+    /// In billionths.
+    pub(super) fn request(&self, name: &str) -> Option<i128> {
+        billionths(self.requests.as_ref()?.get(name)?)
+    }
+
+    /// In billionths.
+    pub(super) fn limit(&self, name: &str) -> Option<i128> {
+        billionths(self.limits.as_ref()?.get(name)?)
+    }
+}
+
 impl Container {
+    /// Whether this init container goes on while the containers run.
+    pub(super) fn is_sidecar(&self) -> bool {
+        self.restart_policy.as_deref() == Some("Always")
+    }
+
     pub(super) fn mounts(&self) -> &[Mount] {
         self.volume_mounts.as_deref().unwrap_or_default()
     }

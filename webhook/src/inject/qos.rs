@@ -1,9 +1,6 @@
 //! The quality-of-service class that a pod would get.
 
-use super::{
-    pod::{Resources, Spec},
-    quantity::billionths,
-};
+use super::pod::{Resources, Spec};
 
 /// Whether the pod is Guaranteed: every container has limits of CPU and memory
 /// and requests exactly these. A request that is not given is its limit.
@@ -13,9 +10,9 @@ pub(super) fn is_guaranteed(spec: &Spec) -> bool {
 
 fn requests_its_limits(resources: &Resources) -> bool {
     ["cpu", "memory"].iter().all(|&name| {
-        let limit = resources.limits.as_ref().and_then(|limits| limits.get(name)).and_then(billionths);
-        let request = resources.requests.as_ref().and_then(|requests| requests.get(name));
-        limit.is_some_and(|limit| limit > 0) && request.is_none_or(|request| billionths(request) == limit)
+        let limit = resources.limit(name);
+        let request = resources.request(name).or(limit);
+        limit.is_some_and(|limit| limit > 0) && request == limit
     })
 }
 

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use super::{
     CONTAINER, Plan,
     pod::{SecurityContext, Spec},
-    qos,
 };
+use crate::profile::Profile;
 
 /// Holds the token that says to the aggregator which pod speaks.
 const TOKEN_VOLUME: &str = "kestrel-link-token";
@@ -47,44 +47,11 @@ impl User {
     }
 }
 
-/// What the collector may use.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Resources {
-    /// Small requests, larger limits.
-    Burstable,
-    /// Requests equal to limits, so that a Guaranteed pod stays one.
-    Guaranteed,
-    /// Of what the pod as a whole has: requests of its own might not fit into
-    /// the pod's, and the pod would be refused.
-    Shared,
-}
-
-impl Resources {
-    pub(super) fn of(spec: &Spec) -> Self {
-        if spec.resources.is_some() {
-            Self::Shared
-        } else if qos::is_guaranteed(spec) {
-            Self::Guaranteed
-        } else {
-            Self::Burstable
-        }
-    }
-
-    fn to_json(&self) -> Value {
-        let limits = json!({"cpu": "100m", "memory": "64Mi"});
-        match self {
-            Self::Burstable => json!({"requests": {"cpu": "5m", "memory": "16Mi"}, "limits": limits}),
-            Self::Guaranteed => json!({"requests": limits, "limits": limits}),
-            Self::Shared => json!({}),
-        }
-    }
-}
-
 /// The container. It has no probes and no ports: nothing of the pod depends on it.
 pub(super) fn container(plan: &Plan<'_>) -> Value {
-    json!({
+    let mut container = json!({
         "name": CONTAINER,
-        "image": plan.image,
+        "image": plan.profile.spec.image.as_ref().unwrap_or(&plan.settings.image),
         "imagePullPolicy": "IfNotPresent",
         "command": ["/kestrel-collector"],
         "restartPolicy": "Always",
@@ -100,10 +67,16 @@ pub(super) fn container(plan: &Plan<'_>) -> Value {
             "runAsGroup": plan.user.gid,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-    })
+    });
+    if let Some(secret) = &plan.profile.spec.secret_ref {
+        // Optional: the pod starts whether the Secret exists or not.
+        container["envFrom"] = json!([{"secretRef": {"name": secret.name, "optional": true}}]);
+    }
+    container
 }
 
 fn environment(plan: &Plan<'_>) -> Vec<Value> {
+    let Plan { settings, profile: Profile { spec, .. }, .. } = plan;
     let sources: Vec<_> = plan
         .sources
         .read
@@ -125,14 +98,19 @@ fn environment(plan: &Plan<'_>) -> Vec<Value> {
         field("POD_NAMESPACE", "metadata.namespace"),
         field("POD_UID", "metadata.uid"),
         field("NODE_NAME", "spec.nodeName"),
-        value("KESTREL_LINK_ENDPOINT", plan.link_endpoint),
+        value("KESTREL_LINK_ENDPOINT", spec.endpoint.as_ref().unwrap_or(&settings.link_endpoint)),
         value("KESTREL_LINK_CA", plan.link_ca),
         value("KESTREL_LINK_TOKEN_FILE", "/kestrel/token/token"),
         value("KESTREL_STATE_DIR", "/kestrel/state"),
         value("KESTREL_LOG_SOURCES", &sources),
     ];
-    if !plan.redact.is_empty() {
-        environment.push(value("KESTREL_REDACT", &literal(plan.redact)));
+    if !settings.redact.is_empty() {
+        environment.push(value("KESTREL_REDACT", &literal(&settings.redact)));
+    }
+    // None of them has a name of the above but for KESTREL_REDACT; the last one of a name counts.
+    for variable in &spec.env {
+        environment.retain(|earlier| earlier["name"] != variable.name.as_str());
+        environment.push(value(&variable.name, &variable.value));
     }
     environment
 }
@@ -197,11 +175,5 @@ mod tests {
             assert_eq!(User::of(&spec(pod, container), Some("app")), expected, "{pod} {container}");
         }
         assert_eq!(User::of(&spec(&json!(null), &both), None), user(NOBODY, NOBODY));
-    }
-
-    #[test]
-    fn resources_of_the_pod_as_a_whole_are_shared() {
-        let spec = json!({"resources": {"limits": {"cpu": "1"}}, "containers": [{"name": "app"}]});
-        assert_eq!(Resources::of(&serde_json::from_value(spec).unwrap()), Resources::Shared);
     }
 }

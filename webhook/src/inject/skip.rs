@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::INJECT;
+use super::{INJECT, PROFILE};
+use crate::profile::NoProfile;
 
 /// A reason. Its text completes "skipped: …" and names what to change, where
 /// something can be.
@@ -31,6 +32,29 @@ pub enum Skip {
     /// The agent link's authority is not known yet, so that the collector could
     /// not tell the aggregator from a stranger.
     NoLinkAuthority,
+    /// No profile gives it a collector.
+    NoProfile(NoProfile),
+    /// The profile's image is not the operator's own and has not run on any
+    /// node: where it cannot be pulled, the pod would never start.
+    UntriedImage(String),
+    /// The pod's annotation of this name says what cannot be, for this reason.
+    BadAnnotation(&'static str, String),
+    /// The pod is for a virtual node (Fargate, a virtual kubelet).
+    VirtualNode,
+    /// Collectors kept pods of this workload from starting, in this way.
+    Stopped(String),
+    /// The profile's roll-out has not reached the workload.
+    Rollout(String),
+    /// What the LimitRange of this name allows has no room for a collector.
+    LimitRange(String, String),
+    /// The ResourceQuota of this name would refuse the pod.
+    Quota(String, String),
+}
+
+impl From<NoProfile> for Skip {
+    fn from(reason: NoProfile) -> Self {
+        Self::NoProfile(reason)
+    }
 }
 
 impl Skip {
@@ -47,6 +71,17 @@ impl Skip {
             Self::Namespace(_) => "namespace",
             Self::VolumeName(_) => "volume-name",
             Self::NoLinkAuthority => "no-link-authority",
+            Self::NoProfile(NoProfile::Uncovered) => "no-profile",
+            Self::NoProfile(NoProfile::Disabled(_)) => "profile-disabled",
+            Self::NoProfile(NoProfile::Unknown(_)) => "unknown-profile",
+            Self::NoProfile(NoProfile::Elsewhere(_)) => "profile-elsewhere",
+            Self::UntriedImage(_) => "untried-image",
+            Self::BadAnnotation(..) => "bad-annotation",
+            Self::VirtualNode => "virtual-node",
+            Self::Stopped(_) => "stopped",
+            Self::Rollout(_) => "rollout",
+            Self::LimitRange(..) => "limit-range",
+            Self::Quota(..) => "quota",
         }
     }
 
@@ -58,15 +93,7 @@ impl Skip {
     /// Whether the reason may be written onto the pod. Mirror pods can't be
     /// changed, and pods of excluded namespaces are left as they are.
     pub(super) fn may_be_noted(&self) -> bool {
-        match self {
-            Self::UnclearWish(_)
-            | Self::HostNetwork
-            | Self::Windows
-            | Self::CriticalPriority(_)
-            | Self::VolumeName(_)
-            | Self::NoLinkAuthority => true,
-            Self::NotAsked | Self::AlreadyInjected | Self::Mirror | Self::Namespace(_) => false,
-        }
+        !matches!(self, Self::NotAsked | Self::AlreadyInjected | Self::Mirror | Self::Namespace(_))
     }
 
     /// Whether the pod's creator gets something else than was asked for.
@@ -80,8 +107,7 @@ impl fmt::Display for Skip {
         match self {
             Self::NotAsked => write!(f, "{INJECT} is not \"true\""),
             Self::UnclearWish(wish) => {
-                let wish: String = wish.chars().take(40).collect();
-                write!(f, "{INJECT} is {wish:?}, and only \"true\" asks for a collector")
+                write!(f, "{INJECT} is {:?}, and only \"true\" asks for a collector", start(wish))
             }
             Self::AlreadyInjected => f.write_str("the pod has a collector already"),
             Self::Mirror => f.write_str("a static pod cannot be changed through the API server"),
@@ -100,6 +126,36 @@ impl fmt::Display for Skip {
                 "the operator is still starting (the aggregator has not published the agent link's CA); \
                  create the pod again in a minute",
             ),
+            Self::NoProfile(NoProfile::Uncovered) => f.write_str(
+                "no InjectionProfile covers the pod, and the built-in one is off (injection.defaultProfile)",
+            ),
+            Self::NoProfile(NoProfile::Disabled(name)) => {
+                write!(f, "InjectionProfile {name}, which covers the pod, is disabled")
+            }
+            Self::NoProfile(NoProfile::Unknown(name)) => {
+                write!(f, "{PROFILE} names {:?}, and no usable InjectionProfile is called so", start(name))
+            }
+            Self::NoProfile(NoProfile::Elsewhere(name)) => {
+                write!(f, "{PROFILE} names {name}, an InjectionProfile that does not cover the pod")
+            }
+            Self::UntriedImage(image) => {
+                write!(f, "the image {image} of its InjectionProfile has not run on any node yet")
+            }
+            Self::BadAnnotation(key, problem) => write!(f, "{key}: {problem}"),
+            Self::VirtualNode => f.write_str(
+                "the pod is for a virtual node, where the collector's image does not lie and no node agent runs",
+            ),
+            Self::Stopped(why) => write!(f, "injection is stopped for its workload: {why}"),
+            Self::Rollout(name) => {
+                write!(f, "the roll-out of InjectionProfile {name} has not reached its workload (spec.rollout.percent)")
+            }
+            Self::LimitRange(name, problem) => write!(f, "LimitRange {name}: {problem}"),
+            Self::Quota(name, problem) => write!(f, "ResourceQuota {name}: {problem}"),
         }
     }
+}
+
+/// The start of what a pod's owner wrote.
+fn start(text: &str) -> String {
+    text.chars().take(40).collect()
 }

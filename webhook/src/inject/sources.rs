@@ -1,10 +1,10 @@
 //! Which log files the collector reads.
 
 use super::{
-    LOG_PATHS,
     log_paths::{self, Location},
-    pod::{Container, Pod, Spec, Volume},
+    pod::{Container, Spec, Volume},
 };
+use crate::profile::Collect;
 
 /// What is read of a volume where the pod's owner does not say.
 pub(super) const EVERY_LOG: [&str; 2] = ["**", "*.log"];
@@ -42,12 +42,35 @@ pub(super) enum Unreadable {
     NoWriter,
 }
 
-/// What the collector reads of `pod`: every log file of every readable volume,
-/// or what its annotation names.
-pub(super) fn find(pod: &Pod) -> Sources {
-    let spec = &pod.spec;
+/// What is to be read.
+#[derive(Debug)]
+pub(super) enum Wanted<'a> {
+    /// Every log file of every readable volume.
+    EveryLog,
+    /// These paths inside the containers.
+    Paths(Vec<&'a str>),
+}
+
+impl<'a> Wanted<'a> {
+    /// What the pod's annotation names, else its profile.
+    pub(super) fn of(annotation: Option<&'a str>, profile: &'a Collect) -> Self {
+        match annotation {
+            Some(paths) => {
+                Self::Paths(paths.split(',').map(str::trim).filter(|path| !path.is_empty()).collect())
+            }
+            None if profile.log_paths.is_empty() => Self::EveryLog,
+            None => Self::Paths(profile.log_paths.iter().map(String::as_str).collect()),
+        }
+    }
+}
+
+/// What the collector reads of a pod.
+pub(super) fn find(spec: &Spec, wanted: &Wanted<'_>) -> Sources {
     let mut sources = Sources::default();
-    let wanted = pod.annotation(LOG_PATHS).map(|paths| resolve(paths, spec, &mut sources.unread));
+    let wanted = match wanted {
+        Wanted::EveryLog => None,
+        Wanted::Paths(paths) => Some(resolve(paths, spec, &mut sources.unread)),
+    };
     for volume in spec.volumes() {
         let Ok(writer) = writer(spec, volume) else { continue };
         let patterns = match &wanted {
@@ -88,10 +111,10 @@ pub(super) fn writer<'a>(spec: &'a Spec, volume: &Volume) -> Result<&'a Containe
 }
 
 /// Where the listed paths lie. What can't be read goes to `unread`.
-fn resolve(paths: &str, spec: &Spec, unread: &mut Vec<String>) -> Vec<Location> {
+fn resolve(paths: &[&str], spec: &Spec, unread: &mut Vec<String>) -> Vec<Location> {
     let mut found = Vec::new();
     let mut more = 0;
-    for (index, path) in paths.split(',').map(str::trim).filter(|path| !path.is_empty()).enumerate() {
+    for (index, path) in paths.iter().enumerate() {
         let located = if index < MOST_PATHS {
             log_paths::locate(path, spec)
         } else {
@@ -119,9 +142,7 @@ mod tests {
     use super::*;
 
     fn sources(log_paths: Option<&str>, spec: &Value) -> Sources {
-        let annotations = log_paths.map(|paths| json!({ LOG_PATHS: paths }));
-        let pod = json!({"metadata": {"annotations": annotations}, "spec": spec});
-        find(&serde_json::from_value(pod).unwrap())
+        find(&serde_json::from_value(spec.clone()).unwrap(), &Wanted::of(log_paths, &Collect::default()))
     }
 
     fn source(volume: &str, container: &str, patterns: &[&str]) -> Source {
@@ -183,6 +204,16 @@ mod tests {
                 "/etc/app/c (volume config is not an emptyDir)",
             ]
         );
+    }
+
+    #[test]
+    fn a_profile_names_paths_for_pods_that_name_none() {
+        let profile = Collect { log_paths: vec!["/spool/*.txt".to_owned()] };
+        let spec = serde_json::from_value(shop()).unwrap();
+        let found = find(&spec, &Wanted::of(None, &profile));
+        assert_eq!(found.read, [source("spool", "web", &["worker/*.txt"])]);
+        let own = find(&spec, &Wanted::of(Some("/data/app.log"), &profile));
+        assert_eq!(own.read, [source("data", "worker", &["app.log"])]);
     }
 
     #[test]

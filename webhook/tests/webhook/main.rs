@@ -10,3 +10,4 @@ mod properties;
 mod review;
 mod rotation;
 mod serving;
+mod watching;

@@ -11,9 +11,10 @@ use serde_json::{Map, Value, json};
 
 use crate::review;
 
+const LABEL: &str = "kestrel.ai/injected";
 const OURS: [&str; 3] = [
-    "kestrel.ai/injected",
     "kestrel.ai/status",
+    "kestrel.ai/injected-by",
     "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes",
 ];
 const VOLUMES: [&str; 5] = ["a", "data", "log", "kestrel-state", "tmp"];
@@ -117,8 +118,14 @@ fn pod() -> impl Strategy<Value = Value> {
             spec
         },
     );
-    let metadata =
-        annotations().prop_map(|annotations| json!({"generateName": "p-", "annotations": annotations}));
+    let labels = option::of(btree_map("[a-z~/.]{1,8}", "[a-z]{0,3}", 0..3));
+    let metadata = (annotations(), labels, any::<bool>()).prop_map(|(annotations, labels, absent)| {
+        let mut metadata = json!({"generateName": "p-", "annotations": annotations, "labels": labels});
+        if absent {
+            metadata.as_object_mut().unwrap().retain(|_, map| !map.is_null());
+        }
+        metadata
+    });
     with_unknown((with_unknown(metadata), with_unknown(spec)).prop_map(
         |(metadata, spec)| json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}),
     ))
@@ -142,6 +149,14 @@ fn without_additions(mut patched: Value, original: &Value) -> Value {
         } else {
             annotations.remove(key);
         }
+    }
+    if let Some(labels) = patched["metadata"].get_mut("labels").and_then(Value::as_object_mut) {
+        labels.remove(LABEL);
+    }
+    match original["metadata"].get("labels") {
+        None => _ = patched["metadata"].as_object_mut().unwrap().remove("labels"),
+        Some(Value::Null) => patched["metadata"]["labels"] = Value::Null,
+        Some(_) => {}
     }
     for list in ["volumes", "initContainers"] {
         match original["spec"].get(list) {
@@ -169,7 +184,7 @@ proptest! {
 
         prop_assert_eq!(review::admit(&patched, "shop").patch, json!([]), "a second pass changes nothing");
 
-        if patched["metadata"]["annotations"].get("kestrel.ai/injected").is_some() {
+        if patched["metadata"]["labels"].get(LABEL).is_some() {
             let collector = patched["spec"]["initContainers"].as_array().unwrap().last().unwrap();
             prop_assert_eq!(&collector["name"], CONTAINER);
             for mount in collector["volumeMounts"].as_array().unwrap() {
@@ -182,12 +197,12 @@ proptest! {
 
     #[test]
     fn no_text_makes_admission_panic(text in prop_oneof![any::<String>(), json_value().prop_map(|v| v.to_string())]) {
-        prop_assert!(admission::admit(text.as_bytes(), &review::settings()).is_err());
+        prop_assert!(admission::admit(text.as_bytes(), &review::cluster()).is_err());
     }
 
     #[test]
     fn no_object_makes_admission_panic(object in json_value()) {
         let body = review::question(&object, "shop").to_string();
-        let _either = admission::admit(body.as_bytes(), &review::settings());
+        let _either = admission::admit(body.as_bytes(), &review::cluster());
     }
 }

@@ -1,17 +1,19 @@
 //! Reviews as an API server writes and reads them.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use kestrel_webhook::{admission, inject::Settings};
+use kestrel_webhook::{admission, cluster::Cluster, inject::Settings};
 use serde_json::{Value, json};
 
-pub(crate) fn settings() -> Settings {
-    Settings {
+/// A cluster without any profile.
+pub(crate) fn cluster() -> Cluster {
+    Cluster::new(Settings {
         namespace: "kestrel-ai".to_owned(),
         image: "kestrel-operator:1".to_owned(),
         link_endpoint: "https://kestrel-agent-link.kestrel-ai.svc:8443".to_owned(),
         link_ca: Some("-----BEGIN CERTIFICATE-----\n".to_owned()),
         redact: String::new(),
-    }
+        default_profile: true,
+    })
 }
 
 /// A question about a new pod.
@@ -63,5 +65,5 @@ impl Answer {
 /// The answer about a new pod.
 pub(crate) fn admit(pod: &Value, namespace: &str) -> Answer {
     let body = question(pod, namespace).to_string();
-    Answer::read(&admission::admit(body.as_bytes(), &settings()).unwrap().body)
+    Answer::read(&admission::admit(body.as_bytes(), &cluster()).unwrap().body)
 }

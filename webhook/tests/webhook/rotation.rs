@@ -2,7 +2,6 @@
 
 use std::{fs, path::Path, sync::Arc, time::Duration};
 
-use arc_swap::ArcSwap;
 use hyper::Method;
 use kestrel_runtime::{
     admin::Readiness,
@@ -11,6 +10,7 @@ use kestrel_runtime::{
 use kestrel_webhook::{
     admission::{Metrics, router, server::Server},
     certificate::{Keeper, Origin},
+    cluster::Shared,
 };
 use prometheus_client::registry::Registry;
 use serde_json::json;
@@ -45,8 +45,8 @@ async fn replicas<const N: usize>(api_server: &ApiServer, origins: [Origin; N]) 
     for origin in origins {
         let certificate = Arc::new(ServingCertificate::default());
         let metrics = Metrics::register(&mut Registry::default());
-        let settings = Arc::new(ArcSwap::from_pointee(review::settings()));
-        let router = router(settings, metrics.clone(), drain.clone());
+        let cluster = Arc::new(Shared::new(review::cluster()));
+        let router = router(cluster, metrics.clone(), drain.clone());
         let server = Server::bind(0, Arc::clone(&certificate), router, metrics).await.unwrap();
         ports.push(server.address().unwrap().port());
         let ready = readiness.require("certificate");

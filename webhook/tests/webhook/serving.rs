@@ -2,10 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use arc_swap::ArcSwap;
 use hyper::{Method, StatusCode, header::CONNECTION};
 use kestrel_runtime::tls::{self, authority::Authority, server::ServingCertificate};
-use kestrel_webhook::admission::{Metrics, router, server::Server};
+use kestrel_webhook::{
+    admission::{Metrics, router, server::Server},
+    cluster::Shared,
+};
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use serde_json::json;
 use tokio::{
@@ -37,8 +39,8 @@ async fn webhook(linger: Duration) -> Webhook {
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
     let drain = CancellationToken::new();
-    let settings = Arc::new(ArcSwap::from_pointee(review::settings()));
-    let router = router(settings, metrics.clone(), drain.clone());
+    let cluster = Arc::new(Shared::new(review::cluster()));
+    let router = router(cluster, metrics.clone(), drain.clone());
     let server = Server::bind(0, certificate, router, metrics).await.unwrap();
     let caller = Caller {
         port: server.address().unwrap().port(),

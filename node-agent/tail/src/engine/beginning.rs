@@ -14,7 +14,7 @@ use crate::{
     read::{READ, Reader},
     seek::offset_at,
     split::Format,
-    time::{Timestamp, rfc3339},
+    time::{Clock, Timestamp},
 };
 
 /// In files that are there when the engine starts, and of which it knows no
@@ -67,12 +67,12 @@ fn first_since(file: &Tracked, since: Timestamp, reader: &mut Reader) -> io::Res
     if !file.packed {
         return offset_at(&file.file, file.size(), since);
     }
-    let (mut begin, mut is_new_line) = (0, true);
+    let (mut begin, mut is_new_line, mut clock) = (0, true, Clock::default());
     loop {
         let window = reader.packed(&file.file, begin, READ)?;
         let mut at = 0;
         while at < window.bytes.len() {
-            if is_new_line && rfc3339(&window.bytes[at..]).is_some_and(|(time, _)| time >= since) {
+            if is_new_line && clock.read(&window.bytes[at..]).is_some_and(|(time, _)| time >= since) {
                 return Ok(begin + at as u64);
             }
             let end = memchr(b'\n', &window.bytes[at..]);

@@ -7,7 +7,7 @@ use crate::{
     cri::{self, Piece, Stream},
     multiline::First,
     text::whole_characters,
-    time::{Timestamp, rfc3339},
+    time::{Clock, Timestamp},
 };
 
 /// The lines of a window.
@@ -16,6 +16,7 @@ pub(super) struct Lines<'a> {
     window: &'a [u8],
     /// A line that begins the window ends with it.
     ends: bool,
+    clock: Clock,
 }
 
 /// A physical line: one of the program, or a piece of one.
@@ -37,11 +38,11 @@ pub(super) struct Line<'a> {
 
 impl<'a> Lines<'a> {
     pub(super) fn new(format: Format, window: &'a [u8], unfinished: Unfinished) -> Self {
-        Self { format, window, ends: unfinished.is_forced() }
+        Self { format, window, ends: unfinished.is_forced(), clock: Clock::default() }
     }
 
     /// The line that begins at `at`; `None` if its end is not in the window.
-    pub(super) fn at(&self, at: usize) -> Option<Line<'a>> {
+    pub(super) fn at(&mut self, at: usize) -> Option<Line<'a>> {
         let rest = &self.window[at..];
         let (text, next) = match memchr(b'\n', rest) {
             Some(length) => (&rest[..length], at + length + 1),
@@ -53,7 +54,7 @@ impl<'a> Lines<'a> {
             None => return None,
         };
         let piece = match self.format {
-            Format::Cri => cri::parse(text),
+            Format::Cri => cri::parse(text, &mut self.clock),
             Format::Plain => None,
         };
         let malformed = self.format == Format::Cri && piece.is_none();
@@ -63,7 +64,7 @@ impl<'a> Lines<'a> {
                 Line { at, next, stream, timestamp: Some(timestamp), content, last, malformed, first }
             }
             None => {
-                let time = if malformed { None } else { rfc3339(text) };
+                let time = if malformed { None } else { self.clock.read(text) };
                 let timestamp = time.filter(|(_, length)| text.get(*length) == Some(&b' ')).map(|(t, _)| t);
                 let first = First::of(text);
                 let stream = Stream::Stdout;

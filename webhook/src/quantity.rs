@@ -1,13 +1,71 @@
 //! Kubernetes quantities (`100m`, `64Mi`, `1e3`): equal amounts may be written
 //! differently.
 
+use std::{borrow::Cow, fmt};
+
 use serde_json::Value;
 
 const UNIT: i128 = 1_000_000_000;
 
-/// The amount in billionths, which is the smallest part that Kubernetes keeps.
-/// `None` for what is no quantity or too large to be one.
-pub(super) fn billionths(value: &Value) -> Option<i128> {
+/// An amount, and how it is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Quantity {
+    text: Cow<'static, str>,
+    billionths: i128,
+}
+
+impl Quantity {
+    /// The amount of one.
+    pub(crate) const ONE: i128 = UNIT;
+
+    /// `None` for what is no quantity, too large to be one, or not above 0.
+    pub(crate) fn positive(text: &str) -> Option<Self> {
+        let billionths = parse(text).filter(|&amount| amount > 0)?;
+        Some(Self { text: Cow::Owned(text.to_owned()), billionths })
+    }
+
+    /// One above 0, as JSON.
+    pub(crate) fn read(value: &Value) -> Option<Self> {
+        match value {
+            Value::String(text) => Self::positive(text),
+            Value::Number(number) => Self::positive(&number.to_string()),
+            _ => None,
+        }
+    }
+
+    /// This divided by a number, rounded up to what can be asked for of a
+    /// resource: thousandths of a core, or bytes.
+    pub(crate) fn divided_by(&self, number: &Self, resource: &str) -> Option<Self> {
+        let billionths =
+            self.billionths.checked_mul(UNIT)?.checked_add(number.billionths - 1)? / number.billionths;
+        let (step, unit) = if resource == "cpu" { (UNIT / 1000, "m") } else { (UNIT, "") };
+        let steps = billionths.checked_add(step - 1)? / step;
+        Self::positive(&format!("{steps}{unit}"))
+    }
+
+    /// One that is written in the program.
+    pub(crate) fn known(text: &'static str) -> Self {
+        Self { text: Cow::Borrowed(text), billionths: parse(text).unwrap_or_default() }
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// In billionths, which is the smallest part that Kubernetes keeps.
+    pub(crate) fn amount(&self) -> i128 {
+        self.billionths
+    }
+}
+
+impl fmt::Display for Quantity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// The amount in billionths. `None` for what is no quantity or too large to be one.
+pub(crate) fn billionths(value: &Value) -> Option<i128> {
     match value {
         Value::String(text) => parse(text),
         Value::Number(number) => parse(&number.to_string()),

@@ -2,14 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test may stop at the first surprise
 
+mod kills;
+
 use std::{
-    collections::BTreeSet,
     fs,
     io::{BufRead as _, BufReader, Write as _},
     path::Path,
-    process::{Child, Command, Stdio},
-    sync::atomic::{AtomicBool, Ordering},
-    thread,
+    process::{Command, Stdio},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -102,79 +101,6 @@ fn the_engine_alone_reads_to_the_end_and_sums_up() {
         .write_all(format!("{time} F more\n").as_bytes())
         .unwrap();
     assert_eq!(tail(&root, &on).0, "more\n", "it goes on where it ended");
-}
-
-/// Writes numbered lines to a container's log and rotates it, until the drain.
-fn write(container: &Path, first: u64, goes_on: &AtomicBool) -> u64 {
-    let open = || fs::File::create_new(container.join("0.log")).unwrap();
-    let (mut live, mut number, mut rotations) = (open(), first, 0);
-    while goes_on.load(Ordering::Relaxed) && number < first + 60_000 {
-        let mut lines = String::new();
-        for _ in 0..50 {
-            lines += &format!("2026-11-21T13:50:00.{number:09}Z stdout F {number}\n");
-            number += 1;
-        }
-        live.write_all(lines.as_bytes()).unwrap();
-        if number % 2_000 == 0 {
-            fs::rename(container.join("0.log"), container.join(format!("0.log.20261121-{rotations:06}")))
-                .unwrap();
-            live = open();
-            rotations += 1;
-        }
-        thread::yield_now();
-    }
-    number
-}
-
-#[test]
-fn no_line_is_lost_however_often_it_is_killed() {
-    const EACH: u64 = 1_000_000;
-    let directory = tempfile::tempdir().unwrap();
-    let (root, positions) = (directory.path().join("pods"), directory.path().join("positions"));
-    let containers: Vec<_> = (0..4).map(|number| root.join(format!("ns_pod-{number}_uid/app"))).collect();
-    containers.iter().for_each(|container| fs::create_dir_all(container).unwrap());
-    let tail = |words: &[&str]| {
-        let mut command = agent();
-        command.arg("tail").arg("--root").arg(&root).arg("--positions").arg(&positions).args(words);
-        command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
-    };
-    let goes_on = AtomicBool::new(true);
-    let mut seen = BTreeSet::new();
-    // After `most` lines it is killed; what it wrote until then is read.
-    let mut read = |mut child: Child, most: usize| {
-        let mut out = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        for count in 0.. {
-            line.clear();
-            // What it was killed in the middle of is no line.
-            if out.read_line(&mut line).unwrap() == 0 || !line.ends_with('\n') {
-                break;
-            }
-            seen.insert(line.trim_end().parse::<u64>().unwrap());
-            if count == most {
-                child.kill().unwrap();
-            }
-        }
-        child.wait().unwrap()
-    };
-    let ends: Vec<_> = thread::scope(|scope| {
-        let writers: Vec<_> = (0..)
-            .zip(&containers)
-            .map(|(number, container)| {
-                let goes_on = &goes_on;
-                scope.spawn(move || write(container, number * EACH, goes_on))
-            })
-            .collect();
-        for most in [1, 5_000, 100, 20_000] {
-            read(tail(&[]), most);
-        }
-        goes_on.store(false, Ordering::Relaxed);
-        writers.into_iter().map(|writer| writer.join().unwrap()).collect()
-    });
-    assert!(read(tail(&["--until-end"]), usize::MAX).success());
-    let written = (0..).zip(ends).flat_map(|(number, end)| number * EACH..end);
-    let missing: Vec<_> = written.filter(|line| !seen.contains(line)).take(5).collect();
-    assert!(missing.is_empty(), "{missing:?} are missing");
 }
 
 #[test]
