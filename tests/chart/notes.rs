@@ -23,6 +23,7 @@ fn the_notes_say_what_to_do_next() {
     for part in [
         "grpc.platform.usekestrel.ai:443",
         "kubectl -n kestrel-ai rollout status deployment/kestrel-aggregator",
+        "helm -n kestrel-ai test kestrel-operator",
         "kubectl -n kestrel-ai exec deployment/kestrel-aggregator -- /kestrel-aggregator status",
         "kubectl -n kestrel-ai logs -l app.kubernetes.io/component=aggregator",
         r#""kestrel.ai/inject":"true""#,

@@ -91,5 +91,5 @@ fn an_uninstall_leaves_nothing_and_a_release_of_chart_0_1_becomes_one_of_this_ch
         let owner = &metadata["ownerReferences"][0]["name"];
         if owner == "kestrel-aggregator" { Ok(()) } else { Err(metadata.to_string()) }
     });
-    println!("{}", helm(&["test", RELEASE, "--logs", "--timeout", "2m"]));
+    println!("{}", helm(&["test", RELEASE, "--timeout", "2m"]));
 }
