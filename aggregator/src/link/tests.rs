@@ -103,6 +103,7 @@ pub(super) fn config() -> Config {
         pod_ip: None,
         pod_name: None,
         node_name: None,
+        tls_dir: None,
     }
 }
 
@@ -114,7 +115,8 @@ async fn serving(config: Config) -> Server {
     tls::install_provider();
     let authority = Authority::generate("link").unwrap();
     let certificate = Arc::new(ServingCertificate::default());
-    authority::certify(&authority, "kestrel-ai", &certificate).unwrap();
+    let names = ["kestrel-agent-link.kestrel-ai.svc".to_owned()];
+    certificate.replace(authority.server_certificate(&names, Duration::from_secs(3600)).unwrap());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (lanes, metrics, drain) =
