@@ -250,7 +250,7 @@ async fn certificates_that_are_none() {
     ];
     let options =
         Serve { listen: ([127, 0, 0, 1], 0).into(), certificate: file("c"), key: file("k"), profiles: None };
-    let source = BTreeMap::new();
+    let source = BTreeMap::<&str, &str>::new();
     for (chain, key) in cases {
         fs::write(file("c"), chain).unwrap();
         fs::write(file("k"), key).unwrap();
