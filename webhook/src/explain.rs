@@ -76,7 +76,7 @@ mod tests {
             "{metadata: {annotations: {kestrel.ai/inject: 'true'}}, spec: {containers: [{name: a}]}}";
         let text = format!(
             "kind: Deployment\nmetadata: {{name: web, namespace: shop}}\nspec: {{template: {template}}}\n---\n\
-             kind: CronJob\nmetadata: {{name: n}}\nspec: {{jobTemplate: {{spec: {{template: {template}}}}}}}\n---\n\
+             kind: CronJob\nmetadata: {{name: nightly}}\nspec: {{jobTemplate: {{spec: {{template: {template}}}}}}}\n---\n\
              kind: Pod\nmetadata: {{name: p}}\nspec: {{}}\n"
         );
         let report = explained(&text).unwrap();
@@ -87,7 +87,7 @@ mod tests {
                 "Deployment shop/web: injected by InjectionProfile p: no log files to read, as no container writes \
                  to an emptyDir volume",
                 "patch:",
-                "CronJob default/n: injected: no log files to read, as no container writes to an emptyDir volume",
+                "CronJob default/nightly: injected: no log files to read, as no container writes to an emptyDir volume",
                 "patch:",
                 "Pod default/p: skipped: kestrel.ai/inject is not \"true\"",
                 "no patch",

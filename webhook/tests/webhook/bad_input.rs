@@ -11,10 +11,7 @@ use kestrel_webhook::{
 };
 use serde_json::{Value, json};
 
-use crate::{
-    offline::certificate,
-    review::{self, Answer},
-};
+use crate::{offline::certificate, review};
 
 fn pod(annotations: &[(&str, &str)]) -> Value {
     let mut all = json!({"kestrel.ai/inject": "true"});

@@ -3,9 +3,8 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, Output, Stdio},
-    time::Duration,
 };
 
 use hyper::{Method, StatusCode};

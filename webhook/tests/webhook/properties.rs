@@ -144,7 +144,7 @@ fn cluster() -> impl Strategy<Value = &'static str> {
         format!("---\napiVersion: v1\nkind: {kind}\nmetadata: {{name: b, namespace: shop}}\nspec: {spec}\n")
     };
     let rich = profile(
-        "{env: [{name: A, value: x}, {name: KESTREL_REDACT, value: y}, {name: A, value: z}], secretRef: {name: s}, \
+        "{env: [{name: A, value: one}, {name: KESTREL_REDACT, value: two}, {name: A, value: three}], secretRef: {name: s}, \
          endpoint: 'https://other:1', collect: {logPaths: [/data/*.log, /nowhere]}, \
          resources: {limits: {memory: 96Mi}}, rollout: {percent: 50}}",
     );
