@@ -22,7 +22,7 @@ use kestrel_webhook::{
         Metrics, router,
         server::{LINGER, Server},
     },
-    certificate::{Keeper, Names},
+    certificate::Keeper,
     cluster::{Cluster, Kind, Shared},
     config::Config,
     link_ca::LinkCa,
@@ -85,11 +85,6 @@ async fn start() -> anyhow::Result<Daemon> {
     let cluster =
         kube::Config::infer().await.context("no API server to talk to (in a cluster, or KUBECONFIG)")?;
     let client = kube::Client::try_from(cluster)?;
-    let names = Names {
-        namespace: config.injection.namespace.clone(),
-        secret: config.ca_secret,
-        configuration: config.configuration,
-    };
 
     let mut daemon = Daemon::new();
     let drain = daemon.drain();
@@ -100,7 +95,14 @@ async fn start() -> anyhow::Result<Daemon> {
     let shared = Arc::new(Shared::new(Cluster::new(config.injection)));
 
     let ready = readiness.require("a certificate that the API server trusts");
-    let keeper = Keeper::new(client.clone(), names, config.trust_delay, Arc::clone(&certificate), ready);
+    let keeper = Keeper::new(
+        client.clone(),
+        config.configuration,
+        config.origin,
+        config.trust_delay,
+        Arc::clone(&certificate),
+        ready,
+    );
     let ready = readiness.require("the agent link's CA (published by the aggregator)");
     let link_ca = LinkCa::new(config.link_ca_file, Arc::clone(&shared), ready);
     for (name, kind, condition) in [
