@@ -4,8 +4,10 @@
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod api_server;
+mod bad_input;
 mod caller;
 mod golden;
+mod offline;
 mod properties;
 mod review;
 mod rotation;
