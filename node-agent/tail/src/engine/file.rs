@@ -14,7 +14,7 @@ use crate::{
     discover::{Age, Candidate, Order},
     identity::{self, FileId},
     position::{Ledger, Owed, Reached},
-    read::{self, Reader, Window},
+    read::{self, Reader},
     split,
 };
 
@@ -213,15 +213,10 @@ impl Tracked {
     /// The hash of its first line, if that is complete or `over`.
     pub(super) fn head(&self, reader: &mut Reader, over: bool) -> io::Result<Option<u64>> {
         if self.packed {
-            let window = self.window(reader, 0, identity::HEAD)?;
+            let window = reader.packed(&self.file, 0, identity::HEAD)?;
             return Ok(identity::head(window.bytes, window.at_end));
         }
         identity::head_of(&self.file, over)
-    }
-
-    /// Its bytes from `at` on, unpacked, at most `want` of them.
-    pub(super) fn window<'a>(&self, reader: &'a mut Reader, at: u64, want: usize) -> io::Result<Window<'a>> {
-        if self.packed { reader.packed(&self.file, at, want) } else { reader.plain(&self.file, at, want) }
     }
 
     pub(super) fn size(&self) -> u64 {

@@ -165,7 +165,11 @@ impl LookBack {
         let start = self.ledger.read();
         for want in [READ, WINDOW] {
             let left = usize::try_from(self.end - start).unwrap_or(usize::MAX);
-            let window = file.window(reader, start, want.min(left))?;
+            let window = if file.packed {
+                reader.packed(&file.file, start, want.min(left))?
+            } else {
+                reader.plain(&file.file, start, want.min(left))?
+            };
             let cut = match memchr(b'\n', window.bytes).filter(|_| self.cut) {
                 Some(end) => end + 1,
                 None if self.cut => window.bytes.len(),

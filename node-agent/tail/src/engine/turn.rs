@@ -165,16 +165,25 @@ impl Task<'_> {
         };
         let mut outlet = Outlet::new(self.stats, self.redactor, self.policy, self.room, emit);
         let (end, before) = loop {
-            let base = from.min(seam);
-            let window = file.window(self.reader, base, (from - base) as usize + want)?;
-            let place = |offset: u64| window.bytes.len().min((offset - base) as usize);
-            if !file.joins(&window.bytes[place(seam)..place(start)]) {
-                let former = file.begin_again();
-                self.gaps.add(self.origin, Reason::Emptied, former.unread, None);
-                self.gaps.watch(self.origin, Reason::Emptied, former.ledger);
-                return Ok(None);
-            }
-            let bytes = &window.bytes[place(from)..];
+            let window = if file.packed {
+                self.reader.packed(&file.file, from, want)?
+            } else {
+                let base = from.min(seam);
+                self.reader.plain(&file.file, base, (from - base) as usize + want)?
+            };
+            let bytes = if file.packed {
+                window.bytes
+            } else {
+                let base = from.min(seam);
+                let place = |offset: u64| window.bytes.len().min((offset - base) as usize);
+                if !file.joins(&window.bytes[place(seam)..place(start)]) {
+                    let former = file.begin_again();
+                    self.gaps.add(self.origin, Reason::Emptied, former.unread, None);
+                    self.gaps.watch(self.origin, Reason::Emptied, former.ledger);
+                    return Ok(None);
+                }
+                &window.bytes[place(from)..]
+            };
             let unfinished = match want {
                 _ if window.at_end => patience,
                 READ => split::Unfinished::GoesOn,
