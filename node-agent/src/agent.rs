@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::Config,
+    flows::Outbox,
     host::{condition::Conditions, sample::Sample},
     metrics::Metrics,
     story::{Sentence, Story},
@@ -121,6 +122,7 @@ impl Agent {
         mut self,
         mut events: mpsc::Receiver<Event>,
         mut samples: mpsc::Receiver<Sample>,
+        mut flows: Outbox,
         drain: CancellationToken,
     ) -> anyhow::Result<()> {
         let mut scan = interval(SCAN);
@@ -134,10 +136,16 @@ impl Agent {
             tokio::select! {
                 () = drain.cancelled() => {}
                 event = events.recv() => match event {
-                    Some(event) => self.on_event(event),
+                    Some(event) => {
+                        self.on_event(event);
+                        flows.arrived.send_if_modified(|arrived| {
+                            std::mem::replace(arrived, self.shipper.arrived()) != *arrived
+                        });
+                    }
                     None => bail!("the agent link ended"),
                 },
                 Some(sample) = samples.recv() => self.on_sample(&sample),
+                Some(report) = flows.reports.recv(), if self.shipper.has_room() => self.shipper.tell(&report),
                 _ = scan.tick() => self.scan(),
                 () = wake.wait(pause) => {}
             }

@@ -40,6 +40,10 @@ pub struct Config {
     pub excluded: BTreeSet<String>,
     /// How much may be sent.
     pub limits: Limits,
+    /// The log of the AWS network policy agent, if flows are read from it.
+    pub aws_policy_log: Option<PathBuf>,
+    /// Namespace of Istio's ztunnel, if flows are read from its logs.
+    pub ztunnel_namespace: Option<String>,
 }
 
 impl Config {
@@ -72,6 +76,8 @@ impl Config {
                 namespace: settings.parse("KESTREL_BUDGET_NAMESPACE_BYTES", 0),
                 node: settings.parse("KESTREL_BUDGET_NODE_BYTES", 0),
             },
+            aws_policy_log: settings.optional("KESTREL_AWS_POLICY_LOG").map(PathBuf::from),
+            ztunnel_namespace: settings.optional("KESTREL_ZTUNNEL_NAMESPACE"),
         };
         if config.endpoint.scheme_str() != Some("https") || config.endpoint.host().is_none() {
             settings.mistake(format!(

@@ -8,7 +8,7 @@ use std::{
 };
 
 use kestrel_link::connection::Link;
-use kestrel_node_agent::{agent::Agent, config::Config, host, metrics::Metrics, tail};
+use kestrel_node_agent::{agent::Agent, config::Config, flows, host, metrics::Metrics, tail};
 use kestrel_runtime::{
     admin::{AdminPort, Readiness},
     config::Environment,
@@ -75,6 +75,7 @@ async fn start() -> anyhow::Result<Daemon> {
     let admin = AdminPort::bind(config.health_port, readiness, registry, drain.clone()).await?;
     let (link, events) = Link::new(config.link());
     let (samples, sampled) = mpsc::channel(1);
+    let (watch_flows, outbox) = flows::watch(&config, metrics.flows.clone());
     let agent = Agent::new(&config, metrics, linked);
     daemon.spawn("admin port", admin.serve());
     daemon.spawn("agent link", {
@@ -85,6 +86,7 @@ async fn start() -> anyhow::Result<Daemon> {
         }
     });
     daemon.spawn("host", host::watch(config.pod_logs.clone(), config.runtime_socket.clone(), samples));
-    daemon.spawn("logs", agent.run(events, sampled, drain));
+    daemon.spawn("flows", watch_flows);
+    daemon.spawn("logs", agent.run(events, sampled, outbox, drain));
     Ok(daemon)
 }

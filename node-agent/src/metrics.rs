@@ -10,6 +10,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use crate::flows::counts::Counts;
+
 /// Why lines were left out, or bytes of log files lost.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ReasonLabel {
@@ -43,6 +45,8 @@ pub struct Metrics {
     bytes_unread: Gauge,
     held_back: Gauge,
     problems: Gauge,
+    /// What is counted of flows, where they are seen.
+    pub flows: Counts,
 }
 
 impl Metrics {
@@ -115,6 +119,7 @@ impl Metrics {
         ] {
             registry.register(name, help, gauge.clone());
         }
+        metrics.flows.register(registry);
         metrics
     }
 

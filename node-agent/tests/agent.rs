@@ -17,8 +17,8 @@ use std::{
 use aggregator::{Aggregator, DEADLINE, Stream, lines, messages};
 use flate2::{Compression, write::GzEncoder};
 use kestrel_link::connection::{self, Link};
-use kestrel_node_agent::{agent::Agent, config::Config, host, metrics::Metrics};
-use kestrel_proto::node::v1::{LogLevel, LogPolicy, PodInfo};
+use kestrel_node_agent::{agent::Agent, config::Config, flows, host, metrics::Metrics};
+use kestrel_proto::node::v1::{FlowReport, FlowVerdict, LogLevel, LogPolicy, PodInfo, Welcome};
 use kestrel_runtime::admin::Readiness;
 use kestrel_tail::{budget::Limits, redact::Expressions};
 use prometheus_client::{encoding::text::encode, registry::Registry};
@@ -60,6 +60,8 @@ impl Node {
             look_back: Duration::MAX,
             excluded: ["bank".to_owned()].into(),
             limits: Limits::default(),
+            aws_policy_log: Some(path("aws/network-policy-agent.log")),
+            ztunnel_namespace: None,
         };
         Self {
             directory,
@@ -79,12 +81,14 @@ impl Node {
         let (link, events) = Link::new(connection::Config { retry, ..self.config.link() });
         let (samples, sampled) = mpsc::channel(1);
         let metrics = Metrics::register(&mut self.registry);
+        let (watch_flows, outbox) = flows::watch(&self.config, metrics.flows.clone());
         let agent = Agent::new(&self.config, metrics, self.readiness.require("link"));
         let watch = host::watch(self.config.pod_logs.clone(), self.config.runtime_socket.clone(), samples);
         let drain = self.drain.clone();
         self.tasks.spawn(link.run(CancellationToken::new()));
         self.tasks.spawn(async { watch.await.unwrap() });
-        self.tasks.spawn(async { agent.run(events, sampled, drain).await.unwrap() });
+        self.tasks.spawn(async { watch_flows.await.unwrap() });
+        self.tasks.spawn(async { agent.run(events, sampled, outbox, drain).await.unwrap() });
     }
 
     /// Ends the agent; every task has to come home.
@@ -269,6 +273,73 @@ async fn the_hosts_conditions_are_reported_in_full_on_every_connection() {
         assert!(report.conditions[3].message.contains("runtime.sock"), "{report:?}");
         stream.fail(tonic::Status::unavailable("a new leader")).await;
     }
+    node.stop().await;
+}
+
+/// The next report of flows, and the batch that it came with.
+async fn flows(stream: &mut Stream) -> (u64, FlowReport) {
+    loop {
+        let (batch, mut content) = stream.batch().await;
+        stream.credit(batch.payload.len() as u64).await;
+        if let Some(report) = content.flows.pop() {
+            return (batch.id, report);
+        }
+    }
+}
+
+#[tokio::test]
+async fn flows_arrive_once_and_only_where_they_are_taken() {
+    let mut aggregator = Aggregator::start().await;
+    let mut node = Node::new(&aggregator);
+    let log = node.config.aws_policy_log.clone().unwrap();
+    fs::create_dir(log.parent().unwrap()).unwrap();
+    let line = r#"{"ts":"2026-11-22T07:00:00.5Z","msg":"Flow Info: Src IP: 10.0.1.7 Src Port: 40000 Dest IP: 10.0.2.8 Dest Port: 80 Proto TCP Verdict DENY Direction ingress"}"#;
+    fs::write(&log, format!("{line}\n{}\n", line.replace("40000", "40001"))).unwrap();
+    node.start();
+    // One that knows no flows gets none.
+    let old = accept(&mut aggregator).await;
+    node.write("web", "1-1", &["a line"]);
+    old.pod("ns", "web", "1-1", LogPolicy::All).await;
+    let mut old = old;
+    let (_, content) = old.batch().await;
+    assert_eq!((content.flows.len(), messages(&content)), (0, vec!["a line".to_owned()]));
+    old.fail(tonic::Status::unavailable("a new leader")).await;
+
+    let welcome = Welcome { credit_bytes: CREDIT, features: vec!["flows".into()], ..Welcome::default() };
+    let mut stream = aggregator.accept_with(welcome.clone()).await;
+    let (_, first) = flows(&mut stream).await;
+    let flow = &first.flows[0];
+    assert_eq!((first.flows.len(), flow.count, flow.port), (1, 2, 80));
+    assert_eq!(flow.verdict(), FlowVerdict::Dropped);
+    assert_eq!(flow.source.as_ref().unwrap().address, [10, 0, 1, 7].as_slice());
+    stream.fail(tonic::Status::unavailable("a new leader")).await;
+
+    let mut stream = aggregator.accept_with(welcome.clone()).await;
+    let (batch, again) = flows(&mut stream).await;
+    assert_eq!(again, first, "it had no answer");
+    // What is acknowledged is remembered over a restart.
+    let positions = || fs::read(node.config.state.join("flow-positions")).unwrap_or_default();
+    let before = positions();
+    stream.ack(batch).await;
+    timeout(DEADLINE, async {
+        while positions() == before {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .expect("positions do not move");
+    drop(stream);
+    node.stop().await;
+    assert!(node.metrics().contains(r#"kestrel_agent_flows_seen_total{source="aws"} 2"#), "{}", node.metrics());
+
+    let mut file = OpenOptions::new().append(true).open(&log).unwrap();
+    writeln!(file, "{}", line.replace("Port: 80", "Port: 81")).unwrap();
+    node.start();
+    let mut stream = aggregator.accept_with(welcome).await;
+    let (_, report) = flows(&mut stream).await;
+    assert_eq!(report.flows.iter().map(|flow| flow.port).collect::<Vec<_>>(), [81]);
+    assert_ne!(report.run, first.run);
+    drop(stream);
     node.stop().await;
 }
 

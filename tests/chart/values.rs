@@ -149,6 +149,8 @@ fn misspelled_values_and_wrong_types_are_refused_by_name() {
         ("aggregator.stateSizeLimit=much", "'/aggregator/stateSizeLimit'"),
         ("monitoring.serviceMonitor.interval=30", "'/monitoring/serviceMonitor/interval'"),
         ("nodeAgent.runtimeSocket=containerd.sock", "'/nodeAgent/runtimeSocket'"),
+        ("nodeAgent.flows.awsPolicyLog=agent.log", "'/nodeAgent/flows/awsPolicyLog'"),
+        ("nodeAgent.flows.ztunnelNamespace=a/b", "'/nodeAgent/flows/ztunnelNamespace'"),
         // A lease has room for its retries only from there on.
         ("aggregator.leaseSeconds=5", "'/aggregator/leaseSeconds': minimum: got 5, want 6"),
         ("webhook.timeoutSeconds=31", "'/webhook/timeoutSeconds': maximum: got 31, want 30"),
@@ -402,6 +404,7 @@ fn every_variable_is_an_agreed_one() {
         "server.proxy.url=http://proxy:3128",
         "server.proxy.noProxy=example.com",
         "nodeAgent.runtimeSocket=/run/c/c.sock",
+        "nodeAgent.flows.awsPolicyLog=/var/log/a/b.log",
         "podLogs.redact={a}",
         "podLogs.budget.namespaceBytesPerSecond=1",
         "data.namespaces.exclude={bank}",

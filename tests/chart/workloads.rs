@@ -109,6 +109,10 @@ fn the_node_agent_runs_everywhere_and_sees_only_the_logs() {
     let token = list(&spec["volumes"]).iter().find(|volume| volume["projected"].is_object()).unwrap();
     assert_eq!(token["projected"]["sources"][0]["serviceAccountToken"]["audience"], "kestrel-agent-link");
     assert_eq!(objects.env("kestrel-node-agent", "KESTREL_RUNTIME_SOCKET"), None);
+    assert_eq!(objects.env("kestrel-node-agent", "KESTREL_AWS_POLICY_LOG"), None);
+    assert_eq!(objects.env("kestrel-node-agent", "KESTREL_ZTUNNEL_NAMESPACE"), Some("istio-system"));
+    let objects = Objects::with(&["nodeAgent.flows.ztunnelNamespace="]);
+    assert_eq!(objects.env("kestrel-node-agent", "KESTREL_ZTUNNEL_NAMESPACE"), None);
 }
 
 #[test]
@@ -116,14 +120,18 @@ fn the_node_agent_sees_more_of_the_node_only_when_told() {
     let objects = Objects::with(&[
         "nodeAgent.runtimeSocket=/run/containerd/containerd.sock",
         "nodeAgent.seLinuxOptions.type=spc_t",
+        "nodeAgent.flows.awsPolicyLog=/var/log/aws-routed-eni/network-policy-agent.log",
     ]);
     let socket = objects.env("kestrel-node-agent", "KESTREL_RUNTIME_SOCKET");
     assert_eq!(socket, Some("/run/containerd/containerd.sock"));
     let container = objects.container("kestrel-node-agent");
     assert_eq!(container["securityContext"]["seLinuxOptions"]["type"], "spc_t");
-    let runtime =
-        list(&container["volumeMounts"]).iter().find(|mount| mount["mountPath"] == "/run/containerd");
-    assert_eq!(runtime.expect("the socket's folder is mounted")["readOnly"], true);
+    let log = objects.env("kestrel-node-agent", "KESTREL_AWS_POLICY_LOG");
+    assert_eq!(log, Some("/var/log/aws-routed-eni/network-policy-agent.log"));
+    for folder in ["/run/containerd", "/var/log/aws-routed-eni"] {
+        let mount = list(&container["volumeMounts"]).iter().find(|mount| mount["mountPath"] == folder);
+        assert_eq!(mount.expect("its folder is mounted")["readOnly"], true, "{folder}");
+    }
 }
 
 #[test]

@@ -69,6 +69,9 @@ const MOST_COUNTED: usize = 1024;
 /// The feature of a sidecar that says farewell.
 const FAREWELL: &str = "farewell";
 
+/// Our feature: flows are taken.
+const FLOWS: &str = "flows";
+
 /// What goes to the peer.
 pub(super) type Answers = Sender<Result<AggregatorMessage, Status>>;
 
@@ -162,7 +165,7 @@ impl Session {
         info!("{peer} is attached from {address}, version {version:?}");
         self.send(Down::Welcome(Welcome {
             protocol_version: hello.protocol_version.min(PROTOCOL_VERSION),
-            features: vec![],
+            features: vec![FLOWS.to_owned()],
             software_version: env!("CARGO_PKG_VERSION").to_owned(),
             credit_bytes: batch::MAX_BYTES as u64,
             max_batch_bytes: batch::MAX_BYTES as u64,
@@ -380,8 +383,13 @@ impl Reader<'_> {
         drop(turn);
 
         let receipt = self.source.receipt(id, nacks_seen);
-        let BatchContent { logs, gaps } = content.decode().map_err(invalid)?;
+        let BatchContent { logs, flows, gaps } = content.decode().map_err(invalid)?;
         let chunks = batch::lines(&logs).map_err(invalid)?;
+        match &self.session.identity.peer {
+            Peer::Agent { node } => flows.into_iter().for_each(|report| shared.traffic.take(node, report)),
+            Peer::Sidecar { .. } if flows.is_empty() => {}
+            Peer::Sidecar { .. } => return Err(Status::permission_denied("a sidecar sees no node's flows")),
+        }
         self.tell(gaps, &receipt).await;
         for (chunk, lines) in logs.iter().zip(chunks) {
             self.pass_on(chunk, lines, &receipt).await;
