@@ -18,6 +18,7 @@ use kestrel_webhook::{
     certificate::{Keeper, Names},
     cluster::{Cluster, Kind, Shared},
     config::Config,
+    coverage::writer::Writer,
     link_ca::LinkCa,
     watch::Watch,
 };
@@ -46,9 +47,9 @@ async fn main() -> anyhow::Result<ExitCode> {
 
 async fn start() -> anyhow::Result<Daemon> {
     let config = Config::read(&Environment)?;
-    let cluster =
+    let api_server =
         kube::Config::infer().await.context("no API server to talk to (in a cluster, or KUBECONFIG)")?;
-    let client = kube::Client::try_from(cluster)?;
+    let client = kube::Client::try_from(api_server)?;
     let names = Names {
         namespace: config.injection.namespace.clone(),
         secret: config.ca_secret,
@@ -61,7 +62,9 @@ async fn start() -> anyhow::Result<Daemon> {
     let metrics = Metrics::register(&mut registry);
     let readiness = Readiness::default();
     let certificate = Arc::new(ServingCertificate::default());
-    let shared = Arc::new(Shared::new(Cluster::new(config.injection)));
+    let mut cluster = Cluster::new(config.injection);
+    cluster.coverage.namespaces = config.namespaces;
+    let shared = Arc::new(Shared::new(cluster));
 
     let ready = readiness.require("a certificate that the API server trusts");
     let keeper = Keeper::new(client.clone(), names, config.trust_delay, Arc::clone(&certificate), ready);
@@ -72,10 +75,19 @@ async fn start() -> anyhow::Result<Daemon> {
         ("profiles", Kind::InjectionProfile, "a list of the injection profiles"),
         ("limit ranges", Kind::LimitRange, "a list of the limit ranges"),
         ("quotas", Kind::ResourceQuota, "a list of the resource quotas"),
+        ("injected pods", Kind::InjectedPod, "a list of the injected pods"),
     ] {
-        let watch = Watch::new(client.clone(), kind, Arc::clone(&shared), readiness.require(condition));
+        let ready = Some(readiness.require(condition));
+        let watch = Watch::new(client.clone(), kind, Arc::clone(&shared), ready);
         daemon.spawn(name, until(drain.clone(), watch.follow()));
     }
+    // Admission goes on without them.
+    for (name, kind) in [("other pods", Kind::OtherPod), ("failed creations", Kind::FailedCreation)] {
+        let watch = Watch::new(client.clone(), kind, Arc::clone(&shared), None);
+        daemon.spawn(name, until(drain.clone(), watch.follow()));
+    }
+    let writer = Writer::new(client, Arc::clone(&shared), &mut registry);
+    daemon.spawn("coverage", until(drain.clone(), writer.write()));
     let router = router(shared, metrics.clone(), drain.clone());
     let server = Server::bind(config.port, certificate, router, metrics).await?;
     let admin = AdminPort::bind(config.health_port, readiness, registry, drain.clone()).await?;

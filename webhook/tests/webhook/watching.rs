@@ -100,7 +100,7 @@ fn follow(server: &Arc<ApiServer>) -> (Arc<Shared>, Readiness) {
     let cluster = Arc::new(Shared::new(review::cluster()));
     let readiness = Readiness::default();
     for (kind, name) in [(Kind::Namespace, "namespaces"), (Kind::InjectionProfile, "profiles")] {
-        let watch = Watch::new(server.client(), kind, Arc::clone(&cluster), readiness.require(name));
+        let watch = Watch::new(server.client(), kind, Arc::clone(&cluster), Some(readiness.require(name)));
         tokio::spawn(watch.follow());
     }
     (cluster, readiness)
