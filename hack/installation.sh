@@ -31,7 +31,7 @@ use_cluster() {
 provide_images() {
   local images
   if [[ -n ${1:-} ]]; then
-    images=$("$hack/images" --prefix "$1" --push)
+    images=$("$hack/images" --push "$1")
   else
     images=$("$hack/images")
     # shellcheck disable=SC2086 # one word each

@@ -2,6 +2,7 @@
 //! thing that does not work. It changes nothing, and opens no stream.
 
 mod rights;
+mod servers;
 
 use std::{io, time::Duration};
 
@@ -68,6 +69,7 @@ pub async fn run(source: &dyn Source, out: &mut dyn io::Write) -> io::Result<boo
     for caution in config.uplink.credentials.cautions() {
         say(vec![Finding { subject: CAUTION, result: Ok(caution) }])?;
     }
+    say(servers::findings(source).await)?;
     match client {
         Err(problem) => say(vec![Finding { subject: "Kubernetes", result: Err(problem.to_string()) }])?,
         Ok(client) => {

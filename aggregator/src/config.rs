@@ -105,6 +105,7 @@ impl Config {
                 pod_ip: address(&mut settings, "POD_IP"),
                 pod_name,
                 node_name: settings.optional("NODE_NAME"),
+                tls_dir: settings.optional("KESTREL_LINK_TLS_DIR").map(Into::into),
                 namespace: namespace.clone(),
             },
             namespace,

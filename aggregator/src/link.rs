@@ -5,6 +5,7 @@ mod admission;
 mod authority;
 mod batch;
 mod body;
+mod certificate;
 mod columns;
 mod gap;
 mod identity;
@@ -20,6 +21,7 @@ mod session;
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -29,15 +31,19 @@ use kestrel_runtime::tls::server::ServingCertificate;
 use kube::Client;
 use tokio::{
     net::TcpListener,
-    sync::{self, Semaphore},
+    sync::{self, Semaphore, watch},
     time::timeout,
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{AbortOnDropHandle, TaskTracker},
+};
 use tonic::{Status, metadata::MetadataValue};
 
 use crate::{inventory::Pods, signals::Signals, uplink::lanes::LogLane};
 use admission::Admission;
 use body::Room;
+use certificate::Keeper;
 use identity::Rules;
 use metrics::{Metrics, Refused, RefusedLabel};
 use refusals::Refusals;
@@ -72,6 +78,8 @@ pub struct Config {
     pub pod_name: Option<String>,
     /// Name of the node this pod runs on.
     pub node_name: Option<String>,
+    /// Folder with `tls.crt`, `tls.key` and `ca.crt`; `None`: an authority of our own signs.
+    pub tls_dir: Option<PathBuf>,
 }
 
 /// What all sessions share.
@@ -105,13 +113,22 @@ pub async fn serve(
     metrics: Metrics,
     drain: CancellationToken,
 ) -> anyhow::Result<()> {
+    let certificate = Arc::new(ServingCertificate::default());
+    let (anchors, mut known) = watch::channel(String::new());
+    let keeper = Keeper::new(
+        client.clone(),
+        config.tls_dir.clone(),
+        config.namespace.clone(),
+        Arc::clone(&certificate),
+        anchors,
+    );
+    let _keeping = AbortOnDropHandle::new(tokio::spawn(keeper.keep()));
     let prepared = async {
         pods.listed().await;
-        authority::obtain(&client, &config.namespace).await
+        // Its sender lives as long as the task above.
+        known.wait_for(|anchors| !anchors.is_empty()).await.map(drop)
     };
-    let Some(authority) = drain.run_until_cancelled(prepared).await else { return Ok(()) };
-    let certificate = Arc::new(ServingCertificate::default());
-    authority::certify(&authority, &config.namespace, &certificate)?;
+    let Some(Ok(())) = drain.run_until_cancelled(prepared).await else { return Ok(()) };
 
     let all = if config.pod_ip.is_some_and(|address| address.is_ipv6()) {
         IpAddr::from(Ipv6Addr::UNSPECIFIED)
@@ -128,9 +145,8 @@ pub async fn serve(
     let identities = Identities::new(client.clone(), rules, pods.clone());
     let shared = Shared::new(config.max_connections, pods, signals, logs, metrics, drain.clone());
     tokio::select! {
-        () = server::run(listener, Arc::clone(&certificate), shared, identities) => {}
-        () = publish::keep_published(&client, &config, port, authority.certificate_pem()) => {}
-        () = authority::keep_certified(&authority, &config.namespace, certificate) => {}
+        () = server::run(listener, certificate, shared, identities) => {}
+        () = publish::keep_published(&client, &config, port, known) => {}
     }
     Ok(())
 }

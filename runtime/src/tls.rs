@@ -4,6 +4,8 @@
 
 pub mod authority;
 pub mod client;
+pub mod mounted;
+pub mod pem;
 pub mod proxy;
 pub mod server;
 

@@ -1,7 +1,7 @@
 //! Runs Helm on the chart and reads what it prints.
 
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -47,6 +47,19 @@ pub(crate) fn helm(arguments: &[&str]) -> Result<String, String> {
     let output = Command::new(program()).args(arguments).output().expect("helm starts");
     let text = |bytes| String::from_utf8(bytes).expect("helm prints UTF-8");
     if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+}
+
+/// Copies a folder with all that is in it.
+pub(crate) fn copy(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            fs::create_dir(&target).unwrap();
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), &target).unwrap();
+        }
+    }
 }
 
 /// Renders the chart in `folder` for one Kubernetes version.

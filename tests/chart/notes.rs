@@ -1,6 +1,6 @@
 //! What a person reads after the install.
 
-use std::{fs, path::Path};
+use std::fs;
 
 use crate::helm::{self, Objects};
 
@@ -8,7 +8,7 @@ use crate::helm::{self, Objects};
 /// template, which includes them.
 fn notes(kubernetes: &str, settings: &[&str]) -> String {
     let folder = tempfile::tempdir().unwrap();
-    copy(&helm::chart(), folder.path());
+    helm::copy(&helm::chart(), folder.path());
     let extra = r#"notes: {{ include (print $.Template.BasePath "/NOTES.txt") . | toJson }}"#;
     fs::write(folder.path().join("templates/notes.yaml"), extra).unwrap();
     let mut arguments = vec!["--show-only", "templates/notes.yaml"];
@@ -17,24 +17,13 @@ fn notes(kubernetes: &str, settings: &[&str]) -> String {
     helm::text(&Objects::parse(&rendered).0[0]["notes"]).to_owned()
 }
 
-fn copy(from: &Path, to: &Path) {
-    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            fs::create_dir(&target).unwrap();
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), &target).unwrap();
-        }
-    }
-}
-
 #[test]
 fn the_notes_say_what_to_do_next() {
     let notes = notes(helm::NEWEST, &["auth.existingSecret=a", "certificates.existingSecret=b"]);
     for part in [
         "grpc.platform.usekestrel.ai:443",
         "kubectl -n kestrel-ai rollout status deployment/kestrel-aggregator",
+        "helm -n kestrel-ai test kestrel-operator",
         "kubectl -n kestrel-ai exec deployment/kestrel-aggregator -- /kestrel-aggregator status",
         "kubectl -n kestrel-ai logs -l app.kubernetes.io/component=aggregator",
         r#""kestrel.ai/inject":"true""#,
@@ -75,9 +64,11 @@ fn values_without_effect_are_listed() {
     for setting in [
         "fullnameOverride=x",
         "hubble.cidr=192.0.2.0/24",
+        "image.repository=ghcr.io/kestrelai/kestrel-operator",
+        "image.tag=latest",
         "k8sApiServer.cidr=192.0.2.1/32",
         "nameOverride=x",
-        "networkPolicy.create=true",
+        "operator.argocd.enabled=true",
         "operator.cilium.disableFlows=false",
         "operator.cilium.hubble.tls.forceDisable=true",
         "operator.datadog.enabled=true",

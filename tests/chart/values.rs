@@ -65,6 +65,41 @@ fn a_values_file_of_chart_0_1_installs_this_chart() {
     }
 }
 
+/// The dotted names of all values in a file.
+fn names(value: &serde_json::Value, prefix: &str, found: &mut Vec<String>) {
+    // What these hold is a Kubernetes object's own.
+    let whole =
+        ["resources", "affinity", "podSecurityContext", "securityContext", "nodeSelector", "podLabels"];
+    let whole =
+        [&whole[..], &["podAnnotations", "serviceAccount.annotations", "healthcheck.livenessProbe"]].concat();
+    match value.as_object() {
+        Some(inner) if !whole.contains(&prefix) => {
+            for (name, value) in inner {
+                let dot = if prefix.is_empty() { "" } else { "." };
+                names(value, &format!("{prefix}{dot}{name}"), found);
+            }
+        }
+        _ => found.push(prefix.to_owned()),
+    }
+}
+
+#[test]
+fn the_table_of_old_values_has_each_of_them_once() {
+    let file = std::fs::read_to_string(old_values()).unwrap();
+    let mut expected = Vec::new();
+    names(&serde_saphyr::from_str(&file).unwrap(), "", &mut expected);
+    let page = std::fs::read_to_string(helm::repository("docs/values.md")).unwrap();
+    let rows = page.lines().filter(|line| line.starts_with("| `"));
+    let mut documented: Vec<_> = rows
+        .flat_map(|row| {
+            row.split('|').nth(1).unwrap().split(',').map(|name| name.trim().trim_matches('`').to_owned())
+        })
+        .collect();
+    expected.sort();
+    documented.sort();
+    assert_eq!(documented, expected);
+}
+
 #[test]
 fn an_integration_can_be_kept_from_the_cloud() {
     for (name, variable) in
@@ -116,6 +151,10 @@ fn misspelled_values_and_wrong_types_are_refused_by_name() {
         ("nodeAgent.runtimeSocket=containerd.sock", "'/nodeAgent/runtimeSocket'"),
         // A lease has room for its retries only from there on.
         ("aggregator.leaseSeconds=5", "'/aggregator/leaseSeconds': minimum: got 5, want 6"),
+        ("webhook.timeoutSeconds=31", "'/webhook/timeoutSeconds': maximum: got 31, want 30"),
+        ("webhook.namespaceSelector.labels=x", "additional properties 'labels' not allowed"),
+        ("webhook.certManager.issuer=x", "additional properties 'issuer' not allowed"),
+        ("global.imageRegistry=registry/", "'/global/imageRegistry'"),
         ("healthcheck.port=8443", "healthcheck.port must not be 8443 or 10250"),
         ("healthcheck.port=10250", "healthcheck.port must not be 8443 or 10250"),
         ("aggregator.stateSizeLimit=0", "must be at least 16Mi"),
@@ -152,6 +191,7 @@ fn what_is_needed_can_not_be_taken_away() {
         "nodeAgent.resources",
         "webhook",
         "webhook.resources",
+        "webhook.timeoutSeconds",
         "serviceAccount",
         "healthcheck",
         "healthcheck.livenessProbe",
@@ -188,6 +228,15 @@ fn what_may_be_empty_may_be_null() {
         "nodeAgent.tolerations",
         "nodeAgent.seLinuxOptions",
         "webhook.excludedNamespaces",
+        "webhook.namespaceSelector",
+        "webhook.certManager",
+        "webhook.existingSecret",
+        "link.certManager",
+        "link.existingSecret",
+        "global",
+        "global.imageRegistry",
+        "networkPolicy",
+        "k8sApiServer",
         "podLabels",
         "priorityClassName",
         "imagePullSecrets",
@@ -284,6 +333,66 @@ fn a_digest_takes_the_place_of_the_tag_everywhere() {
     assert_eq!(objects.env("kestrel-webhook", "KESTREL_COLLECTOR_IMAGE"), Some(image.as_str()));
 }
 
+#[test]
+fn the_program_of_chart_0_1_is_never_run_and_neither_is_a_tag_that_names_no_version() {
+    let version = env!("CARGO_PKG_VERSION");
+    let digest = format!("sha256:{}", "0123456789abcdef".repeat(4));
+    let old = "ghcr.io/kestrelai/kestrel-operator";
+    for (repository, tag, digest, registry, image) in [
+        (old, "latest", "", "", format!("kestrel-operator:{version}")),
+        (old, "v0.1.9", &*digest, "", format!("kestrel-operator:{version}")),
+        (old, "latest", "", "mirror.example.com", format!("mirror.example.com/kestrel-operator:{version}")),
+        ("mine/operator", "latest", "", "", format!("mine/operator:{version}")),
+        ("mine/operator", "latest", &*digest, "", format!("mine/operator@{digest}")),
+        ("mine/operator", "1.2", "", "localhost:5000/x", "localhost:5000/x/mine/operator:1.2".to_owned()),
+        ("r.example.com/operator", "1.2", "", "m.example.com", "m.example.com/operator:1.2".to_owned()),
+        ("localhost/operator", "1.2", "", "m.example.com", "m.example.com/operator:1.2".to_owned()),
+        ("r.example.com:5000/operator", "", "", "", format!("r.example.com:5000/operator:{version}")),
+        ("", "", "", "", format!("kestrel-operator:{version}")),
+        ("", "1.2", "", "", "kestrel-operator:1.2".to_owned()),
+        ("", "1.2", &*digest, "m.example.com", format!("m.example.com/kestrel-operator@{digest}")),
+    ] {
+        let objects = Objects::with(&[
+            &format!("image.repository={repository}"),
+            &format!("image.tag={tag}"),
+            &format!("image.digest={digest}"),
+            &format!("global.imageRegistry={registry}"),
+        ]);
+        for (workload, pod) in objects.pods() {
+            assert_eq!(pod["spec"]["containers"][0]["image"], *image, "{workload}");
+        }
+        assert_eq!(objects.env("kestrel-webhook", "KESTREL_COLLECTOR_IMAGE"), Some(&*image));
+    }
+}
+
+/// A pushed chart runs the image that was pushed with it, unless another is named.
+#[test]
+fn a_chart_that_was_made_for_an_image_runs_it() {
+    let folder = tempfile::tempdir().unwrap();
+    helm::copy(&helm::chart(), folder.path());
+    let file = folder.path().join("Chart.yaml");
+    let metadata = std::fs::read_to_string(&file).unwrap();
+    let made_for = format!("r.example.com/x/kestrel-operator@sha256:{}", "0123456789abcdef".repeat(4));
+    let changed =
+        metadata.replace("kestrel.ai/image: kestrel-operator", &format!("kestrel.ai/image: {made_for}"));
+    assert_ne!(metadata, changed);
+    std::fs::write(file, changed).unwrap();
+    let old = "image.repository=ghcr.io/kestrelai/kestrel-operator,image.tag=latest";
+    let (_, digest) = made_for.split_once('/').unwrap();
+    for (setting, image) in [
+        ("image.tag=", &*made_for),
+        (old, &*made_for),
+        ("image.tag=latest", &*made_for),
+        ("global.imageRegistry=m.example.com", &format!("m.example.com/{digest}")),
+        ("image.tag=1.2", "r.example.com/x/kestrel-operator:1.2"),
+        ("image.repository=mine,image.tag=1.2", "mine:1.2"),
+    ] {
+        let rendered = helm::render_chart(folder.path(), helm::NEWEST, &["--set", setting]).unwrap();
+        let objects = Objects::parse(&rendered);
+        assert_eq!(objects.container("kestrel-aggregator")["image"], *image, "{setting}");
+    }
+}
+
 /// A chart that sets a variable which no program reads would fail silently.
 #[test]
 fn every_variable_is_an_agreed_one() {
@@ -296,6 +405,8 @@ fn every_variable_is_an_agreed_one() {
         "podLogs.redact={a}",
         "podLogs.budget.namespaceBytesPerSecond=1",
         "data.namespaces.exclude={bank}",
+        "webhook.existingSecret=a",
+        "link.existingSecret=b",
     ]);
     for (workload, pod) in objects.pods() {
         for variable in helm::list(&pod["spec"]["containers"][0]["env"]) {

@@ -138,7 +138,7 @@ fn agents_and_webhook_know_the_link_of_their_own_namespace() {
         let template = objects.pods().find(|(name, _)| *name == workload).unwrap().1;
         let volumes = list(&template["spec"]["volumes"]);
         let authority = volumes.iter().find(|volume| volume["configMap"].is_object()).unwrap();
-        assert_eq!(authority["configMap"], json!({"name": "kestrel-agent-link", "optional": true}));
+        assert_eq!(authority["configMap"], json!({"name": "kestrel-agent-link-ca", "optional": true}));
     }
     let service = &objects.get("Service", "kestrel-agent-link")["spec"];
     assert_eq!(service["selector"], Value::Null);
@@ -168,7 +168,7 @@ fn the_webhook_can_neither_block_nor_see_other_pods() {
     assert_eq!(webhook["name"], "inject.kestrel.ai");
     assert_eq!(webhook["failurePolicy"], "Ignore");
     assert_eq!(webhook["timeoutSeconds"], 3);
-    assert_eq!(webhook["sideEffects"], "None");
+    assert_eq!(webhook["sideEffects"], "NoneOnDryRun");
     assert_eq!(webhook["reinvocationPolicy"], "IfNeeded");
     let [rule] = list(&webhook["rules"]) else { panic!("one rule") };
     assert_eq!((&rule["operations"], &rule["resources"]), (&json!(["CREATE"]), &json!(["pods"])));
@@ -186,4 +186,64 @@ fn the_webhook_can_neither_block_nor_see_other_pods() {
 fn helm_never_owns_the_ca_bundle() {
     let configuration = Objects::with(&[]).get("MutatingWebhookConfiguration", "kestrel-webhook").to_string();
     assert!(!configuration.contains("caBundle"), "{configuration}");
+}
+
+#[test]
+fn a_selector_narrows_the_namespaces_and_the_timeout_is_a_value() {
+    let objects = Objects::with(&[
+        "webhook.timeoutSeconds=7",
+        "webhook.namespaceSelector.matchLabels.team=shop",
+        "webhook.namespaceSelector.matchExpressions[0].key=tier",
+        "webhook.namespaceSelector.matchExpressions[0].operator=Exists",
+    ]);
+    let webhook = &objects.get("MutatingWebhookConfiguration", "kestrel-webhook")["webhooks"][0];
+    assert_eq!(webhook["timeoutSeconds"], 7);
+    let selector = &webhook["namespaceSelector"];
+    assert_eq!(selector["matchLabels"], json!({"team": "shop"}));
+    let [excluded, tier] = list(&selector["matchExpressions"]) else { panic!("{selector}") };
+    assert_eq!(excluded["operator"], "NotIn", "what is excluded stays so");
+    assert_eq!(tier, &json!({"key": "tier", "operator": "Exists"}));
+    let policy = &objects.get("ValidatingAdmissionPolicy", "kestrel-running-pod")["spec"];
+    assert_eq!(&policy["matchConstraints"]["namespaceSelector"], selector);
+}
+
+/// `helm test` tries what the aggregator does, with what the aggregator has, and the two servers of the operator.
+#[test]
+fn the_test_is_the_aggregators_own_check() {
+    let objects = Objects::with(&["server.port=50051"]);
+    let pod = objects.get("Pod", "kestrel-check");
+    assert_eq!(pod["metadata"]["annotations"]["helm.sh/hook"], "test");
+    // No workload's policy, budget or Service may take it for its own.
+    assert_eq!(pod["metadata"]["labels"]["app.kubernetes.io/component"], "check");
+    assert_eq!(pod["spec"]["serviceAccountName"], "kestrel-aggregator");
+    let [container] = list(&pod["spec"]["containers"]) else { panic!("one container") };
+    assert_eq!(container["command"], json!(["/kestrel-aggregator", "check"]));
+    let aggregator = objects.container("kestrel-aggregator");
+    for same in ["image", "securityContext"] {
+        assert_eq!(container[same], aggregator[same]);
+    }
+    let env = |name: &str| {
+        let found = list(&container["env"]).iter().find(|variable| variable["name"] == name);
+        found.map(|variable| text(&variable["value"]))
+    };
+    for name in [
+        "SERVER_HOST",
+        "SERVER_PORT",
+        "AUTH_TOKEN_FILE",
+        "CLIENT_CERT_FILE",
+        "CLIENT_KEY_FILE",
+        "CA_CERT_FILE",
+    ] {
+        assert_eq!(env(name), objects.env("kestrel-aggregator", name), "{name}");
+    }
+    assert_eq!(env("KESTREL_LINK_ENDPOINT"), Some("https://kestrel-agent-link.kestrel-ai.svc:8443"));
+    assert_eq!(env("KESTREL_WEBHOOK_ENDPOINT"), Some("https://kestrel-webhook.kestrel-ai.svc/mutate"));
+    let authority = |objects: &Objects| {
+        let volumes = list(&objects.get("Pod", "kestrel-check")["spec"]["volumes"]).to_vec();
+        let volume = volumes.into_iter().find(|volume| volume["name"] == "webhook-ca");
+        volume.map(|volume| text(&volume["secret"]["secretName"]).to_owned())
+    };
+    assert_eq!(authority(&objects).as_deref(), Some("kestrel-webhook-ca"));
+    assert_eq!(authority(&Objects::with(&["webhook.existingSecret=mine"])).as_deref(), Some("mine"));
+    assert_eq!(authority(&Objects::on("1.29.0", &[])), None);
 }

@@ -44,7 +44,7 @@ fn agent(claimed: &str, token: Token) -> (Value, Value) {
         json!({"name": "logs", "mountPath": "/var/log/pods"}),
     ];
     let mut volumes = vec![
-        json!({"name": "ca", "configMap": {"name": "kestrel-agent-link"}}),
+        json!({"name": "ca", "configMap": {"name": "kestrel-agent-link-ca"}}),
         json!({"name": "logs", "emptyDir": {}}),
     ];
     let own = || json!({"serviceAccountToken": {"audience": "kestrel-agent-link", "path": "token"}});

@@ -23,4 +23,5 @@ mod link;
 mod logs;
 mod namespace;
 mod policy;
+mod upgrade;
 mod webhook;

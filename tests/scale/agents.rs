@@ -71,7 +71,7 @@ impl Agents {
 /// What an agent trusts, as soon as it is published. Each is a process of its own, which resumes
 /// no other's session.
 async fn trust(client: &Client) -> ClientConfig {
-    let path = format!("/api/v1/namespaces/{OPERATOR}/configmaps/kestrel-agent-link");
+    let path = format!("/api/v1/namespaces/{OPERATOR}/configmaps/kestrel-agent-link-ca");
     let mut tries = interval(Duration::from_millis(100));
     let published = async {
         loop {

@@ -1,18 +1,22 @@
-//! The certificate that API servers see, without cert-manager or Helm.
+//! The certificate that API servers see. It comes from an authority of our own,
+//! or from a mounted Secret (cert-manager's, or a person's).
 //!
 //! An authority of our own lies in a Secret that all replicas share. Each
 //! replica signs its own short-lived certificate, whose key never leaves the
-//! process. The authority's certificate is put into the webhook configuration
-//! (`caBundle`) by server-side apply, so that whoever manages the rest of that
-//! object has no part in it.
+//! process. Deleting the Secret rotates the authority.
 //!
-//! Deleting the Secret rotates the authority. API servers then trust both
-//! authorities for a while, and a replica shows a certificate of the new one
-//! only when they do, so that no call fails.
+//! In all cases the authority's certificate is put into the webhook
+//! configuration (`caBundle`) by server-side apply, so that whoever manages the
+//! rest of that object has no part in it. In a rotation API servers trust the
+//! old and the new for a while, and a replica shows a certificate of the new
+//! one only when they do, so that no call fails.
 
+mod configuration;
+mod handover;
 mod keeper;
 mod objects;
-mod pem;
+mod own;
+mod provided;
 mod rotation;
 
-pub use self::keeper::{Keeper, Names};
+pub use self::keeper::{Keeper, Origin};

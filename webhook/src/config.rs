@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use kestrel_runtime::config::{Mistakes, Settings as Variables, Source};
 
-use crate::{inject, profile::Selector};
+use crate::{certificate::Origin, inject, profile::Selector};
 
 /// Everything that can be set.
 #[derive(Debug)]
@@ -16,8 +16,10 @@ pub struct Config {
     /// `KESTREL_WEBHOOK_CONFIGURATION` (`kestrel-webhook`): the
     /// MutatingWebhookConfiguration through which the API server finds us.
     pub configuration: String,
-    /// `KESTREL_WEBHOOK_CA_SECRET` (`kestrel-webhook-ca`), in our namespace.
-    pub ca_secret: String,
+    /// `KESTREL_WEBHOOK_TLS_DIR` (unset): a mounted folder with `tls.crt`, `tls.key` and
+    /// `ca.crt`. Without it there is an authority of our own in the Secret
+    /// `KESTREL_WEBHOOK_CA_SECRET` (`kestrel-webhook-ca`) of our namespace.
+    pub origin: Origin,
     /// `KESTREL_WEBHOOK_TRUST_SECONDS` (5): how long an API server may take to
     /// notice that the configuration trusts a new authority.
     pub trust_delay: Duration,
@@ -43,7 +45,13 @@ impl Config {
             port: variables.parse("KESTREL_WEBHOOK_PORT", 10250),
             health_port: variables.parse("HEALTH_PORT", 8081),
             configuration: variables.text("KESTREL_WEBHOOK_CONFIGURATION", "kestrel-webhook"),
-            ca_secret: variables.text("KESTREL_WEBHOOK_CA_SECRET", "kestrel-webhook-ca"),
+            origin: match variables.optional("KESTREL_WEBHOOK_TLS_DIR") {
+                Some(folder) => Origin::Mounted(folder.into()),
+                None => Origin::Own {
+                    namespace: namespace.clone(),
+                    secret: variables.text("KESTREL_WEBHOOK_CA_SECRET", "kestrel-webhook-ca"),
+                },
+            },
             trust_delay: variables.seconds("KESTREL_WEBHOOK_TRUST_SECONDS", 5),
             namespaces: variables.parse("KESTREL_NAMESPACE_SELECTOR", Selector::default()),
             link_ca_file: variables.path("KESTREL_LINK_CA_FILE", "/etc/kestrel/link-ca/ca.crt"),

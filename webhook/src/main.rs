@@ -15,7 +15,7 @@ use kestrel_webhook::{
         Metrics, router,
         server::{LINGER, Server},
     },
-    certificate::{Keeper, Names},
+    certificate::Keeper,
     cluster::{Cluster, Kind, Shared},
     config::Config,
     coverage::writer::Writer,
@@ -50,11 +50,6 @@ async fn start() -> anyhow::Result<Daemon> {
     let api_server =
         kube::Config::infer().await.context("no API server to talk to (in a cluster, or KUBECONFIG)")?;
     let client = kube::Client::try_from(api_server)?;
-    let names = Names {
-        namespace: config.injection.namespace.clone(),
-        secret: config.ca_secret,
-        configuration: config.configuration,
-    };
 
     let mut daemon = Daemon::new();
     let drain = daemon.drain();
@@ -67,7 +62,14 @@ async fn start() -> anyhow::Result<Daemon> {
     let shared = Arc::new(Shared::new(cluster));
 
     let ready = readiness.require("a certificate that the API server trusts");
-    let keeper = Keeper::new(client.clone(), names, config.trust_delay, Arc::clone(&certificate), ready);
+    let keeper = Keeper::new(
+        client.clone(),
+        config.configuration,
+        config.origin,
+        config.trust_delay,
+        Arc::clone(&certificate),
+        ready,
+    );
     let ready = readiness.require("the agent link's CA (published by the aggregator)");
     let link_ca = LinkCa::new(config.link_ca_file, Arc::clone(&shared), ready);
     for (name, kind, condition) in [

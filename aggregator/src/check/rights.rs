@@ -74,9 +74,9 @@ pub(super) const RIGHTS: [Right; 17] = [
     create("discovery.k8s.io", &["endpointslices"]),
     keep("discovery.k8s.io", &["endpointslices"], "kestrel-agent-link", &["patch"]),
     create("", &["secrets", "configmaps"]),
-    keep("", &["secrets"], "kestrel-agent-link", &["get"]),
+    keep("", &["secrets"], "kestrel-agent-link", &["get", "update"]),
     keep("", &["secrets"], "kestrel-operator-jwt-runtime", &["get", "update"]),
-    keep("", &["configmaps"], "kestrel-agent-link", &["patch"]),
+    keep("", &["configmaps"], "kestrel-agent-link-ca", &["patch"]),
 ];
 
 impl fmt::Display for Right {

@@ -16,14 +16,16 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::time::sleep;
+use tokio::{sync::watch, time::timeout};
 use tracing::{info, warn};
 
 use super::Config;
 use crate::owner::owner;
 
-/// Name of the Service, and of every object that belongs to the link.
+/// Name of the Service, its EndpointSlice and the Secret of its own authority.
 pub(super) const LINK: &str = "kestrel-agent-link";
+/// Name of the ConfigMap with the authorities.
+const AUTHORITIES: &str = "kestrel-agent-link-ca";
 /// Who writes these objects.
 const FIELD_MANAGER: &str = "kestrel-aggregator";
 /// They are written again after this time, in case somebody removed them.
@@ -32,23 +34,30 @@ const AGAIN: Duration = Duration::from_secs(15);
 
 /// Metadata of an object of the link, owned by this process's ServiceAccount,
 /// so that it goes when the operator is uninstalled.
-pub(super) fn metadata(namespace: &str) -> ObjectMeta {
+pub(super) fn metadata(name: &str, namespace: &str) -> ObjectMeta {
     ObjectMeta {
-        name: Some(LINK.to_owned()),
+        name: Some(name.to_owned()),
         namespace: Some(namespace.to_owned()),
         owner_references: owner().map(|owner| vec![owner]),
         ..Default::default()
     }
 }
 
-/// Writes the objects, again and again, for ever.
-pub(super) async fn keep_published(client: &Client, config: &Config, port: u16, certificate_pem: &str) {
+/// Writes the objects, again and again, for ever, and at once when the
+/// authorities change (a PEM text).
+pub(super) async fn keep_published(
+    client: &Client,
+    config: &Config,
+    port: u16,
+    mut authorities: watch::Receiver<String>,
+) {
     if config.pod_ip.is_none() {
         info!("POD_IP is not set: agents attach to port {port} of this machine only if they are told to");
     }
     let mut said = None;
     loop {
-        let published = publish(client, config, port, certificate_pem)
+        let pem = authorities.borrow_and_update().clone();
+        let published = publish(client, config, port, pem)
             .await
             .map_err(|error| anyhow::Error::from(error).root_cause().to_string());
         if said.as_ref() != Some(&published) {
@@ -58,7 +67,7 @@ pub(super) async fn keep_published(client: &Client, config: &Config, port: u16, 
             }
             said = Some(published);
         }
-        sleep(AGAIN).await;
+        let _again = timeout(AGAIN, authorities.changed()).await;
     }
 }
 
@@ -66,12 +75,12 @@ async fn publish(
     client: &Client,
     config: &Config,
     port: u16,
-    certificate_pem: &str,
+    authorities: String,
 ) -> Result<(), kube::Error> {
-    let data = BTreeMap::from([("ca.crt".to_owned(), certificate_pem.to_owned())]);
-    let authority =
-        ConfigMap { metadata: metadata(&config.namespace), data: Some(data), ..Default::default() };
-    apply(client, &config.namespace, &authority).await?;
+    let metadata = metadata(AUTHORITIES, &config.namespace);
+    let data = BTreeMap::from([("ca.crt".to_owned(), authorities)]);
+    let authorities = ConfigMap { metadata, data: Some(data), ..Default::default() };
+    apply(client, &config.namespace, &authorities).await?;
     if let Some(address) = config.pod_ip {
         apply(client, &config.namespace, &endpoint_slice(config, address, port)).await?;
     }
@@ -79,7 +88,7 @@ async fn publish(
 }
 
 fn endpoint_slice(config: &Config, address: IpAddr, port: u16) -> EndpointSlice {
-    let mut metadata = metadata(&config.namespace);
+    let mut metadata = metadata(LINK, &config.namespace);
     metadata.labels = Some(BTreeMap::from([
         ("kubernetes.io/service-name".to_owned(), LINK.to_owned()),
         // Not the controllers' own, which they would tidy up.
@@ -117,6 +126,7 @@ where
     K: k8s_openapi::Resource + Serialize + DeserializeOwned + Clone + std::fmt::Debug,
 {
     let parameters = PatchParams::apply(FIELD_MANAGER).force();
-    Api::<K>::namespaced(client.clone(), namespace).patch(LINK, &parameters, &Patch::Apply(object)).await?;
+    let name = object.meta().name.as_deref().unwrap_or_default();
+    Api::<K>::namespaced(client.clone(), namespace).patch(name, &parameters, &Patch::Apply(object)).await?;
     Ok(())
 }

@@ -91,7 +91,8 @@ async fn server(most: usize) -> Server {
     tls::install_provider();
     let authority = Authority::generate("link").unwrap();
     let certificate = Arc::new(ServingCertificate::default());
-    authority::certify(&authority, "kestrel-ai", &certificate).unwrap();
+    let names = ["kestrel-agent-link.kestrel-ai.svc".to_owned()];
+    certificate.replace(authority.server_certificate(&names, Duration::from_secs(3600)).unwrap());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (lanes, metrics, drain) =

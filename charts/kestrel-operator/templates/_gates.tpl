@@ -11,11 +11,19 @@ sidecars (KEP-753), matchConditions (KEP-3716) and ValidatingAdmissionPolicy (KE
 {{- if and .Values.webhook.enabled (semverCompare ">=1.30.0-0" (include "kestrel.kubeVersion" .)) }}true{{ end }}
 {{- end }}
 
-{{/* Namespaces whose pods are left alone by the webhook and by the notice for running pods. */}}
+{{/* Namespaces whose pods concern the webhook and the notice for running pods. */}}
 {{- define "kestrel.injectionNamespaces" -}}
+{{- $selector := .Values.webhook.namespaceSelector | default dict -}}
 matchExpressions:
   - key: kubernetes.io/metadata.name
     operator: NotIn
     values:
       {{- concat (list .Release.Namespace "kube-system" "kube-public" "kube-node-lease") (.Values.webhook.excludedNamespaces | default list) | uniq | toYaml | nindent 6 }}
+  {{- with $selector.matchExpressions }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- with $selector.matchLabels }}
+matchLabels:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}

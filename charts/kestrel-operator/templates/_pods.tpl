@@ -22,9 +22,29 @@ annotations:
 {{- end }}
 {{- end }}
 
+{{/* "true" where a values file of chart 0.1 names that chart's program, which can't run in our place. */}}
+{{- define "kestrel.isOldImage" -}}
+{{- if eq .Values.image.repository "ghcr.io/kestrelai/kestrel-operator" }}true{{ end }}
+{{- end }}
+
+{{/*
+The image: of the values, or the one that the chart was made for. latest is no tag. What is before the first slash is a
+registry if it looks like the name of a host.
+*/}}
 {{- define "kestrel.image" -}}
-{{- with .Values.image -}}
-{{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag | default $.Chart.AppVersion }}{{ end }}
+{{- $given := ternary dict .Values.image (eq (include "kestrel.isOldImage" .) "true") -}}
+{{- $own := splitList "@" (index .Chart.Annotations "kestrel.ai/image") -}}
+{{- $repository := $given.repository | default (first $own) -}}
+{{- with (.Values.global).imageRegistry -}}
+{{- $repository = printf "%s/%s" . (regexReplaceAll "^([^/]*[.:][^/]*|localhost)/" $repository "") -}}
+{{- end -}}
+{{- $tag := $given.tag | default "latest" -}}
+{{- $digest := $given.digest -}}
+{{- if and (eq $tag "latest") (not $given.repository) (not $digest) }}{{ $digest = rest $own | first }}{{ end -}}
+{{- if $digest -}}
+{{ $repository }}@{{ $digest }}
+{{- else -}}
+{{ $repository }}:{{ eq $tag "latest" | ternary .Chart.AppVersion $tag }}
 {{- end -}}
 {{- end }}
 
@@ -167,8 +187,54 @@ readinessProbe:
 {{- define "kestrel.linkCaVolume" -}}
 - name: link-ca
   configMap:
-    name: kestrel-agent-link
+    name: kestrel-agent-link-ca
     optional: true
+{{- end }}
+
+{{/*
+A server's certificate in a mounted Secret: cert-manager's, or one that exists; nothing where the program has an
+authority of its own. Arguments: (dict "values" .Values.webhook "name" "kestrel-webhook"). The Secret is not optional:
+the pod waits for it.
+*/}}
+{{- define "kestrel.serverSecret" -}}
+{{- if and .values.existingSecret (.values.certManager).enabled }}
+{{- fail (printf "%s: certManager.enabled and existingSecret both say where the certificate comes from; set one of them" .name) }}
+{{- end }}
+{{- if .values.existingSecret }}{{ .values.existingSecret }}
+{{- else if (.values.certManager).enabled }}{{ .name }}-tls
+{{- end }}
+{{- end }}
+
+{{- define "kestrel.serverSecretVolume" -}}
+{{- with include "kestrel.serverSecret" . }}
+- name: server-tls
+  secret:
+    secretName: {{ . | quote }}
+    defaultMode: 288 # 0440, in a form that every reader of YAML understands
+    items:
+      - key: tls.crt
+        path: tls.crt
+      - key: tls.key
+        path: tls.key
+      - key: ca.crt
+        path: ca.crt
+{{- end }}
+{{- end }}
+
+{{- define "kestrel.serverSecretMount" -}}
+{{- if include "kestrel.serverSecret" . }}
+- name: server-tls
+  mountPath: /etc/kestrel/server-tls
+  readOnly: true
+{{- end }}
+{{- end }}
+
+{{/* The argument variable is the one by which the program is told to use the mounted certificate. */}}
+{{- define "kestrel.serverSecretEnv" -}}
+{{- if include "kestrel.serverSecret" . }}
+- name: {{ .variable }}
+  value: /etc/kestrel/server-tls
+{{- end }}
 {{- end }}
 
 {{/* A quantity of storage in bytes. */}}

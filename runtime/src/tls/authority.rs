@@ -82,6 +82,19 @@ impl Authority {
         names: &[String],
         lifetime: Duration,
     ) -> Result<CertifiedKey, AuthorityError> {
+        let (certificate, key) = self.server_pem(names, lifetime)?;
+        Ok(certified_key(certificate.as_bytes(), key.as_bytes())?)
+    }
+
+    /// The same as PEM texts: the certificate, and its key.
+    ///
+    /// # Errors
+    /// A name that can't be in a certificate.
+    pub fn server_pem(
+        &self,
+        names: &[String],
+        lifetime: Duration,
+    ) -> Result<(String, String), AuthorityError> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(names)?;
         if let Some(first) = names.first() {
@@ -91,7 +104,7 @@ impl Authority {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         valid_for(&mut params, lifetime);
         let certificate = params.signed_by(&key, &self.issuer)?;
-        Ok(certified_key(certificate.pem().as_bytes(), key.serialize_pem().as_bytes())?)
+        Ok((certificate.pem(), key.serialize_pem()))
     }
 }
 

@@ -12,13 +12,13 @@ use k8s_openapi::{
 };
 use kestrel_runtime::{
     service_account::ServiceAccount,
-    tls::authority::{Authority, AuthorityError},
+    tls::{
+        authority::{Authority, AuthorityError},
+        pem,
+    },
 };
 
-use super::{
-    pem,
-    rotation::{Configured, Stored},
-};
+use super::rotation::{Configured, Stored};
 
 /// The one webhook of the configuration that is ours.
 pub(super) const WEBHOOK: &str = "inject.kestrel.ai";

@@ -60,7 +60,9 @@ pub struct RuntimeSecret {
 }
 
 impl RuntimeSecret {
-    /// The Secret in `namespace`, which will belong to `owner` when it is made.
+    /// The Secret in `namespace`, which belongs to `owner` from when it is made,
+    /// or from when it is first read if somebody else made it (the operator of
+    /// chart 0.1 gave it no owner, and an uninstall would leave it behind).
     pub fn new(client: Client, namespace: &str, owner: Option<OwnerReference>) -> Self {
         Self { api: Api::namespaced(client, namespace), owner }
     }
@@ -71,7 +73,21 @@ impl RuntimeSecret {
     /// It can't be read.
     pub(super) async fn read(&self) -> Result<Contents, Problem> {
         let secret = within(self.api.get_opt(RUNTIME_SECRET)).await;
-        Ok(secret.map_err(|failed| failed.problem("read"))?.map(contents).unwrap_or_default())
+        let secret = secret.map_err(|failed| failed.problem("read"))?;
+        if let Some(found) = &secret {
+            self.adopt(found).await;
+        }
+        Ok(secret.map(contents).unwrap_or_default())
+    }
+
+    async fn adopt(&self, found: &Secret) {
+        let Some(owner) = self.owner.clone().filter(|_| found.metadata.owner_references.is_none()) else {
+            return;
+        };
+        let mut secret = found.clone();
+        secret.metadata.owner_references = Some(vec![owner]);
+        // What fails is tried again at the next read; nothing else depends on it.
+        let _best_effort = within(self.api.replace(RUNTIME_SECRET, &PostParams::default(), &secret)).await;
     }
 
     /// Changes what it holds, and makes it if there is none. `change` is called

@@ -93,6 +93,21 @@ impl Server {
     }
 }
 
+#[tokio::test]
+async fn a_secret_that_nobody_owns_is_adopted_once_and_keeps_what_it_holds() {
+    let server = Server::default();
+    server.put(&[("token", "renewed")]);
+    let secret = server.secret();
+    for _ in 0..2 {
+        assert!(secret.read().await.is_ok());
+    }
+    assert_eq!(server.get("token").as_deref(), Some("renewed"));
+    let stored = server.0.lock().unwrap();
+    let owners = stored.secret.as_ref().unwrap().metadata.owner_references.as_ref().unwrap();
+    assert_eq!(owners.iter().map(|owner| &*owner.name).collect::<Vec<_>>(), ["kestrel-aggregator"]);
+    assert_eq!(stored.version, 2, "one write after the first");
+}
+
 fn jwt(issued: i64, seconds: i64) -> String {
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     let issued = Timestamp::now().as_second() + issued;
