@@ -198,8 +198,11 @@ impl Cluster {
         let times = [&event["series"]["lastObservedTime"], &event["lastTimestamp"], &event["eventTime"]];
         let at = times.into_iter().find_map(|time| time.as_str()?.parse().ok()).unwrap_or(seen);
         let object = &event["involvedObject"];
-        let owner =
-            Workload { namespace: text(&object["namespace"]), kind: text(&object["kind"]), name: text(&object["name"]) };
+        let owner = Workload {
+            namespace: text(&object["namespace"]),
+            kind: text(&object["kind"]),
+            name: text(&object["name"]),
+        };
         let note: String = note.chars().take(LONGEST_NOTE).collect();
         self.stops.hold(&owner, None, &format!("its last pod was refused: {note}"), at);
     }

@@ -13,11 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-pub use self::{
-    breaker::Stops,
-    event::Telling,
-    report::Report,
-};
+pub use self::{breaker::Stops, event::Telling, report::Report};
 use self::{carrier::Carrier, event::Untold, report::Declared, uncovered::Uncovered};
 use crate::{
     cluster::{Cluster, Key, Kind, Object},

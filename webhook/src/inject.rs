@@ -321,7 +321,10 @@ mod tests {
         let cluster = cluster(settings(), &json!({}));
         let first = judge(&pod(&wish("yes"), json!({})), "shop", &cluster);
         let status = first.patch[0].value.as_str().unwrap();
-        assert_eq!(status, "skipped (unclear-wish): kestrel.ai/inject is \"yes\", and only \"true\" asks for a collector");
+        assert_eq!(
+            status,
+            "skipped (unclear-wish): kestrel.ai/inject is \"yes\", and only \"true\" asks for a collector"
+        );
         let second = judge(&pod(&json!({INJECT: "yes", STATUS: status}), json!({})), "shop", &cluster);
         assert!(second.patch.is_empty());
     }

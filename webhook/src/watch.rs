@@ -127,7 +127,10 @@ impl Watch {
         }
         let problem = error.to_string();
         if self.problem != problem {
-            warn!("{} cannot be watched, what is known of them may be old: {problem}", resource(self.kind).plural);
+            warn!(
+                "{} cannot be watched, what is known of them may be old: {problem}",
+                resource(self.kind).plural
+            );
             self.problem = problem;
         }
     }

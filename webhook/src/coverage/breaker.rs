@@ -40,7 +40,8 @@ impl Stops {
         stops.push(Stop { template: template.map(str::to_owned), why: why.to_owned(), at });
         if self.0.len() > MOST {
             let last = |stops: &Vec<Stop>| stops.iter().map(|stop| stop.at).max();
-            let oldest = self.0.iter().min_by_key(|(_, stops)| last(stops)).map(|(workload, _)| workload.clone());
+            let oldest =
+                self.0.iter().min_by_key(|(_, stops)| last(stops)).map(|(workload, _)| workload.clone());
             oldest.map(|workload| self.0.remove(&workload));
         }
         true

@@ -167,9 +167,10 @@ impl ContainerStatus {
                 let message: String = message.chars().take(LONGEST).collect();
                 Some(Trouble { why: format!("the collector does not start: {reason} {message}"), at: None })
             }
-            (_, Some(ended)) if *restart_count >= RESTARTS => {
-                Some(Trouble { why: format!("the collector {} {restart_count} times", how(ended)), at: ended.finished_at })
-            }
+            (_, Some(ended)) if *restart_count >= RESTARTS => Some(Trouble {
+                why: format!("the collector {} {restart_count} times", how(ended)),
+                at: ended.finished_at,
+            }),
             _ => None,
         }
     }

@@ -108,9 +108,17 @@ impl Declared {
         }
     }
 
-    fn condition(&self, kind: &str, status: &str, reason: &str, message: String, now: Timestamp) -> Condition {
+    fn condition(
+        &self,
+        kind: &str,
+        status: &str,
+        reason: &str,
+        message: String,
+        now: Timestamp,
+    ) -> Condition {
         let before = self.observed.conditions.iter().find(|condition| condition.kind == kind);
-        let since = before.filter(|before| before.status == status).map(|before| before.last_transition_time.clone());
+        let since =
+            before.filter(|before| before.status == status).map(|before| before.last_transition_time.clone());
         Condition {
             kind: kind.to_owned(),
             status: status.to_owned(),

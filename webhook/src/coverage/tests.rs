@@ -137,7 +137,8 @@ fn conditions_say_what_keeps_a_profile_from_working_and_since_when() {
     let untried = format!("The image {IMAGE} has not run on any node yet.");
     let untried = condition("Ready", "False", "UntriedImage", &untried);
     let invalid = condition("Ready", "False", "Invalid", "spec.image: \"\" is no image");
-    let overlap = "pods of namespace shop may be covered by a too, which decides because its name comes before z";
+    let overlap =
+        "pods of namespace shop may be covered by a too, which decides because its name comes before z";
     let overlap = condition("Conflict", "True", "Overlap", overlap);
     let elsewhere = json!({"matchLabels": {"kubernetes.io/metadata.name": "bank"}});
     for (name, spec, expected) in [
@@ -164,7 +165,9 @@ fn conditions_say_what_keeps_a_profile_from_working_and_since_when() {
 #[test]
 fn an_image_counts_as_tried_once_a_collector_has_run_with_it() {
     let mut cluster = cluster(&[]);
-    cluster.put(Kind::InjectedPod, carrier("new", &json!({"state": {"waiting": {"reason": "ErrImagePull"}}}))).unwrap();
+    cluster
+        .put(Kind::InjectedPod, carrier("new", &json!({"state": {"waiting": {"reason": "ErrImagePull"}}})))
+        .unwrap();
     assert!(!cluster.runs(IMAGE));
     cluster.put(Kind::InjectedPod, carrier("new", &json!({"state": {"running": {}}}))).unwrap();
     assert!(cluster.runs(IMAGE));
@@ -182,7 +185,11 @@ fn trouble(status: &Value, minute: i64) -> Option<String> {
     assert_eq!(told.len(), usize::from(why.is_some()));
     if let (Some(telling), Some(why)) = (told.first(), &why) {
         assert_eq!((telling.subject.uid.as_str(), telling.reason), ("uid-web", "InjectionStopped"));
-        assert!(telling.note.contains("Deployment shop/web") && telling.note.ends_with(why), "{}", telling.note);
+        assert!(
+            telling.note.contains("Deployment shop/web") && telling.note.ends_with(why),
+            "{}",
+            telling.note
+        );
     }
     cluster.look_for_trouble(at(minute));
     assert!(cluster.coverage.tell(9).is_empty(), "once");
@@ -192,9 +199,12 @@ fn trouble(status: &Value, minute: i64) -> Option<String> {
 #[test]
 fn a_collector_that_does_not_start_or_ends_again_and_again_stops_injection_for_its_workload() {
     let waiting = |reason: &str| json!({"state": {"waiting": {"reason": reason, "message": "m"}}});
-    for healthy in
-        [json!({}), json!({"state": {"running": {}}}), waiting("PodInitializing"), waiting("ContainerCreating")]
-    {
+    for healthy in [
+        json!({}),
+        json!({"state": {"running": {}}}),
+        waiting("PodInitializing"),
+        waiting("ContainerCreating"),
+    ] {
         assert_eq!(trouble(&healthy, 0), None);
     }
     for reason in ["ErrImagePull", "ImagePullBackOff", "CreateContainerError", "RunContainerError"] {

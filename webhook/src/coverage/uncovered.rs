@@ -58,7 +58,9 @@ impl Uncovered {
                  created now gets one"
                     .to_owned(),
             ),
-            Some("namespace") => ("CollectorSkipped", Skip::Namespace(object.key.namespace.clone()).to_string()),
+            Some("namespace") => {
+                ("CollectorSkipped", Skip::Namespace(object.key.namespace.clone()).to_string())
+            }
             Some("mirror-pod") => ("CollectorSkipped", Skip::Mirror.to_string()),
             Some(_) => ("CollectorSkipped", sentence.map(|(_, why)| why.to_owned()).unwrap_or_default()),
         };

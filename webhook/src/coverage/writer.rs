@@ -182,7 +182,9 @@ impl Writer {
             Ok(_) => _ = self.wrote.insert(name, (status, Instant::now())),
             // It has changed or is gone, which the watch will say.
             Err(Error::Api(refusal)) if refusal.code == 409 || refusal.code == 404 => {}
-            Err(error) => return Err(format!("the status of InjectionProfile {name} cannot be written: {error}")),
+            Err(error) => {
+                return Err(format!("the status of InjectionProfile {name} cannot be written: {error}"));
+            }
         }
         // Until the watch has brought it back.
         Ok(false)
@@ -193,7 +195,11 @@ fn event(telling: Telling, now: Timestamp) -> Event {
     let name = telling.name();
     let Telling { subject, namespace, reason, note, .. } = telling;
     Event {
-        metadata: ObjectMeta { name: Some(name), namespace: Some(namespace.clone()), ..ObjectMeta::default() },
+        metadata: ObjectMeta {
+            name: Some(name),
+            namespace: Some(namespace.clone()),
+            ..ObjectMeta::default()
+        },
         involved_object: ObjectReference {
             api_version: Some(subject.api_version),
             kind: Some(subject.kind),

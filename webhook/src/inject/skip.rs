@@ -93,7 +93,8 @@ impl Skip {
     /// The label and the sentence of such a text.
     pub(crate) fn read_status(status: &str) -> Option<(&str, &str)> {
         let (label, sentence) = status.strip_prefix("skipped (")?.split_once("): ")?;
-        let is_label = |text: &str| text.len() <= 32 && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
+        let is_label =
+            |text: &str| text.len() <= 32 && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
         is_label(label).then_some((label, sentence))
     }
 

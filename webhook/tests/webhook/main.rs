@@ -5,7 +5,9 @@
 
 mod api_server;
 mod caller;
+mod covering;
 mod golden;
+mod listing;
 mod properties;
 mod review;
 mod rotation;
