@@ -33,6 +33,15 @@ pub struct Config {
 }
 
 impl Config {
+    /// Reads what holds without a cluster too. What only a cluster can say is
+    /// named for what it is.
+    ///
+    /// # Errors
+    /// Every mistake in it.
+    pub fn read_offline(source: &dyn Source) -> Result<Self, Mistakes> {
+        Self::read(&Offline(source))
+    }
+
     /// Reads the configuration.
     ///
     /// # Errors
@@ -67,6 +76,16 @@ impl Config {
         };
         variables.finish()?;
         Ok(config)
+    }
+}
+
+/// A source that names an image where none is given.
+struct Offline<'a>(&'a dyn Source);
+
+impl Source for Offline<'_> {
+    fn get(&self, name: &str) -> Option<String> {
+        let image = || (name == "KESTREL_COLLECTOR_IMAGE").then(|| "kestrel-operator".to_owned());
+        self.0.get(name).or_else(image)
     }
 }
 

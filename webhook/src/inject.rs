@@ -70,6 +70,8 @@ pub struct Settings {
 pub struct Verdict {
     /// Why the pod gets no collector; `None` if it gets one.
     pub skipped: Option<Skip>,
+    /// The text of [`STATUS`], whether or not it is written onto the pod.
+    pub status: String,
     /// The change to the pod, possibly none.
     pub patch: Vec<Add>,
     /// Sentences for whoever creates the pod.
@@ -91,6 +93,7 @@ pub fn judge(pod: &Pod, namespace: &str, cluster: &Cluster) -> Verdict {
     match plan(pod, namespace, cluster) {
         Ok(plan) => Verdict {
             skipped: None,
+            status: plan.status(),
             patch: patch::inject(pod, &plan),
             warnings: plan
                 .sources
@@ -100,6 +103,7 @@ pub fn judge(pod: &Pod, namespace: &str, cluster: &Cluster) -> Verdict {
                 .collect(),
         },
         Err(skip) => Verdict {
+            status: skip.status(),
             patch: if skip.may_be_noted() { patch::note(pod, &skip.status()) } else { Vec::new() },
             warnings: if skip.is_news() {
                 vec![format!("no collector is injected: {skip}")]
@@ -177,15 +181,20 @@ impl Plan<'_> {
     /// The text of [`STATUS`].
     fn status(&self) -> String {
         let Sources { read, unread } = &self.sources;
+        let by = match self.profile.name.as_str() {
+            "" => String::new(),
+            name => format!(" by InjectionProfile {name}"),
+        };
         let volumes: Vec<_> = read.iter().map(|source| source.volume.as_str()).collect();
-        match (volumes.join(", "), unread.join("; ")) {
+        let files = match (volumes.join(", "), unread.join("; ")) {
             (read, unread) if read.is_empty() && unread.is_empty() => {
-                "injected: no log files to read, as no container writes to an emptyDir volume".to_owned()
+                "no log files to read, as no container writes to an emptyDir volume".to_owned()
             }
-            (read, unread) if unread.is_empty() => format!("injected: reads log files in {read}"),
-            (read, unread) if read.is_empty() => format!("injected: not read: {unread}"),
-            (read, unread) => format!("injected: reads log files in {read}; not read: {unread}"),
-        }
+            (read, unread) if unread.is_empty() => format!("reads log files in {read}"),
+            (read, unread) if read.is_empty() => format!("not read: {unread}"),
+            (read, unread) => format!("reads log files in {read}; not read: {unread}"),
+        };
+        format!("injected{by}: {files}")
     }
 }
 

@@ -1,6 +1,13 @@
-//! The webhook's process: configuration in, parts built, run, drained.
+//! The webhook's process: configuration in, parts built, run, drained. Two
+//! words make it a tool for people instead.
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    env,
+    io::{self, Write},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use kestrel_runtime::{
@@ -20,7 +27,9 @@ use kestrel_webhook::{
     config::Config,
     coverage::writer::Writer,
     link_ca::LinkCa,
+    offline,
     watch::Watch,
+    words::{Command, USAGE},
 };
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
@@ -32,20 +41,47 @@ const GRACE: Duration = Duration::from_secs(25);
 
 /// One thread: a request is 30 µs of work.
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> anyhow::Result<ExitCode> {
+async fn main() -> ExitCode {
+    let words: Vec<String> = env::args().skip(1).collect();
+    let command = match Command::parse(&words) {
+        Ok(command) => command,
+        Err(mistake) => return say(&mut io::stderr(), &format!("{mistake}\n\n{USAGE}"), ExitCode::from(2)),
+    };
     tls::install_provider();
-    telemetry::init(Format::Text)?;
-    let daemon = match start().await {
-        Ok(daemon) => daemon,
+    let started = match command {
+        Command::Help => return say(&mut io::stdout(), USAGE, ExitCode::SUCCESS),
+        Command::Version => {
+            let version = concat!("kestrel-webhook ", env!("CARGO_PKG_VERSION"), "\n");
+            return say(&mut io::stdout(), version, ExitCode::SUCCESS);
+        }
+        Command::Explain(options) => {
+            return match offline::explain(&options, &Environment) {
+                Ok(text) => say(&mut io::stdout(), &text, ExitCode::SUCCESS),
+                Err(problem) => say(&mut io::stderr(), &format!("{problem:#}\n"), ExitCode::FAILURE),
+            };
+        }
+        Command::Serve(options) => match telemetry::init(Format::Text) {
+            Ok(()) => offline::serve(&options, &Environment).await,
+            Err(problem) => Err(problem),
+        },
+        Command::Daemon => start().await,
+    };
+    match started {
+        Ok(daemon) => daemon.run(GRACE).await,
         Err(problem) => {
             error!("the webhook cannot start: {problem:#}");
-            return Ok(ExitCode::FAILURE);
+            ExitCode::FAILURE
         }
-    };
-    Ok(daemon.run(GRACE).await)
+    }
+}
+
+fn say(to: &mut dyn Write, text: &str, code: ExitCode) -> ExitCode {
+    let _nobody_reads = to.write_all(text.as_bytes());
+    code
 }
 
 async fn start() -> anyhow::Result<Daemon> {
+    telemetry::init(Format::Text)?;
     let config = Config::read(&Environment)?;
     let api_server =
         kube::Config::infer().await.context("no API server to talk to (in a cluster, or KUBECONFIG)")?;

@@ -96,7 +96,7 @@ pub fn admit(body: &[u8], cluster: &Cluster) -> Result<Admission, AdmitError> {
     let Some(pod) = request.object.as_ref().filter(|_| request.creates_a_pod()) else {
         return answer(&request.uid, &[], &[], Some("not-a-new-pod"));
     };
-    let Verdict { skipped, patch, warnings } = inject::judge(pod, &request.namespace, cluster);
+    let Verdict { skipped, patch, warnings, .. } = inject::judge(pod, &request.namespace, cluster);
     answer(&request.uid, &patch, &warnings, skipped.map(|skip| skip.label()))
 }
 

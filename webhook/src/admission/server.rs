@@ -57,7 +57,17 @@ impl Server {
     ) -> anyhow::Result<Self> {
         let listener =
             listen(port).with_context(|| format!("port {port} (KESTREL_WEBHOOK_PORT) cannot be bound"))?;
-        Ok(Self { listener, certificate, router, metrics })
+        Ok(Self::on(listener, certificate, router, metrics))
+    }
+
+    /// Serves on `listener`.
+    pub fn on(
+        listener: TcpListener,
+        certificate: Arc<ServingCertificate>,
+        router: Router,
+        metrics: Metrics,
+    ) -> Self {
+        Self { listener, certificate, router, metrics }
     }
 
     /// The bound address.

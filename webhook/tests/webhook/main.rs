@@ -4,10 +4,12 @@
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod api_server;
+mod bad_input;
 mod caller;
 mod covering;
 mod golden;
 mod listing;
+mod offline;
 mod properties;
 mod review;
 mod rotation;

@@ -1,6 +1,8 @@
 //! What holds for every pod, whatever is in it.
 
-use kestrel_webhook::{admission, inject::CONTAINER};
+use std::collections::BTreeSet;
+
+use kestrel_webhook::{admission, files, inject::CONTAINER};
 use proptest::{
     collection::{btree_map, vec},
     option,
@@ -131,6 +133,56 @@ fn pod() -> impl Strategy<Value = Value> {
     ))
 }
 
+/// Clusters that have something to say about a pod of namespace `shop`.
+fn cluster() -> impl Strategy<Value = &'static str> {
+    let profile = |spec: &str| {
+        format!(
+            "apiVersion: kestrel.ai/v1alpha1\nkind: InjectionProfile\nmetadata: {{name: p}}\nspec: {spec}\n"
+        )
+    };
+    let bound = |kind: &str, spec: &str| {
+        format!("---\napiVersion: v1\nkind: {kind}\nmetadata: {{name: b, namespace: shop}}\nspec: {spec}\n")
+    };
+    let rich = profile(
+        "{env: [{name: A, value: one}, {name: KESTREL_REDACT, value: two}, {name: A, value: three}], secretRef: {name: s}, \
+         endpoint: 'https://other:1', collect: {logPaths: [/data/*.log, /nowhere]}, \
+         resources: {limits: {memory: 96Mi}}, rollout: {percent: 50}}",
+    );
+    let tight =
+        bound("LimitRange", "{limits: [{type: Container, min: {cpu: 20m}, max: {cpu: '2', memory: 1Gi}}]}");
+    let full = bound("ResourceQuota", "{hard: {requests.cpu: '3', limits.memory: 2Gi}}");
+    let leak = |text: String| -> &'static str { text.leak() };
+    let clusters = [
+        String::new(),
+        rich.clone(),
+        profile("{enabled: false}"),
+        tight.clone(),
+        full.clone(),
+        rich + &tight + &full,
+    ];
+    select(clusters.map(leak).to_vec())
+}
+
+/// What another injector does, whichever of us comes first.
+fn injected_by_another(mut pod: Value) -> Value {
+    let additions = [
+        ("volumes", json!({"name": "mesh", "emptyDir": {}})),
+        ("initContainers", json!({"name": "mesh-init"})),
+        (
+            "containers",
+            json!({"name": "mesh-proxy", "volumeMounts": [{"name": "mesh", "mountPath": "/mesh"}]}),
+        ),
+    ];
+    for (list, addition) in additions {
+        match &mut pod["spec"][list] {
+            Value::Array(items) => items.push(addition),
+            other => *other = json!([addition]),
+        }
+    }
+    pod["metadata"]["annotations"]["mesh/injected"] = json!("true");
+    pod
+}
+
 fn apply(pod: &Value, patch: Value) -> Value {
     let patch: json_patch::Patch = serde_json::from_value(patch).unwrap();
     let mut patched = pod.clone();
@@ -174,19 +226,32 @@ fn without_additions(mut patched: Value, original: &Value) -> Value {
 
 proptest! {
     #[test]
-    fn a_patch_only_adds_fits_the_pod_and_is_made_once(original in pod()) {
-        let patch = review::admit(&original, "shop").patch;
+    fn a_patch_only_adds_fits_the_pod_and_is_made_once(original in pod(), first in any::<bool>(), objects in cluster()) {
+        let mut cluster = review::cluster();
+        files::learn(objects, &mut cluster).unwrap();
+        let original = if first { injected_by_another(original) } else { original };
+        let patch = review::admit_in(&cluster, &original, "shop").patch;
         for operation in patch.as_array().unwrap() {
             prop_assert_eq!(&operation["op"], "add");
         }
         let patched = apply(&original, patch);
         prop_assert_eq!(&without_additions(patched.clone(), &original), &original);
 
-        prop_assert_eq!(review::admit(&patched, "shop").patch, json!([]), "a second pass changes nothing");
+        let again = if first { patched.clone() } else { injected_by_another(patched.clone()) };
+        let second = review::admit_in(&cluster, &again, "shop").patch;
+        if patched["metadata"]["labels"].get(LABEL).is_some() {
+            prop_assert_eq!(second, json!([]), "a second pass changes nothing");
+        } else {
+            let third = review::admit_in(&cluster, &apply(&again, second), "shop").patch;
+            prop_assert_eq!(third, json!([]), "a pod that is not changed in between is not changed again");
+        }
 
         if patched["metadata"]["labels"].get(LABEL).is_some() {
             let collector = patched["spec"]["initContainers"].as_array().unwrap().last().unwrap();
             prop_assert_eq!(&collector["name"], CONTAINER);
+            let names = collector["env"].as_array().unwrap().iter().map(|variable| variable["name"].to_string());
+            let names: Vec<_> = names.collect();
+            prop_assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "each variable once");
             for mount in collector["volumeMounts"].as_array().unwrap() {
                 let volumes = patched["spec"]["volumes"].as_array().unwrap();
                 let named = volumes.iter().filter(|volume| volume["name"] == mount["name"]);

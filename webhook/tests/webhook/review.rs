@@ -64,6 +64,11 @@ impl Answer {
 
 /// The answer about a new pod.
 pub(crate) fn admit(pod: &Value, namespace: &str) -> Answer {
+    admit_in(&cluster(), pod, namespace)
+}
+
+/// The answer about a new pod in a cluster.
+pub(crate) fn admit_in(cluster: &Cluster, pod: &Value, namespace: &str) -> Answer {
     let body = question(pod, namespace).to_string();
-    Answer::read(&admission::admit(body.as_bytes(), &cluster()).unwrap().body)
+    Answer::read(&admission::admit(body.as_bytes(), cluster).unwrap().body)
 }
