@@ -13,7 +13,7 @@ fn requests() -> f64 {
     pods_of("webhook").iter().map(|pod| metric(pod, "kestrel_webhook_requests_total")).sum()
 }
 
-fn pod(name: &str, annotations: &Value) -> Value {
+pub(crate) fn pod(name: &str, annotations: &Value) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "annotations": annotations},
         "spec": {
@@ -27,7 +27,7 @@ fn pod(name: &str, annotations: &Value) -> Value {
 }
 
 /// Creates a pod as a dry run through all admission; what the API server would have stored.
-fn created(namespace: &str, pod: &Value) -> Result<Value, String> {
+pub(crate) fn created(namespace: &str, pod: &Value) -> Result<Value, String> {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), pod.to_string()).unwrap();
     let path = file.path().to_str().unwrap();
@@ -35,7 +35,7 @@ fn created(namespace: &str, pod: &Value) -> Result<Value, String> {
         .map(|text| serde_json::from_str(&text).unwrap())
 }
 
-fn has_sidecar(pod: &Value) -> bool {
+pub(crate) fn has_sidecar(pod: &Value) -> bool {
     pod["spec"]["initContainers"][0]["name"] == "kestrel-collector"
 }
 

@@ -79,13 +79,17 @@ pub(super) struct Rotation {
     trust_delay: Duration,
     shown: Option<Shown>,
     trusted: Option<(String, Timestamp)>,
+    /// The bundle was seen without the retired authorities. One that comes back
+    /// is in use after all, by a replica whose certificate is not of our Secret:
+    /// to drop it at once would be a quarrel without an end.
+    rid: bool,
 }
 
 impl Rotation {
     /// `trust_delay` is how long an API server may take to notice that the
     /// configuration has changed.
     pub(super) fn new(trust_delay: Duration) -> Self {
-        Self { trust_delay, shown: None, trusted: None }
+        Self { trust_delay, shown: None, trusted: None, rid: false }
     }
 
     /// The certificate that was signed at [`Step::Show`] is shown.
@@ -110,10 +114,12 @@ impl Rotation {
         // Ours is of another authority if someone has replaced the Secret, or
         // if we slept through a rotation.
         let ours = shown.filter(|&authority| *authority != stored.current);
+        self.rid = stored.until.is_none() && (self.rid || configured.bundle == [stored.current.clone()]);
+        let is_known = |authority| !self.rid && stored.previous.contains(authority);
         let unknown = configured
             .bundle
             .iter()
-            .filter(|&authority| *authority != stored.current && !stored.previous.contains(authority));
+            .filter(|&authority| *authority != stored.current && !is_known(authority));
         let previous = first(ours.into_iter().chain(remembered).chain(unknown));
         if previous.iter().any(|authority| !remembered.contains(authority)) {
             return Step::Remember { previous, until };
@@ -333,6 +339,20 @@ mod tests {
         model.world.configured.as_mut().unwrap().names = vec!["elsewhere".to_owned()];
         model.settle(0);
         assert_eq!(model.replicas[0].shown.as_ref().unwrap().names, ["elsewhere"]);
+    }
+
+    /// As a replica does that has its certificate from elsewhere, in a roll-out that changes the origin.
+    #[test]
+    fn an_authority_that_comes_back_is_kept_for_a_while_and_not_dropped_at_once() {
+        let mut model = Model::new();
+        for _ in 0..3 {
+            model.bundle().push("elsewhere".to_owned());
+            model.settle(0);
+            assert!(model.bundle().contains(&"elsewhere".to_owned()));
+            model.pass(DELAY * RETIRE_AFTER);
+            model.settle(0);
+            assert_eq!(model.bundle().len(), 1);
+        }
     }
 
     #[test]
