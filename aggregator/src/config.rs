@@ -100,6 +100,7 @@ impl Config {
             link: link::Config {
                 port: settings.parse("KESTREL_LINK_PORT", 8443),
                 max_connections: settings.parse("KESTREL_LINK_MAX_CONNECTIONS", 6000),
+                pod_bytes_per_second: settings.parse("KESTREL_BUDGET_POD_BYTES", 0),
                 agent_service_account: settings
                     .text("KESTREL_LINK_AGENT_SERVICE_ACCOUNT", "kestrel-node-agent"),
                 pod_ip: address(&mut settings, "POD_IP"),

@@ -18,6 +18,8 @@ mod repeats;
 mod review;
 mod server;
 mod session;
+mod silence;
+mod unheard;
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -49,6 +51,7 @@ use metrics::{Metrics, Refused, RefusedLabel};
 use refusals::Refusals;
 use repeats::Repeats;
 use review::Identities;
+use silence::Silence;
 
 /// Bytes of large messages that may be on their way into memory.
 const RECEIVED_BYTES: u32 = 16 * 1024 * 1024;
@@ -68,6 +71,8 @@ pub struct Config {
     pub port: u16,
     /// Streams that may be attached at once.
     pub max_connections: usize,
+    /// Bytes of lines that a collector may send a second; 0: no limit.
+    pub pod_bytes_per_second: u64,
     /// The operator's namespace.
     pub namespace: String,
     /// ServiceAccount of the node agents in that namespace.
@@ -91,6 +96,10 @@ struct Shared {
     refusals: Refusals,
     repeats: Mutex<Repeats>,
     admission: Admission,
+    /// PEM of the authorities that collectors are to trust from now on.
+    anchors: watch::Receiver<String>,
+    pod_bytes_per_second: u64,
+    silence: Mutex<Silence>,
     received: Room,
     decoded: Room,
     turn: sync::Mutex<()>,
@@ -143,9 +152,10 @@ pub async fn serve(
     let rules =
         Rules { namespace: config.namespace.clone(), agent_account: config.agent_service_account.clone() };
     let identities = Identities::new(client.clone(), rules, pods.clone());
-    let shared = Shared::new(config.max_connections, pods, signals, logs, metrics, drain.clone());
+    let shared = Shared::new(&config, known.clone(), pods, signals, logs, metrics, drain.clone());
     tokio::select! {
-        () = server::run(listener, certificate, shared, identities) => {}
+        () = server::run(listener, certificate, Arc::clone(&shared), identities) => {}
+        () = unheard::keep_looking(client.clone(), &config, port, shared) => {}
         () = publish::keep_published(&client, &config, port, known) => {}
     }
     Ok(())
@@ -153,7 +163,8 @@ pub async fn serve(
 
 impl Shared {
     fn new(
-        max_connections: usize,
+        config: &Config,
+        anchors: watch::Receiver<String>,
         pods: Pods,
         signals: Signals,
         logs: LogLane,
@@ -167,7 +178,10 @@ impl Shared {
             metrics,
             refusals: Refusals::default(),
             repeats: Mutex::default(),
-            admission: Admission::new(max_connections),
+            admission: Admission::new(config.max_connections),
+            anchors,
+            pod_bytes_per_second: config.pod_bytes_per_second,
+            silence: Mutex::default(),
             received: Room::new(RECEIVED_BYTES),
             decoded: Room::new(DECODED_BYTES),
             turn: sync::Mutex::new(()),
@@ -186,6 +200,11 @@ impl Shared {
     /// Whole after every use, so a panic elsewhere has not harmed it.
     fn repeats(&self) -> MutexGuard<'_, Repeats> {
         self.repeats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Likewise.
+    fn silence(&self) -> MutexGuard<'_, Silence> {
+        self.silence.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn end_sessions(&self) {

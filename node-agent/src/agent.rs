@@ -9,6 +9,7 @@ use anyhow::bail;
 use http::Uri;
 use kestrel_link::{
     Event,
+    pods::{Pods, Unnamed},
     ship::{Notice, Shipper},
     wake::Wake,
 };
@@ -16,7 +17,7 @@ use kestrel_proto::node::v1::HostReport;
 use kestrel_runtime::admin::Ready;
 use kestrel_tail::{
     discover::{Layout, Source},
-    engine::Engine,
+    engine::{Engine, Policy},
     position::store::Store,
     redact::Redactor,
 };
@@ -31,12 +32,14 @@ use crate::{
     config::Config,
     host::{condition::Conditions, sample::Sample},
     metrics::Metrics,
-    pods::Pods,
     story::{Sentence, Story},
 };
 
 /// How often directories are looked at.
 const SCAN: Duration = Duration::from_secs(1);
+
+/// Of a pod that the aggregator does not name.
+const UNNAMED: Unnamed = Unnamed { after: Duration::from_secs(30), policy: Policy::Errors };
 
 /// At the end the aggregator gets this long to take what was sent.
 const LAST_WAIT: Duration = Duration::from_secs(5);
@@ -88,8 +91,8 @@ impl Agent {
         beginning.iter().for_each(Sentence::tell);
         let layout = Layout::Pods { except: config.own_pod.clone() };
         let source = Source { directory: config.pod_logs.clone(), layout };
-        let engine =
-            Engine::new(vec![source], store, Redactor::new(config.redact.clone())).limited(config.limits);
+        let mut engine = Engine::new(vec![source], store, Redactor::new(config.redact.clone()));
+        engine.limit(config.limits);
         Self {
             node: config.node.clone(),
             endpoint: config.endpoint.clone(),
@@ -101,7 +104,7 @@ impl Agent {
                 },
                 Instant::now(),
             ),
-            pods: Pods::outside(config.excluded.clone()),
+            pods: Pods::new(UNNAMED, config.excluded.clone()),
             conditions: Conditions::default(),
             report_due: false,
             story: Story::default(),
@@ -147,7 +150,7 @@ impl Agent {
 
     fn on_event(&mut self, event: Event) {
         match self.shipper.take(event) {
-            Some(Notice::Connected) => {
+            Some(Notice::Connected { .. }) => {
                 self.pods.connected(Instant::now());
                 self.report_due = true;
                 self.linked.set(true);

@@ -7,6 +7,5 @@ pub mod agent;
 pub mod config;
 pub mod host;
 pub mod metrics;
-pub mod pods;
 pub mod story;
 pub mod tail;

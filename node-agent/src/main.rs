@@ -77,9 +77,12 @@ async fn start() -> anyhow::Result<Daemon> {
     let (samples, sampled) = mpsc::channel(1);
     let agent = Agent::new(&config, metrics, linked);
     daemon.spawn("admin port", admin.serve());
-    daemon.spawn("agent link", async {
-        link.run().await;
-        Ok(())
+    daemon.spawn("agent link", {
+        let drain = drain.clone();
+        async {
+            link.run(drain).await;
+            Ok(())
+        }
     });
     daemon.spawn("host", host::watch(config.pod_logs.clone(), config.runtime_socket.clone(), samples));
     daemon.spawn("logs", agent.run(events, sampled, drain));

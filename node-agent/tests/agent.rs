@@ -82,7 +82,7 @@ impl Node {
         let agent = Agent::new(&self.config, metrics, self.readiness.require("link"));
         let watch = host::watch(self.config.pod_logs.clone(), self.config.runtime_socket.clone(), samples);
         let drain = self.drain.clone();
-        self.tasks.spawn(link.run());
+        self.tasks.spawn(link.run(CancellationToken::new()));
         self.tasks.spawn(async { watch.await.unwrap() });
         self.tasks.spawn(async { agent.run(events, sampled, drain).await.unwrap() });
     }

@@ -59,10 +59,11 @@ pub(super) const DRY_RUN: Right = cluster("networking.k8s.io", &["networkpolicie
 pub(super) const ISTIO: Right = cluster("security.istio.io", &["authorizationpolicies"], READ);
 
 /// Those of the table in `docs/security.md`.
-pub(super) const RIGHTS: [Right; 17] = [
+pub(super) const RIGHTS: [Right; 18] = [
     cluster("", &["namespaces", "nodes", "pods", "services"], READ),
     cluster("", &["events"], &["get", "list"]),
     cluster("events.k8s.io", &["events"], READ),
+    cluster("events.k8s.io", &["events"], &["create"]),
     cluster("apps", &["deployments", "statefulsets", "daemonsets", "replicasets"], READ),
     cluster("batch", &["jobs", "cronjobs"], READ),
     cluster("networking.k8s.io", &["networkpolicies"], READ),

@@ -1,5 +1,6 @@
 //! Which pods run on which node, for the agents that read those pods' logs.
 
+mod collector;
 mod policy;
 
 use std::{
@@ -18,6 +19,8 @@ use prost::Message as _;
 use tokio::sync::watch;
 
 use super::{convert, key::Uid};
+use collector::Collector;
+pub use collector::{CONTAINER, Collected};
 pub use policy::Policies;
 use policy::Said;
 
@@ -74,6 +77,8 @@ struct Entry {
     record: Arc<[u8]>,
     namespace: Arc<str>,
     said: Said,
+    /// of a pod that carries one
+    collector: Option<Collector>,
     /// number of the list in which it was last seen
     list: u32,
     deleted: bool,
@@ -161,9 +166,13 @@ impl Pods {
     pub(crate) fn apply(&self, object: &Pod, record: Arc<[u8]>) {
         let Some(node) = object.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) else { return };
         let (meta, said) = (&object.metadata, Said::by(&object.metadata));
+        let collector = Collector::of(object);
         let (uid, mut state) = (Uid::from(uid_at_node(object)), self.state());
         said.complain(state.pods.get(&uid).map(|entry| entry.said), "pod", meta);
-        state.apply(uid, node, meta.namespace.as_deref().unwrap_or_default(), record, said);
+        state.apply(uid.clone(), node, meta.namespace.as_deref().unwrap_or_default(), record, said);
+        if let Some(entry) = state.pods.get_mut(&uid) {
+            entry.collector = collector;
+        }
         state.forget(Instant::now());
     }
 
@@ -323,7 +332,15 @@ impl State {
             // Pods of a node share its name.
             let known = self.nodes.get_key_value(node).map(|(name, _)| Arc::clone(name));
             let node = known.unwrap_or_else(|| node.into());
-            let entry = Entry { node: Arc::clone(&node), record, namespace, said, list, deleted: false };
+            let entry = Entry {
+                node: Arc::clone(&node),
+                record,
+                namespace,
+                said,
+                collector: None,
+                list,
+                deleted: false,
+            };
             self.pods.insert(uid.clone(), entry);
             self.nodes.entry(node).or_default().uids.insert(uid);
         }

@@ -12,20 +12,25 @@ pub(super) fn told(gap: LogGap) -> (LogChunk, String) {
         LogGapReason::Emptied => "their file was emptied before they were read",
         LogGapReason::Removed => "their file was removed before they were read",
         LogGapReason::Damaged => "their file is damaged",
+        LogGapReason::Ended => "the pod ended before they were read",
         LogGapReason::Unspecified => "they were gone before they were read",
     };
     let LogGap { bytes, lines, uncounted_bytes, .. } = gap;
-    let much = match (lines, uncounted_bytes) {
-        (0, _) => format!("{bytes} bytes"),
-        (lines, 0) => format!("{lines} lines ({bytes} bytes)"),
-        (lines, more) => format!("{lines} lines and {more} bytes more"),
-    };
     let chunk = LogChunk {
         pod_namespace: gap.pod_namespace,
         pod_name: gap.pod_name,
         pod_uid: gap.pod_uid,
         container_name: gap.container_name,
         ..LogChunk::default()
+    };
+    let much = match (lines, uncounted_bytes) {
+        (0, 0) if bytes == 0 => {
+            let text = "kestrel: what this pod wrote last into its log files may be missing: it ended without a word of its collector";
+            return (chunk, text.to_owned());
+        }
+        (0, _) => format!("{bytes} bytes"),
+        (lines, 0) => format!("{lines} lines ({bytes} bytes)"),
+        (lines, more) => format!("{lines} lines and {more} bytes more"),
     };
     (chunk, format!("kestrel: {much} of this log are missing: {why}"))
 }

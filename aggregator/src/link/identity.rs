@@ -123,6 +123,14 @@ fn claim<'a>(extra: Option<&'a BTreeMap<String, Vec<String>>>, name: &str) -> Op
 }
 
 impl Peer {
+    /// The UID of a sidecar's pod.
+    pub(super) fn pod(&self) -> Option<&str> {
+        match self {
+            Self::Agent { .. } => None,
+            Self::Sidecar { uid, .. } => Some(uid),
+        }
+    }
+
     /// Whether a `Hello` claims to be this peer.
     ///
     /// # Errors

@@ -27,6 +27,8 @@ pub struct Metrics {
     pub kept_lines: Counter,
     /// Lines of pods for which their sender may not speak.
     pub foreign_lines: Counter,
+    /// Pods with a collector that ended without its farewell.
+    pub ended_unheard: Counter,
 }
 
 /// Who is attached.
@@ -107,6 +109,11 @@ impl Metrics {
             "foreign_lines",
             "Lines dropped because their sender may not speak for the pod",
             self.foreign_lines.clone(),
+        );
+        registry.register(
+            "ended_unheard",
+            "Pods with a collector that ended without its farewell: what they wrote last may be missing",
+            self.ended_unheard.clone(),
         );
     }
 }

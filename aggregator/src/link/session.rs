@@ -10,14 +10,15 @@ use std::{
 
 use jiff::Timestamp;
 use kestrel_proto::node::v1::{
-    AgentMessage, AggregatorMessage, Batch, BatchContent, Credit, HostReport, LogChunk, Welcome,
-    agent_message::Message as Up, aggregator_message::Message as Down,
+    AgentMessage, AggregatorMessage, Anchors, Batch, BatchContent, Credit, Farewell, HostReport, LogChunk,
+    LogGap, Welcome, agent_message::Message as Up, aggregator_message::Message as Down,
 };
 use prost::Message as _;
 use tokio::{
     sync::{
         AcquireError, OwnedSemaphorePermit, Semaphore,
         mpsc::{Sender, UnboundedReceiver},
+        watch,
     },
     time::timeout,
 };
@@ -65,6 +66,9 @@ const VERSION_BYTES: usize = 64;
 /// dropped, and all if that is not enough.
 const MOST_COUNTED: usize = 1024;
 
+/// The feature of a sidecar that says farewell.
+const FAREWELL: &str = "farewell";
+
 /// What goes to the peer.
 pub(super) type Answers = Sender<Result<AggregatorMessage, Status>>;
 
@@ -83,8 +87,8 @@ impl Session {
     /// There are thousands of these, nearly all of them idle: what is not always needed is on
     /// the heap as long as it is, and nothing is handed on by value, which would double it.
     pub(super) async fn run(self, mut inbound: Streaming<AgentMessage>) {
-        let seat = match self.until_over(Box::pin(self.greeted(&mut inbound))).await {
-            Ok(seat) => seat,
+        let (seat, parts) = match self.until_over(Box::pin(self.greeted(&mut inbound))).await {
+            Ok(greeted) => greeted,
             Err(status) => return self.farewell(status).await,
         };
         let peer = &self.identity.peer;
@@ -94,7 +98,13 @@ impl Session {
         };
         let attached = self.shared.metrics.attached.get_or_create(&RoleLabel { role }).clone();
         attached.inc();
+        if let Some(uid) = peer.pod() {
+            self.shared.silence().attached(uid, parts);
+        }
         let end = self.until_over(Box::pin(self.converse(&mut inbound, &seat))).await;
+        if let Some(uid) = peer.pod() {
+            self.shared.silence().detached(uid);
+        }
         attached.dec();
         match end {
             Ok(()) => info!("{peer} has left"),
@@ -122,7 +132,8 @@ impl Session {
 
     /// Takes the peer's Hello, gives it a place and welcomes it. Whoever claims
     /// to be somebody else does not even take the place of whom its token names.
-    async fn greeted(&self, inbound: &mut Streaming<AgentMessage>) -> Result<Seat, Status> {
+    /// Returns also whether it will say farewell.
+    async fn greeted(&self, inbound: &mut Streaming<AgentMessage>) -> Result<(Seat, bool), Status> {
         let Self { shared, identity: Identity { peer, .. }, address, .. } = self;
         let refuse = |status: fn(String) -> Status, why: String| {
             shared.refuse(*address, Refused::Claim, &format!("is not let in: {why}"));
@@ -142,6 +153,9 @@ impl Session {
             let why =
                 format!("there is no place among {} (KESTREL_LINK_MAX_CONNECTIONS)", shared.admission.most());
             shared.refuse(*address, Refused::Full, &format!("is not let in: {why}"));
+            if let Some(uid) = peer.pod() {
+                shared.silence().refused(uid);
+            }
             retry_after(Status::resource_exhausted(why), wait)
         })?;
         let version = cut(&hello.software_version, VERSION_BYTES);
@@ -152,17 +166,20 @@ impl Session {
             software_version: env!("CARGO_PKG_VERSION").to_owned(),
             credit_bytes: batch::MAX_BYTES as u64,
             max_batch_bytes: batch::MAX_BYTES as u64,
+            pod_bytes_per_second: peer.pod().map_or(0, |_| shared.pod_bytes_per_second),
         }))
         .await?;
-        Ok(seat)
+        Ok((seat, hello.features.iter().any(|feature| feature == FAREWELL)))
     }
 
     async fn converse(&self, inbound: &mut Streaming<AgentMessage>, seat: &Seat) -> Result<(), Status> {
-        let only = match &self.identity.peer {
-            Peer::Agent { .. } => None,
-            Peer::Sidecar { uid, .. } => Some(uid.as_str()),
-        };
+        let only = self.identity.peer.pod();
         let mut follower = self.shared.pods.follow(&self.identity.node, only);
+        // Node agents have a file, which follows the authority.
+        let mut anchors = only.map(|_| self.shared.anchors.clone());
+        if let Some(anchors) = &mut anchors {
+            anchors.mark_changed();
+        }
         let (source, mut outcomes) = match &self.identity.peer {
             Peer::Agent { .. } => Source::new(),
             Peer::Sidecar { .. } => Source::of_a_sidecar(),
@@ -172,19 +189,20 @@ impl Session {
             Reader { session: self, open: &open, source, lines: HashMap::new(), named: HashSet::new() };
         tokio::select! {
             end = reader.run(inbound) => end,
-            end = self.write(&open, &mut outcomes, &mut follower) => end,
+            end = self.write(&open, &mut outcomes, &mut follower, anchors) => end,
             () = seat.replaced() => {
                 Err(Status::aborted("a newer stream of the same peer took the place of this one"))
             }
         }
     }
 
-    /// Tells what the batches became and which pods there are.
+    /// Tells what the batches became, which pods there are and whom to trust.
     async fn write(
         &self,
         open: &Open,
         outcomes: &mut UnboundedReceiver<(u64, Outcome)>,
         follower: &mut Follower,
+        mut anchors: Option<watch::Receiver<String>>,
     ) -> Result<(), Status> {
         loop {
             while let Some(update) = follower.update() {
@@ -192,6 +210,7 @@ impl Session {
             }
             tokio::select! {
                 () = follower.changed() => {}
+                Some(pem) = changed(&mut anchors) => self.send(Down::Anchors(Anchors { pem })).await?,
                 Some((id, outcome)) = outcomes.recv() => {
                     let Settled { answers, acked, given_up } = open.settle(id, outcome);
                     for (outcome, count) in [(Answered::Acked, acked), (Answered::Nacked, given_up)] {
@@ -216,6 +235,13 @@ impl Session {
             Err(_) => Err(Status::deadline_exceeded("it does not read what it is sent")),
         }
     }
+}
+
+/// The next anchors to tell, if any ever are.
+async fn changed(anchors: &mut Option<watch::Receiver<String>>) -> Option<String> {
+    let anchors = anchors.as_mut()?;
+    anchors.changed().await.ok()?;
+    Some(anchors.borrow_and_update().clone())
 }
 
 fn gone() -> Status {
@@ -294,6 +320,7 @@ impl Reader<'_> {
             match message {
                 Some(Up::Batch(batch)) => Box::pin(self.take(batch)).await?,
                 Some(Up::HostReport(report)) => self.report(report)?,
+                Some(Up::Farewell(farewell)) => Box::pin(self.farewell(farewell)).await?,
                 Some(Up::Hello(_)) => return Err(Status::invalid_argument("a second Hello")),
                 // Of a newer protocol than we said we speak; it can be nothing that matters.
                 None => {}
@@ -315,6 +342,27 @@ impl Reader<'_> {
         Ok(())
     }
 
+    /// What the sidecar of a pod that has ended could not send becomes gaps.
+    async fn farewell(&mut self, farewell: Farewell) -> Result<(), Status> {
+        let Some(uid) = self.session.identity.peer.pod() else {
+            return Err(Status::permission_denied("a node agent does not say farewell"));
+        };
+        self.session.shared.silence().parted(uid);
+        // Nobody waits for what becomes of it.
+        let (source, _unheard) = Source::of_a_sidecar();
+        let receipt = source.receipt(1, 0);
+        self.tell(farewell.gaps, &receipt).await;
+        receipt.left();
+        Ok(())
+    }
+
+    async fn tell(&mut self, gaps: Vec<LogGap>, receipt: &Receipt) {
+        let now = Timestamp::now();
+        for (chunk, text) in gaps.into_iter().map(gap::told) {
+            self.pass_on(&chunk, vec![gap::line(&text, now)], receipt).await;
+        }
+    }
+
     async fn take(&mut self, batch: Batch) -> Result<(), Status> {
         let shared = &self.session.shared;
         let (id, nacks_seen, bytes) = (batch.id, batch.nacks_seen, batch.payload.len() as u64);
@@ -334,10 +382,7 @@ impl Reader<'_> {
         let receipt = self.source.receipt(id, nacks_seen);
         let BatchContent { logs, gaps } = content.decode().map_err(invalid)?;
         let chunks = batch::lines(&logs).map_err(invalid)?;
-        let now = Timestamp::now();
-        for (chunk, text) in gaps.into_iter().map(gap::told) {
-            self.pass_on(&chunk, vec![gap::line(&text, now)], &receipt).await;
-        }
+        self.tell(gaps, &receipt).await;
         for (chunk, lines) in logs.iter().zip(chunks) {
             self.pass_on(chunk, lines, &receipt).await;
         }

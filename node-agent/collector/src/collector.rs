@@ -1,16 +1,21 @@
 //! The collector's one loop: files and link.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant, SystemTime},
+};
 
 use kestrel_link::{
     Event,
     outage::Outage,
+    pods::{Pods, Unnamed},
     ship::{Notice, Shipper},
     wake::Wake,
 };
-use kestrel_proto::node::v1::{LogPolicy, PodUpdate};
+use kestrel_proto::node::v1::LogGap;
 use kestrel_runtime::config::Mistakes;
 use kestrel_tail::{
+    budget::Limits,
     discover::Origin,
     engine::{Engine, Policy},
     position::store::Store,
@@ -19,7 +24,7 @@ use kestrel_tail::{
 use tokio::{
     sync::mpsc,
     task::yield_now,
-    time::{MissedTickBehavior, interval, sleep},
+    time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -29,12 +34,15 @@ use crate::config::Config;
 /// How often directories are looked at.
 const SCAN: Duration = Duration::from_secs(1);
 
-/// The aggregator has this long to name the policy of our pod; then everything
-/// is sent, as for every pod that asked for a collector.
-const NAMED_WITHIN: Duration = Duration::from_secs(5);
+/// The aggregator has this long to name our pod; then everything is sent, as of every pod
+/// that asked for a collector.
+const UNNAMED: Unnamed = Unnamed { after: Duration::from_secs(5), policy: Policy::All };
 
 /// At the end, this long is spent on handing over what the pod wrote last.
 const LAST_WAIT: Duration = Duration::from_secs(8);
+
+/// And this long on saying farewell.
+const FAREWELL_WAIT: Duration = Duration::from_secs(2);
 
 /// What nobody mended is said again this rarely.
 const REMINDER: Duration = Duration::from_secs(600);
@@ -53,13 +61,10 @@ pub async fn idle(mistakes: &Mistakes, drain: CancellationToken) {
 /// Everything the collector knows.
 #[derive(Debug)]
 pub struct Collector {
-    pod: Origin,
     endpoint: http::Uri,
     shipper: Shipper,
-    /// What the aggregator said is wanted of this pod.
-    policy: Option<Policy>,
-    linked: Option<Instant>,
-    ending: bool,
+    /// Ours alone.
+    pods: Pods,
     outage: Outage,
     save_error: Option<String>,
     bytes_lost: u64,
@@ -82,10 +87,7 @@ impl Collector {
                 Instant::now(),
             ),
             endpoint: config.link.endpoint,
-            pod: config.pod,
-            policy: None,
-            linked: None,
-            ending: false,
+            pods: Pods::new(UNNAMED, BTreeSet::new()),
             outage: Outage::default(),
             save_error: None,
             bytes_lost: 0,
@@ -121,13 +123,14 @@ impl Collector {
 
     fn on_event(&mut self, event: Event) {
         match self.shipper.take(event) {
-            Some(Notice::Connected) => {
-                self.linked = Some(Instant::now());
+            Some(Notice::Connected { pod_bytes_per_second }) => {
+                self.pods.connected(Instant::now());
+                self.shipper.engine.limit(Limits { pod: pod_bytes_per_second, ..Limits::default() });
                 self.outage.up();
                 info!("connected to the aggregator at {}", self.endpoint);
             }
             Some(Notice::Disconnected { reason, .. }) => {
-                self.linked = None;
+                self.pods.disconnected();
                 if self.outage.down(&reason, Instant::now()) {
                     warn!(
                         "no connection to the aggregator, the files are the buffer until it is back: {reason}"
@@ -135,16 +138,17 @@ impl Collector {
                 }
             }
             Some(Notice::Pods(update)) => {
-                self.policy = own_policy(&update, &self.pod.uid).or(self.policy);
-                self.assign();
+                self.pods.update(update);
+                self.pods.assign(&mut self.shipper.engine, Instant::now());
             }
             None => {}
         }
     }
 
     fn scan(&mut self) {
-        self.shipper.engine.scan(Instant::now());
-        self.assign();
+        let now = Instant::now();
+        self.shipper.engine.scan(now);
+        self.pods.assign(&mut self.shipper.engine, now);
         for news in self.shipper.engine.news() {
             match news.problem {
                 Some(problem) => warn!("{}: {problem}", news.path.display()),
@@ -165,14 +169,8 @@ impl Collector {
         }
     }
 
-    fn assign(&mut self) {
-        let waited = self.linked.is_some_and(|linked| linked.elapsed() >= NAMED_WITHIN);
-        let policy = self.policy.or((waited || self.ending).then_some(Policy::All));
-        self.shipper.engine.assign(|_| policy);
-    }
-
     async fn end(&mut self, events: &mut mpsc::Receiver<Event>) {
-        self.ending = true;
+        self.pods.end();
         self.shipper.engine.end();
         let begun = Instant::now();
         let mut delivered = false;
@@ -191,29 +189,41 @@ impl Collector {
         }
         self.shipper.save();
         let lines = self.shipper.shipped().lines;
-        if delivered {
+        let missing = self.shipper.missing();
+        let bytes: u64 = missing.iter().map(|gap| gap.bytes).sum();
+        let heard = self.farewell(&missing, events).await;
+        if missing.is_empty() {
             info!("the pod has ended and its {lines} lines were handed over");
         } else {
+            let told = if heard { "" } else { ", and the aggregator could not be told" };
             warn!(
-                "the pod has ended; {lines} lines were sent, but {} bytes could not be handed over within {} s",
-                self.shipper.engine.unread_bytes() + self.shipper.under_way(),
+                "the pod has ended; {lines} lines were sent, but {bytes} bytes could not be handed over within {} s{told}",
                 LAST_WAIT.as_secs()
             );
         }
+    }
+
+    /// Tells the aggregator that nothing more comes and what is missing; whether it heard that.
+    async fn farewell(&mut self, missing: &[LogGap], events: &mut mpsc::Receiver<Event>) -> bool {
+        let over = async {
+            while self.shipper.is_connected() {
+                if self.shipper.farewell(missing) {
+                    // It ends its half of the stream when it has read ours to the end.
+                    while let Some(event) = events.recv().await {
+                        if matches!(event, Event::Disconnected { .. }) {
+                            return true;
+                        }
+                    }
+                }
+                sleep(Duration::from_millis(10)).await;
+            }
+            false
+        };
+        timeout(FAREWELL_WAIT, over).await.unwrap_or(false)
     }
 
     /// Whether anything was read that is not acknowledged.
     fn has_read(&self) -> bool {
         self.shipper.engine.in_flight() > 0
     }
-}
-
-/// What is wanted of our pod, if the aggregator names it.
-fn own_policy(update: &PodUpdate, uid: &str) -> Option<Policy> {
-    let pod = update.pods.iter().find(|pod| pod.uid == uid)?;
-    Some(match pod.log_policy() {
-        LogPolicy::Errors => Policy::Errors,
-        LogPolicy::Off => Policy::Off,
-        LogPolicy::Unspecified | LogPolicy::All => Policy::All,
-    })
 }

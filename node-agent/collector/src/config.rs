@@ -1,11 +1,12 @@
 //! What the webhook put into the environment.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use http::Uri;
 use kestrel_link::{
+    anchors::Anchors,
     connection::{self, Authority},
-    session::PROTOCOL_VERSION,
+    session::{FAREWELL, PROTOCOL_VERSION},
 };
 use kestrel_proto::node::v1::{Hello, Role};
 use kestrel_runtime::config::{Mistakes, Settings, Source as Environment};
@@ -13,6 +14,10 @@ use kestrel_tail::{
     discover::{Layout, Origin, Source, glob::Pattern},
     redact::Expressions,
 };
+
+/// First and longest wait between two attempts to connect. A wait is drawn evenly from what they
+/// allow, so that it comes to one attempt in five minutes: there may be thousands of us, for months.
+const RETRY: (Duration, Duration) = (connection::RETRY.0, Duration::from_mins(10));
 
 /// The collector's configuration; see `docs/interfaces.md` for the variables.
 #[derive(Clone, Debug)]
@@ -78,10 +83,10 @@ impl Config {
             pod_namespace: pod.namespace.clone(),
             pod_name: pod.pod.clone(),
             pod_uid: pod.uid.clone(),
-            ..Hello::default()
+            features: vec![FAREWELL.to_owned()],
         };
-        let authority = Authority::Pem(authority);
-        let link = connection::Config { endpoint, authority, token_file, hello, retry: connection::RETRY };
+        let authority = Authority::Anchors(Anchors::load(authority, &state.join("anchors")));
+        let link = connection::Config { endpoint, authority, token_file, hello, retry: RETRY };
         Ok(Self { pod, sources, state, redact, link })
     }
 }

@@ -42,8 +42,9 @@ async fn main() -> ExitCode {
         }),
         Ok(config) => {
             let (link, events) = Link::new(config.link.clone());
+            let hurry = drain.clone();
             daemon.spawn("agent link", async {
-                link.run().await;
+                link.run(hurry).await;
                 Ok(())
             });
             let collector = Collector::new(config);

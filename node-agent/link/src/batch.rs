@@ -3,6 +3,7 @@
 
 use kestrel_proto::node::v1::{BatchContent, LogChunk, LogGap, LogGapReason, LogLevel};
 use kestrel_tail::{
+    discover::Origin,
     engine::{Chunk, Gap, Reason, Record},
     severity::Level,
     time::Timestamp,
@@ -143,23 +144,8 @@ impl Builder {
     }
 
     /// Adds a gap.
-    pub fn gap(&mut self, Gap { origin, reason, lost }: &Gap) {
-        let reason = match reason {
-            Reason::Emptied => LogGapReason::Emptied,
-            Reason::Removed => LogGapReason::Removed,
-            Reason::Damaged => LogGapReason::Damaged,
-        };
-        let gap = LogGap {
-            pod_namespace: origin.namespace.clone(),
-            pod_name: origin.pod.clone(),
-            pod_uid: origin.uid.clone(),
-            container_name: origin.container.clone(),
-            reason: reason.into(),
-            bytes: lost.bytes,
-            lines: lost.lines,
-            uncounted_bytes: lost.uncounted,
-        };
-        message::encode(field::CONTENT_GAPS, &gap, &mut self.content);
+    pub fn gap(&mut self, gap: &Gap) {
+        message::encode(field::CONTENT_GAPS, &log_gap(gap), &mut self.content);
     }
 
     /// The encoded [`BatchContent`] of all closed chunks.
@@ -197,6 +183,34 @@ impl Builder {
     }
 }
 
+/// A gap in its wire form.
+pub(crate) fn log_gap(Gap { origin, reason, lost }: &Gap) -> LogGap {
+    let reason = match reason {
+        Reason::Emptied => LogGapReason::Emptied,
+        Reason::Removed => LogGapReason::Removed,
+        Reason::Damaged => LogGapReason::Damaged,
+    };
+    let lost =
+        LogGap { bytes: lost.bytes, lines: lost.lines, uncounted_bytes: lost.uncounted, ..LogGap::default() };
+    of(origin, LogGap { reason: reason.into(), ..lost })
+}
+
+/// So many bytes of a container's files that were not read when all was over.
+pub(crate) fn ended(origin: &Origin, bytes: u64) -> LogGap {
+    let reason = LogGapReason::Ended.into();
+    of(origin, LogGap { reason, bytes, uncounted_bytes: bytes, ..LogGap::default() })
+}
+
+fn of(origin: &Origin, gap: LogGap) -> LogGap {
+    LogGap {
+        pod_namespace: origin.namespace.clone(),
+        pod_name: origin.pod.clone(),
+        pod_uid: origin.uid.clone(),
+        container_name: origin.container.clone(),
+        ..gap
+    }
+}
+
 /// Key and length of a field that is a message, text or column.
 fn delimited(out: &mut Vec<u8>, field: u32, length: usize) {
     encode_key(field, WireType::LengthDelimited, out);
@@ -225,7 +239,7 @@ mod columns;
 
 #[cfg(test)]
 mod tests {
-    use kestrel_tail::{discover::Origin, identity::FileId};
+    use kestrel_tail::identity::FileId;
     use proptest::prelude::*;
 
     use super::{

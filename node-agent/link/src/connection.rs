@@ -18,12 +18,17 @@ use kestrel_runtime::{
     tls::{self, client::ConnectError, client::Connector, client::Target},
 };
 use rustls::ClientConfig;
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::mpsc,
+    time::{sleep, timeout},
+};
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Status, Streaming, metadata::MetadataMap, transport::Endpoint};
 
 use crate::{
     Event,
+    anchors::Anchors,
     session::{QUEUED_MESSAGES, Session},
 };
 
@@ -50,8 +55,8 @@ const RETRY_AFTER: &str = "retry-after-ms";
 pub enum Authority {
     /// In a file, which may come later and may change.
     File(PathBuf),
-    /// Given as PEM text.
-    Pem(String),
+    /// Given once, and learned on the link since.
+    Anchors(Anchors),
 }
 
 /// What the link needs to know.
@@ -110,15 +115,17 @@ impl Link {
         (Self { config, events }, received)
     }
 
-    /// Keeps a stream open until nobody takes the events any more.
-    pub async fn run(self) {
+    /// Keeps a stream open until nobody takes the events any more. From when `hurry` is
+    /// cancelled on, there is no time for long waits.
+    pub async fn run(mut self, hurry: CancellationToken) {
+        let events = self.events.clone();
         tokio::select! {
-            () = self.keep_open() => {}
-            () = self.events.closed() => {}
+            () = self.keep_open(hurry) => {}
+            () = events.closed() => {}
         }
     }
 
-    async fn keep_open(&self) {
+    async fn keep_open(&mut self, hurry: CancellationToken) {
         let mut backoff = Backoff::new(self.config.retry.0, self.config.retry.1);
         loop {
             let (failure, lived) = self.attempt().await;
@@ -131,12 +138,20 @@ impl Link {
             if self.events.send(Event::Disconnected { reason, retry_in }).await.is_err() {
                 return;
             }
-            tokio::time::sleep(retry_in).await;
+            let short = retry_in.min(self.config.retry.0);
+            let hurried = async {
+                hurry.cancelled().await;
+                sleep(short).await;
+            };
+            tokio::select! {
+                () = sleep(retry_in) => {}
+                () = hurried => {}
+            }
         }
     }
 
     /// Opens a stream and follows it; why it ended and how long it lived.
-    async fn attempt(&self) -> (Failure, Duration) {
+    async fn attempt(&mut self) -> (Failure, Duration) {
         let (welcome, session, mut incoming) = match self.open().await {
             Ok(open) => open,
             Err(failure) => return (failure, Duration::ZERO),
@@ -150,7 +165,7 @@ impl Link {
         (failure, since.elapsed())
     }
 
-    async fn follow(&self, incoming: &mut Streaming<AggregatorMessage>) -> Failure {
+    async fn follow(&mut self, incoming: &mut Streaming<AggregatorMessage>) -> Failure {
         loop {
             let event = match incoming.message().await {
                 Ok(Some(message)) => match message.message {
@@ -158,6 +173,12 @@ impl Link {
                     Some(Message::Nack(nack)) => Event::Nack(nack.reason),
                     Some(Message::Credit(credit)) => Event::Credit(credit.bytes),
                     Some(Message::PodUpdate(update)) => Event::Pods(update),
+                    Some(Message::Anchors(told)) => {
+                        if let Authority::Anchors(anchors) = &mut self.config.authority {
+                            anchors.learn(told.pem);
+                        }
+                        continue;
+                    }
                     // A second Welcome changes nothing; what a newer aggregator
                     // says beyond this is not for us.
                     Some(Message::Welcome(_)) | None => continue,
@@ -219,8 +240,8 @@ impl Link {
             ))
         })?;
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let (pem, setting) = match &self.config.authority {
-            Authority::Pem(pem) => (pem.clone().into_bytes(), "KESTREL_LINK_CA"),
+        let (roots, setting) = match &self.config.authority {
+            Authority::Anchors(anchors) => (anchors.roots(), "KESTREL_LINK_CA"),
             Authority::File(path) => {
                 let pem = fs::read(path).map_err(|error| {
                     let text = match error.kind() {
@@ -232,11 +253,10 @@ impl Link {
                     };
                     Failure::Authority { problem: text, setting: "KESTREL_LINK_CA_FILE" }
                 })?;
-                (pem, "KESTREL_LINK_CA_FILE")
+                (tls::roots(&pem), "KESTREL_LINK_CA_FILE")
             }
         };
-        let roots =
-            tls::roots(&pem).map_err(|error| Failure::Authority { problem: error.to_string(), setting })?;
+        let roots = roots.map_err(|error| Failure::Authority { problem: error.to_string(), setting })?;
         let mut config = ClientConfig::builder_with_provider(tls::provider())
             .with_safe_default_protocol_versions()
             .map_err(|error| Failure::Endpoint(error.to_string()))?
@@ -266,11 +286,24 @@ impl Link {
         let mut cause = error.source();
         while let Some(inner) = cause {
             if let Some(error) = inner.downcast_ref::<ConnectError>() {
-                return Failure::Connect(format!("{}: {error}", self.config.endpoint));
+                return Failure::Connect(format!("{}: {error}{}", self.config.endpoint, advice(error)));
             }
             cause = inner.source();
         }
         Failure::Connect(format!("{}: {error}", self.config.endpoint))
+    }
+}
+
+/// What may be the reason that nobody answers.
+fn advice(error: &ConnectError) -> String {
+    match error {
+        ConnectError::Resolve { .. } => {
+            "; does a NetworkPolicy keep this pod from asking the cluster's DNS (port 53)?".to_owned()
+        }
+        ConnectError::Reach { port, source, .. } if source.kind() != io::ErrorKind::ConnectionRefused => {
+            format!("; does a NetworkPolicy keep this pod from TCP port {port} of the operator's namespace?")
+        }
+        _ => String::new(),
     }
 }
 

@@ -3,12 +3,15 @@
 //! [`connection`] keeps one stream to the leading aggregator alive and turns
 //! what arrives into [`Event`]s; a [`Session`] is the sending half of one stream,
 //! with its credit; [`batch`] writes log records in their wire form; [`ship`]
-//! joins the log engine to all of that, [`wake`] waits for lines, and [`outage`] knows what of it to tell.
+//! joins the log engine to all of that, [`pods`] says what of a pod is wanted, [`anchors`] whom a
+//! sidecar trusts, [`wake`] waits for lines, and [`outage`] knows what of it to tell.
 
+pub mod anchors;
 pub mod batch;
 pub mod connection;
 mod flush;
 pub mod outage;
+pub mod pods;
 pub mod session;
 pub mod ship;
 pub mod wake;

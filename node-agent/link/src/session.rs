@@ -2,12 +2,15 @@
 
 use bytes::Bytes;
 use kestrel_proto::node::v1::{
-    AgentMessage, Batch, Compression, HostReport, Welcome, agent_message::Message,
+    AgentMessage, Batch, Compression, Farewell, HostReport, LogGap, Welcome, agent_message::Message,
 };
 use tokio::sync::mpsc;
 
 /// The protocol version that this program speaks.
 pub const PROTOCOL_VERSION: u32 = 1;
+
+/// Says that a sidecar ends with a `Farewell`.
+pub const FAREWELL: &str = "farewell";
 
 /// What the protocol promises that a batch may have at least.
 pub const LEAST_BATCH_BYTES: u64 = 4 * 1024 * 1024;
@@ -26,6 +29,7 @@ pub struct Session {
     under_way: u64,
     max_batch_bytes: u64,
     nacks: u64,
+    pod_bytes_per_second: u64,
 }
 
 /// A Welcome that breaks the protocol.
@@ -57,11 +61,19 @@ impl Session {
         if welcome.protocol_version != PROTOCOL_VERSION {
             return Err(Unwelcome::Version(welcome.protocol_version));
         }
-        let &Welcome { max_batch_bytes, credit_bytes, .. } = welcome;
+        let &Welcome { max_batch_bytes, credit_bytes, pod_bytes_per_second, .. } = welcome;
         if max_batch_bytes < LEAST_BATCH_BYTES || credit_bytes < max_batch_bytes {
             return Err(Unwelcome::Limits { max_batch_bytes, credit_bytes });
         }
-        Ok(Self { messages, next_id: 1, credit: credit_bytes, under_way: 0, max_batch_bytes, nacks: 0 })
+        Ok(Self {
+            messages,
+            next_id: 1,
+            credit: credit_bytes,
+            under_way: 0,
+            max_batch_bytes,
+            nacks: 0,
+            pod_bytes_per_second,
+        })
     }
 
     /// The id that the next batch will have.
@@ -101,6 +113,16 @@ impl Session {
     /// Sends the node's conditions; false if the link does not take them now.
     pub fn report(&self, report: HostReport) -> bool {
         self.messages.try_send(AgentMessage { message: Some(Message::HostReport(report)) }).is_ok()
+    }
+
+    /// Says that nothing comes any more and what is missing; false if the link does not take it now.
+    pub fn farewell(&self, gaps: Vec<LogGap>) -> bool {
+        self.messages.try_send(AgentMessage { message: Some(Message::Farewell(Farewell { gaps })) }).is_ok()
+    }
+
+    /// Bytes of lines that a sidecar may send a second; 0: no limit.
+    pub fn pod_bytes_per_second(&self) -> u64 {
+        self.pod_bytes_per_second
     }
 
     /// The aggregator takes nothing that was filled before now and has no answer.

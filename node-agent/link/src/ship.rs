@@ -7,13 +7,17 @@ use std::{
 };
 
 use bytes::Bytes;
-use kestrel_proto::node::v1::{HostReport, PodUpdate};
+use kestrel_proto::node::v1::{HostReport, LogGap, PodUpdate};
 use kestrel_tail::{
     engine::{Engine, Record},
     position::store::StoreError,
 };
 
-use crate::{Event, Session, batch::Builder, flush::Flush};
+use crate::{
+    Event, Session,
+    batch::{Builder, ended, log_gap},
+    flush::Flush,
+};
 
 /// A batch of this size is sent at once.
 pub const FLUSH_BYTES: usize = 256 * 1024;
@@ -50,7 +54,10 @@ pub struct Shipped {
 #[derive(Debug)]
 pub enum Notice {
     /// A stream is open.
-    Connected,
+    Connected {
+        /// Bytes of lines that a sidecar may send a second; 0: no limit.
+        pod_bytes_per_second: u64,
+    },
     /// Pods came, changed or went.
     Pods(PodUpdate),
     /// The stream ended, or could not be opened.
@@ -106,9 +113,10 @@ impl Shipper {
         match event {
             Event::Connected { session, software_version } => {
                 tracing::debug!("the aggregator's version is {software_version}");
+                let pod_bytes_per_second = session.pod_bytes_per_second();
                 self.session = Some(session);
                 self.pause = POLL.0;
-                return Some(Notice::Connected);
+                return Some(Notice::Connected { pod_bytes_per_second });
             }
             Event::Ack(up_to) => self.engine.ack(up_to),
             Event::Nack(reason) => {
@@ -214,6 +222,24 @@ impl Shipper {
     /// Sends the node's conditions; false if the link does not take them now.
     pub fn report(&self, report: HostReport) -> bool {
         self.session.as_ref().is_some_and(|session| session.report(report))
+    }
+
+    /// What was not sent and will not be any more. For the very end: what is under way counts as
+    /// delivered from here on, which is not to be written to the positions.
+    pub fn missing(&mut self) -> Vec<LogGap> {
+        // The stream keeps the order: who hears of this has had everything that went before.
+        let next = self.session.as_ref().map_or(0, Session::next_id);
+        self.engine.ack(next.saturating_sub(1));
+        self.read_again();
+        let gaps: Vec<_> = self.engine.tell_gaps(next).iter().map(log_gap).collect();
+        let unread = self.engine.unread().into_iter().filter(|(_, bytes)| *bytes > 0);
+        gaps.into_iter().chain(unread.map(|(origin, bytes)| ended(origin, bytes))).collect()
+    }
+
+    /// Says that nothing comes any more and that `gaps` are missing, and ends the stream; false if
+    /// the link does not take it now.
+    pub fn farewell(&mut self, gaps: &[LogGap]) -> bool {
+        self.session.take_if(|session| session.farewell(gaps.to_vec())).is_some()
     }
 
     /// Whether a stream is open.

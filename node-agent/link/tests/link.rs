@@ -27,6 +27,7 @@ use kestrel_tail::{
 };
 use tempfile::TempDir;
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
+use tokio_util::sync::CancellationToken;
 use tonic::{Status, metadata::MetadataMap};
 
 const CREDIT: u64 = 4 << 20;
@@ -56,7 +57,7 @@ impl Client {
             },
             retry: (Duration::from_millis(5), Duration::from_millis(50)),
         });
-        Self { directory, events, link: tokio::spawn(link.run()) }
+        Self { directory, events, link: tokio::spawn(link.run(CancellationToken::new())) }
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -20,8 +20,9 @@ use super::{Options, SCAN, look, summary};
 pub(super) fn spawn(daemon: &mut Daemon, link: connection::Config, engine: Engine, options: Options) {
     let drain = daemon.drain();
     let (link, events) = Link::new(link);
+    let ends = drain.clone();
     daemon.spawn("agent link", async {
-        link.run().await;
+        link.run(ends).await;
         Ok(())
     });
     daemon.spawn("tail", async move {
@@ -49,7 +50,7 @@ async fn run(
         tokio::select! {
             () = drain.cancelled() => return,
             Some(event) = events.recv() => match shipper.take(event) {
-                Some(Notice::Connected) => info!("connected"),
+                Some(Notice::Connected { .. }) => info!("connected"),
                 Some(Notice::Disconnected { reason, retry_in }) => {
                     warn!("not connected: {reason}; next attempt in {} s", retry_in.as_secs());
                 }

@@ -268,11 +268,9 @@ impl Engine {
         }
     }
 
-    /// The same engine, but it sends no more than `limits` allow.
-    #[must_use]
-    pub fn limited(mut self, limits: Limits) -> Self {
+    /// From now on no more is sent than `limits` allow.
+    pub fn limit(&mut self, limits: Limits) {
         self.budget = Budget::new(limits);
-        self
     }
 
     /// Decides what is wanted of each container; `None` leaves its files alone for now.
@@ -404,10 +402,16 @@ impl Engine {
     /// # Errors
     /// They cannot be written; the next call tries again.
     pub fn save(&mut self, now: SystemTime) -> Result<(), StoreError> {
-        for file in self.series.values().flat_map(|series| &series.files) {
-            // Also if nothing of it arrived yet, so that it keeps its identity.
-            if let Some(id) = file.id.filter(|_| !file.is_from_before) {
-                self.store.set(id, file.position());
+        for series in self.series.values() {
+            for file in &series.files {
+                let Some(id) = file.id.filter(|_| !file.is_from_before) else { continue };
+                if series.format == Format::Plain && file.is_pinned() && file.is_done() {
+                    // Its packed copy must not be taken for one that begins alike.
+                    self.store.remove(id);
+                } else {
+                    // Also if nothing of it arrived yet, so that it keeps its identity.
+                    self.store.set(id, file.position());
+                }
             }
         }
         self.store.save(now)
@@ -432,6 +436,16 @@ impl Engine {
     pub fn unread_bytes(&self) -> u64 {
         let wanted = self.series.values().filter(|series| series.is_wanted());
         wanted.flat_map(|series| &series.files).map(Tracked::unread).sum()
+    }
+
+    /// The same by container.
+    pub fn unread(&self) -> BTreeMap<&Origin, u64> {
+        let mut unread = BTreeMap::new();
+        for series in self.series.values().filter(|series| series.is_wanted()) {
+            *unread.entry(&series.origin).or_default() +=
+                series.files.iter().map(Tracked::unread).sum::<u64>();
+        }
+        unread
     }
 
     /// Ranges that wait for an answer.

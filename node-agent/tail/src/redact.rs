@@ -101,6 +101,10 @@ pub struct Redactor {
     /// What the expressions make of it.
     next: String,
     count: u64,
+    /// Where in the window that was glanced at a secret could be, in order, and how many of these places are
+    /// behind.
+    suspects: Vec<usize>,
+    behind: usize,
 }
 
 impl Redactor {
@@ -118,7 +122,33 @@ impl Redactor {
         let (needles, places): (Vec<_>, _) = issued.chain(others).unzip();
         let search = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&needles);
         let search = search.expect("a few short words make a search");
-        Self { search, places, expressions, text: String::new(), next: String::new(), count: 0 }
+        let (text, next, suspects) = (String::new(), String::new(), Vec::new());
+        Self { search, places, expressions, text, next, count: 0, suspects, behind: 0 }
+    }
+
+    /// Looks over many lines at once, which takes a fraction of what it takes to look at each of them; from
+    /// then on [`redact_line`](Self::redact_line) knows which of them to look at.
+    pub fn glance(&mut self, window: &[u8]) {
+        self.behind = 0;
+        self.suspects.clear();
+        self.suspects.extend(Signs::of(window).filter(|sign| is_interesting(window, *sign)));
+        // Nothing that is found reaches over the end of a line.
+        self.suspects.extend(self.search.find_iter(window).map(|found| found.start()));
+        self.suspects.sort_unstable();
+    }
+
+    /// As [`redact`](Self::redact), for a line of the window that was glanced at. `place`: where it lies;
+    /// lines come in their order.
+    pub fn redact_line(&mut self, text: &str, place: Range<usize>) -> Option<&str> {
+        while self.suspects.get(self.behind).is_some_and(|suspect| *suspect < place.start) {
+            self.behind += 1;
+        }
+        let is_suspect = self.suspects.get(self.behind).is_some_and(|suspect| *suspect < place.end);
+        if is_suspect || !self.expressions.0.is_empty() || shape::is_key_material(text) {
+            self.redact(text)
+        } else {
+            None
+        }
     }
 
     /// `text` with [`MARK`] in the place of every secret; `None` if there is none in it.
@@ -176,7 +206,8 @@ impl Redactor {
 /// Whether the `:` or `=` may separate a secret from what it is called. Nearly all do not.
 #[inline]
 fn is_interesting(bytes: &[u8], sign: usize) -> bool {
-    assignment::may_name_a_secret(&bytes[..sign]) || bytes[sign..].starts_with(b"://")
+    assignment::may_name_a_secret(&bytes[..sign])
+        || (bytes.get(sign + 1) == Some(&b'/') && bytes[sign..].starts_with(b"://"))
 }
 
 /// The secret that a `:` or `=` separates from what it is called.

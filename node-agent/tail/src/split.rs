@@ -69,6 +69,14 @@ pub struct Raw<'a> {
 }
 
 impl Raw<'_> {
+    /// Its content as a part of `text`, which is the beginning of its window; `None` if it reaches beyond that
+    /// or was put together.
+    pub fn line_of<'t>(&self, text: &'t str) -> Option<&'t str> {
+        let end = self.end.checked_sub(1)?;
+        let line = text.get(end.checked_sub(self.content.len())?..end)?;
+        std::ptr::eq(line.as_ptr(), self.content.as_ptr()).then_some(line)
+    }
+
     /// The same record in a window that begins `offset` bytes earlier.
     pub fn after(self, offset: usize) -> Self {
         let Self { begin, end, from, .. } = self;

@@ -28,6 +28,13 @@ pub fn clean(bytes: &[u8]) -> Cow<'_, str> {
     }
 }
 
+/// The beginning of `bytes` of which [`clean`] changes nothing.
+pub fn fit(bytes: &[u8]) -> &str {
+    let bytes = &bytes[..memchr(0, bytes).unwrap_or(bytes.len())];
+    str::from_utf8(bytes)
+        .unwrap_or_else(|error| str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or_default())
+}
+
 /// The longest beginning of `bytes` of at most `limit` bytes that does not cut
 /// a UTF-8 character in two.
 pub fn whole_characters(bytes: &[u8], limit: usize) -> &[u8] {
@@ -48,6 +55,15 @@ mod tests {
     fn only_the_unfit_bytes_are_replaced() {
         assert!(matches!(clean("grüße".as_bytes()), Cow::Borrowed("grüße")));
         assert_eq!(clean(b"a\xFFb\0c\xE2\x82"), "a\u{FFFD}b\u{2400}c\u{FFFD}");
+    }
+
+    #[test]
+    fn what_is_fit_is_not_cleaned() {
+        for (bytes, expected) in
+            [(&b"a\xFFb"[..], "a"), (b"a\0b", "a"), (b"\xE2\x82", ""), ("grüße".as_bytes(), "grüße")]
+        {
+            assert_eq!(fit(bytes), expected);
+        }
     }
 
     #[test]

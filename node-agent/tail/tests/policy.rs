@@ -226,7 +226,7 @@ fn an_unfinished_line_is_sent_after_a_while_whatever_lies_before_it() {
 #[test]
 fn over_budget_errors_go_first_and_what_is_left_out_is_counted() {
     let mut bench = Bench::new(Policy::Errors);
-    bench.engine = Bench::engine(&bench.root).limited(Limits { pod: 100, ..Limits::default() });
+    bench.engine.limit(Limits { pod: 100, ..Limits::default() });
     let error = "ERROR that is 40 bytes long, as is the other";
     let context = "a line that is 40 bytes long, as is the one";
     let (error, context) = (&error[..40], &context[..40]);
@@ -243,7 +243,7 @@ fn over_budget_errors_go_first_and_what_is_left_out_is_counted() {
 #[test]
 fn where_all_is_wanted_what_there_is_no_room_for_waits_in_the_file() {
     let mut bench = Bench::new(Policy::All);
-    bench.engine = Bench::engine(&bench.root).limited(Limits { pod: 100, ..Limits::default() });
+    bench.engine.limit(Limits { pod: 100, ..Limits::default() });
     let lines: Vec<_> = (0..40).map(|number| format!("{number:0>50}")).collect();
     bench.append(&lines.iter().map(String::as_str).collect::<Vec<_>>());
     assert_eq!(bench.read(), lines[..2]);

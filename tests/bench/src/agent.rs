@@ -37,6 +37,13 @@ impl Agent {
         Ok(run)
     }
 
+    /// Reads what is in `root` and what is added to it, and throws it away.
+    pub(crate) fn discards(&self, root: &Path) -> Command {
+        let mut command = self.tail(root);
+        command.args(["--policy", "all", "--sink", "discard"]);
+        command
+    }
+
     /// Ships what is in `root` and what is added to it.
     pub(crate) fn follow(&self, root: &Path, sink: &Sink) -> Command {
         let mut command = self.tail(root);

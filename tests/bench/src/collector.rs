@@ -67,7 +67,7 @@ impl Collector {
             thread::sleep(Duration::from_millis(20));
         }
         let peak = process.memory().peak;
-        let cpu = process.stop()?;
+        let (_, cpu) = process.stop()?;
         ensure!(arrived() == set.lines, "{} of {} records arrived", arrived(), set.lines);
         Ok(Run { cpu, peak })
     }

@@ -79,11 +79,13 @@ impl Process {
         self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
     }
 
-    /// Asks the process to end; returns its time on the processor, children included.
-    pub(crate) fn stop(self) -> anyhow::Result<Duration> {
+    /// Asks the process to end; returns what it wrote to standard error and its time on the processor,
+    /// children included.
+    pub(crate) fn stop(self) -> anyhow::Result<(String, Duration)> {
         let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw).context("no process id")?;
         kill_process(pid, Signal::TERM)?;
-        Ok(cpu_of(&self.end()?.1))
+        let (text, end) = self.end()?;
+        Ok((text, cpu_of(&end)))
     }
 
     /// Waits for the end, which has to be a good one; returns what it wrote to standard error

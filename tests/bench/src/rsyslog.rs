@@ -55,7 +55,8 @@ impl Rsyslog {
         let lines = rsyslog.written();
         ensure!(lines == set.pieces, "rsyslogd wrote {lines} of {} lines", set.pieces);
         let peak = rsyslog.process.memory().peak;
-        Ok(Run { cpu: rsyslog.process.stop()?, peak })
+        let (_, cpu) = rsyslog.process.stop()?;
+        Ok(Run { cpu, peak })
     }
 
     /// Lines that its output has taken, as it counts every second.

@@ -210,7 +210,7 @@ async fn serve(
                 send(Message::Credit(Credit { bytes: batch.payload.len() as u64 })).await?;
                 send(Message::Ack(Ack { up_to_id: batch.id })).await?;
             }
-            Some(agent_message::Message::HostReport(_)) | None => {}
+            Some(agent_message::Message::HostReport(_) | agent_message::Message::Farewell(_)) | None => {}
         }
     }
 }

@@ -9,8 +9,8 @@ mod columns;
 use std::{sync::Arc, time::Duration};
 
 use kestrel_proto::node::v1::{
-    Ack, AgentMessage, AggregatorMessage, Batch, BatchContent, Credit, Hello, HostReport, LogPolicy, Nack,
-    PodInfo, PodUpdate, Welcome,
+    Ack, AgentMessage, AggregatorMessage, Anchors, Batch, BatchContent, Credit, Hello, HostReport, LogGap,
+    LogPolicy, Nack, PodInfo, PodUpdate, Welcome,
     agent_link_server::{AgentLink, AgentLinkServer},
     agent_message,
     aggregator_message::Message,
@@ -31,6 +31,7 @@ pub const DEADLINE: Duration = Duration::from_secs(20);
 pub struct Aggregator {
     pub endpoint: http::Uri,
     pub authority_pem: String,
+    certificate: Arc<server::ServingCertificate>,
     attempts: mpsc::Receiver<Attempt>,
     _ends: DropGuard,
 }
@@ -76,16 +77,14 @@ impl Aggregator {
         install_provider();
         let authority = Authority::generate("agent link").unwrap();
         let certificate = Arc::new(server::ServingCertificate::default());
-        certificate.replace(
-            authority.server_certificate(&["localhost".to_owned()], Duration::from_secs(600)).unwrap(),
-        );
+        certify(&certificate, &authority);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let drain = CancellationToken::new();
         let (accepted, connections) = mpsc::channel(4);
         tokio::spawn(server::accept(
             listener,
-            server::config(certificate, &["h2"]),
+            server::config(Arc::clone(&certificate), &["h2"]),
             drain.clone(),
             accepted,
             |_, _| {},
@@ -100,9 +99,15 @@ impl Aggregator {
         Self {
             endpoint: format!("https://localhost:{port}").parse().unwrap(),
             authority_pem: authority.certificate_pem().to_owned(),
+            certificate,
             attempts,
             _ends: drain.drop_guard(),
         }
+    }
+
+    /// Shows a certificate of `authority` from now on.
+    pub fn certified_by(&self, authority: &Authority) {
+        certify(&self.certificate, authority);
     }
 
     async fn attempt(&mut self) -> Attempt {
@@ -116,6 +121,11 @@ impl Aggregator {
 
     /// Takes the next client and welcomes it with `credit` bytes.
     pub async fn accept(&mut self, credit: u64) -> Stream {
+        self.accept_with(Welcome { credit_bytes: credit, ..Welcome::default() }).await
+    }
+
+    /// Takes the next client and welcomes it so.
+    pub async fn accept_with(&mut self, welcome: Welcome) -> Stream {
         let (authorization, mut incoming, outgoing) = loop {
             let Attempt { authorization, incoming, answer } = self.attempt().await;
             let (outgoing, answers) = mpsc::channel(64);
@@ -130,9 +140,8 @@ impl Aggregator {
         let welcome = Welcome {
             protocol_version: 1,
             software_version: "test".into(),
-            credit_bytes: credit,
             max_batch_bytes: 4 << 20,
-            ..Welcome::default()
+            ..welcome
         };
         stream.send(Message::Welcome(welcome)).await;
         stream
@@ -174,6 +183,11 @@ impl Stream {
         self.send(Message::PodUpdate(update)).await;
     }
 
+    /// Says whom to trust from now on.
+    pub async fn anchors(&self, pem: String) {
+        self.send(Message::Anchors(Anchors { pem })).await;
+    }
+
     /// Ends the stream with `status`.
     pub async fn fail(self, status: Status) {
         self.outgoing.send(Err(status)).await.unwrap();
@@ -200,6 +214,20 @@ impl Stream {
         }
     }
 
+    /// The gaps of the farewell, which ends the stream; batches are passed over.
+    pub async fn farewell(&mut self) -> Vec<LogGap> {
+        loop {
+            match self.next().await.expect("the stream ended without a farewell") {
+                agent_message::Message::Farewell(farewell) => {
+                    assert_eq!(self.next().await, None);
+                    return farewell.gaps;
+                }
+                agent_message::Message::Batch(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
     /// The next host report; batches are passed over.
     pub async fn report(&mut self) -> HostReport {
         loop {
@@ -221,6 +249,11 @@ impl Stream {
         }
         found
     }
+}
+
+fn certify(certificate: &server::ServingCertificate, authority: &Authority) {
+    let names = ["localhost".to_owned()];
+    certificate.replace(authority.server_certificate(&names, Duration::from_secs(600)).unwrap());
 }
 
 /// The texts of a batch.

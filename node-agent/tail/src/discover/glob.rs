@@ -55,24 +55,26 @@ impl Pattern {
 }
 
 /// A file that a pattern names, or one that was rotated away from such a name
-/// (`app.log.1`, `app.log-20261121`): what was not read of it before is read on.
+/// (`app.log.1`, `app.log-20261121`): what was not read of it before is read on. So is what was not
+/// read of a file before it was packed (`app.log.1.gz`), whatever names it.
 pub fn candidate(patterns: &[Pattern], directory: &Path, name: &str) -> Option<Candidate> {
     let named = |name: &str| patterns.iter().any(|pattern| pattern.matches(directory, name));
-    if named(name) {
-        return Some(Candidate {
-            series: name.to_owned(),
-            order: Order { instance: 0, age: Age::Live },
-            packed: false,
-            known_only: false,
-            name: name.to_owned(),
-        });
-    }
-    let cut = name.rmatch_indices(['.', '-']).map(|(at, _)| at).find(|at| named(&name[..*at]))?;
+    let (plain, packed) = name.strip_suffix(".gz").map_or((name, false), |plain| (plain, true));
+    let (series, age) = if named(plain) {
+        (plain, Age::Live)
+    } else {
+        let mut cuts = plain.rmatch_indices(['.', '-']).map(|(at, _)| at);
+        match cuts.find(|at| named(&plain[..*at])) {
+            Some(cut) => (&plain[..cut], Age::Rotated(plain[cut..].to_owned())),
+            // Named with what says that it is packed alone: it never was another file here.
+            None => return None,
+        }
+    };
     Some(Candidate {
-        series: name[..cut].to_owned(),
-        order: Order { instance: 0, age: Age::Rotated(name[cut..].to_owned()) },
-        packed: false,
-        known_only: true,
+        series: series.to_owned(),
+        known_only: packed || age != Age::Live,
+        order: Order { instance: 0, age },
+        packed,
         name: name.to_owned(),
     })
 }
@@ -165,11 +167,13 @@ mod tests {
         let patterns = ["**/*.log".parse().unwrap()];
         let found = |name: &str| {
             candidate(&patterns, Path::new(""), name)
-                .map(|c| (c.series, c.known_only, c.order.age == Age::Live))
+                .map(|c| (c.series, c.known_only, c.order.age == Age::Live, c.packed))
         };
-        assert_eq!(found("app.log"), Some(("app.log".into(), false, true)));
-        assert_eq!(found("app.log.1"), Some(("app.log".into(), true, false)));
-        assert_eq!(found("app.log-2026-11-21"), Some(("app.log".into(), true, false)));
-        assert_eq!(found("data.db"), None);
+        assert_eq!(found("app.log"), Some(("app.log".into(), false, true, false)));
+        assert_eq!(found("app.log.1"), Some(("app.log".into(), true, false, false)));
+        assert_eq!(found("app.log-2026-11-21"), Some(("app.log".into(), true, false, false)));
+        assert_eq!(found("app.log.2.gz"), Some(("app.log".into(), true, false, true)));
+        assert_eq!(found("app.log.gz"), Some(("app.log".into(), true, true, true)));
+        assert_eq!((found("data.db"), found("data.gz")), (None, None));
     }
 }

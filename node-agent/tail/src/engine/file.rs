@@ -23,9 +23,9 @@ use crate::{
 const SEAM: u64 = 64;
 
 /// What is the same file under any name, as long as it is open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Inode {
-    device: u64,
+    pub(super) device: u64,
     pub(super) number: u64,
 }
 

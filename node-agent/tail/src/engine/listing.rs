@@ -1,6 +1,12 @@
 //! From listings to followed files.
 
-use std::{collections::BTreeSet, fs, io, os::unix::fs::MetadataExt as _, path::Path, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+    time::Instant,
+};
 
 use super::{
     Engine, PATIENCE, PINNED_BYTES, Place, Policy, Series, add,
@@ -15,9 +21,37 @@ use crate::{
     split::Format,
 };
 
+/// What a listed file may be, of those that may come from another directory. Containers' files stay
+/// in theirs, and are not among them.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// Which series follows a file.
+    followed: BTreeMap<Inode, u64>,
+    /// The files of the directory that is listed, if one of them is packed.
+    listed: BTreeSet<Inode>,
+}
+
 impl Engine {
+    /// What files of a source may be.
+    pub(super) fn known(&self, source: usize) -> Known {
+        let mut known = Known::default();
+        if matches!(self.sources[source].layout, Layout::Files { .. }) {
+            for (id, series) in &self.series {
+                known.followed.extend(series.files.iter().map(|file| (file.inode, *id)));
+            }
+        }
+        known
+    }
+
     /// A directory now has the files `names`.
-    pub(super) fn listed(&mut self, source: usize, directory: &Below, names: &[String], now: Instant) {
+    pub(super) fn listed(
+        &mut self,
+        source: usize,
+        directory: &Below,
+        names: &[String],
+        known: &mut Known,
+        now: Instant,
+    ) {
         let path = self.sources[source].directory.join(&**directory);
         let layout = &self.sources[source].layout;
         let format = layout.format();
@@ -29,11 +63,17 @@ impl Engine {
             // While it is being packed a file is there twice.
             .filter(|c| !c.packed || c.name.strip_suffix(".gz").is_none_or(|twin| !plain.contains(twin)))
             .collect();
+        known.listed.clear();
+        if format == Format::Plain && candidates.iter().any(|candidate| candidate.packed) {
+            let inode =
+                |candidate: &Candidate| Some(Inode::of(&fs::metadata(path.join(&candidate.name)).ok()?));
+            known.listed.extend(candidates.iter().filter_map(inode));
+        }
         let mut touched = BTreeSet::new();
         for candidate in candidates {
             let file_path = path.join(&candidate.name);
             let place = (source, directory.clone(), candidate.series.clone());
-            match self.recognize_or_open(&place, candidate, &file_path, now) {
+            match self.recognize_or_open(&place, candidate, &file_path, known, now) {
                 Ok(None) => {}
                 Ok(Some(mut file)) => {
                     file.is_from_before |= self.beginning.is_some() && !self.has_scanned;
@@ -56,6 +96,9 @@ impl Engine {
                     series.files.reserve_exact(1);
                     if file.ledger.in_flight() > 0 {
                         self.unanswered.insert(id);
+                    }
+                    if format == Format::Plain {
+                        known.followed.insert(file.inode, id);
                     }
                     series.files.push(file);
                     touched.insert(id);
@@ -85,15 +128,17 @@ impl Engine {
         place: &Place,
         candidate: Candidate,
         path: &Path,
+        known: &Known,
         now: Instant,
     ) -> io::Result<Option<Tracked>> {
-        // Containers' files stay in their directory, others may be moved anywhere.
-        let ids = match self.sources[place.0].layout {
+        let here = match self.sources[place.0].layout {
             Layout::Pods { .. } => self.series_in(place.0, &place.1, false),
-            Layout::Files { .. } => self.series.keys().copied().collect(),
+            Layout::Files { .. } => Vec::new(),
         };
-        let inode = if ids.is_empty() { None } else { Some(Inode::of(&fs::metadata(path)?)) };
-        for id in ids {
+        let is_any = !here.is_empty() || !known.followed.is_empty();
+        let inode = if is_any { Some(Inode::of(&fs::metadata(path)?)) } else { None };
+        let moved = inode.and_then(|inode| known.followed.get(&inode).copied());
+        for id in here.into_iter().chain(moved) {
             let Some(series) = self.series.get_mut(&id) else { continue };
             let Some(at) = series.files.iter().position(|file| Some(file.inode) == inode) else { continue };
             if series.files[at].listed {
@@ -115,16 +160,33 @@ impl Engine {
             return Ok(None);
         }
         let known_only = candidate.known_only;
-        let file = Tracked::new(candidate, open_below(&self.sources[place.0].directory, path)?, now)?;
+        let mut file = Tracked::new(candidate, open_below(&self.sources[place.0].directory, path)?, now)?;
         if known_only {
-            let head = file.head(&mut self.reader, true)?;
-            let known = head.and_then(|head| self.store.find(head, file.inode.number, false));
-            if known.is_none_or(|(_, offset)| offset >= file.size()) {
-                return Ok(None);
-            }
+            let Some((id, offset)) = self.begun(&file, known)? else { return Ok(None) };
+            (file.id, file.ledger) = (Some(id), Ledger::starting_at(offset));
         }
         self.room -= 1;
         Ok(Some(file))
+    }
+
+    /// How far a file that is not to be begun was read, if that is not all of it.
+    ///
+    /// A packed one is another file than the one it was made of, whose position it takes over: that
+    /// of a file which begins alike and is nowhere any more.
+    fn begun(&mut self, file: &Tracked, known: &Known) -> io::Result<Option<(FileId, u64)>> {
+        let Some(head) = file.head(&mut self.reader, true)? else { return Ok(None) };
+        let own = self.store.find(head, file.inode.number, |_| false);
+        let is_gone = |number| {
+            let inode = Inode { number, ..file.inode };
+            !known.followed.contains_key(&inode) && !known.listed.contains(&inode)
+        };
+        let begun = match own {
+            None if file.packed => self.store.find(head, file.inode.number, is_gone),
+            own => own,
+        };
+        let Some((id, offset)) = begun.filter(|(_, offset)| *offset < file.size()) else { return Ok(None) };
+        self.store.remove(id);
+        Ok(Some((FileId { inode: file.inode.number, ..id }, offset)))
     }
 
     /// Gives the files of a series whose first line is complete their identity,
@@ -182,7 +244,7 @@ impl Engine {
             let new = FileId { head, inode, generation: 0 };
             // The inode of a packed file is not that of the one that was read, and
             // its size is known only when it has been unpacked.
-            let (id, offset) = match self.store.find(head, inode, packed) {
+            let (id, offset) = match self.store.find(head, inode, |_| packed) {
                 None => (new, 0),
                 Some((id, offset)) if packed || offset <= size => {
                     file.is_from_before = false;
@@ -240,9 +302,15 @@ impl Engine {
         if closed.is_empty() {
             return;
         }
+        let others: BTreeSet<_> = if closed.iter().any(|(format, _)| *format == Format::Plain) {
+            let others = self.series.values().flat_map(|series| &series.files).filter_map(|other| other.id);
+            others.map(|id| (id.head, id.inode)).collect()
+        } else {
+            BTreeSet::new()
+        };
         for (format, file) in closed {
             self.stats.left_out += file.context.open;
-            self.forget(format, &file);
+            self.forget(format, &file, &others);
         }
         self.series.retain(|_, series| !series.files.is_empty());
         self.places.retain(|_, id| self.series.contains_key(id));
@@ -251,15 +319,14 @@ impl Engine {
     /// Forgets the position of a removed file: the next one with its inode number
     /// may begin with the same line. First lines of containers' logs do not
     /// repeat, and a packed copy goes on from the position: it is kept.
-    fn forget(&mut self, format: Format, file: &Tracked) {
+    fn forget(&mut self, format: Format, file: &Tracked, others: &BTreeSet<(u64, u64)>) {
         if let Some(id) = file.id.filter(|_| !file.is_from_before) {
             self.store.set(id, file.position());
         }
         let Some(id) = file.last_id().filter(|_| format == Format::Plain && file.is_removed()) else {
             return;
         };
-        let mut others = self.series.values().flat_map(|series| &series.files).filter_map(|other| other.id);
-        if !others.any(|other| (other.head, other.inode) == (id.head, id.inode)) {
+        if !others.contains(&(id.head, id.inode)) {
             self.store.remove(id);
         }
     }

@@ -185,7 +185,7 @@ impl LookBack {
                 + splitter.split(format, bytes, unfinished, |raw| {
                     if raw.timestamp.is_none_or(|written| written >= self.since) {
                         let raw = raw.after(cut);
-                        outlet.give(&raw, level_of(&raw));
+                        outlet.give(&raw, level_of(&raw), "");
                     }
                     outlet.flow
                 });

@@ -130,6 +130,9 @@ impl Engine {
 
     /// Takes up what was found below a source.
     fn apply(&mut self, number: usize, changes: Vec<Change>, now: Instant) {
+        if changes.is_empty() {
+            return;
+        }
         self.room = self.most_files.saturating_sub(self.files());
         // A file that moved may be listed where it went before its old
         // directory is, so first all of them count as gone.
@@ -140,13 +143,14 @@ impl Engine {
                 Change::Unreadable(..) => {}
             }
         }
+        let mut known = self.known(number);
         for change in changes {
             match change {
                 Change::Listed(directory, names) => {
                     if let Some(watch) = &mut self.watch {
                         watch.add((number, directory.clone()), &self.sources[number].directory);
                     }
-                    self.listed(number, &directory, &names, now);
+                    self.listed(number, &directory, &names, &mut known, now);
                 }
                 Change::Gone(directory) => {
                     if let Some(watch) = &mut self.watch {

@@ -25,7 +25,7 @@ use crate::{
     redact::Redactor,
     severity::{self, Level},
     split::{self, Format, Raw, Splitter},
-    text::clean,
+    text::{clean, fit},
 };
 
 /// What a turn gave.
@@ -190,6 +190,8 @@ impl Task<'_> {
                 _ => split::Unfinished::Full,
             };
             outlet.known = usize::try_from(start - from).unwrap_or(usize::MAX);
+            // Nearly all of it is given out, or next to nothing.
+            let text = if self.policy == Policy::All { outlet.glance(bytes) } else { "" };
             let mut before = Before::default();
             let used = self.splitter.split(self.format, bytes, unfinished, |raw| {
                 if raw.end <= outlet.known {
@@ -227,13 +229,13 @@ impl Task<'_> {
                     self.again.split(self.format, window, split::Unfinished::Ends, |raw| {
                         let raw = raw.after(place.from);
                         if raw.begin == place.begin {
-                            outlet.give(&raw, level_of(&raw));
+                            outlet.give(&raw, level_of(&raw), "");
                             return ControlFlow::Break(());
                         }
                         ControlFlow::Continue(())
                     });
                 }
-                outlet.give(&raw, level);
+                outlet.give(&raw, level, text);
                 outlet.flow
             });
             if used > outlet.known {
@@ -350,11 +352,23 @@ impl<'a, F: FnMut(Record<'_>) -> ControlFlow<()>> Outlet<'a, F> {
         self.stats.joined += u64::from(raw.joined);
     }
 
-    pub(super) fn give(&mut self, raw: &Raw<'_>, level: Option<Level>) {
+    /// Looks over the window whose records are given next, and returns its beginning that is text as it is.
+    pub(super) fn glance<'w>(&mut self, window: &'w [u8]) -> &'w str {
+        self.redactor.glance(window);
+        fit(window)
+    }
+
+    /// `text`: what [`glance`](Self::glance) returned, if it was called.
+    pub(super) fn give(&mut self, raw: &Raw<'_>, level: Option<Level>, text: &str) {
         self.entries += 1;
-        let text = clean(raw.content);
-        self.stats.cleaned += u64::from(matches!(text, std::borrow::Cow::Owned(_)));
-        let text = self.redactor.redact(&text).unwrap_or(&text);
+        let cleaned;
+        let text = if let Some(line) = raw.line_of(text) {
+            self.redactor.redact_line(line, raw.begin..raw.end).unwrap_or(line)
+        } else {
+            cleaned = clean(raw.content);
+            self.stats.cleaned += u64::from(matches!(cleaned, std::borrow::Cow::Owned(_)));
+            self.redactor.redact(&cleaned).unwrap_or(&cleaned)
+        };
         // A chunk goes back as far as the records in it do.
         let first = *self.first.get_or_insert(raw.from.min(self.known));
         let end = u32::try_from(raw.end - first).unwrap_or(u32::MAX);

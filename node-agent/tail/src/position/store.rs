@@ -93,16 +93,14 @@ impl Store {
         UNIX_EPOCH.checked_add(Duration::from_secs(seen))
     }
 
-    /// Where to go on in the file with this head and inode; `head_alone` when the
-    /// inode may differ, as that of a compressed copy does. The identity is the
-    /// one that the file had first.
-    pub fn find(&self, head: u64, inode: u64, head_alone: bool) -> Option<(FileId, u64)> {
+    /// Where to go on in the file with this head and inode; or, as the inode of a
+    /// compressed copy is another, with this head and an inode that `may_be` it. The
+    /// identity is the one that the file had first.
+    pub fn find(&self, head: u64, inode: u64, may_be: impl Fn(u64) -> bool) -> Option<(FileId, u64)> {
         let mut of_head = self.entries.range((head, 0)..=(head, u64::MAX));
-        self.entries.get_key_value(&(head, inode)).or_else(|| of_head.next().filter(|_| head_alone)).map(
-            |((head, inode), entry)| {
-                (FileId { head: *head, inode: *inode, generation: entry.generation }, entry.offset)
-            },
-        )
+        let found = self.entries.get_key_value(&(head, inode));
+        let ((head, inode), entry) = found.or_else(|| of_head.find(|((_, inode), _)| may_be(*inode)))?;
+        Some((FileId { head: *head, inode: *inode, generation: entry.generation }, entry.offset))
     }
 
     /// Remembers that `id` is there and was delivered up to `offset`.
@@ -163,7 +161,11 @@ fn parse(line: &str) -> Option<(FileId, Entry)> {
     words.next().is_none().then_some((id, entry))
 }
 
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Writes the file `path` so that after a crash it is either the old or the new one.
+///
+/// # Errors
+/// It cannot be written, and is the old one.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let new = path.with_extension("new");
     let mut file = fs::File::create(&new)?;
     file.write_all(bytes)?;
@@ -185,9 +187,9 @@ mod tests {
         store.set(ID, 42);
         store.save(now).unwrap();
         let store = Store::load(&directory.path().join("positions")).unwrap();
-        assert_eq!(store.find(1, 2, false), Some((ID, 42)));
-        assert_eq!(store.find(1, 9, false), None);
-        assert_eq!(store.find(1, 9, true), Some((ID, 42)));
+        assert_eq!(store.find(1, 2, |_| false), Some((ID, 42)));
+        assert_eq!(store.find(1, 9, |_| false), None);
+        assert_eq!(store.find(1, 9, |inode| inode == 2), Some((ID, 42)));
     }
 
     #[test]
@@ -199,7 +201,7 @@ mod tests {
         store.save(now - FORGET_AFTER).unwrap();
         store.set(FileId { head: 2, ..ID }, 1);
         store.save(now).unwrap();
-        assert_eq!(Store::load(&directory.path().join("positions")).unwrap().find(1, 2, true), None);
+        assert_eq!(Store::load(&directory.path().join("positions")).unwrap().find(1, 2, |_| true), None);
     }
 
     #[test]

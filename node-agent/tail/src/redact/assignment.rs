@@ -45,11 +45,23 @@ fn is_name(byte: u8) -> bool {
 #[inline]
 pub(super) fn may_name_a_secret(head: &[u8]) -> bool {
     match head.last() {
+        Some(last) if !MAY_BE_LAST[usize::from(*last)] => false,
         Some(b' ' | b'"' | b'\'') => ends_like_a_secret(name_before(head).0),
-        Some(byte) if byte.is_ascii_alphabetic() => ends_like_a_secret(head),
-        _ => false,
+        _ => ends_like_a_secret(head),
     }
 }
+
+/// What can stand before a sign if a secret's name does: the last letters of [`SECRETS`], and what may
+/// lie between. Times and addresses, which have most of the signs, have none of it.
+const MAY_BE_LAST: [bool; 256] = {
+    let (mut table, mut at) = ([false; 256], 0);
+    let bytes = b"detnylsDETNYLS \"'";
+    while at < bytes.len() {
+        table[bytes[at] as usize] = true;
+        at += 1;
+    }
+    table
+};
 
 /// By the last letters, nearly all names can be told apart.
 #[inline]

@@ -5,6 +5,7 @@
 mod beginning;
 mod bench;
 mod gone;
+mod many;
 mod records;
 mod rotation;
 mod walk;

@@ -110,6 +110,58 @@ fn a_file_that_was_packed_before_it_was_read_is_read_once() {
 }
 
 #[test]
+fn a_file_that_logrotate_packs_is_read_on_where_it_was() {
+    let mut bench = Bench::files("**/*.log");
+    bench.append("app.log", "banner\nline 0\n");
+    assert_eq!(bench.read(), ["banner", "line 0"]);
+    bench.ack_and_save();
+
+    // Packed while it is read: what is open is read to its end, and the packed one is no second.
+    bench.append("app.log", "line 1\n");
+    bench.rename("app.log", "app.log.1");
+    bench.pack("app.log.1");
+    bench.append("app.log", "banner\nline 2\n");
+    let mut found = bench.read();
+    found.sort();
+    assert_eq!(found, ["banner", "line 1", "line 2"]);
+    bench.ack_and_save();
+    bench.later(2 * PATIENCE);
+    assert!(bench.read().is_empty());
+    bench.ack_and_save();
+
+    // Packed while nobody runs: only the last one was not read to its end. All begin alike.
+    bench.append("app.log", "line 3\n");
+    bench.rename("app.log.1.gz", "app.log.2.gz");
+    bench.rename("app.log", "app.log.1");
+    bench.pack("app.log.1");
+    bench.append("app.log", "another banner\nline 4\n");
+    bench.append("old.log.gz", "not even packed");
+    bench.restart();
+    let mut found = bench.read();
+    found.sort();
+    assert_eq!(found, ["another banner", "line 3", "line 4"]);
+    bench.ack_and_save();
+    bench.restart();
+    assert!(bench.read().is_empty());
+}
+
+#[test]
+fn a_packed_copy_of_a_file_that_is_there_is_not_read() {
+    let mut bench = Bench::files("*.log");
+    bench.append("app.log", "banner\nline 0\nline 1\n");
+    assert_eq!(bench.read().len(), 3);
+    bench.ack_and_save();
+    // Copied, packed and emptied, as `copytruncate` does: both begin with the same line.
+    fs::copy(bench.path("app.log"), bench.path("app.log.1")).unwrap();
+    bench.pack("app.log.1");
+    fs::write(bench.path("app.log"), "banner\n").unwrap();
+    assert_eq!(bench.read(), ["banner"]);
+    bench.ack_and_save();
+    bench.restart();
+    assert!(bench.read().is_empty());
+}
+
+#[test]
 fn a_reused_inode_is_another_file() {
     let mut bench = Bench::files("*.log");
     bench.append("a.log", "line 0\n");

@@ -2,8 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test may stop at the first surprise
 
-#[path = "../../link/tests/support/aggregator.rs"]
+#[path = "../../../link/tests/support/aggregator.rs"]
 mod aggregator;
+mod anchors;
+mod ending;
+mod files;
+mod wanted;
 
 use std::{
     fs::{self, OpenOptions},
@@ -158,26 +162,13 @@ async fn a_restarted_collector_goes_on_where_the_acks_ended() {
     assert_eq!(stream.lines(1).await, ["one"]);
     pod.has_positions().await;
     process.ask_to_end();
-    assert_eq!(stream.next().await, None);
+    assert_eq!(stream.farewell().await, []);
     assert_eq!(process.ends().await, Some(0));
     pod.write("two\n");
     let _process = pod.start();
     let mut stream = aggregator.accept(CREDIT).await;
     stream.pod("ns", "web", "1-1", LogPolicy::All).await;
     assert_eq!(messages(&stream.batch().await.1), ["two"]);
-}
-
-#[tokio::test]
-async fn what_could_not_be_handed_over_is_told_at_the_end() {
-    let pod = Pod::new(&"https://127.0.0.1:1".parse().unwrap(), "no PEM");
-    pod.write("one\n");
-    let mut process = pod.start();
-    pod.has_positions().await;
-    // Appended while nothing can be sent, and still seen.
-    pod.write("two\n");
-    process.ask_to_end();
-    process.says("0 lines were sent, but 8 bytes could not be handed over within 8 s").await;
-    assert_eq!(process.ends().await, Some(0));
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! What is wanted of each pod of this node, as the aggregator says.
+//! What is wanted of each pod whose files are followed, as the aggregator says.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,13 +12,20 @@ use kestrel_tail::{
     time::Timestamp,
 };
 
-/// A pod that the aggregator does not name for this long, while it could, gets
-/// [`Policy::Errors`]: the API server may never have known it.
-const UNKNOWN_AFTER: Duration = Duration::from_secs(30);
+/// What is sent of a pod that the aggregator does not name for so long, while it could: the API
+/// server may never have known it.
+#[derive(Clone, Copy, Debug)]
+pub struct Unnamed {
+    /// How long it is waited for.
+    pub after: Duration,
+    /// What is sent then.
+    pub policy: Policy,
+}
 
-/// The pods of this node.
-#[derive(Debug, Default)]
+/// The pods of this node, or the one of this sidecar.
+#[derive(Debug)]
 pub struct Pods {
+    of_unnamed: Unnamed,
     /// Namespaces of which nothing is read, whatever the aggregator says.
     excluded: BTreeSet<String>,
     /// By UID.
@@ -42,8 +49,15 @@ struct Pod {
 
 impl Pods {
     /// No pods yet. Of those of `excluded` namespaces nothing is ever wanted.
-    pub fn outside(excluded: BTreeSet<String>) -> Self {
-        Self { excluded, ..Self::default() }
+    pub fn new(of_unnamed: Unnamed, excluded: BTreeSet<String>) -> Self {
+        Self {
+            of_unnamed,
+            excluded,
+            known: BTreeMap::new(),
+            linked: None,
+            look_backs: Vec::new(),
+            unnamed: BTreeMap::new(),
+        }
     }
 
     /// The aggregator can name pods from now on.
@@ -57,6 +71,11 @@ impl Pods {
         self.unnamed.clear();
     }
 
+    /// No name is waited for any more, nor a connection.
+    pub fn end(&mut self) {
+        self.of_unnamed.after = Duration::ZERO;
+    }
+
     /// The aggregator named pods.
     pub fn update(&mut self, update: PodUpdate) {
         if update.snapshot {
@@ -68,7 +87,7 @@ impl Pods {
             }
         }
         for pod in update.pods {
-            let policy = policy(&pod);
+            let policy = self.policy(&pod);
             let look_back = pod.look_back_from.map(|from| Timestamp {
                 seconds: from.seconds,
                 nanos: from.nanos.try_into().unwrap_or_default(),
@@ -105,18 +124,23 @@ impl Pods {
         if let Some(pod) = self.known.get(&origin.uid) {
             return Some(pod.policy);
         }
+        let Unnamed { after, policy } = self.of_unnamed;
+        if after.is_zero() {
+            return Some(policy);
+        }
         let linked = self.linked?;
         let since = *self.unnamed.entry(origin.uid.clone()).or_insert(now);
-        (now.saturating_duration_since(since.max(linked)) >= UNKNOWN_AFTER).then_some(Policy::Errors)
+        (now.saturating_duration_since(since.max(linked)) >= after).then_some(policy)
     }
-}
 
-/// The policy of a pod; what a newer aggregator may ask beyond these is errors.
-fn policy(pod: &PodInfo) -> Policy {
-    match pod.log_policy() {
-        LogPolicy::Unspecified | LogPolicy::Errors => Policy::Errors,
-        LogPolicy::All => Policy::All,
-        LogPolicy::Off => Policy::Off,
+    /// The policy of a pod; what a newer aggregator may ask beyond these is that of an unnamed one.
+    fn policy(&self, pod: &PodInfo) -> Policy {
+        match pod.log_policy() {
+            LogPolicy::Unspecified => self.of_unnamed.policy,
+            LogPolicy::Errors => Policy::Errors,
+            LogPolicy::All => Policy::All,
+            LogPolicy::Off => Policy::Off,
+        }
     }
 }
 
@@ -125,6 +149,13 @@ mod tests {
     use kestrel_tail::redact::{Expressions, Redactor};
 
     use super::*;
+
+    const AFTER: Duration = Duration::from_secs(30);
+
+    fn pods(excluded: &[&str]) -> Pods {
+        let excluded = excluded.iter().map(ToString::to_string).collect();
+        Pods::new(Unnamed { after: AFTER, policy: Policy::Errors }, excluded)
+    }
 
     fn pod(uid: &str, policy: LogPolicy) -> PodInfo {
         PodInfo { uid: uid.into(), log_policy: policy.into(), ..PodInfo::default() }
@@ -136,31 +167,39 @@ mod tests {
 
     #[test]
     fn unnamed_pods_wait_and_then_send_errors() {
-        let mut pods = Pods::default();
+        let mut pods = pods(&[]);
         let start = Instant::now();
         let found = origin("1-1");
         assert_eq!(pods.decide(&found, start), None);
         pods.connected(start);
         assert_eq!(pods.decide(&found, start), None);
-        assert_eq!(pods.decide(&found, start + UNKNOWN_AFTER / 2), None);
+        assert_eq!(pods.decide(&found, start + AFTER / 2), None);
         pods.disconnected();
-        let again = start + UNKNOWN_AFTER;
+        let again = start + AFTER;
         pods.connected(again);
         assert_eq!(pods.decide(&found, again), None, "the time without a link does not count");
-        assert_eq!(pods.decide(&found, again + UNKNOWN_AFTER), Some(Policy::Errors));
+        assert_eq!(pods.decide(&found, again + AFTER), Some(Policy::Errors));
         pods.update(PodUpdate { pods: vec![pod("1-1", LogPolicy::All)], ..PodUpdate::default() });
         assert_eq!(pods.decide(&found, again), Some(Policy::All));
     }
 
     #[test]
+    fn at_the_end_no_name_is_waited_for() {
+        let mut pods = pods(&[]);
+        assert_eq!(pods.decide(&origin("1-1"), Instant::now()), None);
+        pods.end();
+        assert_eq!(pods.decide(&origin("1-1"), Instant::now()), Some(Policy::Errors));
+    }
+
+    #[test]
     fn of_excluded_namespaces_nothing_is_read_whoever_asks() {
-        let mut pods = Pods::outside(["bank".to_owned()].into());
+        let mut pods = pods(&["bank"]);
         let vault = Origin { namespace: "bank".into(), ..origin("1-1") };
         let now = Instant::now();
         assert_eq!(pods.decide(&vault, now), Some(Policy::Off), "before anybody is asked");
         pods.connected(now);
         pods.update(PodUpdate { pods: vec![pod("1-1", LogPolicy::All)], ..PodUpdate::default() });
-        assert_eq!(pods.decide(&vault, now + UNKNOWN_AFTER), Some(Policy::Off));
+        assert_eq!(pods.decide(&vault, now + AFTER), Some(Policy::Off));
         assert_eq!(pods.decide(&origin("1-1"), now), Some(Policy::All));
     }
 
@@ -171,7 +210,7 @@ mod tests {
             look_back_from: Some(prost_types::Timestamp { seconds, nanos: 0 }),
             ..pod("1-1", LogPolicy::All)
         };
-        let mut pods = Pods::default();
+        let mut pods = pods(&[]);
         for (pod, times) in
             [(named(1), 1), (named(1), 0), (pod("1-1", LogPolicy::All), 0), (named(1), 0), (named(2), 1)]
         {
@@ -182,7 +221,7 @@ mod tests {
 
     #[test]
     fn deleted_pods_keep_their_policy_while_their_files_are_read() {
-        let mut pods = Pods::default();
+        let mut pods = pods(&[]);
         pods.update(PodUpdate { pods: vec![pod("1-1", LogPolicy::All)], ..PodUpdate::default() });
         pods.update(PodUpdate { snapshot: true, ..PodUpdate::default() });
         assert_eq!(pods.decide(&origin("1-1"), Instant::now()), Some(Policy::All));
