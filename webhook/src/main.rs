@@ -48,6 +48,11 @@ async fn main() -> ExitCode {
         Err(mistake) => return say(&mut io::stderr(), &format!("{mistake}\n\n{USAGE}"), ExitCode::from(2)),
     };
     tls::install_provider();
+    if matches!(command, Command::Serve(_) | Command::Daemon)
+        && let Err(problem) = telemetry::init(Format::Text)
+    {
+        return say(&mut io::stderr(), &format!("{problem:#}\n"), ExitCode::FAILURE);
+    }
     let started = match command {
         Command::Help => return say(&mut io::stdout(), USAGE, ExitCode::SUCCESS),
         Command::Version => {
@@ -60,10 +65,7 @@ async fn main() -> ExitCode {
                 Err(problem) => say(&mut io::stderr(), &format!("{problem:#}\n"), ExitCode::FAILURE),
             };
         }
-        Command::Serve(options) => match telemetry::init(Format::Text) {
-            Ok(()) => offline::serve(&options, &Environment).await,
-            Err(problem) => Err(problem),
-        },
+        Command::Serve(options) => offline::serve(&options, &Environment).await,
         Command::Daemon => start().await,
     };
     match started {
@@ -81,7 +83,6 @@ fn say(to: &mut dyn Write, text: &str, code: ExitCode) -> ExitCode {
 }
 
 async fn start() -> anyhow::Result<Daemon> {
-    telemetry::init(Format::Text)?;
     let config = Config::read(&Environment)?;
     let api_server =
         kube::Config::infer().await.context("no API server to talk to (in a cluster, or KUBECONFIG)")?;
