@@ -93,10 +93,9 @@ impl NoWebhook {
     fn new() -> Self {
         kubectl(&["scale", "-n", OPERATOR, "deployment/kestrel-webhook", "--replicas=0"]);
         let gone = Self;
-        eventually("no webhook", 90, || match pods_of("webhook").as_slice() {
-            [] => Ok(()),
-            pods => Err(format!("{pods:?}")),
-        });
+        // One that ends still answers for some seconds.
+        let selector = "app.kubernetes.io/component=webhook";
+        kubectl(&["wait", "-n", OPERATOR, "--for=delete", "pod", "-l", selector, "--timeout=90s"]);
         gone
     }
 }
