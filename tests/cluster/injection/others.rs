@@ -29,7 +29,8 @@ impl Injector {
         tls::install_provider();
         let authority = Authority::generate("test").unwrap();
         let host = own_address();
-        let leaf = authority.server_certificate(&[host.clone()], Duration::from_secs(3600)).unwrap();
+        let leaf =
+            authority.server_certificate(std::slice::from_ref(&host), Duration::from_secs(3600)).unwrap();
         let certificate = Arc::new(ServingCertificate::default());
         certificate.replace(leaf);
         let router = Router::new()
