@@ -131,6 +131,7 @@ fn outside_its_namespace_the_operator_only_reads() {
     for right in rendered(&Objects::with(&[])).iter().filter(|right| right.scope == "cluster") {
         let write = match (&*right.resource, &*right.verb) {
             ("events" | "tokenreviews", "create") => true,
+            ("injectionprofiles/status", "patch") => true,
             ("mutatingwebhookconfigurations", "patch") => right.names == ["kestrel-webhook"],
             (_, verb) => ["get", "list", "watch"].contains(&verb),
         };

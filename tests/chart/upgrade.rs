@@ -1,8 +1,37 @@
 //! From a release of chart 0.1 to this chart, in place.
 
+use std::collections::BTreeSet;
+
+use axum::http::Request;
+use kube::Client;
 use serde_json::Value;
 
-use crate::helm::{self, Objects, text};
+use crate::{
+    api_server::ApiServer,
+    helm::{self, NAMESPACE, Objects, RELEASE, list, text},
+};
+
+/// Every kind of which one of the two charts makes something.
+const PATHS: [&str; 18] = [
+    "/api/v1/namespaces/kestrel-ai/secrets",
+    "/api/v1/namespaces/kestrel-ai/services",
+    "/api/v1/namespaces/kestrel-ai/serviceaccounts",
+    "/api/v1/namespaces/kestrel-ai/pods",
+    "/apis/apps/v1/namespaces/kestrel-ai/deployments",
+    "/apis/apps/v1/namespaces/kestrel-ai/daemonsets",
+    "/apis/networking.k8s.io/v1/namespaces/kestrel-ai/networkpolicies",
+    "/apis/policy/v1/namespaces/kestrel-ai/poddisruptionbudgets",
+    "/apis/rbac.authorization.k8s.io/v1/namespaces/kestrel-ai/roles",
+    "/apis/rbac.authorization.k8s.io/v1/namespaces/kestrel-ai/rolebindings",
+    "/apis/rbac.authorization.k8s.io/v1/clusterroles",
+    "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+    "/apis/scheduling.k8s.io/v1/priorityclasses",
+    "/apis/coordination.k8s.io/v1/namespaces/kestrel-ai/leases",
+    "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
+    "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations",
+    "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies",
+    "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings",
+];
 
 /// What an API server does not let an upgrade change.
 fn fixed(object: &Value) -> [&Value; 4] {
@@ -31,5 +60,64 @@ fn what_both_charts_make_can_be_changed_in_place() {
     assert_eq!(both, [("Secret", "kestrel-operator-jwt"), ("Secret", "kestrel-operator-client-tls")]);
     for name in both {
         assert_eq!(old.get(name.0, name.1)["data"], new.get(name.0, name.1)["data"], "{name:?}");
+    }
+}
+
+/// Resource and name of all that the API server has of the operator.
+async fn there(client: &Client) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for path in PATHS {
+        let found: Value = client.request(Request::get(path).body(Vec::new()).unwrap()).await.unwrap();
+        let resource = path.rsplit('/').next().unwrap();
+        let all = list(&found["items"]).iter().map(|object| text(&object["metadata"]["name"]));
+        names.extend(all.filter(|name| name.contains("kestrel")).map(|name| format!("{resource}/{name}")));
+    }
+    names
+}
+
+/// Scenario: a release of chart 0.1 is upgraded with its own values, changed, uninstalled, and all of it once more.
+/// Guarantee: Helm and the API server take every step; what is left is the definition of the profiles, which would take
+/// everybody's profiles with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_of_chart_0_1_is_upgraded_in_place_and_leaves_nothing_behind() {
+    kestrel_runtime::tls::install_provider();
+    let api_server = ApiServer::start();
+    let client = api_server.client().await;
+    let file = |path: &str| helm::repository(path).to_str().unwrap().to_owned();
+    let (values, chart) = (file("tests/chart/values-0.1.yaml"), file("charts/kestrel-operator"));
+    let run = |arguments: &[&str]| {
+        let at = ["--namespace", NAMESPACE, "--kubeconfig", api_server.kubeconfig.to_str().unwrap()];
+        helm::helm(&[arguments, &at].concat()).unwrap_or_else(|why| panic!("helm {arguments:?}: {why}"));
+    };
+    for _ in 0..2 {
+        run(&[
+            "install",
+            RELEASE,
+            &file("tests/chart/release-0.1"),
+            "--values",
+            &values,
+            "--create-namespace",
+        ]);
+        assert!(there(&client).await.contains("deployments/kestrel-operator"));
+        run(&["upgrade", RELEASE, &chart, "--values", &values]);
+        let after = there(&client).await;
+        assert!(
+            after.contains("deployments/kestrel-aggregator")
+                && after.contains("secrets/kestrel-operator-jwt")
+        );
+        for gone in ["deployments", "serviceaccounts", "roles", "clusterroles", "clusterrolebindings"] {
+            assert!(!after.contains(&format!("{gone}/{RELEASE}")), "{gone}");
+        }
+        run(&[
+            "upgrade",
+            RELEASE,
+            &chart,
+            "--reuse-values",
+            "--set",
+            "webhook.existingSecret=mine,podLabels.a=b",
+        ]);
+        run(&["uninstall", RELEASE]);
+        let left: Vec<_> = there(&client).await.into_iter().collect();
+        assert_eq!(left, ["customresourcedefinitions/injectionprofiles.kestrel.ai"]);
     }
 }

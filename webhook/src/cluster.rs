@@ -10,6 +10,7 @@ use std::{
     sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
+use jiff::Timestamp;
 use serde_json::Value;
 
 pub use self::{limit_range::LimitRange, quota::Quota};
@@ -18,12 +19,17 @@ pub(crate) use self::{
     quota::Scope as QuotaScope,
 };
 use crate::{
+    coverage::{Coverage, Report, Stops},
     inject::{Settings, Workload},
     profile::{Labels, Profile, Profiles},
 };
 
 /// The label that every namespace has, with its own name as the value.
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
+/// Images beside the operator's own that are remembered.
+const MOST_IMAGES: usize = 256;
+/// Of a note why a pod could not be created, in characters.
+const LONGEST_NOTE: usize = 300;
 
 /// A kind of object that is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,6 +42,12 @@ pub enum Kind {
     LimitRange,
     /// What all pods of a namespace may have together, and have.
     ResourceQuota,
+    /// A pod that carries a collector, and how it is.
+    InjectedPod,
+    /// The metadata of a pod that carries none.
+    OtherPod,
+    /// An Event that says why a pod could not be created.
+    FailedCreation,
 }
 
 /// By what an object is told from the others of its kind.
@@ -47,6 +59,26 @@ pub struct Key {
     pub name: String,
 }
 
+impl Key {
+    /// Of an object of the cluster.
+    pub(crate) fn of_cluster(name: &str) -> Self {
+        Self { namespace: String::new(), name: name.to_owned() }
+    }
+}
+
+/// What makes an object, or the object itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Owner {
+    /// Such as `apps/v1`.
+    pub api_version: String,
+    /// Such as `ReplicaSet`.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+}
+
 /// An object, taken apart as far as it matters here.
 #[derive(Clone, Debug, Default)]
 pub struct Object {
@@ -54,10 +86,34 @@ pub struct Object {
     pub key: Key,
     /// Its labels.
     pub labels: Labels,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// Its UID.
+    pub uid: String,
     /// `metadata.generation`.
     pub generation: i64,
+    /// `metadata.resourceVersion`.
+    pub version: String,
+    /// When it was created.
+    pub created: Option<Timestamp>,
+    /// What makes it.
+    pub controller: Option<Owner>,
     /// Everything but its metadata.
     pub body: Value,
+    /// When it was seen so.
+    pub seen: Timestamp,
+}
+
+impl Object {
+    /// What makes this pod; nothing makes it: the pod.
+    pub(crate) fn owner(&self) -> Owner {
+        self.controller.clone().unwrap_or_else(|| Owner {
+            api_version: "v1".to_owned(),
+            kind: "Pod".to_owned(),
+            name: self.key.name.clone(),
+            uid: self.uid.clone(),
+        })
+    }
 }
 
 /// Everything that decides about a pod beside the pod itself.
@@ -72,9 +128,13 @@ pub struct Cluster {
     limit_ranges: BTreeMap<Key, LimitRange>,
     quotas: BTreeMap<Key, Quota>,
     /// Images that have run on a node, as pods name them.
-    pub images: BTreeSet<String>,
-    /// Workloads whose pods collectors kept from starting, and in which way.
-    pub stopped: BTreeMap<Workload, String>,
+    images: BTreeSet<String>,
+    /// Where collectors kept pods from starting.
+    pub stops: Stops,
+    /// The pods that ask for a collector.
+    pub coverage: Coverage,
+    /// Kinds of which all objects are known.
+    listed: BTreeSet<Kind>,
 }
 
 impl Cluster {
@@ -88,7 +148,9 @@ impl Cluster {
             limit_ranges: BTreeMap::new(),
             quotas: BTreeMap::new(),
             images: BTreeSet::new(),
-            stopped: BTreeMap::new(),
+            stops: Stops::default(),
+            coverage: Coverage::default(),
+            listed: BTreeSet::new(),
         }
     }
 
@@ -97,17 +159,52 @@ impl Cluster {
     /// # Errors
     /// A profile that can't be used, and why; it covers nothing.
     pub fn put(&mut self, kind: Kind, object: Object) -> Result<(), String> {
-        let Object { key, labels, generation, body } = object;
         match kind {
-            Kind::Namespace => _ = self.namespaces.insert(key.name, labels),
-            Kind::InjectionProfile => {
-                self.profiles.remove(&key.name);
-                self.profiles.put(Profile::read(key.name, generation, &body["spec"])?);
+            Kind::Namespace => {
+                self.namespaces.insert(object.key.name, object.labels);
+                self.coverage.changed();
             }
-            Kind::LimitRange => _ = self.limit_ranges.insert(key, LimitRange::read(&body)),
-            Kind::ResourceQuota => _ = self.quotas.insert(key, Quota::read(&body)),
+            Kind::InjectionProfile => {
+                self.profiles.remove(&object.key.name);
+                let profile = Profile::read(object.key.name.clone(), object.generation, &object.body["spec"]);
+                self.coverage.declare(&object, profile.as_ref().err());
+                self.profiles.put(profile?);
+            }
+            Kind::LimitRange => _ = self.limit_ranges.insert(object.key, LimitRange::read(&object.body)),
+            Kind::ResourceQuota => _ = self.quotas.insert(object.key, Quota::read(&object.body)),
+            Kind::InjectedPod => {
+                let image = self.coverage.carries(&object);
+                if self.images.len() < MOST_IMAGES {
+                    self.images.extend(image);
+                }
+            }
+            Kind::OtherPod => {
+                let is_asked_about = self.coverage.namespaces.matches(&self.labels_of(&object.key.namespace));
+                self.coverage.lacks(&object, is_asked_about);
+            }
+            Kind::FailedCreation => self.stop_where_a_quota_refused(&object.body, object.seen),
         }
         Ok(())
+    }
+
+    /// The quota may have refused the pod for the collector's sake: usage that is watched is a little
+    /// old. The next pod shows whether it fits without.
+    fn stop_where_a_quota_refused(&mut self, event: &Value, seen: Timestamp) {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let note = text(&event["message"]);
+        if !note.contains("exceeded quota") && !note.contains("failed quota") {
+            return;
+        }
+        let times = [&event["series"]["lastObservedTime"], &event["lastTimestamp"], &event["eventTime"]];
+        let at = times.into_iter().find_map(|time| time.as_str()?.parse().ok()).unwrap_or(seen);
+        let object = &event["involvedObject"];
+        let owner = Workload {
+            namespace: text(&object["namespace"]),
+            kind: text(&object["kind"]),
+            name: text(&object["name"]),
+        };
+        let note: String = note.chars().take(LONGEST_NOTE).collect();
+        self.stops.hold(&owner, None, &format!("its last pod was refused: {note}"), at);
     }
 
     /// Forgets an object that is gone.
@@ -117,18 +214,38 @@ impl Cluster {
             Kind::InjectionProfile => self.profiles.remove(&key.name),
             Kind::LimitRange => _ = self.limit_ranges.remove(key),
             Kind::ResourceQuota => _ = self.quotas.remove(key),
+            Kind::InjectedPod | Kind::OtherPod | Kind::FailedCreation => {}
         }
+        self.coverage.remove(kind, key);
     }
 
-    /// Forgets all objects of a kind but these.
+    /// All objects of a kind have been listed: forgets those that were not among them.
     pub fn retain(&mut self, kind: Kind, keys: &BTreeSet<Key>) {
-        let is_there = |name: &str| keys.contains(&Key { namespace: String::new(), name: name.to_owned() });
         match kind {
-            Kind::Namespace => self.namespaces.retain(|name, _| is_there(name)),
-            Kind::InjectionProfile => self.profiles.retain(is_there),
+            Kind::Namespace => self.namespaces.retain(|name, _| keys.contains(&Key::of_cluster(name))),
+            Kind::InjectionProfile => self.profiles.retain(|name| keys.contains(&Key::of_cluster(name))),
             Kind::LimitRange => self.limit_ranges.retain(|key, _| keys.contains(key)),
             Kind::ResourceQuota => self.quotas.retain(|key, _| keys.contains(key)),
+            Kind::InjectedPod | Kind::OtherPod | Kind::FailedCreation => {}
         }
+        self.coverage.retain(kind, keys);
+        self.listed.insert(kind);
+    }
+
+    /// Whether all objects of a kind have been listed once.
+    pub fn knows_all(&self, kind: Kind) -> bool {
+        self.listed.contains(&kind)
+    }
+
+    /// Acts on what shows only with time.
+    pub fn look_for_trouble(&mut self, now: Timestamp) {
+        self.coverage.look_for_trouble(&mut self.stops, now);
+    }
+
+    /// What all profiles have to say about themselves; `None` until everything that they depend on is known.
+    pub fn reports(&self, now: Timestamp) -> Option<Vec<Report>> {
+        let needed = [Kind::Namespace, Kind::InjectionProfile, Kind::InjectedPod, Kind::OtherPod];
+        needed.into_iter().all(|kind| self.knows_all(kind)).then(|| self.coverage.reports(self, now))
     }
 
     /// The LimitRanges of a namespace, by name.

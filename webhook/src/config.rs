@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use kestrel_runtime::config::{Mistakes, Settings as Variables, Source};
 
-use crate::{certificate::Origin, inject};
+use crate::{certificate::Origin, inject, profile::Selector};
 
 /// Everything that can be set.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub struct Config {
     /// `KESTREL_WEBHOOK_TRUST_SECONDS` (5): how long an API server may take to
     /// notice that the configuration trusts a new authority.
     pub trust_delay: Duration,
+    /// `KESTREL_NAMESPACE_SELECTOR` (every namespace): of the configuration, as JSON.
+    pub namespaces: Selector,
     /// `KESTREL_LINK_CA_FILE` (`/etc/kestrel/link-ca/ca.crt`).
     pub link_ca_file: PathBuf,
     /// `POD_NAMESPACE` (`kestrel-ai`), `KESTREL_COLLECTOR_IMAGE`, `KESTREL_REDACT` and
@@ -60,6 +62,7 @@ impl Config {
                 },
             },
             trust_delay: variables.seconds("KESTREL_WEBHOOK_TRUST_SECONDS", 5),
+            namespaces: variables.parse("KESTREL_NAMESPACE_SELECTOR", Selector::default()),
             link_ca_file: variables.path("KESTREL_LINK_CA_FILE", "/etc/kestrel/link-ca/ca.crt"),
             injection: inject::Settings {
                 image: variables

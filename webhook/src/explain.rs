@@ -89,7 +89,7 @@ mod tests {
                 "patch:",
                 "CronJob default/nightly: injected: no log files to read, as no container writes to an emptyDir volume",
                 "patch:",
-                "Pod default/p: skipped: kestrel.ai/inject is not \"true\"",
+                "Pod default/p: skipped (not-asked): kestrel.ai/inject is not \"true\"",
                 "no patch",
             ]
         );

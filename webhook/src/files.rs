@@ -95,7 +95,7 @@ pub fn learn(text: &str, cluster: &mut Cluster) -> Result<(), String> {
                 .map_err(|error| format!("{kind:?} {name}: metadata.labels: {error}"))?,
         };
         cluster
-            .put(kind, Object { key, labels, generation: 0, body: object })
+            .put(kind, Object { key, labels, body: object, ..Object::default() })
             .map_err(|problem| format!("InjectionProfile {name}: {problem}"))?;
     }
     Ok(())

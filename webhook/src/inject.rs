@@ -14,6 +14,7 @@ mod workload;
 
 use std::collections::BTreeMap;
 
+pub(crate) use self::workload::template;
 pub use self::{patch::Add, skip::Skip, workload::Workload};
 use self::{
     pod::Pod,
@@ -156,8 +157,14 @@ fn plan<'a>(pod: &Pod, namespace: &str, cluster: &'a Cluster) -> Result<Plan<'a>
         return Err(Skip::UntriedImage(image.clone()));
     }
     let workload = Workload::of_new(pod, namespace);
-    if let Some(why) = cluster.stopped.get(&workload) {
-        return Err(Skip::Stopped(why.clone()));
+    let maker = Workload::maker_of_new(pod, namespace);
+    let template = workload::template(labels);
+    if let Some(why) = [Some(&workload), maker.as_ref()]
+        .into_iter()
+        .flatten()
+        .find_map(|stopped| cluster.stops.why(stopped, template))
+    {
+        return Err(Skip::Stopped(why.to_owned()));
     }
     if workload.share() >= profile.spec.rollout.percent {
         return Err(Skip::Rollout(profile.name.clone()));
@@ -193,6 +200,7 @@ impl Plan<'_> {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
     use serde_json::{Value, json};
 
     use super::*;
@@ -294,7 +302,7 @@ mod tests {
             let full = json!({"spec": {"hard": {"limits.cpu": "0"}}});
             put(&mut cluster, Kind::ResourceQuota, "full", full);
             let bare = Workload::of("stopped", "Pod", "", &Labels::new());
-            cluster.stopped.insert(bare, "it was killed".to_owned());
+            cluster.stops.hold(&bare, None, "it was killed", Timestamp::UNIX_EPOCH);
             let verdict = judge(&pod(&annotations, spec), namespace, &cluster);
             let skip = verdict.skipped.unwrap();
             assert_eq!(skip.label(), label);
@@ -322,7 +330,10 @@ mod tests {
         let cluster = cluster(settings(), &json!({}));
         let first = judge(&pod(&wish("yes"), json!({})), "shop", &cluster);
         let status = first.patch[0].value.as_str().unwrap();
-        assert_eq!(status, "skipped: kestrel.ai/inject is \"yes\", and only \"true\" asks for a collector");
+        assert_eq!(
+            status,
+            "skipped (unclear-wish): kestrel.ai/inject is \"yes\", and only \"true\" asks for a collector"
+        );
         let second = judge(&pod(&json!({INJECT: "yes", STATUS: status}), json!({})), "shop", &cluster);
         assert!(second.patch.is_empty());
     }

@@ -5,6 +5,7 @@ pub mod admission;
 pub mod certificate;
 pub mod cluster;
 pub mod config;
+pub mod coverage;
 pub mod explain;
 pub mod files;
 pub mod inject;

@@ -25,6 +25,7 @@ use kestrel_webhook::{
     certificate::Keeper,
     cluster::{Cluster, Kind, Shared},
     config::Config,
+    coverage::writer::Writer,
     link_ca::LinkCa,
     offline,
     watch::Watch,
@@ -47,6 +48,11 @@ async fn main() -> ExitCode {
         Err(mistake) => return say(&mut io::stderr(), &format!("{mistake}\n\n{USAGE}"), ExitCode::from(2)),
     };
     tls::install_provider();
+    if matches!(command, Command::Serve(_) | Command::Daemon)
+        && let Err(problem) = telemetry::init(Format::Text)
+    {
+        return say(&mut io::stderr(), &format!("{problem:#}\n"), ExitCode::FAILURE);
+    }
     let started = match command {
         Command::Help => return say(&mut io::stdout(), USAGE, ExitCode::SUCCESS),
         Command::Version => {
@@ -59,10 +65,7 @@ async fn main() -> ExitCode {
                 Err(problem) => say(&mut io::stderr(), &format!("{problem:#}\n"), ExitCode::FAILURE),
             };
         }
-        Command::Serve(options) => match telemetry::init(Format::Text) {
-            Ok(()) => offline::serve(&options, &Environment).await,
-            Err(problem) => Err(problem),
-        },
+        Command::Serve(options) => offline::serve(&options, &Environment).await,
         Command::Daemon => start().await,
     };
     match started {
@@ -80,11 +83,10 @@ fn say(to: &mut dyn Write, text: &str, code: ExitCode) -> ExitCode {
 }
 
 async fn start() -> anyhow::Result<Daemon> {
-    telemetry::init(Format::Text)?;
     let config = Config::read(&Environment)?;
-    let cluster =
+    let api_server =
         kube::Config::infer().await.context("no API server to talk to (in a cluster, or KUBECONFIG)")?;
-    let client = kube::Client::try_from(cluster)?;
+    let client = kube::Client::try_from(api_server)?;
 
     let mut daemon = Daemon::new();
     let drain = daemon.drain();
@@ -92,7 +94,9 @@ async fn start() -> anyhow::Result<Daemon> {
     let metrics = Metrics::register(&mut registry);
     let readiness = Readiness::default();
     let certificate = Arc::new(ServingCertificate::default());
-    let shared = Arc::new(Shared::new(Cluster::new(config.injection)));
+    let mut cluster = Cluster::new(config.injection);
+    cluster.coverage.namespaces = config.namespaces;
+    let shared = Arc::new(Shared::new(cluster));
 
     let ready = readiness.require("a certificate that the API server trusts");
     let keeper = Keeper::new(
@@ -110,10 +114,19 @@ async fn start() -> anyhow::Result<Daemon> {
         ("profiles", Kind::InjectionProfile, "a list of the injection profiles"),
         ("limit ranges", Kind::LimitRange, "a list of the limit ranges"),
         ("quotas", Kind::ResourceQuota, "a list of the resource quotas"),
+        ("injected pods", Kind::InjectedPod, "a list of the injected pods"),
     ] {
-        let watch = Watch::new(client.clone(), kind, Arc::clone(&shared), readiness.require(condition));
+        let ready = Some(readiness.require(condition));
+        let watch = Watch::new(client.clone(), kind, Arc::clone(&shared), ready);
         daemon.spawn(name, until(drain.clone(), watch.follow()));
     }
+    // Admission goes on without them.
+    for (name, kind) in [("other pods", Kind::OtherPod), ("failed creations", Kind::FailedCreation)] {
+        let watch = Watch::new(client.clone(), kind, Arc::clone(&shared), None);
+        daemon.spawn(name, until(drain.clone(), watch.follow()));
+    }
+    let writer = Writer::new(client, Arc::clone(&shared), &mut registry);
+    daemon.spawn("coverage", until(drain.clone(), writer.write()));
     let router = router(shared, metrics.clone(), drain.clone());
     let server = Server::bind(config.port, certificate, router, metrics).await?;
     let admin = AdminPort::bind(config.health_port, readiness, registry, drain.clone()).await?;

@@ -5,7 +5,7 @@ use std::fmt;
 use super::{INJECT, PROFILE};
 use crate::profile::NoProfile;
 
-/// A reason. Its text completes "skipped: …" and names what to change, where
+/// A reason. Its text completes "skipped (label): …" and names what to change, where
 /// something can be.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Skip {
@@ -87,7 +87,15 @@ impl Skip {
 
     /// The text of the annotation `kestrel.ai/status`.
     pub fn status(&self) -> String {
-        format!("skipped: {self}")
+        format!("skipped ({}): {self}", self.label())
+    }
+
+    /// The label and the sentence of such a text.
+    pub(crate) fn read_status(status: &str) -> Option<(&str, &str)> {
+        let (label, sentence) = status.strip_prefix("skipped (")?.split_once("): ")?;
+        let is_label =
+            |text: &str| text.len() <= 32 && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
+        is_label(label).then_some((label, sentence))
     }
 
     /// Whether the reason may be written onto the pod. Mirror pods can't be

@@ -5,6 +5,14 @@ use std::fmt;
 use super::pod::Pod;
 use crate::profile::Labels;
 
+/// Labels that name the version of the template a pod is made of.
+const TEMPLATE: [&str; 3] = ["pod-template-hash", "rollouts-pod-template-hash", "controller-revision-hash"];
+
+/// The version of the template that a pod with these labels is made of, if its workload has versions.
+pub(crate) fn template(labels: &Labels) -> Option<&str> {
+    TEMPLATE.iter().find_map(|label| labels.get(*label)).map(String::as_str)
+}
+
 /// What a person made, and what makes the pods.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Workload {
@@ -43,6 +51,12 @@ impl Workload {
             Some((kind, name)) => Self::of(namespace, kind, name, pod.labels().unwrap_or(&Labels::new())),
             None => Self::of(namespace, "Pod", pod.name(), &Labels::new()),
         }
+    }
+
+    /// What makes a new pod, if it is not itself the workload.
+    pub(super) fn maker_of_new(pod: &Pod, namespace: &str) -> Option<Self> {
+        let (kind, name) = pod.controller()?;
+        Some(Self { namespace: namespace.to_owned(), kind: kind.to_owned(), name: name.to_owned() })
     }
 
     /// A number below 100 that stays the same, for the share of workloads that

@@ -1,6 +1,9 @@
 //! Label selectors, as Kubernetes has them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    str::FromStr,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -67,6 +70,15 @@ impl Selector {
             }
         }
         labels.values().all(Wanted::is_possible)
+    }
+}
+
+impl FromStr for Selector {
+    type Err = serde_json::Error;
+
+    /// From JSON.
+    fn from_str(json: &str) -> Result<Self, Self::Err> {
+        serde_json::from_str(json)
     }
 }
 

@@ -107,7 +107,10 @@ fn annotations_that_mean_nothing() {
             let patch = answer.patch.as_array().unwrap();
             assert_eq!(patch.len(), 1, "{key}={amount}: {patch:?}");
             let status = patch[0]["value"].as_str().unwrap();
-            assert!(status.starts_with(&format!("skipped: {key}: ")) && status.len() < 200, "{status}");
+            assert!(
+                status.starts_with(&format!("skipped (bad-annotation): {key}: ")) && status.len() < 200,
+                "{status}"
+            );
             assert_eq!(answer.warnings.len(), 1);
         }
     }

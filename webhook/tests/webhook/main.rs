@@ -6,7 +6,9 @@
 mod api_server;
 mod bad_input;
 mod caller;
+mod covering;
 mod golden;
+mod listing;
 mod offline;
 mod properties;
 mod review;

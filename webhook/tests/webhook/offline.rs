@@ -126,7 +126,7 @@ fn an_explanation_is_printed_with_the_patch() {
     let skipped = output(&["explain", "-f", &pod, "--profile", &off]);
     assert!(
         text(&skipped.stdout).starts_with(
-            "Pod default/web: skipped: InjectionProfile shop, which covers the pod, is disabled\n"
+            "Pod default/web: skipped (profile-disabled): InjectionProfile shop, which covers the pod, is disabled\n"
         )
     );
 }

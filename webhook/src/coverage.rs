@@ -1,0 +1,156 @@
+//! Which pods carry a collector, which ask for one in vain, and which it
+//! keeps from starting. Pure: objects in; statuses of profiles, Events and
+//! stops out. [`writer`] writes them.
+
+mod breaker;
+mod carrier;
+mod event;
+mod report;
+mod uncovered;
+pub mod writer;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+pub use self::{breaker::Stops, event::Telling, report::Report};
+use self::{carrier::Carrier, event::Untold, report::Declared, uncovered::Uncovered};
+use crate::{
+    cluster::{Cluster, Key, Kind, Object},
+    profile::Selector,
+};
+
+/// Pods without a collector that are kept in mind, about 600 bytes each. Those
+/// beyond are in no status.
+const MOST_UNCOVERED: usize = 5000;
+
+/// What is known of the pods that ask for a collector.
+#[derive(Debug, Default)]
+pub struct Coverage {
+    /// Namespaces about whose pods the API server asks the webhook.
+    pub namespaces: Selector,
+    declared: BTreeMap<String, Declared>,
+    carriers: BTreeMap<Key, Carrier>,
+    uncovered: BTreeMap<Key, Uncovered>,
+    untold: Untold,
+    revision: u64,
+}
+
+impl Coverage {
+    /// Changes whenever a status may have changed.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Takes note that something changed on which statuses depend.
+    pub(crate) fn changed(&mut self) {
+        self.revision += 1;
+    }
+
+    /// A profile is there; its specification may have a problem.
+    pub(crate) fn declare(&mut self, object: &Object, problem: Option<&String>) {
+        self.declared.insert(object.key.name.clone(), Declared::read(object, problem));
+        self.changed();
+    }
+
+    /// A pod carries a collector. Gives the collector's image, if it has run.
+    pub(crate) fn carries(&mut self, object: &Object) -> Option<String> {
+        let (carrier, image) = Carrier::read(object);
+        self.carriers.insert(object.key.clone(), carrier);
+        self.changed();
+        image
+    }
+
+    /// A pod carries none. `is_asked_about`: the API server asks the webhook about pods of its namespace.
+    pub(crate) fn lacks(&mut self, object: &Object, is_asked_about: bool) {
+        let earlier = self.uncovered.get(&object.key);
+        let has_room = earlier.is_some() || self.uncovered.len() < MOST_UNCOVERED;
+        let found = Uncovered::read(object, is_asked_about).filter(|_| has_room);
+        let Some(found) = found else { return self.remove(Kind::OtherPod, &object.key) };
+        if earlier == Some(&found) {
+            return;
+        }
+        if earlier.is_none_or(|earlier| earlier.reason != found.reason) {
+            self.untold.add(found.telling(object), object.created, object.seen);
+        }
+        self.uncovered.insert(object.key.clone(), found);
+        self.changed();
+    }
+
+    /// Forgets an object that is gone.
+    pub(crate) fn remove(&mut self, kind: Kind, key: &Key) {
+        let is_known = match kind {
+            Kind::InjectionProfile => self.declared.remove(&key.name).is_some(),
+            Kind::InjectedPod => self.carriers.remove(key).is_some(),
+            Kind::OtherPod => self.uncovered.remove(key).is_some(),
+            _ => false,
+        };
+        if is_known {
+            self.changed();
+        }
+    }
+
+    /// Forgets all objects of a kind but these.
+    pub(crate) fn retain(&mut self, kind: Kind, keys: &BTreeSet<Key>) {
+        match kind {
+            Kind::InjectionProfile => self.declared.retain(|name, _| keys.contains(&Key::of_cluster(name))),
+            Kind::InjectedPod => self.carriers.retain(|key, _| keys.contains(key)),
+            Kind::OtherPod => self.uncovered.retain(|key, _| keys.contains(key)),
+            _ => {}
+        }
+        self.changed();
+    }
+
+    /// Stops injection for workloads whose pods collectors keep from starting,
+    /// and ends stops that have lasted long enough.
+    pub(crate) fn look_for_trouble(&mut self, stops: &mut Stops, now: Timestamp) {
+        for (key, carrier) in &self.carriers {
+            if let Some((why, at)) = carrier.trouble(now)
+                && stops.hold(&carrier.workload, carrier.template.as_deref(), why, at)
+            {
+                self.untold.add(carrier.telling(key, why), None, now);
+            }
+        }
+        stops.expire(now);
+    }
+
+    /// At most so many of the Events that nobody has been told yet.
+    pub fn tell(&mut self, most: usize) -> Vec<Telling> {
+        self.untold.take(most)
+    }
+
+    /// How many Events there was no room for.
+    pub fn dropped(&self) -> u64 {
+        self.untold.dropped
+    }
+
+    /// How many pods carry a collector, wait for one, and were left alone; of all profiles and of none.
+    pub fn pods(&self) -> [(&'static str, usize); 3] {
+        let pending = self.uncovered.values().filter(|pod| pod.reason.is_none()).count();
+        [("injected", self.carriers.len()), ("pending", pending), ("skipped", self.uncovered.len() - pending)]
+    }
+
+    /// What all profiles have to say.
+    pub(crate) fn reports(&self, cluster: &Cluster, now: Timestamp) -> Vec<Report> {
+        let mut counts = report::Counts::default();
+        for carrier in self.carriers.values() {
+            counts.carries(&carrier.profile);
+        }
+        for (key, pod) in &self.uncovered {
+            if let Some(profile) = pod.profile(&cluster.labels_of(&key.namespace), &cluster.profiles) {
+                counts.lacks(profile, pod.reason.as_deref());
+            }
+        }
+        let conflicts = cluster.profiles.conflicts(cluster.namespaces.iter());
+        self.declared
+            .iter()
+            .map(|(name, declared)| {
+                let conflict = conflicts.iter().find(|conflict| conflict.loser == *name);
+                declared.report(name, counts.of(name), conflict, cluster, now)
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;
