@@ -98,7 +98,12 @@ pub async fn watch(
     tasks.watch(
         erased::<Node>(),
         vec![
-            related(&mirror, Kind::Node, |object| Some(convert::node(object)), |object| Relation::Node(object)),
+            related(
+                &mirror,
+                Kind::Node,
+                |object| Some(convert::node(object)),
+                |object| Relation::Node(object),
+            ),
             Box::new(signals.nodes),
         ],
     );

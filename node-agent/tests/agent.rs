@@ -330,7 +330,11 @@ async fn flows_arrive_once_and_only_where_they_are_taken() {
     .expect("positions do not move");
     drop(stream);
     node.stop().await;
-    assert!(node.metrics().contains(r#"kestrel_agent_flows_seen_total{source="aws"} 2"#), "{}", node.metrics());
+    assert!(
+        node.metrics().contains(r#"kestrel_agent_flows_seen_total{source="aws"} 2"#),
+        "{}",
+        node.metrics()
+    );
 
     let mut file = OpenOptions::new().append(true).open(&log).unwrap();
     writeln!(file, "{}", line.replace("Port: 80", "Port: 81")).unwrap();

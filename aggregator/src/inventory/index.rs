@@ -292,7 +292,10 @@ impl Index {
     /// The pod that was this one has no address any more.
     fn release(&mut self, uid: &Uid, pod: &Pod) {
         if let Some(resident) = self.of_pod(pod) {
-            pod.addresses.iter().flatten().for_each(|address| self.give_back(*address, uid, resident.clone()));
+            pod.addresses
+                .iter()
+                .flatten()
+                .for_each(|address| self.give_back(*address, uid, resident.clone()));
         }
     }
 

@@ -152,7 +152,8 @@ fn decoded_bytes(content: &[u8]) -> Result<usize, Invalid> {
         return Err(Invalid::Chunks(chunks + gaps));
     }
     let elements = reports * size_of::<FlowReport>() + flows * size_of::<Flow>();
-    let elements = elements + gaps * size_of::<LogGap>() + chunks * (size_of::<LogChunk>() + size_of::<Vec<Line<'_>>>());
+    let elements =
+        elements + gaps * size_of::<LogGap>() + chunks * (size_of::<LogChunk>() + size_of::<Vec<Line<'_>>>());
     Ok(content.len() + names + lines * size_of::<Line<'_>>() + 2 * elements)
 }
 
@@ -187,7 +188,11 @@ mod tests {
     fn content(lines: usize) -> BatchContent {
         let line = Line { nanoseconds: 1, text: "hello", class: "", end: 9, level: LogLevel::Info };
         let chunk = LogChunk { end_offset: 7, ..columns::write(&vec![line; lines]) };
-        BatchContent { logs: vec![chunk.clone(), chunk], gaps: vec![LogGap::default(); 3], ..Default::default() }
+        BatchContent {
+            logs: vec![chunk.clone(), chunk],
+            gaps: vec![LogGap::default(); 3],
+            ..Default::default()
+        }
     }
 
     fn zstd(content: &[u8], says: usize) -> Batch {
@@ -231,8 +236,7 @@ mod tests {
         let bytes = content(10).encode_to_vec();
         let bomb = vec![0; MAX_BYTES + 1];
         let levels_alone = LogChunk { levels: vec![1; 1_400_000].into(), ..Default::default() };
-        let many =
-            BatchContent {
+        let many = BatchContent {
             logs: vec![LogChunk::default(); MAX_CHUNKS],
             gaps: vec![LogGap::default()],
             ..Default::default()

@@ -146,7 +146,10 @@ mod tests {
                 vec![row("EGRESS", true, 3), row("INGRESS", false, 2)],
             ),
             (&[(Egress, Dropped, 4)], vec![row("EGRESS", false, 4)]),
-            (&[(Egress, Error, 1), (Egress, Forwarded, 2)], vec![row("EGRESS", true, 2), row("EGRESS", false, 1)]),
+            (
+                &[(Egress, Error, 1), (Egress, Forwarded, 2)],
+                vec![row("EGRESS", true, 2), row("EGRESS", false, 1)],
+            ),
             (&[(Unspecified, Dropped, 4)], vec![row("TRAFFIC_DIRECTION_UNKNOWN", false, 4)]),
         ] {
             assert_eq!(told(views), expected, "{views:?}");

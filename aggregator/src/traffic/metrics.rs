@@ -47,7 +47,8 @@ impl Metrics {
     pub fn register(&self, registry: &mut Registry) {
         let help = "Packets and connections that the agents of the nodes counted";
         registry.register("seen", help, self.seen.clone());
-        let help = "Their bytes, from source to destination (sent) and back (received); not every source knows them";
+        let help =
+            "Their bytes, from source to destination (sent) and back (received); not every source knows them";
         registry.register("bytes", help, self.bytes.clone());
         let help = "Flows that agents told and the cloud is not told: they came before, their namespace's flows stay in the cluster, or they are between two other nodes";
         registry.register("left_out", help, self.left_out.clone());

@@ -44,10 +44,7 @@ impl Conversation {
 }
 
 /// The flow's ends, of which `resident` knows who had an address when.
-pub(super) fn resolve(
-    flow: &Flow,
-    resident: impl Fn(IpAddr, Timestamp) -> Option<Resident>,
-) -> Conversation {
+pub(super) fn resolve(flow: &Flow, resident: impl Fn(IpAddr, Timestamp) -> Option<Resident>) -> Conversation {
     let time = Timestamp::from_nanosecond(flow.last_seen.into()).unwrap_or(Timestamp::MAX);
     let none = FlowPeer::default();
     let end = |peer: &Option<FlowPeer>| {

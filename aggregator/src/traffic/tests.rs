@@ -111,9 +111,11 @@ async fn a_flow_is_told_when_it_has_settled_with_who_its_ends_are() {
 
 #[tokio::test]
 async fn what_stays_in_the_cluster_and_what_another_node_makes_up_is_not_told() {
-    for (namespaces, node, reason) in
-        [(["shop", "bank"], "n1", "Kept"), (["bank", "shop"], "n2", "Kept"), (["shop", "shop"], "n3", "Foreign")]
-    {
+    for (namespaces, node, reason) in [
+        (["shop", "bank"], "n1", "Kept"),
+        (["bank", "shop"], "n2", "Kept"),
+        (["shop", "shop"], "n3", "Foreign"),
+    ] {
         let world = World::new(namespaces);
         world.take(node, 1, 1);
         assert!(world.traffic.state().table.all().is_empty());

@@ -6,7 +6,11 @@
 //! JSON object. Bytes are those of the end that ztunnel speaks for: what a client's ztunnel calls sent, a
 //! server's calls received.
 
-use std::{borrow::Cow, collections::BTreeMap, net::{IpAddr, SocketAddr}};
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
 
 use super::flow::{Direction, Flow, Line, Peer, Source, Verdict};
 
@@ -112,8 +116,8 @@ fn flow<'a>(
     };
     let error = text("error");
     let (ours, theirs) = (number("bytes_sent").unwrap_or_default(), number("bytes_recv").unwrap_or_default());
-    let refused = kind == Kind::Failed
-        || error.is_some_and(|error| REFUSED.iter().any(|words| error.contains(words)));
+    let refused =
+        kind == Kind::Failed || error.is_some_and(|error| REFUSED.iter().any(|words| error.contains(words)));
     let verdict = match error {
         _ if refused => Verdict::Dropped,
         // What broke after it was up has passed all policies.

@@ -111,7 +111,11 @@ fn an_address_is_of_the_pod_that_has_it_for_itself() {
     seen(&mut index, "y", status("Running", &["10.0.0.1"]));
     index.remove(&key(Kind::Pod, "x"));
     assert_eq!(at(&index, "10.0.0.1").as_deref(), Some("a.DaemonSet.y"), "it was given on");
-    assert_eq!(then(&index, "10.0.0.1", before).as_deref(), Some("a.DaemonSet.x"), "it was another one's then");
+    assert_eq!(
+        then(&index, "10.0.0.1", before).as_deref(),
+        Some("a.DaemonSet.x"),
+        "it was another one's then"
+    );
     assert_eq!(then(&index, "fd00::1", before), None);
     let mut of_node = status("Running", &["192.0.2.1"]);
     of_node["spec"] = json!({"containers": [], "hostNetwork": true});
@@ -144,7 +148,8 @@ fn services_and_nodes_have_addresses_too() {
     });
     let service = serde_json::from_value(service).unwrap();
     index.apply(&key(Kind::Service, "s"), Relation::Service(&service));
-    let addresses = json!([{"type": "InternalIP", "address": "192.0.2.1"}, {"type": "Hostname", "address": "n1"}]);
+    let addresses =
+        json!([{"type": "InternalIP", "address": "192.0.2.1"}, {"type": "Hostname", "address": "n1"}]);
     let node = json!({"metadata": {"name": "n1"}, "status": {"addresses": addresses}});
     index.apply(&key(Kind::Node, "n"), Relation::Node(&serde_json::from_value(node).unwrap()));
     for ip in ["10.96.0.1", "fd00::2", "192.0.2.7", "192.0.2.8"] {

@@ -42,9 +42,9 @@ impl Server {
 /// Waits for an answer to a batch, which comes when it was taken.
 async fn acked(stream: &mut Stream, id: u64) {
     loop {
-        if let Down::Ack(ack) = stream.next().await.unwrap() {
-            assert_eq!(ack.up_to_id, id);
-            return;
+        match stream.next().await.unwrap() {
+            Down::Ack(ack) if ack.up_to_id == id => return,
+            _ => {}
         }
     }
 }

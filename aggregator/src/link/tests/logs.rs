@@ -122,7 +122,12 @@ async fn a_gap_is_a_line_of_its_log_and_only_of_a_log_that_the_peer_may_speak_of
         ..LogGap::default()
     };
     let logs = vec![chunk("web-1", "u1", &["after"])];
-    agent.content(1, BatchContent { logs, gaps: vec![gap("web-2", "u2"), gap("web-1", "u1")], ..Default::default() }).await;
+    agent
+        .content(
+            1,
+            BatchContent { logs, gaps: vec![gap("web-2", "u2"), gap("web-1", "u1")], ..Default::default() },
+        )
+        .await;
     let (logs, _) = server.logs().await;
     assert_eq!(
         (&*logs.pod_name, &*logs.container_name, &*logs.log_entries[0].level),

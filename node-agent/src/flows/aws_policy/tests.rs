@@ -25,7 +25,8 @@ fn every_form_is_read() {
     let message = |text: &str| format!(r#"{{"level":"info","ts":"2026-11-22T07:00:00.5Z","msg":"{text}"}}"#);
     let of_fields = r#"{"level":"info","ts":"2026-11-22T07:00:00.5Z","logger":"ebpf-client","msg":"Flow Info:  ","Src IP":"10.0.1.7","Src Port":39197,"Dest IP":"10.0.0.10","Dest Port":53,"Proto":"UDP","Verdict":"DENY"}"#;
     let v4 = "Flow Info: Src IP: 10.0.1.7 Src Port: 40000 Dest IP: 10.0.2.8 Dest Port: 80 Proto TCP Verdict ACCEPT";
-    let v6 = "Flow Info: Src IP: fd00::7 Src Port: 40000 Dest IP: fd00::8 Dest Port: 443 Proto: TCP Verdict: DENY";
+    let v6 =
+        "Flow Info: Src IP: fd00::7 Src Port: 40000 Dest IP: fd00::8 Dest Port: 443 Proto: TCP Verdict: DENY";
     let expected = |from: &str, to: &str, port, protocol, verdict, direction| {
         (from.to_owned(), to.to_owned(), port, protocol, verdict, direction)
     };
@@ -65,7 +66,10 @@ fn every_form_is_read() {
 fn what_is_no_flow_is_left_and_what_should_be_one_is_counted() {
     for (line, expected) in [
         ("", Line::Other),
-        (r#"{"level":"info","ts":"2026-11-22T07:00:00Z","msg":"Pod has an Ingress hook attached"}"#, Line::Other),
+        (
+            r#"{"level":"info","ts":"2026-11-22T07:00:00Z","msg":"Pod has an Ingress hook attached"}"#,
+            Line::Other,
+        ),
         (r#"{"msg":"Flow Info: Src IP: x","ts":"2026-11-22T07:00:00Z"}"#, Line::Unreadable),
         (r#"{"msg":"Flow Info:  ","ts":"2026-11-22T07:00:00Z"}"#, Line::Unreadable),
         (r#"{"msg":"Flow Info:  ","Src IP":"10.0.0.1"}"#, Line::Unreadable),

@@ -30,7 +30,9 @@ fn told(line: &str) -> String {
 
 #[test]
 fn every_form_is_read_and_bytes_have_the_direction_of_the_connection() {
-    let flow = |rest: &str| format!("10.0.1.7 shop/web-7d9-abc > 10.0.2.8 shop/db-0 db.shop.svc.cluster.local:5432 {rest}");
+    let flow = |rest: &str| {
+        format!("10.0.1.7 shop/web-7d9-abc > 10.0.2.8 shop/db-0 db.shop.svc.cluster.local:5432 {rest}")
+    };
     let line = |head: &str, rest: &str| format!("2026-11-22T07:00:00.000000Z{head}{WEB} {DB} {rest}");
     for (line, expected) in [
         (
