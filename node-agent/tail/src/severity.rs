@@ -33,8 +33,10 @@ impl Level {
 
     /// A level by any of the names in use.
     fn named(word: &[u8]) -> Option<Self> {
-        let names = NAMES.get(word.len())?;
-        names.iter().find(|(name, _)| name.eq_ignore_ascii_case(word)).map(|(_, level)| *level)
+        // With this bit set, nothing but a capital becomes a small letter.
+        let is_same = |name: &[u8]| name.iter().zip(word).all(|(small, byte)| *small == byte | 0x20);
+        let (_, level) = NAMES.get(word.len())?.iter().find(|(name, _)| is_same(name))?;
+        Some(*level)
     }
 
     /// A level by its number, as loggers in JSON write it: pino and bunyan count in tens, Google Cloud
