@@ -7,7 +7,8 @@ use tracing::{
     field::{Field, Visit},
 };
 use tracing_subscriber::{
-    EnvFilter, Layer, Registry,
+    Layer, Registry,
+    filter::Targets,
     layer::{Context, SubscriberExt as _},
     util::SubscriberInitExt as _,
 };
@@ -41,7 +42,7 @@ pub struct Said<'a> {
 /// Hears what is said, at once and in the speaker's thread. It must not log.
 pub type Listener = Box<dyn Fn(Said<'_>) + Send + Sync>;
 
-/// Starts the log: level from `KESTREL_LOG` (a `tracing` filter, default
+/// Starts the log: level from `KESTREL_LOG` (a level, or `target=level` with commas between; default
 /// `info`), format from `KESTREL_LOG_FORMAT` (`json` or `text`), else `default`.
 ///
 /// # Errors
@@ -56,7 +57,7 @@ pub fn init(default: Format) -> anyhow::Result<()> {
 /// As [`init`].
 pub fn init_heard(default: Format, listener: Option<Listener>) -> anyhow::Result<()> {
     let filter = Environment.get("KESTREL_LOG").unwrap_or_else(|| "info".to_owned());
-    let filter: EnvFilter = format!("{QUIET},{filter}")
+    let filter: Targets = format!("{QUIET},{filter}")
         .parse()
         .map_err(|error| anyhow::anyhow!("KESTREL_LOG={filter:?} is not usable: {error}"))?;
     let format = match Environment.get("KESTREL_LOG_FORMAT").as_deref() {

@@ -5,7 +5,12 @@ use std::{
     sync::{Mutex, OnceLock},
 };
 
-use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    fmt::{self, MakeWriter},
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
+};
 
 /// Characters of a piece of a secret; chance makes no such text.
 const PIECE: usize = 16;
@@ -19,8 +24,14 @@ pub(crate) fn listen() {
     static ONCE: OnceLock<()> = OnceLock::new();
     ONCE.get_or_init(|| {
         // The cloud's HTTP/2 runs in this process too, and sees what it was sent.
-        let filter = EnvFilter::new("info,kestrel_aggregator=trace,kestrel_runtime=trace,rustls=debug");
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(Said).with_ansi(false).init();
+        let filter = Targets::new()
+            .with_default(LevelFilter::INFO)
+            .with_targets(
+                ["kestrel_aggregator", "kestrel_runtime"].map(|target| (target, LevelFilter::TRACE)),
+            )
+            .with_target("rustls", LevelFilter::DEBUG);
+        let log = fmt::layer().with_writer(Said).with_ansi(false);
+        tracing_subscriber::registry().with(log).with(filter).init();
     });
 }
 

@@ -91,17 +91,12 @@ struct Plan<'a> {
 /// Decides about `pod`, which is about to be created in `namespace`.
 pub fn judge(pod: &Pod, namespace: &str, cluster: &Cluster) -> Verdict {
     match plan(pod, namespace, cluster) {
-        Ok(plan) => Verdict {
-            skipped: None,
-            status: plan.status(),
-            patch: patch::inject(pod, &plan),
-            warnings: plan
-                .sources
-                .unread
-                .iter()
-                .map(|path| format!("log files are not read: {path}"))
-                .collect(),
-        },
+        Ok(plan) => {
+            let status = plan.status();
+            let unread = plan.sources.unread.iter();
+            let warnings = unread.map(|path| format!("log files are not read: {path}")).collect();
+            Verdict { skipped: None, patch: patch::inject(pod, plan, &status), status, warnings }
+        }
         Err(skip) => Verdict {
             status: skip.status(),
             patch: if skip.may_be_noted() { patch::note(pod, &skip.status()) } else { Vec::new() },
@@ -329,7 +324,7 @@ mod tests {
     fn a_note_that_the_pod_has_already_is_not_written_again() {
         let cluster = cluster(settings(), &json!({}));
         let first = judge(&pod(&wish("yes"), json!({})), "shop", &cluster);
-        let status = first.patch[0].value.as_str().unwrap();
+        let patch::Value::Text(status) = &first.patch[0].value else { panic!("{:?}", first.patch) };
         assert_eq!(
             status,
             "skipped (unclear-wish): kestrel.ai/inject is \"yes\", and only \"true\" asks for a collector"

@@ -92,7 +92,8 @@ mod tests {
     pub(super) fn fitted(containers: &Value, cluster: &Cluster) -> Result<Value, String> {
         let pod: Pod = serde_json::from_value(json!({"spec": {"containers": containers}})).unwrap();
         let resources = Resources::of(&pod, &profile::Resources::default()).unwrap();
-        let found = fit(resources, &pod.spec, "shop", cluster).map_err(|skip| skip.to_string())?.to_json();
+        let found = fit(resources, &pod.spec, "shop", cluster).map_err(|skip| skip.to_string())?;
+        let found = serde_json::to_value(found).unwrap();
         let [requests, limits] = [&found["requests"], &found["limits"]];
         Ok(json!([requests["cpu"], limits["cpu"], requests["memory"], limits["memory"]]))
     }

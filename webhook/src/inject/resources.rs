@@ -1,6 +1,6 @@
 //! What the collector may use of CPU and memory.
 
-use serde_json::{Value, json};
+use serde::{Serialize, Serializer, ser::SerializeMap as _};
 
 use super::{Skip, pod::Pod, qos};
 use crate::{profile, quantity::Quantity};
@@ -54,15 +54,23 @@ impl Resources {
         }
         Ok(Self::Own { cpu, memory })
     }
+}
 
-    pub(super) fn to_json(&self) -> Value {
-        match self {
-            Self::Own { cpu, memory } => json!({
-                "requests": {"cpu": cpu.request.text(), "memory": memory.request.text()},
-                "limits": {"cpu": cpu.limit.text(), "memory": memory.limit.text()},
-            }),
-            Self::Shared => json!({}),
+impl Serialize for Resources {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Amounts<'a> {
+            cpu: &'a str,
+            memory: &'a str,
         }
+        let mut written = serializer.serialize_map(None)?;
+        if let Self::Own { cpu, memory } = self {
+            let amounts =
+                |of: fn(&Need) -> &Quantity| Amounts { cpu: of(cpu).text(), memory: of(memory).text() };
+            written.serialize_entry("requests", &amounts(|need| &need.request))?;
+            written.serialize_entry("limits", &amounts(|need| &need.limit))?;
+        }
+        written.end()
     }
 }
 
@@ -113,6 +121,8 @@ fn quantity(text: &Option<String>) -> Option<Quantity> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
 
     const GUARANTEED: &str = r#"{"limits": {"cpu": "1", "memory": "1Gi"}}"#;
@@ -126,7 +136,7 @@ mod tests {
         let pod = json!({"metadata": {"annotations": annotations}, "spec": spec});
         let pod: Pod = serde_json::from_value(pod).unwrap();
         let wanted = serde_json::from_value(profile.clone()).unwrap();
-        let found = Resources::of(&pod, &wanted)?.to_json();
+        let found = serde_json::to_value(Resources::of(&pod, &wanted)?).unwrap();
         let [requests, limits] = [&found["requests"], &found["limits"]];
         Ok(json!([requests["cpu"], limits["cpu"], requests["memory"], limits["memory"]]))
     }

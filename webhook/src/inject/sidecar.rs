@@ -1,10 +1,15 @@
 //! The collector's container and the volumes that come with it.
 
+use std::borrow::Cow;
+
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
     CONTAINER, Plan,
     pod::{SecurityContext, Spec},
+    resources::Resources,
+    sources::Sources,
 };
 use crate::profile::Profile;
 
@@ -48,34 +53,144 @@ impl User {
 }
 
 /// The container. It has no probes and no ports: nothing of the pod depends on it.
-pub(super) fn container(plan: &Plan<'_>) -> Value {
-    let mut container = json!({
-        "name": CONTAINER,
-        "image": plan.profile.spec.image.as_ref().unwrap_or(&plan.settings.image),
-        "imagePullPolicy": "IfNotPresent",
-        "command": ["/kestrel-collector"],
-        "restartPolicy": "Always",
-        "env": environment(plan),
-        "resources": plan.resources.to_json(),
-        "volumeMounts": mounts(plan),
-        "securityContext": {
-            "allowPrivilegeEscalation": false,
-            "capabilities": {"drop": ["ALL"]},
-            "readOnlyRootFilesystem": true,
-            "runAsNonRoot": true,
-            "runAsUser": plan.user.uid,
-            "runAsGroup": plan.user.gid,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-    });
-    if let Some(secret) = &plan.profile.spec.secret_ref {
-        // Optional: the pod starts whether the Secret exists or not.
-        container["envFrom"] = json!([{"secretRef": {"name": secret.name, "optional": true}}]);
-    }
-    container
+#[derive(Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Container {
+    name: &'static str,
+    image: String,
+    image_pull_policy: &'static str,
+    command: [&'static str; 1],
+    restart_policy: &'static str,
+    env: Vec<Variable>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    env_from: Option<[EnvFrom; 1]>,
+    resources: Resources,
+    volume_mounts: Vec<Mount>,
+    security_context: Confined,
 }
 
-fn environment(plan: &Plan<'_>) -> Vec<Value> {
+#[derive(Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Variable {
+    name: Cow<'static, str>,
+    #[serde(flatten)]
+    content: Content,
+}
+
+#[derive(Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+enum Content {
+    Value(Cow<'static, str>),
+    ValueFrom(Field),
+}
+
+#[derive(Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+enum Field {
+    #[serde(rename_all = "camelCase")]
+    FieldRef { field_path: &'static str },
+}
+
+#[derive(Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+enum EnvFrom {
+    SecretRef { name: String, optional: bool },
+}
+
+#[derive(Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Mount {
+    name: Cow<'static, str>,
+    mount_path: Cow<'static, str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    read_only: bool,
+}
+
+/// What the restricted Pod Security Standard asks for.
+#[derive(Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Confined {
+    allow_privilege_escalation: bool,
+    capabilities: Capabilities,
+    read_only_root_filesystem: bool,
+    run_as_non_root: bool,
+    run_as_user: i64,
+    run_as_group: i64,
+    seccomp_profile: Seccomp,
+}
+
+#[derive(Debug, PartialEq, Serialize)]
+struct Capabilities {
+    drop: [&'static str; 1],
+}
+
+#[derive(Debug, PartialEq, Serialize)]
+struct Seccomp {
+    r#type: &'static str,
+}
+
+/// One of [`VOLUMES`].
+#[derive(Debug, PartialEq, Serialize)]
+pub(super) struct Volume {
+    name: &'static str,
+    #[serde(flatten)]
+    kind: VolumeKind,
+}
+
+#[derive(Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+enum VolumeKind {
+    Projected(Projected),
+    EmptyDir(EmptyDir),
+}
+
+#[derive(Debug, PartialEq, Serialize)]
+struct Projected {
+    sources: [Projection; 1],
+}
+
+#[derive(Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct EmptyDir {
+    size_limit: &'static str,
+}
+
+#[derive(Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+enum Projection {
+    #[serde(rename_all = "camelCase")]
+    ServiceAccountToken { audience: &'static str, expiration_seconds: u32, path: &'static str },
+}
+
+pub(super) fn container(plan: Plan<'_>) -> Container {
+    let spec = &plan.profile.spec;
+    Container {
+        name: CONTAINER,
+        image: spec.image.as_ref().unwrap_or(&plan.settings.image).clone(),
+        image_pull_policy: "IfNotPresent",
+        command: ["/kestrel-collector"],
+        restart_policy: "Always",
+        env: environment(&plan),
+        // Optional: the pod starts whether the Secret exists or not.
+        env_from: spec
+            .secret_ref
+            .as_ref()
+            .map(|secret| [EnvFrom::SecretRef { name: secret.name.clone(), optional: true }]),
+        volume_mounts: mounts(&plan.sources),
+        resources: plan.resources,
+        security_context: Confined {
+            allow_privilege_escalation: false,
+            capabilities: Capabilities { drop: ["ALL"] },
+            read_only_root_filesystem: true,
+            run_as_non_root: true,
+            run_as_user: plan.user.uid,
+            run_as_group: plan.user.gid,
+            seccomp_profile: Seccomp { r#type: "RuntimeDefault" },
+        },
+    }
+}
+
+fn environment(plan: &Plan<'_>) -> Vec<Variable> {
     let Plan { settings, profile: Profile { spec, .. }, .. } = plan;
     let sources: Vec<_> = plan
         .sources
@@ -90,9 +205,12 @@ fn environment(plan: &Plan<'_>) -> Vec<Value> {
         })
         .collect();
     let sources = literal(&Value::from(sources).to_string());
-    let value = |name: &str, value: &str| json!({"name": name, "value": value});
-    let field =
-        |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
+    let value = |name: &'static str, value: &str| Variable::new(name, value.to_owned());
+    let known = |name: &'static str, value: &'static str| Variable::new(name, value);
+    let field = |name: &'static str, field_path: &'static str| Variable {
+        name: name.into(),
+        content: Content::ValueFrom(Field::FieldRef { field_path }),
+    };
     let mut environment = vec![
         field("POD_NAME", "metadata.name"),
         field("POD_NAMESPACE", "metadata.namespace"),
@@ -100,19 +218,25 @@ fn environment(plan: &Plan<'_>) -> Vec<Value> {
         field("NODE_NAME", "spec.nodeName"),
         value("KESTREL_LINK_ENDPOINT", spec.endpoint.as_ref().unwrap_or(&settings.link_endpoint)),
         value("KESTREL_LINK_CA", plan.link_ca),
-        value("KESTREL_LINK_TOKEN_FILE", "/kestrel/token/token"),
-        value("KESTREL_STATE_DIR", "/kestrel/state"),
-        value("KESTREL_LOG_SOURCES", &sources),
+        known("KESTREL_LINK_TOKEN_FILE", "/kestrel/token/token"),
+        known("KESTREL_STATE_DIR", "/kestrel/state"),
+        Variable::new("KESTREL_LOG_SOURCES", sources),
     ];
     if !settings.redact.is_empty() {
-        environment.push(value("KESTREL_REDACT", &literal(&settings.redact)));
+        environment.push(Variable::new("KESTREL_REDACT", literal(&settings.redact)));
     }
     // None of them has a name of the above but for KESTREL_REDACT; the last one of a name counts.
     for variable in &spec.env {
-        environment.retain(|earlier| earlier["name"] != variable.name.as_str());
-        environment.push(value(&variable.name, &variable.value));
+        environment.retain(|earlier| earlier.name != variable.name);
+        environment.push(Variable::new(variable.name.clone(), variable.value.clone()));
     }
     environment
+}
+
+impl Variable {
+    fn new(name: impl Into<Cow<'static, str>>, value: impl Into<Cow<'static, str>>) -> Self {
+        Self { name: name.into(), content: Content::Value(value.into()) }
+    }
 }
 
 /// A value that stays as it is: the kubelet expands `$(NAME)`, and reads `$$` as a dollar sign.
@@ -120,16 +244,23 @@ fn literal(value: &str) -> String {
     value.replace('$', "$$")
 }
 
-fn mounts(plan: &Plan<'_>) -> Vec<Value> {
+fn mounts(sources: &Sources) -> Vec<Mount> {
+    let known = |name: &'static str, path: &'static str, read_only| Mount {
+        name: name.into(),
+        mount_path: path.into(),
+        read_only,
+    };
     let mut mounts = vec![
-        json!({"name": TOKEN_VOLUME, "mountPath": "/kestrel/token", "readOnly": true}),
+        known(TOKEN_VOLUME, "/kestrel/token", true),
         // Else the API server mounts the application's own token there, which is none of our business.
-        json!({"name": TOKEN_VOLUME, "mountPath": API_TOKEN_PATH, "readOnly": true}),
-        json!({"name": STATE_VOLUME, "mountPath": "/kestrel/state"}),
+        known(TOKEN_VOLUME, API_TOKEN_PATH, true),
+        known(STATE_VOLUME, "/kestrel/state", false),
     ];
-    mounts.extend(plan.sources.read.iter().map(
-        |source| json!({"name": source.volume, "mountPath": directory(&source.volume), "readOnly": true}),
-    ));
+    mounts.extend(sources.read.iter().map(|source| Mount {
+        name: source.volume.clone().into(),
+        mount_path: directory(&source.volume).into(),
+        read_only: true,
+    }));
     mounts
 }
 
@@ -138,12 +269,13 @@ fn directory(volume: &str) -> String {
 }
 
 /// The volumes of [`VOLUMES`].
-pub(super) fn volumes() -> Vec<Value> {
-    vec![
-        json!({"name": TOKEN_VOLUME, "projected": {"sources": [{"serviceAccountToken": {
-            "audience": "kestrel-agent-link", "expirationSeconds": 3600, "path": "token"}}]}}),
+pub(super) fn volumes() -> [Volume; 2] {
+    let audience = "kestrel-agent-link";
+    let token = Projection::ServiceAccountToken { audience, expiration_seconds: 3600, path: "token" };
+    [
+        Volume { name: TOKEN_VOLUME, kind: VolumeKind::Projected(Projected { sources: [token] }) },
         // Positions are a few KiB; a pod that exceeds the limit is evicted, so it is far away.
-        json!({"name": STATE_VOLUME, "emptyDir": {"sizeLimit": "16Mi"}}),
+        Volume { name: STATE_VOLUME, kind: VolumeKind::EmptyDir(EmptyDir { size_limit: "16Mi" }) },
     ]
 }
 

@@ -76,7 +76,7 @@ async fn what_could_not_be_handed_over_is_told_at_the_end() {
     let pod = Pod::new(&"https://127.0.0.1:1".parse().unwrap(), "no PEM");
     pod.write("one\n");
     let mut process = pod.start();
-    pod.has_positions().await;
+    pod.has_kept(0).await;
     // Appended while nothing can be sent, and still seen.
     pod.write("two\n");
     process.ask_to_end();

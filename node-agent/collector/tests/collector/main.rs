@@ -71,14 +71,17 @@ impl Pod {
         OpenOptions::new().create(true).append(true).open(path).unwrap().write_all(text.as_bytes()).unwrap();
     }
 
-    /// Waits for the collector to have opened the files and written positions.
-    async fn has_positions(&self) {
+    /// Waits for the collector to have written that a file was delivered up to `offset`.
+    async fn has_kept(&self, offset: u64) {
+        let path = self.directory.path().join("state/positions");
+        let offset = offset.to_string();
+        let is_kept = |text: &str| text.lines().any(|line| line.split(' ').nth(1) == Some(&offset));
         let written = async {
-            while !self.directory.path().join("state/positions").exists() {
+            while !fs::read_to_string(&path).is_ok_and(|text| is_kept(&text)) {
                 sleep(Duration::from_millis(10)).await;
             }
         };
-        timeout(DEADLINE, written).await.expect("no positions are written");
+        timeout(DEADLINE, written).await.expect("the position is not written");
     }
 
     fn start(&self) -> Process {
@@ -160,7 +163,7 @@ async fn a_restarted_collector_goes_on_where_the_acks_ended() {
     let mut stream = aggregator.accept(CREDIT).await;
     stream.pod("ns", "web", "1-1", LogPolicy::All).await;
     assert_eq!(stream.lines(1).await, ["one"]);
-    pod.has_positions().await;
+    pod.has_kept(4).await;
     process.ask_to_end();
     assert_eq!(stream.farewell().await, []);
     assert_eq!(process.ends().await, Some(0));

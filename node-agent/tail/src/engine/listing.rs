@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     discover::{Below, Candidate, Layout},
-    identity::FileId,
+    identity::{FileId, head_of},
     position::Ledger,
     read::open_below,
     split::Format,
@@ -27,8 +27,8 @@ use crate::{
 pub(super) struct Known {
     /// Which series follows a file.
     followed: BTreeMap<Inode, u64>,
-    /// The files of the directory that is listed, if one of them is packed.
-    listed: BTreeSet<Inode>,
+    /// The files of the directory that is listed, with their names, if one of them is packed.
+    listed: BTreeMap<Inode, String>,
 }
 
 impl Engine {
@@ -65,9 +65,11 @@ impl Engine {
             .collect();
         known.listed.clear();
         if format == Format::Plain && candidates.iter().any(|candidate| candidate.packed) {
-            let inode =
-                |candidate: &Candidate| Some(Inode::of(&fs::metadata(path.join(&candidate.name)).ok()?));
-            known.listed.extend(candidates.iter().filter_map(inode));
+            let listed = |candidate: &Candidate| {
+                let metadata = fs::metadata(path.join(&candidate.name)).ok()?;
+                Some((Inode::of(&metadata), candidate.name.clone()))
+            };
+            known.listed.extend(candidates.iter().filter_map(listed));
         }
         let mut touched = BTreeSet::new();
         for candidate in candidates {
@@ -162,7 +164,15 @@ impl Engine {
         let known_only = candidate.known_only;
         let mut file = Tracked::new(candidate, open_below(&self.sources[place.0].directory, path)?, now)?;
         if known_only {
-            let Some((id, offset)) = self.begun(&file, known)? else { return Ok(None) };
+            let Some(head) = file.head(&mut self.reader, true)? else { return Ok(None) };
+            let root = &self.sources[place.0].directory;
+            let begins = |name: &String| {
+                let (other, _) = open_below(root, &path.with_file_name(name)).ok()?;
+                head_of(&other, true).ok()?
+            };
+            let Some((id, offset)) = self.begun(&file, head, known, begins) else { return Ok(None) };
+            self.store.remove(id);
+            let id = FileId { inode: file.inode.number, ..id };
             (file.id, file.ledger) = (Some(id), Ledger::starting_at(offset));
         }
         self.room -= 1;
@@ -172,21 +182,28 @@ impl Engine {
     /// How far a file that is not to be begun was read, if that is not all of it.
     ///
     /// A packed one is another file than the one it was made of, whose position it takes over: that
-    /// of a file which begins alike and is nowhere any more.
-    fn begun(&mut self, file: &Tracked, known: &Known) -> io::Result<Option<(FileId, u64)>> {
-        let Some(head) = file.head(&mut self.reader, true)? else { return Ok(None) };
-        let own = self.store.find(head, file.inode.number, |_| false);
+    /// of a file which begins alike and is nowhere any more. Its inode may be another file's by now, so that
+    /// is no sign of it; how that one `begins` is.
+    fn begun(
+        &self,
+        file: &Tracked,
+        head: u64,
+        known: &Known,
+        begins: impl Fn(&String) -> Option<u64>,
+    ) -> Option<(FileId, u64)> {
         let is_gone = |number| {
             let inode = Inode { number, ..file.inode };
-            !known.followed.contains_key(&inode) && !known.listed.contains(&inode)
+            let series = known.followed.get(&inode).and_then(|id| self.series.get(id));
+            let followed = series.and_then(|series| series.files.iter().find(|file| file.inode == inode));
+            followed.and_then(|file| file.id).is_none_or(|id| id.head != head)
+                && known.listed.get(&inode).and_then(&begins) != Some(head)
         };
+        let own = self.store.find(head, file.inode.number, |_| false);
         let begun = match own {
             None if file.packed => self.store.find(head, file.inode.number, is_gone),
             own => own,
         };
-        let Some((id, offset)) = begun.filter(|(_, offset)| *offset < file.size()) else { return Ok(None) };
-        self.store.remove(id);
-        Ok(Some((FileId { inode: file.inode.number, ..id }, offset)))
+        begun.filter(|(_, offset)| *offset < file.size())
     }
 
     /// Gives the files of a series whose first line is complete their identity,

@@ -146,6 +146,23 @@ fn a_file_that_logrotate_packs_is_read_on_where_it_was() {
 }
 
 #[test]
+fn a_packed_file_is_known_though_another_has_its_inode_by_now() {
+    let mut bench = Bench::files("*.log");
+    bench.append("app.log", "banner\nline 0\n");
+    assert_eq!(bench.read(), ["banner", "line 0"]);
+    bench.ack_and_save();
+    // While nobody runs. The number of a file that was removed is free, and the next is given it.
+    bench.append("app.log", "line 1\n");
+    fs::copy(bench.path("app.log"), bench.path("app.log.1")).unwrap();
+    bench.pack("app.log.1");
+    fs::write(bench.path("app.log"), "line 2\n").unwrap();
+    bench.restart();
+    let mut found = bench.read();
+    found.sort();
+    assert_eq!(found, numbered(1..3));
+}
+
+#[test]
 fn a_packed_copy_of_a_file_that_is_there_is_not_read() {
     let mut bench = Bench::files("*.log");
     bench.append("app.log", "banner\nline 0\nline 1\n");
