@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::Config,
-    host::{condition::Conditions, sample::Sample},
+    host::{condition::Conditions, event::Events, kubelet::Kubelet, sample::Sample},
     metrics::Metrics,
     story::{Sentence, Story},
 };
@@ -54,6 +54,7 @@ pub struct Agent {
     conditions: Conditions,
     /// The aggregator has not been told of the conditions as they are.
     report_due: bool,
+    events: Events,
     story: Story,
     metrics: Metrics,
     linked: Ready,
@@ -76,9 +77,9 @@ impl Agent {
             let text = format!("not following what stays in the cluster: the logs of all pods of {names}");
             beginning.push(Sentence::Note(text));
         }
-        if config.runtime_socket.is_none() {
-            let text = "the container runtime's health is not watched: KESTREL_RUNTIME_SOCKET is not set";
-            beginning.push(Sentence::Note(text.to_owned()));
+        let left_out = config.host.left_out();
+        if !left_out.is_empty() {
+            beginning.push(Sentence::Note(format!("of this node, not watched: {}", left_out.join(", "))));
         }
         let positions = config.state.join("positions");
         let (store, look_back) = match Store::load(&positions) {
@@ -105,8 +106,9 @@ impl Agent {
                 Instant::now(),
             ),
             pods: Pods::new(UNNAMED, config.excluded.clone()),
-            conditions: Conditions::default(),
+            conditions: Conditions::new(config.host.pressure, Kubelet::new(config.host.probes)),
             report_due: false,
+            events: Events::default(),
             story: Story::default(),
             metrics,
             linked,
@@ -153,6 +155,7 @@ impl Agent {
             Some(Notice::Connected { .. }) => {
                 self.pods.connected(Instant::now());
                 self.report_due = true;
+                self.events.connected();
                 self.linked.set(true);
                 self.story.connected(&self.endpoint).tell();
             }
@@ -169,8 +172,11 @@ impl Agent {
     }
 
     fn on_sample(&mut self, sample: &Sample) {
-        self.report_due |= self.conditions.update(sample, SystemTime::now());
+        let (changed, events) = self.conditions.update(sample);
+        self.report_due |= changed;
         self.story.conditions(self.conditions.current()).iter().for_each(Sentence::tell);
+        events.iter().for_each(|event| Story::happened(event).tell());
+        self.events.add(events);
     }
 
     fn scan(&mut self) {
@@ -182,15 +188,20 @@ impl Agent {
         engine.news().iter().for_each(|news| self.story.problem(news).tell());
         tell(self.story.lost(&engine.stats().bytes_lost, now));
         tell(self.story.positions(self.shipper.save_error().map(ToString::to_string)));
-        self.metrics.update(&self.shipper);
+        self.metrics.update(&self.shipper, &self.events);
     }
 
     fn report(&mut self) {
-        if self.report_due && !self.conditions.current().is_empty() && self.shipper.is_connected() {
+        let is_due = self.report_due || self.events.are_due();
+        if is_due && !self.conditions.current().is_empty() && self.shipper.is_connected() {
             let now = SystemTime::now();
             let conditions =
                 self.conditions.current().iter().map(|condition| condition.to_wire(now)).collect();
-            self.report_due = !self.shipper.report(HostReport { conditions });
+            let events = self.events.due(now);
+            if self.shipper.report(HostReport { conditions, events }) {
+                self.report_due = false;
+                self.events.sent();
+            }
         }
     }
 
@@ -212,7 +223,7 @@ impl Agent {
         };
         let _handed_over = timeout(LAST_WAIT, hand_over).await;
         self.shipper.save();
-        self.metrics.update(&self.shipper);
+        self.metrics.update(&self.shipper, &self.events);
         tell(self.story.positions(self.shipper.save_error().map(ToString::to_string)));
         let waiting = self.shipper.engine.in_flight();
         let text = format!(

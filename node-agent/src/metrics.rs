@@ -10,6 +10,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use crate::host::event::Events;
+
 /// Why lines were left out, or bytes of log files lost.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ReasonLabel {
@@ -43,6 +45,7 @@ pub struct Metrics {
     bytes_unread: Gauge,
     held_back: Gauge,
     problems: Gauge,
+    host_events_dropped: Counter,
 }
 
 impl Metrics {
@@ -86,6 +89,11 @@ impl Metrics {
             ("refusals", "Times the aggregator had us read again what was under way", &metrics.refusals),
             ("batch_content_bytes", "Bytes of sent batches before compression", &metrics.content_bytes),
             ("batch_payload_bytes", "Bytes of sent batches", &metrics.payload_bytes),
+            (
+                "host_events_dropped",
+                "Events of the host that there was no room for while the link was down",
+                &metrics.host_events_dropped,
+            ),
         ] {
             registry.register(name, help, counter.clone());
         }
@@ -118,8 +126,8 @@ impl Metrics {
         metrics
     }
 
-    /// Takes the numbers of the shipper, which counts by itself.
-    pub fn update(&self, shipper: &Shipper) {
+    /// Takes the numbers of those who count by themselves.
+    pub fn update(&self, shipper: &Shipper, events: &Events) {
         let stats = shipper.engine.stats();
         let shipped = shipper.shipped();
         for (counter, value) in [
@@ -138,6 +146,7 @@ impl Metrics {
             (&self.refusals, shipped.refusals),
             (&self.content_bytes, shipped.content_bytes),
             (&self.payload_bytes, shipped.payload_bytes),
+            (&self.host_events_dropped, events.dropped()),
         ] {
             counter.inner().store(value, Ordering::Relaxed);
         }

@@ -13,7 +13,10 @@ use kestrel_tail::{
     engine::{LostBytes, News, Policy, Reason},
 };
 
-use crate::host::condition::Condition;
+use crate::host::{
+    condition::{Condition, Status},
+    event::Event,
+};
 
 /// Pods come and go in waves: they are told together, this often at most.
 const WAVE: Duration = Duration::from_secs(5);
@@ -121,18 +124,35 @@ impl Story {
         )))
     }
 
-    /// The node's conditions.
+    /// The node's conditions. Those that cannot be seen for the same reason are told together.
     pub fn conditions(&mut self, conditions: &[Condition]) -> Vec<Sentence> {
-        let mut told = Vec::new();
+        let mut told: Vec<(Vec<&str>, &Condition)> = Vec::new();
         for condition in conditions {
-            let before = self.conditions.insert(condition.kind, condition.clone());
-            if before.is_some_and(|before| before.state() == condition.state()) {
+            let finding = &condition.finding;
+            let before = self.conditions.insert(finding.kind, condition.clone());
+            if before.is_some_and(|before| before.finding.state() == finding.state()) {
                 continue;
             }
-            let text = format!("{} is {}: {}", condition.kind, condition.status.as_str(), condition.message);
-            told.push(if condition.is_good() { Sentence::Note(text) } else { Sentence::Warning(text) });
+            let is_same = |other: &Condition| {
+                finding.status == Status::Unknown && other.finding.message == finding.message
+            };
+            match told.iter_mut().find(|(_, other)| is_same(other)) {
+                Some((kinds, _)) => kinds.push(finding.kind),
+                None => told.push((vec![finding.kind], condition)),
+            }
         }
-        told
+        let sentence = |(kinds, condition): (Vec<&str>, &Condition)| {
+            let is = if kinds.len() > 1 { "are" } else { "is" };
+            let finding = &condition.finding;
+            let text = format!("{} {is} {}: {}", kinds.join(", "), finding.status.as_str(), finding.message);
+            if finding.is_good() { Sentence::Note(text) } else { Sentence::Warning(text) }
+        };
+        told.into_iter().map(sentence).collect()
+    }
+
+    /// What happened on the host.
+    pub fn happened(event: &Event) -> Sentence {
+        Sentence::Warning(event.message.clone())
     }
 
     /// Whether positions can be written.

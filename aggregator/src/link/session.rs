@@ -338,7 +338,9 @@ impl Reader<'_> {
             let why = format!("a host report of {bytes} bytes; {MAX_REPORT_BYTES} are allowed");
             return Err(Status::invalid_argument(why));
         }
-        self.session.shared.signals.nodes.reported(node, report.conditions);
+        let signals = &self.session.shared.signals;
+        signals.nodes.reported(node, report.conditions);
+        signals.happened.on(node, report.events, Timestamp::now());
         Ok(())
     }
 

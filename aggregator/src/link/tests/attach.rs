@@ -40,7 +40,7 @@ async fn a_host_report_becomes_a_signal_of_its_node() {
     let stream = server.attached(AGENT).await;
     let kind = "kestrel.ai/DiskPressure".to_owned();
     let condition = NodeCondition { r#type: kind, status: "True".to_owned(), ..Default::default() };
-    stream.send(Up::HostReport(HostReport { conditions: vec![condition] })).await;
+    stream.send(Up::HostReport(HostReport { conditions: vec![condition], events: vec![] })).await;
     let told = async {
         loop {
             let changed = server.lanes.changed();
