@@ -38,6 +38,9 @@ use crate::{
 /// How often directories are looked at.
 const SCAN: Duration = Duration::from_secs(1);
 
+/// The host is reported of this often also if nothing changes: numbers do, and the answer says what time it is.
+const REPORT: Duration = Duration::from_mins(5);
+
 /// Of a pod that the aggregator does not name.
 const UNNAMED: Unnamed = Unnamed { after: Duration::from_secs(30), policy: Policy::Errors };
 
@@ -54,6 +57,9 @@ pub struct Agent {
     conditions: Conditions,
     /// The aggregator has not been told of the conditions as they are.
     report_due: bool,
+    /// When the report that has no answer yet was sent.
+    reported: Option<Instant>,
+    next_report: Instant,
     events: Events,
     story: Story,
     metrics: Metrics,
@@ -108,6 +114,8 @@ impl Agent {
             pods: Pods::new(UNNAMED, config.excluded.clone()),
             conditions: Conditions::new(config.host.pressure, Kubelet::new(config.host.probes)),
             report_due: false,
+            reported: None,
+            next_report: Instant::now(),
             events: Events::default(),
             story: Story::default(),
             metrics,
@@ -156,6 +164,7 @@ impl Agent {
                 self.pods.connected(Instant::now());
                 self.report_due = true;
                 self.events.connected();
+                self.reported = None;
                 self.linked.set(true);
                 self.story.connected(&self.endpoint).tell();
             }
@@ -166,6 +175,11 @@ impl Agent {
             Some(Notice::Pods(update)) => {
                 self.pods.update(update);
                 self.pods.assign(&mut self.shipper.engine, Instant::now());
+            }
+            Some(Notice::Clock(theirs)) => {
+                if let Some(asked) = self.reported.take() {
+                    self.conditions.compare_clocks(theirs, SystemTime::now(), asked.elapsed());
+                }
             }
             None => {}
         }
@@ -192,7 +206,7 @@ impl Agent {
     }
 
     fn report(&mut self) {
-        let is_due = self.report_due || self.events.are_due();
+        let is_due = self.report_due || self.events.are_due() || Instant::now() >= self.next_report;
         if is_due && !self.conditions.current().is_empty() && self.shipper.is_connected() {
             let now = SystemTime::now();
             let conditions =
@@ -201,6 +215,8 @@ impl Agent {
             if self.shipper.report(HostReport { conditions, events }) {
                 self.report_due = false;
                 self.events.sent();
+                self.reported.get_or_insert_with(Instant::now);
+                self.next_report = Instant::now() + REPORT;
             }
         }
     }

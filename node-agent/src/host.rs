@@ -18,7 +18,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{MissedTickBehavior, interval},
+};
 
 use kubelet::Probes;
 pub use pressure::Limits;
@@ -53,19 +56,22 @@ pub fn kernel_log() -> Seen<String> {
 /// None; a source that cannot be read is part of the sample.
 pub async fn watch(watched: Watched, samples: mpsc::Sender<Sample>) -> anyhow::Result<()> {
     let Watched { places, kernel_log, runtime_socket, probes } = watched;
+    let mut looks = interval(INTERVAL);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let look = async {
         loop {
+            looks.tick().await;
             let runtime = match &runtime_socket {
                 Some(socket) => Some(runtime::version(socket).await),
                 None => None,
             };
-            let kernel_log = kernel_log.map(|read| -> Seen<_> { Ok((read()?, sample::uptime(&places.proc)?)) });
+            let kernel_log =
+                kernel_log.map(|read| -> Seen<_> { Ok((read()?, sample::uptime(&places.proc)?)) });
             let kubelet = probes.silence(Instant::now());
             let sample = Sample { kernel_log, runtime, kubelet, ..places.look() };
             if samples.send(sample).await.is_err() {
                 break;
             }
-            tokio::time::sleep(INTERVAL).await;
         }
     };
     tokio::select! {

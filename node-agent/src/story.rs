@@ -208,7 +208,10 @@ fn named(what: &str, names: &[&String]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
+    use crate::host::condition::Finding;
 
     fn text(sentence: Option<Sentence>) -> String {
         match sentence {
@@ -241,6 +244,26 @@ mod tests {
             tell(&mut story, &other, 70),
             "following 1 container of 1 pod in /var/log/pods; 1 pod to be decided by the aggregator; new: ns/b; gone: ns/a"
         );
+    }
+
+    #[test]
+    fn what_cannot_be_seen_for_one_reason_is_told_once() {
+        let condition = |kind, status, message: &str| {
+            let (reason, message) = ("R".into(), message.to_owned());
+            Condition { finding: Finding { kind, status, reason, message }, since: SystemTime::now() }
+        };
+        let mut story = Story::default();
+        let unseen = [
+            condition("kestrel.ai/A", Status::Unknown, "no right"),
+            condition("kestrel.ai/B", Status::False, "fine"),
+            condition("kestrel.ai/C", Status::Unknown, "no right"),
+        ];
+        let together = Sentence::Warning("kestrel.ai/A, kestrel.ai/C are Unknown: no right".into());
+        let fine = Sentence::Note("kestrel.ai/B is False: fine".into());
+        assert_eq!(story.conditions(&unseen), [together, fine]);
+        assert_eq!(story.conditions(&unseen), []);
+        let trouble = [condition("kestrel.ai/B", Status::True, "no")];
+        assert_eq!(story.conditions(&trouble), [Sentence::Warning("kestrel.ai/B is True: no".into())]);
     }
 
     #[test]

@@ -272,7 +272,8 @@ async fn what_was_not_acknowledged_is_sent_again_after_a_restart() {
 fn write_host(node: &Node) {
     let pod = "kubepods/burstable/pod00000000-1111-2222-3333-444455556666";
     let stat = "entries insert_failed drop\n0000005a 00000000 00000000\n";
-    let stalls = "some avg10=0.00 avg60=1.50 avg300=0.00 total=1\nfull avg10=0.00 avg60=0.50 avg300=0.00 total=1\n";
+    let stalls =
+        "some avg10=0.00 avg60=1.50 avg300=0.00 total=1\nfull avg10=0.00 avg60=0.50 avg300=0.00 total=1\n";
     for (path, text) in [
         ("proc/meminfo".to_owned(), "MemAvailable: 2097152 kB\n"),
         ("proc/loadavg".to_owned(), "0.20 0.18 0.12 2/811 12345\n"),
@@ -283,7 +284,10 @@ fn write_host(node: &Node) {
         ("proc/pressure/memory".to_owned(), stalls),
         ("host/proc/1/net/stat/nf_conntrack".to_owned(), stat),
         ("host/sys/fs/cgroup/cgroup.controllers".to_owned(), "memory\n"),
-        (format!("host/sys/fs/cgroup/{pod}/memory.pressure"), "full avg10=0.00 avg60=50.00 avg300=0.00 total=1\n"),
+        (
+            format!("host/sys/fs/cgroup/{pod}/memory.pressure"),
+            "full avg10=0.00 avg60=50.00 avg300=0.00 total=1\n",
+        ),
         ("host/data/keep".to_owned(), ""),
         ("pods/shop_web_00000000-1111-2222-3333-444455556666/app/0.log".to_owned(), ""),
     ] {
@@ -354,8 +358,14 @@ async fn a_kill_of_the_kernels_is_told_to_every_aggregator_that_comes() {
         let [event] = &report.events[..] else { panic!("the other pod runs elsewhere: {report:?}") };
         assert_eq!((&*event.kind, &*event.id), ("OOMKilled", "990500000"));
         assert_eq!(event.pod_uid, "00000000-1111-2222-3333-444455556666");
-        assert!(event.message.contains("killed stress (pid 42, 0 MiB of its own memory) in container 9f86d081884c of pod shop/web"), "{event:?}");
-        let hung = report.conditions.iter().find(|condition| condition.r#type == "kestrel.ai/TaskHung").unwrap();
+        assert!(
+            event.message.contains(
+                "killed stress (pid 42, 0 MiB of its own memory) in container 9f86d081884c of pod shop/web"
+            ),
+            "{event:?}"
+        );
+        let hung =
+            report.conditions.iter().find(|condition| condition.r#type == "kestrel.ai/TaskHung").unwrap();
         assert_eq!(hung.status, "True");
         stream.fail(tonic::Status::unavailable("a new leader")).await;
     }

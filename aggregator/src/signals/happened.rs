@@ -82,7 +82,13 @@ impl Happened {
         }
     }
 
-    fn signal(&self, node: &str, event: HostEvent, id: u128, now: Timestamp) -> Result<KubernetesEvent, Untold> {
+    fn signal(
+        &self,
+        node: &str,
+        event: HostEvent,
+        id: u128,
+        now: Timestamp,
+    ) -> Result<KubernetesEvent, Untold> {
         let HostEvent { kind, id: own_id, time, message, pod_uid } = event;
         let is_word = !kind.is_empty() && kind.bytes().all(|byte| byte.is_ascii_alphanumeric());
         if !is_word || kind.len() > MOST_BYTES || own_id.len() > MOST_BYTES {
@@ -110,7 +116,11 @@ impl Happened {
         Ok(KubernetesEvent {
             // As client-go names them.
             name: format!("{}.{:016x}", about.name, id as u64),
-            namespace: if about.namespace.is_empty() { "default".to_owned() } else { about.namespace.clone() },
+            namespace: if about.namespace.is_empty() {
+                "default".to_owned()
+            } else {
+                about.namespace.clone()
+            },
             uid: uuid(id),
             event_type: "Warning".to_owned(),
             reason: kind,
@@ -187,7 +197,10 @@ mod tests {
         happened.on("n1", vec![event("1", "u1")], at(60));
         let [of_pod, of_node] = &told(&far)[..] else { panic!("two") };
         let about = of_pod.involved_object.as_ref().unwrap();
-        assert_eq!((&*about.kind, &*about.namespace, &*about.name, &*about.uid), ("Pod", "shop", "web", "u1"));
+        assert_eq!(
+            (&*about.kind, &*about.namespace, &*about.name, &*about.uid),
+            ("Pod", "shop", "web", "u1")
+        );
         assert_eq!((&*of_pod.reason, &*of_pod.event_type, of_pod.count), ("OOMKilled", "Warning", 1));
         assert_eq!(of_pod.first_timestamp, Some(convert::timestamp(at(-5))));
         assert_eq!(of_pod.uid, uuid(hash("n1/OOMKilled/1")));

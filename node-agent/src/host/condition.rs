@@ -1,7 +1,10 @@
 //! From samples to node conditions. A condition that is on is only taken back
 //! when its cause is clearly over, so that a value on the edge does not flap.
 
-use std::{borrow::Cow, time::SystemTime};
+use std::{
+    borrow::Cow,
+    time::{Duration, SystemTime},
+};
 
 use kestrel_proto::cloud::v1::NodeCondition;
 
@@ -18,6 +21,10 @@ use super::{
     sample::Sample,
     tasks::Left,
 };
+
+/// Bytes of a reason and of a message that are sent. A report of all conditions and events must not be
+/// larger than the aggregator takes.
+const MOST_BYTES: usize = 1024;
 
 /// The status of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,12 +102,13 @@ impl Condition {
     /// Its form on the wire.
     pub fn to_wire(&self, now: SystemTime) -> NodeCondition {
         let Finding { kind, status, reason, message } = self.finding.clone();
+        let (reason, message) = (cut(reason.into_owned(), MOST_BYTES), cut(message, MOST_BYTES));
         NodeCondition {
             r#type: kind.to_owned(),
             status: status.as_str().to_owned(),
             last_heartbeat_time: Some(now.into()),
             last_transition_time: Some(self.since.into()),
-            reason: reason.into_owned(),
+            reason,
             message,
         }
     }
@@ -160,12 +168,13 @@ impl Conditions {
 
     /// Takes a sample: whether a condition changed its status or reason, and what happened.
     pub fn update(&mut self, sample: &Sample) -> (bool, Vec<Event>) {
-        let mut events: Vec<_> = self.clock.judge(sample.wall, sample.steady).into_iter().collect();
+        let mut events: Vec<_> = self.clock.step(sample.wall, sample.steady).into_iter().collect();
         let mut findings = vec![
             self.memory.judge(&sample.memory),
             self.file_systems.judge(&sample.file_systems),
             self.tasks.judge(&sample.tasks),
         ];
+        findings.extend(self.clock.judge());
         findings.extend(self.stalls.judge(&sample.pressure, &sample.pods));
         findings.extend(sample.conntrack.as_ref().map(|table| self.conntrack.judge(table)));
         if let Some(log) = &sample.kernel_log {
@@ -190,6 +199,11 @@ impl Conditions {
         changed
     }
 
+    /// The aggregator's clock showed `theirs` within a `round_trip` that ended when this node's showed `ours`.
+    pub fn compare_clocks(&mut self, theirs: SystemTime, ours: SystemTime, round_trip: Duration) {
+        self.clock.compare(theirs, ours, round_trip);
+    }
+
     /// As the last sample left them.
     pub fn current(&self) -> &[Condition] {
         &self.current
@@ -199,6 +213,12 @@ impl Conditions {
 /// The share in thousandths; all of nothing is enough.
 pub(super) fn permille(part: u64, whole: u64) -> u64 {
     if whole == 0 { 1000 } else { u64::try_from(u128::from(part) * 1000 / u128::from(whole)).unwrap_or(1000) }
+}
+
+/// The beginning of a text.
+pub(super) fn cut(mut text: String, most: usize) -> String {
+    text.truncate(text.floor_char_boundary(most));
+    text
 }
 
 pub(super) fn percent(permille: u64) -> String {
@@ -211,8 +231,6 @@ pub(super) fn bytes(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::host::sample::tests::healthy;
 
@@ -224,8 +242,7 @@ mod tests {
         let mut changes = Vec::new();
         for (second, available) in [99, 101, 99, 124, 126, 101, 99].into_iter().enumerate() {
             let wall = start + Duration::from_secs(second as u64);
-            let (changed, _) =
-                conditions.update(&Sample { memory: Ok(available << 20), wall, ..healthy() });
+            let (changed, _) = conditions.update(&Sample { memory: Ok(available << 20), wall, ..healthy() });
             if changed {
                 changes.push((available, conditions.current()[0].finding.status));
             }
@@ -242,6 +259,9 @@ mod tests {
         let mut conditions = Conditions::new(Limits::default(), Kubelet::default());
         conditions.update(&Sample { memory: Err("/proc/meminfo: no".to_owned()), ..healthy() });
         let Condition { finding, .. } = &conditions.current()[0];
-        assert_eq!((finding.state(), &*finding.message), ((Status::Unknown, "NotReadable"), "/proc/meminfo: no"));
+        assert_eq!(
+            (finding.state(), &*finding.message),
+            ((Status::Unknown, "NotReadable"), "/proc/meminfo: no")
+        );
     }
 }

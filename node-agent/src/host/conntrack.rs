@@ -31,8 +31,8 @@ pub struct Table {
 /// table, which is the same for all networks.
 pub(super) fn read(stat: &Path, proc: &Path) -> Seen<Table> {
     let path = stat.join("nf_conntrack");
-    let (entries, refused) = parse(&text(&path)?)
-        .ok_or_else(|| format!("{}: not in the kernel's form", path.display()))?;
+    let (entries, refused) =
+        parse(&text(&path)?).ok_or_else(|| format!("{}: not in the kernel's form", path.display()))?;
     Ok(Table { entries, most: number(&proc.join("sys/net/netfilter/nf_conntrack_max"))?, refused })
 }
 
@@ -125,7 +125,13 @@ entries  clashres found new invalid ignore delete chainlength insert insert_fail
         };
         let (well, full, fails) = ("ConntrackSufficient", "ConntrackNearlyFull", "ConntrackInsertFails");
         assert_eq!([judge(899, 7), judge(900, 7), judge(720, 7), judge(719, 7)], [well, full, full, well]);
-        assert_eq!([judge(1, 9), judge(1, 9), judge(1, 10), judge(1, 11), judge(1, 12)], [well, well, well, well, fails]);
-        assert_eq!([judge(1, 12), judge(1, 13), judge(1, 13), judge(1, 0), judge(1, 0)], [fails, fails, fails, fails, well]);
+        assert_eq!(
+            [judge(1, 9), judge(1, 9), judge(1, 10), judge(1, 11), judge(1, 12)],
+            [well, well, well, well, fails]
+        );
+        assert_eq!(
+            [judge(1, 12), judge(1, 13), judge(1, 13), judge(1, 0), judge(1, 0)],
+            [fails, fails, fails, fails, well]
+        );
     }
 }

@@ -7,10 +7,14 @@ use std::{
 
 use kestrel_proto::node::v1::HostEvent;
 
+use super::condition::cut;
+
 /// What happened so long ago is not told again to an aggregator that comes.
 pub(super) const KEPT: Duration = Duration::from_mins(10);
-/// More than these are not kept.
-const MOST: usize = 64;
+/// More than these are not kept, and of a sentence not more bytes: a report of all of them must not be
+/// larger than the aggregator takes.
+const MOST: usize = 32;
+const MOST_BYTES: usize = 1024;
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +49,7 @@ impl Events {
                 self.dropped += u64::from(self.told == 0);
                 self.told = self.told.saturating_sub(1);
             }
-            self.kept.push_back(event);
+            self.kept.push_back(Event { message: cut(event.message, MOST_BYTES), ..event });
         }
     }
 
@@ -56,8 +60,7 @@ impl Events {
 
     /// Those that are to be told.
     pub fn due(&mut self, now: SystemTime) -> Vec<HostEvent> {
-        let is_old =
-            |event: &Event| now.duration_since(event.time).is_ok_and(|age| age > KEPT);
+        let is_old = |event: &Event| now.duration_since(event.time).is_ok_and(|age| age > KEPT);
         while self.kept.front().is_some_and(is_old) {
             // What nobody could be told in all that time is told late rather than never.
             if self.told == 0 {

@@ -118,7 +118,10 @@ mod tests {
         // The second has no fixed number of inodes.
         assert_eq!(judge([50, 50, 100], [10, 0, 0]), "DiskSufficient");
         assert_eq!(judge([50, 50, 100], [5, 0, 0]), "DiskLow: space of /data");
-        assert_eq!(judge([9, 4, 100], [12, 0, 0]), "DiskLow: space of /logs, inodes of /logs, space of /data");
+        assert_eq!(
+            judge([9, 4, 100], [12, 0, 0]),
+            "DiskLow: space of /logs, inodes of /logs, space of /data"
+        );
         assert_eq!(judge([13, 5, 100], [13, 0, 0]), "DiskLow: inodes of /logs");
         assert_eq!(judge([13, 7, 100], [13, 0, 0]), "DiskSufficient");
     }

@@ -40,7 +40,8 @@ pub(super) fn read() -> Seen<String> {
             Ok(String::from_utf8_lossy(&buffer).into_owned())
         }
         Err(RMesgError::OperationNotPermitted(_)) => {
-            Err("the kernel's log: not permitted; the agent needs CAP_SYSLOG (nodeAgent.kernelLog)".to_owned())
+            Err("the kernel's log: not permitted; the agent needs CAP_SYSLOG (nodeAgent.kernelLog)"
+                .to_owned())
         }
         Err(error) => Err(format!("the kernel's log: {error}")),
     }

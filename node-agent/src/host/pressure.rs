@@ -181,7 +181,8 @@ impl Stalls {
                 let named = stalled.iter().take(NAMED);
                 let named = named.map(|(share, pod)| format!("{pod} ({})", hundredths(*share)));
                 let count = stalled.len();
-                message += &format!("; pods that stall: {count}, worst {}", named.collect::<Vec<_>>().join(", "));
+                message +=
+                    &format!("; pods that stall: {count}, worst {}", named.collect::<Vec<_>>().join(", "));
             }
             if let Some(why) = unseen {
                 message += &format!("; of pods nothing can be seen ({why})");
@@ -216,7 +217,8 @@ full avg10=0.00 avg60=0.05 avg300=0.00 total=263701661
     const UID: &str = "0a0b0c0d-1111-2222-3333-444455556666";
 
     fn pods(share: u64) -> Pressure {
-        let waits = Waits { node: 150, pods: Some(Ok([(UID.to_owned(), share), ("other".to_owned(), 9999)].into())) };
+        let waits =
+            Waits { node: 150, pods: Some(Ok([(UID.to_owned(), share), ("other".to_owned(), 9999)].into())) };
         [Ok(Waits::default()), Ok(waits), Ok(Waits::default())]
     }
 
@@ -224,7 +226,10 @@ full avg10=0.00 avg60=0.05 avg300=0.00 total=263701661
     fn the_kernels_texts_are_read() {
         assert_eq!((share(MEMORY, "some"), share(MEMORY, "full")), (Some(166), Some(5)));
         assert_eq!(share("some avg10=0.26\n", "some"), None);
-        assert_eq!(pod_of("kubepods-burstable-pod0a0b0c0d_1111_2222_3333_444455556666.slice").as_deref(), Some(UID));
+        assert_eq!(
+            pod_of("kubepods-burstable-pod0a0b0c0d_1111_2222_3333_444455556666.slice").as_deref(),
+            Some(UID)
+        );
         assert_eq!(pod_of("kubepods-pod0a0b0c0d_1111_2222_3333_444455556666.slice").as_deref(), Some(UID));
         assert_eq!(pod_of(&format!("pod{UID}")).as_deref(), Some(UID));
         // A static pod's.
@@ -246,7 +251,10 @@ full avg10=0.00 avg60=0.05 avg300=0.00 total=263701661
         write("pressure/cpu".into(), MEMORY);
         write("pressure/memory".into(), MEMORY);
         write("pressure/io".into(), &MEMORY.replace("1.66", "0.99"));
-        let slice = format!("kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{}.slice", second.replace('-', "_"));
+        let slice = format!(
+            "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{}.slice",
+            second.replace('-', "_")
+        );
         write(format!("cgroup/{slice}/memory.pressure"), MEMORY);
         write(format!("cgroup/kubelet/kubepods/besteffort/pod{UID}/memory.pressure"), "full avg60=70.25\n");
         let cgroups = root.path().join("cgroup");

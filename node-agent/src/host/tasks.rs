@@ -22,8 +22,8 @@ pub struct Tasks {
 /// Counts them.
 pub(super) fn count(proc: &Path) -> Seen<Tasks> {
     let path = proc.join("loadavg");
-    let running = running(&text(&path)?)
-        .ok_or_else(|| format!("{}: not in the kernel's form", path.display()))?;
+    let running =
+        running(&text(&path)?).ok_or_else(|| format!("{}: not in the kernel's form", path.display()))?;
     let limit = |name: &str| number(&proc.join("sys/kernel").join(name));
     Ok(Tasks { running, limit: limit("threads-max")?.min(limit("pid_max")?) })
 }

@@ -39,9 +39,8 @@ pub(super) fn all(entries: &[Entry<'_>]) -> Vec<Kill> {
     for Entry { time, text } in entries {
         if let Some(fields) = text.strip_prefix("oom-kill:") {
             kills.extend(since_5_0(fields).map(|kill| Kill { time: *time, ..kill }));
-        } else if let Some((group, limit)) = text
-            .strip_prefix("Task in ")
-            .and_then(|rest| rest.split_once(" killed as a result of limit of "))
+        } else if let Some((group, limit)) =
+            text.strip_prefix("Task in ").and_then(|rest| rest.split_once(" killed as a result of limit of "))
         {
             let (group, limit) = (group.to_owned(), Some(limit.to_owned()));
             kills.push(Kill { time: *time, group, limit, ..Kill::default() });

@@ -79,7 +79,10 @@ fn each_kill_is_told_once_and_those_of_long_ago_are_not() {
     let (mut log, now) = (KernelLog::default(), SystemTime::now());
     let mut look = |text: &str, uptime| {
         let (_, events) = log.judge(&seen(text, uptime), &pods(), now);
-        events.into_iter().map(|event| (event.id, now.duration_since(event.time).unwrap().as_secs())).collect::<Vec<_>>()
+        events
+            .into_iter()
+            .map(|event| (event.id, now.duration_since(event.time).unwrap().as_secs()))
+            .collect::<Vec<_>>()
     };
     let mut text = killed(10, "", &group, "x") + &killed(900, "", &group, "x");
     assert_eq!(look(&text, 1000), [("900000000".to_owned(), 100)]);
@@ -116,23 +119,36 @@ fn trouble_is_over_when_the_kernel_is_quiet_or_says_so() {
     assert_eq!(states(&mut log, &text, 410), all);
     assert_eq!(states(&mut log, &text, 530), all[1..3]);
     assert_eq!(states(&mut log, &text, 1400), all[2..3]);
-    text += &line(1401, "EXT4-fs (sda1): re-mounted 0a0b0c0d-1111-2222-3333-444455556666 r/w. Quota mode: none.");
+    text +=
+        &line(1401, "EXT4-fs (sda1): re-mounted 0a0b0c0d-1111-2222-3333-444455556666 r/w. Quota mode: none.");
     assert_eq!(states(&mut log, &text, 1402), [""; 0]);
 }
 
 #[test]
 fn the_texts_of_each_file_system_are_known() {
     for (said, expected) in [
-        ("EXT4-fs error (device nvme0n1p1) in ext4_do_update_inode:5155: IO failure", "FileSystemError: nvme0n1p1"),
+        (
+            "EXT4-fs error (device nvme0n1p1) in ext4_do_update_inode:5155: IO failure",
+            "FileSystemError: nvme0n1p1",
+        ),
         ("Buffer I/O error on dev sda1, logical block 5, lost async page write", "FileSystemError: sda1"),
         ("Buffer I/O error on device sda1, logical block 5", "FileSystemError: sda1"),
         ("XFS (dm-0): Metadata corruption detected at xfs_agf_read_verify", "FileSystemError: dm-0"),
         ("XFS (dm-0): Metadata I/O Error (0x1) detected at xfs_trans_read_buf_map", "FileSystemError: dm-0"),
-        ("XFS (dm-0): metadata I/O error in \"xfs_imap_to_bp\" at daddr 0x1 len 8 error 5", "FileSystemError: dm-0"),
-        ("XFS (dm-0): Corruption of in-memory data (0x8) detected at xfs_defer_finish", "FileSystemError: dm-0"),
+        (
+            "XFS (dm-0): metadata I/O error in \"xfs_imap_to_bp\" at daddr 0x1 len 8 error 5",
+            "FileSystemError: dm-0",
+        ),
+        (
+            "XFS (dm-0): Corruption of in-memory data (0x8) detected at xfs_defer_finish",
+            "FileSystemError: dm-0",
+        ),
         ("XFS (dm-0): Filesystem has been shut down due to log error (0x2).", "FileSystemReadOnly: dm-0"),
         ("BTRFS error (device sdb): bdev /dev/sdb errs: wr 1, rd 0", "FileSystemError: sdb"),
-        ("BTRFS: error (device sdb) in btrfs_run_delayed_refs:2960: errno=-5 IO failure", "FileSystemError: sdb"),
+        (
+            "BTRFS: error (device sdb) in btrfs_run_delayed_refs:2960: errno=-5 IO failure",
+            "FileSystemError: sdb",
+        ),
         ("BTRFS info (device sdb): forced readonly", "FileSystemReadOnly: sdb"),
         ("BTRFS info (device sdb: state EA): forced readonly", "FileSystemReadOnly: sdb"),
         ("EXT4-fs (sda1): mounted filesystem 0a0b r/w with ordered data mode. Quota mode: none.", ""),
@@ -142,6 +158,14 @@ fn the_texts_of_each_file_system_are_known() {
     ] {
         let expected: Vec<_> = [expected].into_iter().filter(|word| !word.is_empty()).collect();
         assert_eq!(states(&mut KernelLog::default(), &line(1, said), 2), expected, "{said}");
+    }
+}
+
+#[test]
+fn this_hosts_log_is_read_or_the_missing_right_is_named() {
+    match read() {
+        Ok(text) => assert!(text.is_empty() || text.starts_with('<'), "{:.80}", text),
+        Err(why) => assert!(why.starts_with("the kernel's log: "), "{why}"),
     }
 }
 

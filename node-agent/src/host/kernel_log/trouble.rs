@@ -106,6 +106,8 @@ pub(super) fn of(text: &str) -> Option<(usize, Turn<'_>)> {
         return Some((3, Turn::Over(device)));
     }
     let is_error = head.contains("error") || head.contains("critical");
-    let is_damage = ["I/O error", "I/O Error", "Corruption ", "corruption detected", "Internal error"].iter().any(|it| is(it));
+    let is_damage = ["I/O error", "I/O Error", "Corruption ", "corruption detected", "Internal error"]
+        .iter()
+        .any(|it| is(it));
     (is_error || is_damage).then_some((2, Turn::Is(device)))
 }
