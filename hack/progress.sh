@@ -37,15 +37,17 @@ step() {
   say "$(seconds_since "$start") s"
 }
 
-# own_what_is_built: checkouts share what is built of other people's code. What another one built of
-# this project's is built anew: cargo asks whether a source is newer, not whether it is the same.
-own_what_is_built() {
+# cargo: checkouts share what is built. Cargo asks whether a source is newer than what was made of it, not whether
+# it is the same: after another checkout has built, all sources of this one are made new.
+cargo() {
   local here built="$CARGO_TARGET_DIR/checkout"
   here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
-  [[ ! -d $CARGO_TARGET_DIR || $(cat "$built" 2>/dev/null) != "$here" ]] || return 0
-  mkdir -p "$CARGO_TARGET_DIR"
-  find "$CARGO_TARGET_DIR" -path '*/.fingerprint/kestrel-*' -prune -exec rm -rf {} +
-  printf '%s\n' "$here" >"$built"
+  if [[ $(cat "$built" 2>/dev/null) != "$here" ]]; then
+    find "$here" -path "$here/.git" -prune -o -type f -exec touch -c {} +
+    mkdir -p "$CARGO_TARGET_DIR"
+    printf '%s\n' "$here" >"$built"
+  fi
+  command cargo "$@"
 }
 
 # seconds_since START: the seconds from START (a value of EPOCHREALTIME) until now.
@@ -69,5 +71,3 @@ explain_failure() {
   tail -n 20 "$log" >&3
   say "$(basename "$0"): this step failed with code $code; its whole output is in $log"
 }
-
-own_what_is_built

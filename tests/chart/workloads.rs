@@ -237,6 +237,25 @@ fn the_webhook_can_neither_block_nor_see_other_pods() {
     assert_eq!(policy["matchConstraints"]["namespaceSelector"], webhook["namespaceSelector"]);
     let binding = &objects.get("ValidatingAdmissionPolicyBinding", "kestrel-running-pod")["spec"];
     assert_eq!(binding["validationActions"], json!(["Warn"]));
+    // The same selector tells the webhook which pods were never its own to change.
+    let selector = objects.env("kestrel-webhook", "KESTREL_NAMESPACE_SELECTOR").unwrap();
+    assert_eq!(serde_json::from_str::<Value>(selector).unwrap(), webhook["namespaceSelector"]);
+}
+
+#[test]
+fn who_annotates_a_running_pod_hears_what_is_sent_of_it() {
+    let message = |values: &[&str]| {
+        let objects = Objects::with(values);
+        let policy = &objects.get("ValidatingAdmissionPolicy", "kestrel-running-pod")["spec"];
+        text(&policy["validations"][0]["messageExpression"]).to_owned()
+    };
+    let sent = "stdout and stderr is sent in full";
+    assert!(message(&[]).contains(sent) && message(&[]).contains("namespace in []"));
+    assert!(message(&["data.namespaces.exclude={bank}"]).contains(r#"namespace in ["bank"]"#));
+    assert!(
+        !message(&["podLogs.policy=off"]).contains(sent)
+            && !message(&["nodeAgent.enabled=false"]).contains(sent)
+    );
 }
 
 /// The webhook writes its certificate authority itself; a rendered one would be taken back by every upgrade.

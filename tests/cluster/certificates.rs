@@ -102,7 +102,7 @@ fn certificates_in_secrets_are_used_and_renewed_without_a_failed_call() {
     println!("{count} pods were created around the changes, all with the sidecar");
     let nodes = json(&["get", "nodes"])["items"].as_array().map_or(0, Vec::len);
     eventually("all node agents attached", 240, || {
-        let up = pods_of("node-agent").iter().filter(|pod| {
+        let up = pods_of("node-agent").into_iter().filter(|pod| {
             let path = format!("/api/v1/namespaces/{OPERATOR}/pods/{pod}:8081/proxy/metrics");
             attempt(&["get", "--raw", &path]).is_ok_and(|metrics| metrics.contains("kestrel_agent_link_up 1"))
         });

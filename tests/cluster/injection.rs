@@ -1,11 +1,51 @@
 //! The annotation, as a user meets it: roll-outs, jobs, file logs.
 
+mod coverage;
+mod others;
+mod profile;
+mod trouble;
+mod workloads;
+
 use serde_json::{Value, json};
 
 use crate::{
     kubectl::{apply, cloud, eventually, json, kubectl, rolled_out, sample_image, warnings},
     namespace::Namespace,
 };
+
+/// The annotations that ask for the sidecar.
+fn inject() -> Value {
+    json!({"kestrel.ai/inject": "true"})
+}
+
+/// The sidecar of a pod; null if it has none.
+fn collector(pod: &Value) -> &Value {
+    let mut containers = pod["spec"]["initContainers"].as_array().into_iter().flatten();
+    containers.find(|container| container["name"] == "kestrel-collector").unwrap_or(&Value::Null)
+}
+
+/// Whether a pod is Ready, or has ended well.
+fn is_up(pod: &Value) -> bool {
+    let mut conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
+    let is_ready = conditions.any(|condition| condition["type"] == "Ready" && condition["status"] == "True");
+    (is_ready && pod["metadata"]["deletionTimestamp"].is_null()) || pod["status"]["phase"] == "Succeeded"
+}
+
+/// A pod in a few words, for whom a test failed.
+fn status_of(pod: &Value) -> String {
+    let waiting = [&pod["status"]["initContainerStatuses"], &pod["status"]["containerStatuses"]]
+        .into_iter()
+        .flat_map(|statuses| statuses.as_array().into_iter().flatten())
+        .filter(|status| status["ready"] != true)
+        .map(|status| format!("{} {}", status["name"], status["state"]));
+    let status = &pod["metadata"]["annotations"]["kestrel.ai/status"];
+    format!(
+        "{} {} {status} {}",
+        pod["metadata"]["name"],
+        pod["status"]["phase"],
+        waiting.collect::<Vec<_>>().join(" ")
+    )
+}
 
 /// A pod template with a container that writes `lines to a file only` in an emptyDir.
 fn file_writer(annotations: &Value, script: &str) -> Value {
@@ -108,28 +148,53 @@ fn a_pod_that_can_not_have_the_sidecar_says_why() {
     assert!(status.contains("hostNetwork"), "{status:?}");
 }
 
-/// Scenario: a person annotates a pod that runs already.
-/// Guarantee: the answer says that a running pod gets no sidecar and what to do; nothing is
-/// restarted, and from then on all of its lines arrive, harmless ones too.
+/// Scenario: a person annotates pods that run already: one that nothing makes, one of a Deployment, and one of a
+/// Helm release.
+/// Guarantee: the answer says what is sent from then on, that a running pod gets no sidecar, and what to do, each
+/// for its own maker; nothing is restarted, and all lines arrive, also those from before.
 #[test]
 fn annotating_a_running_pod_is_answered_and_sends_all_its_lines() {
     let namespace = Namespace::new("running");
-    let pod = json!({
-        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "runs"},
-        "spec": {"terminationGracePeriodSeconds": 0, "containers": [{
-            "name": "app", "image": sample_image(),
-            "command": ["sh", "-c", "i=0; while true; do i=$((i+1)); echo \"INFO quiet-$i\"; sleep 1; done"],
-        }]},
+    let script =
+        "echo \"INFO before-1\"; i=0; while true; do i=$((i+1)); echo \"INFO quiet-$i\"; sleep 1; done";
+    let spec = json!({"terminationGracePeriodSeconds": 0, "containers": [{
+        "name": "app", "image": sample_image(), "command": ["sh", "-c", script],
+    }]});
+    let pod = |name: &str, labels: &Value| json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels}, "spec": spec});
+    let template = json!({"metadata": {"labels": {"app": "web"}}, "spec": spec});
+    let deployment = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"},
+        "spec": {"selector": {"matchLabels": {"app": "web"}}, "template": template},
     });
-    apply(&namespace.0, &pod.to_string());
-    kubectl(&["wait", "-n", &namespace.0, "--for=condition=Ready", "pod/runs", "--timeout=60s"]);
-    let warning = warnings(&["annotate", "-n", &namespace.0, "pod/runs", "kestrel.ai/inject=true"]);
-    assert!(warning.contains("sidecar") || warning.contains("collector"), "{warning:?}");
-    println!("{warning}");
-    eventually("a harmless line at the cloud", 60, || {
-        let count = messages(&namespace.0, "app", "quiet-").len();
-        if count > 0 { Ok(()) } else { Err("not there".to_owned()) }
-    });
+    let release = json!({"app.kubernetes.io/managed-by": "Helm", "app.kubernetes.io/instance": "shop"});
+    for manifest in [pod("runs", &json!({})), pod("released", &release), deployment] {
+        apply(&namespace.0, &manifest.to_string());
+    }
+    for pod in ["pod/runs", "pod/released"] {
+        kubectl(&["wait", "-n", &namespace.0, "--for=condition=Ready", pod, "--timeout=60s"]);
+    }
+    rolled_out(&namespace.0, "deployment/web");
+    let annotate = |select: &[&str]| {
+        let args = [&["annotate", "pod", "-n", &namespace.0, "kestrel.ai/inject=true"], select].concat();
+        let warning = warnings(&args);
+        println!("{warning}");
+        assert!(warning.contains("runs already and cannot be given a collector"), "{warning:?}");
+        assert!(warning.contains("stdout and stderr is sent in full"), "{warning:?}");
+        warning
+    };
+    let warning = annotate(&["runs"]);
+    assert!(warning.contains("create the pod again"), "{warning:?}");
+    let warning = annotate(&["-l", "app=web"]);
+    assert!(warning.contains(&format!("kubectl -n {} patch deployment/web", namespace.0)), "{warning:?}");
+    let warning = annotate(&["released"]);
+    assert!(warning.contains("the source of Helm release shop"), "{warning:?}");
+    for text in ["quiet-", "before-1"] {
+        eventually("harmless lines at the cloud, from now and from before", 60, || {
+            let lines = messages(&namespace.0, "app", text);
+            let pods = ["runs", "released"].map(|pod| lines.iter().any(|line| line["pod"] == pod));
+            if pods == [true, true] { Ok(()) } else { Err(format!("{text} {pods:?}")) }
+        });
+    }
     let pod = json(&["get", "pod", "-n", &namespace.0, "runs"]);
     assert_eq!(pod["status"]["containerStatuses"][0]["restartCount"], 0);
 }

@@ -1,6 +1,20 @@
 //! The webhook under a cluster that goes on without it, and through a change of its certificate.
 
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use kestrel_runtime::tls;
+use kube::{
+    Api, Client,
+    api::{ApiResource, DynamicObject, GroupVersionKind, PostParams},
+};
 use serde_json::{Value, json};
+use tokio::{task::JoinSet, time::interval};
 
 use crate::{
     kubectl::{
@@ -9,7 +23,8 @@ use crate::{
     namespace::Namespace,
 };
 
-fn requests() -> f64 {
+/// How often the webhook has been asked.
+pub(crate) fn requests() -> f64 {
     pods_of("webhook").iter().map(|pod| metric(pod, "kestrel_webhook_requests_total")).sum()
 }
 
@@ -111,4 +126,47 @@ fn a_new_certificate_costs_no_pod_its_sidecar() {
         create_one();
     }
     println!("{count} pods were created around the rotation, all with the sidecar");
+}
+
+/// Creates annotated pods as dry runs, 50 a second, until `done`. How many, and how long the slowest took.
+async fn create_steadily(namespace: String, done: Arc<AtomicBool>) -> (usize, Duration) {
+    tls::install_provider();
+    let client = Client::try_default().await.unwrap();
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("", "v1", "Pod"));
+    let pods: Api<DynamicObject> = Api::namespaced_with(client, &namespace, &resource);
+    let params = PostParams { dry_run: true, ..PostParams::default() };
+    let mut ticks = interval(Duration::from_millis(20));
+    let (mut creations, mut count) = (JoinSet::new(), 0);
+    while !done.load(Ordering::Relaxed) {
+        ticks.tick().await;
+        count += 1;
+        let pod = pod(&format!("pod-{count}"), &json!({"kestrel.ai/inject": "true"}));
+        let (pods, params) = (pods.clone(), params.clone());
+        creations.spawn(async move {
+            let (pod, begun) = (serde_json::from_value(pod).unwrap(), Instant::now());
+            let stored = pods.create(&params, &pod).await.unwrap();
+            let stored = serde_json::to_value(stored).unwrap();
+            assert!(has_sidecar(&stored), "{} was created without the sidecar", stored["metadata"]["name"]);
+            begun.elapsed()
+        });
+    }
+    let slowest = creations.join_all().await.into_iter().max().unwrap_or_default();
+    (count, slowest)
+}
+
+/// Scenario: the webhook is rolled out anew while 50 annotated pods a second are created.
+/// Guarantee: no creation fails, and every pod carries the sidecar.
+#[test]
+fn a_roll_out_of_the_webhook_costs_no_pod_its_sidecar() {
+    let namespace = Namespace::new("rollout");
+    rolled_out(OPERATOR, "deployment/kestrel-webhook");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let done = Arc::new(AtomicBool::new(false));
+    let creating = runtime.spawn(create_steadily(namespace.0.clone(), Arc::clone(&done)));
+    kubectl(&["rollout", "restart", "-n", OPERATOR, "deployment/kestrel-webhook"]);
+    rolled_out(OPERATOR, "deployment/kestrel-webhook");
+    done.store(true, Ordering::Relaxed);
+    let (count, slowest) = runtime.block_on(creating).unwrap();
+    assert!(count > 50, "{count} pods are no load");
+    println!("{count} pods were created during the roll-out, the slowest in {slowest:?}");
 }

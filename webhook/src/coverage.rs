@@ -124,6 +124,12 @@ impl Coverage {
         self.untold.dropped
     }
 
+    /// How many pods carry a collector, wait for one, and were left alone; of all profiles and of none.
+    pub fn pods(&self) -> [(&'static str, usize); 3] {
+        let pending = self.uncovered.values().filter(|pod| pod.reason.is_none()).count();
+        [("injected", self.carriers.len()), ("pending", pending), ("skipped", self.uncovered.len() - pending)]
+    }
+
     /// What all profiles have to say.
     pub(crate) fn reports(&self, cluster: &Cluster, now: Timestamp) -> Vec<Report> {
         let mut counts = report::Counts::default();

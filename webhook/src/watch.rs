@@ -25,8 +25,10 @@ use crate::{
     inject::{INJECT, INJECTED},
 };
 
-/// Objects that an answer to a list holds at most: it lies in memory as a whole.
+/// Objects that an answer to a list holds at most: it lies in memory as a whole, which whole pods fill soonest.
 const PAGE: u32 = 50;
+const PAGE_OF_PODS: u32 = 10;
+const PAGE_OF_METADATA: u32 = 250;
 /// Between looks whether another watch has listed its objects.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -154,9 +156,8 @@ fn selection(kind: Kind) -> watcher::Config {
     let all = watcher::Config::default().page_size(PAGE);
     let alive = "status.phase!=Succeeded,status.phase!=Failed";
     match kind {
-        Kind::InjectedPod => all.labels(&format!("{INJECTED}=true")).fields(alive),
-        // Their metadata alone is small, and there are many.
-        Kind::OtherPod => all.page_size(5 * PAGE).labels(&format!("{INJECTED}!=true")).fields(alive),
+        Kind::InjectedPod => all.page_size(PAGE_OF_PODS).labels(&format!("{INJECTED}=true")).fields(alive),
+        Kind::OtherPod => all.page_size(PAGE_OF_METADATA).labels(&format!("{INJECTED}!=true")).fields(alive),
         Kind::FailedCreation => all.fields("reason=FailedCreate"),
         _ => all,
     }

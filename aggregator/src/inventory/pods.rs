@@ -31,8 +31,8 @@ const KEPT_AFTER_DELETION: Duration = Duration::from_secs(60);
 /// So long before an incident begins its agent is asked for all lines.
 const LOOK_BACK: Duration = Duration::from_mins(5);
 
-/// An agent that comes later than this after an incident began is not asked any more: it
-/// has been asked before, or the lines have been sent.
+/// An agent that comes later than this after an incident began, or after a pod asked for all
+/// of its lines, is not asked any more: it has been asked before, or the lines have been sent.
 const LOOKS_BACK_WITHIN: Duration = Duration::from_mins(5);
 
 /// So long after the end of an incident all lines are still sent.
@@ -77,6 +77,8 @@ struct Entry {
     record: Arc<[u8]>,
     namespace: Arc<str>,
     said: Said,
+    /// when it began, while it ran, to ask for all of its lines
+    asked: Option<Instant>,
     /// of a pod that carries one
     collector: Option<Collector>,
     /// number of the list in which it was last seen
@@ -169,9 +171,15 @@ impl Pods {
         let collector = Collector::of(object);
         let (uid, mut state) = (Uid::from(uid_at_node(object)), self.state());
         said.complain(state.pods.get(&uid).map(|entry| entry.said), "pod", meta);
+        let usual = |state: &State| Some(state.usual(&self.0.policies, state.pods.get(&uid)?));
+        let before = usual(&state);
         state.apply(uid.clone(), node, meta.namespace.as_deref().unwrap_or_default(), record, said);
+        let asks = before.is_some_and(leaves_out) && usual(&state) == Some(LogPolicy::All);
         if let Some(entry) = state.pods.get_mut(&uid) {
             entry.collector = collector;
+            if asks {
+                entry.asked = Some(Instant::now());
+            }
         }
         state.forget(Instant::now());
     }
@@ -247,20 +255,29 @@ impl Entry {
 }
 
 impl State {
-    /// What is sent of the pod at present: what the namespaces that are kept say goes before
+    /// What is sent of the pod without an incident: what the namespaces that are kept say goes before
     /// what the pod says, that before what its namespace says, and that before the default.
-    fn wanted(&self, policies: &Policies, uid: &Uid, entry: &Entry) -> Wanted {
+    fn usual(&self, policies: &Policies, entry: &Entry) -> LogPolicy {
         let of_namespace = || self.namespaces.get(&entry.namespace).and_then(|said| said.policy);
-        let usual = if policies.excluded.has(&entry.namespace) {
+        if policies.excluded.has(&entry.namespace) {
             LogPolicy::Off
         } else {
             entry.said.policy.or_else(of_namespace).unwrap_or(policies.default)
-        };
+        }
+    }
+
+    /// What is sent of the pod at present.
+    fn wanted(&self, policies: &Policies, uid: &Uid, entry: &Entry) -> Wanted {
+        let recent = |began: &Instant| began.elapsed() < LOOKS_BACK_WITHIN;
         let trouble = self.troubled.get(uid);
-        match usual {
-            LogPolicy::Errors | LogPolicy::Unspecified if trouble.is_some() => {
-                let look_back = trouble.filter(|it| it.began.0.elapsed() < LOOKS_BACK_WITHIN);
+        match self.usual(policies, entry) {
+            policy if leaves_out(policy) && trouble.is_some() => {
+                let look_back = trouble.filter(|it| recent(&it.began.0));
                 Wanted { policy: LogPolicy::All, look_back: look_back.map(|it| it.began.1) }
+            }
+            LogPolicy::All => {
+                let asked = entry.asked.filter(recent);
+                Wanted { policy: LogPolicy::All, look_back: asked.map(|_| Timestamp::UNIX_EPOCH) }
             }
             policy => Wanted { policy, look_back: None },
         }
@@ -337,6 +354,7 @@ impl State {
                 record,
                 namespace,
                 said,
+                asked: None,
                 collector: None,
                 list,
                 deleted: false,
@@ -372,6 +390,11 @@ impl State {
             }
         }
     }
+}
+
+/// Whether lines are left out that may be sent when something calls for them.
+fn leaves_out(policy: LogPolicy) -> bool {
+    matches!(policy, LogPolicy::Errors | LogPolicy::Unspecified)
 }
 
 /// What one agent or sidecar is told of its pods, as it changes.

@@ -60,6 +60,7 @@ struct Metrics {
     events: Family<Outcome, Counter>,
     dropped: u64,
     stopped: Gauge,
+    pods: Family<State, Gauge>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -67,9 +68,19 @@ struct Outcome {
     outcome: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct State {
+    state: &'static str,
+}
+
 impl Metrics {
     fn register(registry: &mut Registry) -> Self {
-        let metrics = Self { events: Family::default(), dropped: 0, stopped: Gauge::default() };
+        let metrics = Self {
+            events: Family::default(),
+            dropped: 0,
+            stopped: Gauge::default(),
+            pods: Family::default(),
+        };
         let registry = registry.sub_registry_with_prefix("kestrel_webhook");
         registry.register(
             "events",
@@ -81,11 +92,22 @@ impl Metrics {
             "Workloads for which injection is stopped because a collector kept a pod from starting",
             metrics.stopped.clone(),
         );
+        registry.register(
+            "pods",
+            "Pods that have not ended and ask for a collector, by state (injected, pending: nobody was asked, skipped)",
+            metrics.pods.clone(),
+        );
         metrics
     }
 
     fn count(&self, outcome: &'static str, count: u64) {
         self.events.get_or_create(&Outcome { outcome }).inc_by(count);
+    }
+
+    fn set(&self, pods: [(&'static str, usize); 3]) {
+        for (state, count) in pods {
+            self.pods.get_or_create(&State { state }).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
     }
 }
 
@@ -114,6 +136,9 @@ impl Writer {
             let revision = cluster.coverage.revision();
             let is_settled = self.settled == Some(revision);
             let reports = if is_settled { None } else { cluster.reports(now) };
+            if reports.is_some() {
+                self.metrics.set(cluster.coverage.pods());
+            }
             (revision, events, cluster.coverage.dropped(), reports)
         };
         self.metrics.count("dropped", dropped - self.metrics.dropped);

@@ -91,6 +91,12 @@ async fn replicas_write_every_status_and_every_event_once() {
         replicas.iter().map(number).sum()
     };
     until("known", || (counted("written"), counted("known")) == (2, 2)).await;
+    let mut metrics = String::new();
+    encode(&mut metrics, &replicas[0].1).unwrap();
+    for (state, count) in [("injected", 2), ("pending", 2), ("skipped", 0)] {
+        let line = format!("kestrel_webhook_pods{{state=\"{state}\"}} {count}\n");
+        assert!(metrics.contains(&line), "{line} in {metrics}");
+    }
     let told = server.told.lock().unwrap();
     for event in told.values() {
         assert_eq!(event["involvedObject"]["uid"], "uid-web");

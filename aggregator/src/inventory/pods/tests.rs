@@ -158,6 +158,33 @@ async fn of_a_pod_with_an_incident_everything_is_sent_until_some_time_after() {
 }
 
 #[test]
+fn a_running_pod_that_begins_to_ask_is_sent_from_the_start_of_its_files() {
+    let everything = Some(convert::timestamp(Timestamp::UNIX_EPOCH));
+    for (before, after, expected) in [
+        (json!({}), json!({"kestrel.ai/inject": "true"}), (LogPolicy::All, everything)),
+        (json!({}), json!({"kestrel.ai/logs": "all"}), (LogPolicy::All, everything)),
+        (json!({"kestrel.ai/logs": "all"}), json!({"kestrel.ai/inject": "true"}), (LogPolicy::All, None)),
+        (json!({"kestrel.ai/logs": "off"}), json!({"kestrel.ai/logs": "all"}), (LogPolicy::All, None)),
+        (json!({}), json!({"kestrel.ai/logs": "off"}), (LogPolicy::Off, None)),
+    ] {
+        let pods = pods();
+        apply(&pods, &pod("1", "a", before.clone()));
+        let mut follower = pods.follow("a", None);
+        assert_eq!(follower.update().unwrap().pods[0].look_back_from, None);
+        apply(&pods, &pod("1", "a", after.clone()));
+        let info = pods.get("1").unwrap().info;
+        assert_eq!((info.log_policy(), info.look_back_from), expected, "{before} to {after}");
+        apply(&pods, &pod("1", "a", after.clone()));
+        assert_eq!(pods.get("1").unwrap().info.look_back_from, expected.1, "the same is asked for again");
+        pods.state().pods.get_mut(&"1".into()).unwrap().asked = Instant::now().checked_sub(LOOKS_BACK_WITHIN);
+        assert_eq!(pods.get("1").unwrap().info.look_back_from, None, "an agent that comes late");
+    }
+    let pods = pods();
+    apply(&pods, &pod("1", "a", json!({"kestrel.ai/inject": "true"})));
+    assert_eq!(pods.get("1").unwrap().info.look_back_from, None, "it asked from the beginning");
+}
+
+#[test]
 fn who_comes_late_is_not_asked_for_what_was_before() {
     let pods = pods();
     apply(&pods, &pod("1", "a", json!({})));

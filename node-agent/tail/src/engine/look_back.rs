@@ -19,7 +19,7 @@ use crate::{
     time::Timestamp,
 };
 
-/// Bytes of a pod's files that are read again at most: the last of them.
+/// Bytes of a pod's files that are read again at most, the last of them, unless all are asked for.
 const MOST_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Files that may wait to be read again.
@@ -42,14 +42,15 @@ pub(super) struct LookBack {
 
 impl Engine {
     /// Has what was written of a pod since `since`, and was read already but left out, sent too, as far as
-    /// files still hold it. What was sent of it is sent again, with the same places in its file.
+    /// files still hold it; since 1970: all of it. What was sent of it is sent again, with the same places in its file.
     pub fn look_back(&mut self, uid: &str, since: Timestamp) {
         let is_meant = |series: &Series| series.origin.uid == uid && series.is_wanted();
         let ids: Vec<_> =
             self.series.iter().filter(|(_, series)| is_meant(series)).map(|(id, _)| *id).collect();
         for id in &ids {
             let Some(series) = self.series.get_mut(id) else { continue };
-            let mut room = MOST_BYTES / ids.len() as u64;
+            let mut room =
+                if since == Timestamp::default() { u64::MAX } else { MOST_BYTES / ids.len() as u64 };
             let mut found = VecDeque::new();
             for file in series.files.iter_mut().rev() {
                 if self.look_backs.len() + found.len() >= MOST_FILES {
