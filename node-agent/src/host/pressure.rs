@@ -40,7 +40,7 @@ const RESOURCES: [Resource; 3] = [
 pub type Limits = [u64; 3];
 
 /// What the kernel says of each of CPU, memory and disks.
-pub type Pressure = [Seen<Waits>; 3];
+pub(super) type Pressure = [Seen<Waits>; 3];
 
 /// Shares of the last minute, in hundredths of a percent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
