@@ -34,11 +34,19 @@ const MOST_BYTES: usize = 64;
 pub struct Happened(Arc<Shared>);
 
 struct Shared {
-    /// By node: UIDs, and when they were heard of first.
-    told: Mutex<HashMap<Box<str>, Vec<(u128, Timestamp)>>>,
+    /// By node.
+    told: Mutex<HashMap<Box<str>, Vec<Told>>>,
     pods: inventory::Pods,
     lane: SignalLane,
     dropped: Counter,
+}
+
+/// An event that was told.
+struct Told {
+    /// What its UID is made of.
+    id: u128,
+    /// When it was heard of first.
+    at: Timestamp,
 }
 
 impl Happened {
@@ -60,20 +68,20 @@ impl Happened {
             return;
         }
         let mut told = self.0.told.lock().unwrap_or_else(PoisonError::into_inner);
-        told.retain(|_, uids| {
-            uids.retain(|(_, at)| after(*at, REMEMBERED) > now);
-            !uids.is_empty()
+        told.retain(|_, events| {
+            events.retain(|event| after(event.at, REMEMBERED) > now);
+            !events.is_empty()
         });
-        let uids = told.entry(node.into()).or_default();
+        let told = told.entry(node.into()).or_default();
         for event in events {
             let id = hash(&format!("{node}/{}/{}", event.kind, event.id));
-            if uids.iter().any(|(known, _)| *known == id) {
+            if told.iter().any(|known| known.id == id) {
                 continue;
             }
             match self.signal(node, event, id, now) {
-                Ok(_) if uids.len() >= MOST => drop(self.0.dropped.inc()),
+                Ok(_) if told.len() >= MOST => drop(self.0.dropped.inc()),
                 Ok(signal) => {
-                    uids.push((id, now));
+                    told.push(Told { id, at: now });
                     self.0.lane.send(Request::KubernetesEvent(signal));
                 }
                 Err(Untold::Kept) => {}
@@ -150,10 +158,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{excluded::Excluded, inventory::pods::Policies, signals::told::Told};
+    use crate::{excluded::Excluded, inventory::pods::Policies, signals::told};
 
-    fn happened() -> (Told, Happened) {
-        let far = Told::new();
+    fn happened() -> (told::Told, Happened) {
+        let far = told::Told::new();
         let policies = Policies { default: LogPolicy::Errors, excluded: Excluded::parse("bank") };
         let pods = inventory::Pods::new(policies);
         for (namespace, name, uid, node) in
@@ -182,7 +190,7 @@ mod tests {
         Timestamp::from_second(1_800_000_000 + second).unwrap()
     }
 
-    fn told(far: &Told) -> Vec<KubernetesEvent> {
+    fn told(far: &told::Told) -> Vec<KubernetesEvent> {
         let signals = far.next().into_iter().map(|request| match request {
             Request::KubernetesEvent(event) => event,
             other => panic!("{other:?}"),
