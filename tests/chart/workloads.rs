@@ -178,8 +178,8 @@ fn what_is_watched_of_the_host_is_told_to_the_agent() {
     let often = ["healthcheck.livenessProbe.periodSeconds=3"];
     assert_eq!(env(&[], "KESTREL_PROBE_SECONDS").as_deref(), Some("5"));
     assert_eq!(env(&often, "KESTREL_PROBE_SECONDS").as_deref(), Some("3"));
-    let container = Objects::with(&folders).container("kestrel-node-agent").clone();
-    let mounts = list(&container["volumeMounts"]);
+    let objects = Objects::with(&folders);
+    let mounts = list(&objects.container("kestrel-node-agent")["volumeMounts"]);
     let data = mounts.iter().find(|mount| mount["mountPath"] == "/host/data").unwrap();
     assert_eq!(data["mountPropagation"], "HostToContainer");
 }
