@@ -162,8 +162,9 @@ fn each_feature_of_the_node_agent_has_its_own_privilege() {
 
 #[test]
 fn what_is_watched_of_the_host_is_told_to_the_agent() {
-    let env =
-        |settings: &[&str], name| Objects::with(settings).env("kestrel-node-agent", name).map(str::to_owned);
+    let env = |settings: &[&str], name: &str| {
+        Objects::with(settings).env("kestrel-node-agent", name).map(str::to_owned)
+    };
     for (value, name) in
         [("kernelLog", "KERNEL_LOG"), ("conntrack", "CONNTRACK"), ("podPressure", "POD_PRESSURE")]
     {
