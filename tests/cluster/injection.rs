@@ -175,7 +175,7 @@ fn annotating_a_running_pod_is_answered_and_sends_all_its_lines() {
     }
     rolled_out(&namespace.0, "deployment/web");
     let annotate = |select: &[&str]| {
-        let args = [&["annotate", "pod", "-n", &namespace.0, "kestrel.ai/inject=true"], select].concat();
+        let args = [&["annotate", "pod", "-n", &namespace.0], select, &["kestrel.ai/inject=true"]].concat();
         let warning = warnings(&args);
         println!("{warning}");
         assert!(warning.contains("runs already and cannot be given a collector"), "{warning:?}");

@@ -15,7 +15,7 @@ use kestrel_tail::{
     redact::{Expressions, Redactor},
     severity,
     split::{Format, Splitter, Unfinished},
-    text::clean,
+    text::fit,
 };
 
 /// Lines of a window.
@@ -41,26 +41,35 @@ const LINES: [&str; 16] = [
     "\tat com.example.orders.OrderService.accept(OrderService.java:118)",
 ];
 
+/// What a container runtime puts before each.
+const RUNTIME: &str = "2026-11-21T13:50:00.123456789Z stdout F ";
+
 fn main() {
     let mut words = std::env::args().skip(1);
     let (stage, count) = (words.next().expect("a stage"), words.next().expect("a number of lines"));
     let windows = count.parse::<usize>().expect("a number of lines").div_ceil(WINDOW);
-    let mut redactor = Redactor::new(Expressions::default());
     match stage.as_str() {
-        "split" => split(windows),
+        "split" => {
+            let mut splitter = Splitter::default();
+            each_window(windows, |window| split(&mut splitter, window));
+        }
         "all" => follow(windows, Policy::All),
         "errors" => follow(windows, Policy::Errors),
-        "clean" => each(windows, |line| keep(clean(line.as_bytes()))),
+        "clean" => each_window(windows, |window| keep(fit(window.as_bytes()))),
         "severity" => each(windows, |line| keep(severity::level(line.as_bytes()))),
-        "redact" => each(windows, |line| keep(redactor.redact(line).is_some())),
+        "redact" => {
+            let mut redactor = Redactor::new(Expressions::default());
+            each_window(windows, |window| redact(&mut redactor, window));
+        }
         "fingerprint" => each(windows, |line| keep(fingerprint(line.as_bytes()))),
         "class" => each(windows, |line| keep(class(line))),
         "multiline" => {
-            let mut shape = Shape::begin(b"");
+            let mut shape = Shape::begin(First::Blank, b"");
             each(windows, |line| {
                 let line = line.as_bytes();
-                if !shape.takes(First::of(line), line) {
-                    shape = Shape::begin(line);
+                let first = First::of(line);
+                if !shape.takes(first, line) {
+                    shape = Shape::begin(first, line);
                 }
             });
         }
@@ -81,17 +90,31 @@ fn each(windows: usize, mut run: impl FnMut(&'static str)) {
 
 /// A window as a container runtime writes it.
 fn window() -> String {
-    let lines = LINES.map(|line| format!("2026-11-21T13:50:00.123456789Z stdout F {line}\n"));
+    let lines = LINES.map(|line| format!("{RUNTIME}{line}\n"));
     lines.concat().repeat(WINDOW / LINES.len())
 }
 
-fn split(windows: usize) {
-    let (mut splitter, window) = (Splitter::default(), window());
+fn each_window(windows: usize, mut run: impl FnMut(&str)) {
+    let window = window();
     for _ in 0..windows {
-        splitter.split(Format::Cri, window.as_bytes(), Unfinished::Ends, |raw| {
-            black_box(raw);
-            ControlFlow::Continue(())
-        });
+        run(black_box(&window));
+    }
+}
+
+fn split(splitter: &mut Splitter, window: &str) {
+    splitter.split(Format::Cri, window.as_bytes(), Unfinished::Ends, |raw| {
+        black_box(raw);
+        ControlFlow::Continue(())
+    });
+}
+
+fn redact(redactor: &mut Redactor, window: &str) {
+    redactor.glance(window.as_bytes());
+    let mut begin = 0;
+    for line in LINES.iter().cycle().take(WINDOW) {
+        let end = begin + RUNTIME.len() + line.len() + 1;
+        keep(redactor.redact_line(line, begin..end).is_some());
+        begin = end;
     }
 }
 

@@ -31,16 +31,22 @@ pub struct Piece<'a> {
 /// Reads one physical line, without its line feed; `None` if it is not of this form.
 pub fn parse<'a>(line: &'a [u8], clock: &mut Clock) -> Option<Piece<'a>> {
     let (timestamp, length) = clock.read(line)?;
-    let rest = line.get(length..)?.strip_prefix(b" std")?;
+    let rest = line.get(length..)?;
+    // Nearly all lines.
+    for (words, stream) in [(b" stdout F ", Stream::Stdout), (b" stderr F ", Stream::Stderr)] {
+        if let Some(content) = rest.strip_prefix(words) {
+            return Some(Piece { timestamp, stream, last: true, content });
+        }
+    }
+    let rest = rest.strip_prefix(b" std")?;
     let (stream, rest) = match (rest.strip_prefix(b"out "), rest.strip_prefix(b"err ")) {
         (Some(rest), _) => (Stream::Stdout, rest),
         (_, Some(rest)) => (Stream::Stderr, rest),
         _ => return None,
     };
     // Tags are separated by colons, the first says whether more follows. A
-    // line without content may end right after them. Nearly all have one tag of one letter.
-    let space = if rest.get(1) == Some(&b' ') { Some(1) } else { memchr(b' ', rest) };
-    let (tags, content) = match space {
+    // line without content may end right after them.
+    let (tags, content) = match memchr(b' ', rest) {
         Some(space) => (&rest[..space], &rest[space + 1..]),
         None => (rest, &[][..]),
     };

@@ -148,9 +148,9 @@ enum Kind {
 }
 
 impl<'a> Shape<'a> {
-    /// A record that begins with `line`.
-    pub fn begin(line: &'a [u8]) -> Self {
-        let kind = match First::of(line) {
+    /// A record that begins with `line`, which is what `first` says.
+    pub fn begin(first: First, line: &'a [u8]) -> Self {
+        let kind = match first {
             First::Head => Self::head(line),
             First::Link => Kind::Trace(true),
             First::Blank => Kind::Text,

@@ -206,14 +206,17 @@ impl Redactor {
 /// Whether the `:` or `=` may separate a secret from what it is called. Nearly all do not.
 #[inline]
 fn is_interesting(bytes: &[u8], sign: usize) -> bool {
-    assignment::may_name_a_secret(&bytes[..sign])
-        || (bytes.get(sign + 1) == Some(&b'/') && bytes[sign..].starts_with(b"://"))
+    let (head, rest) = bytes.split_at(sign);
+    match rest {
+        [b':', b'/', b'/', ..] => shape::password_in_address(bytes, sign).is_some(),
+        _ => assignment::may_name_a_secret(head),
+    }
 }
 
 /// The secret that a `:` or `=` separates from what it is called.
 fn secret_after(text: &str, sign: usize) -> Option<Range<usize>> {
     if text.as_bytes()[sign..].starts_with(b"://") {
-        return shape::password_in_address(text, sign..sign + 3);
+        return shape::password_in_address(text.as_bytes(), sign);
     }
     assignment::value(text, sign)
 }

@@ -2,6 +2,7 @@
 
 mod json;
 mod plain;
+mod words;
 
 /// Severity, from harmless to worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,20 +33,10 @@ impl Level {
 
     /// A level by any of the names in use.
     fn named(word: &[u8]) -> Option<Self> {
-        let mut lower = [0; LONGEST];
-        let lower = lower.get_mut(..word.len())?;
-        lower.copy_from_slice(word);
-        lower.make_ascii_lowercase();
-        Some(match &*lower {
-            b"trace" | b"debug" | b"verbose" | b"fine" | b"finer" | b"finest" => Self::Debug,
-            b"dbg" | b"trc" | b"vrb" | b"dbug" | b"trce" => Self::Debug,
-            b"info" | b"information" | b"notice" | b"inf" => Self::Info,
-            b"warn" | b"warning" | b"wrn" => Self::Warn,
-            b"error" | b"err" | b"severe" => Self::Error,
-            b"fatal" | b"critical" | b"crit" | b"panic" | b"dpanic" | b"alert" | b"emergency" | b"emerg"
-            | b"ftl" => Self::Fatal,
-            _ => return None,
-        })
+        // With this bit set, nothing but a capital becomes a small letter.
+        let is_same = |name: &[u8]| name.iter().zip(word).all(|(small, byte)| *small == byte | 0x20);
+        let (_, level) = NAMES.get(word.len())?.iter().find(|(name, _)| is_same(name))?;
+        Some(*level)
     }
 
     /// A level by its number, as loggers in JSON write it: pino and bunyan count in tens, Google Cloud
@@ -76,6 +67,50 @@ impl Level {
 
 /// Bytes of the longest name of a level.
 const LONGEST: usize = 11;
+
+/// Names of levels, by their length.
+const NAMES: [&[(&[u8], Level)]; LONGEST + 1] = {
+    use Level::{Debug, Error, Fatal, Info, Warn};
+
+    [
+        &[],
+        &[],
+        &[],
+        &[
+            (b"inf", Info),
+            (b"err", Error),
+            (b"wrn", Warn),
+            (b"dbg", Debug),
+            (b"trc", Debug),
+            (b"vrb", Debug),
+            (b"ftl", Fatal),
+        ],
+        &[
+            (b"info", Info),
+            (b"warn", Warn),
+            (b"fine", Debug),
+            (b"dbug", Debug),
+            (b"trce", Debug),
+            (b"crit", Fatal),
+        ],
+        &[
+            (b"debug", Debug),
+            (b"error", Error),
+            (b"trace", Debug),
+            (b"fatal", Fatal),
+            (b"panic", Fatal),
+            (b"alert", Fatal),
+            (b"emerg", Fatal),
+            (b"finer", Debug),
+        ],
+        &[(b"notice", Info), (b"severe", Error), (b"finest", Debug), (b"dpanic", Fatal)],
+        &[(b"warning", Warn), (b"verbose", Debug)],
+        &[(b"critical", Fatal)],
+        &[(b"emergency", Fatal)],
+        &[],
+        &[(b"information", Info)],
+    ]
+};
 
 /// How much of a line's beginning is looked at for a field.
 const FIELDS: usize = 4096;

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use memchr::memchr;
+use simdutf8::compat::from_utf8;
 
 /// What stands for a byte that is no UTF-8.
 const REPLACEMENT: char = '\u{FFFD}';
@@ -31,8 +32,7 @@ pub fn clean(bytes: &[u8]) -> Cow<'_, str> {
 /// The beginning of `bytes` of which [`clean`] changes nothing.
 pub fn fit(bytes: &[u8]) -> &str {
     let bytes = &bytes[..memchr(0, bytes).unwrap_or(bytes.len())];
-    str::from_utf8(bytes)
-        .unwrap_or_else(|error| str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or_default())
+    from_utf8(bytes).unwrap_or_else(|error| from_utf8(&bytes[..error.valid_up_to()]).unwrap_or_default())
 }
 
 /// The longest beginning of `bytes` of at most `limit` bytes that does not cut

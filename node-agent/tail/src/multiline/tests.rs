@@ -11,7 +11,7 @@ fn records(lines: &[&str]) -> Vec<(String, bool)> {
         {
             *text = format!("{text}\n{line}");
         } else {
-            records.push(((*line).to_owned(), Shape::begin(line.as_bytes())));
+            records.push(((*line).to_owned(), Shape::begin(First::of(line.as_bytes()), line.as_bytes())));
         }
     }
     records.into_iter().map(|(text, shape)| (text, shape.is_trace())).collect()
@@ -211,17 +211,22 @@ fn what_likely_goes_on_is_awaited() {
         ("java.io.IOException: x", true),
         ("", false),
     ] {
-        assert_eq!(Shape::begin(line.as_bytes()).is_awaited(), expected, "{line}");
+        assert_eq!(
+            Shape::begin(First::of(line.as_bytes()), line.as_bytes()).is_awaited(),
+            expected,
+            "{line}"
+        );
     }
 }
 
 proptest! {
     #[test]
     fn any_lines_are_survived(lines in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..60), 0..20)) {
-        let mut shape = Shape::begin(b"");
+        let mut shape = Shape::begin(First::Blank, b"");
         for line in &lines {
-            if !shape.takes(First::of(line), line) {
-                shape = Shape::begin(line);
+            let first = First::of(line);
+            if !shape.takes(first, line) {
+                shape = Shape::begin(first, line);
             }
         }
     }
@@ -231,7 +236,7 @@ proptest! {
     fn lines_of_no_note_are_not_joined(first in "[ -~]{0,30}", second in "[ -~]{0,30}") {
         let is_alone = |text: &str| matches!(First::of(text.as_bytes()), First::Other | First::Blank);
         if is_alone(&first) && is_alone(&second) {
-            let mut shape = Shape::begin(first.as_bytes());
+            let mut shape = Shape::begin(First::of(first.as_bytes()), first.as_bytes());
             prop_assert!(!shape.is_trace());
             prop_assert!(!shape.takes(First::of(second.as_bytes()), second.as_bytes()));
         }

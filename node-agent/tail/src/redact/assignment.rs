@@ -44,11 +44,7 @@ fn is_name(byte: u8) -> bool {
 /// Whether the letters before a sign can be the end of one of [`SECRETS`].
 #[inline]
 pub(super) fn may_name_a_secret(head: &[u8]) -> bool {
-    match head.last() {
-        Some(last) if !MAY_BE_LAST[usize::from(*last)] => false,
-        Some(b' ' | b'"' | b'\'') => ends_like_a_secret(name_before(head).0),
-        _ => ends_like_a_secret(head),
-    }
+    head.last().is_some_and(|last| MAY_BE_LAST[usize::from(*last)]) && ends_like_a_secret(head)
 }
 
 /// What can stand before a sign if a secret's name does: the last letters of [`SECRETS`], and what may
@@ -64,8 +60,9 @@ const MAY_BE_LAST: [bool; 256] = {
 };
 
 /// By the last letters, nearly all names can be told apart.
-#[inline]
-fn ends_like_a_secret(name: &[u8]) -> bool {
+#[inline(never)] // so that what few signs need is not in the way of the others
+fn ends_like_a_secret(head: &[u8]) -> bool {
+    let name = if let Some(b' ' | b'"' | b'\'') = head.last() { name_before(head).0 } else { head };
     name.last_chunk().is_some_and(|last| {
         matches!(
             &last.map(|byte| byte | 0x20),

@@ -85,10 +85,10 @@ pub(super) fn jwt(text: &str, at: Range<usize>) -> Option<Range<usize>> {
     is_one.then(|| at.start..at.start + length())
 }
 
-/// `scheme://user:password@host` (RFC 3986, 3.2.1).
-pub(super) fn password_in_address(text: &str, at: Range<usize>) -> Option<Range<usize>> {
-    let bytes = text.as_bytes();
-    let rest = &bytes[at.end..bytes.len().min(at.end + ADDRESS)];
+/// `scheme://user:password@host` (RFC 3986, 3.2.1); its colon is at `colon`.
+pub(super) fn password_in_address(bytes: &[u8], colon: usize) -> Option<Range<usize>> {
+    let begin = colon + 3;
+    let rest = &bytes[begin..bytes.len().min(begin + ADDRESS)];
     let is_part =
         |byte: u8| !byte.is_ascii_whitespace() && !matches!(byte, b'"' | b'\'' | b'<' | b'>' | b'\\');
     let length = run(rest, 0, is_part);
@@ -99,7 +99,7 @@ pub(super) fn password_in_address(text: &str, at: Range<usize>) -> Option<Range<
         None => memchr::memrchr(b'@', authority),
     }?;
     let colon = memchr::memchr(b':', &authority[..host])?;
-    (colon + 1 < host).then(|| at.end + colon + 1..at.end + host)
+    (colon + 1 < host).then(|| begin + colon + 1..begin + host)
 }
 
 /// What follows `Bearer ` or `Basic ` (RFC 7235, 2.1). Both are words of other sentences too.

@@ -24,7 +24,7 @@ pub(super) struct Open<'a> {
 impl<'a> Open<'a> {
     pub(super) fn begin(line: &Line<'a>) -> Self {
         Self {
-            shape: Shape::begin(line.content),
+            shape: Shape::begin(line.first, line.content),
             piece_missing: !line.last,
             length: line.content.len(),
             at: line.at,
