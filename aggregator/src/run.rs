@@ -99,7 +99,13 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
     };
 
     let mut registry = Registry::default();
-    link_metrics.register(registry.sub_registry_with_prefix("kestrel_link"));
+    let of_the_link = registry.sub_registry_with_prefix("kestrel_link");
+    link_metrics.register(of_the_link);
+    of_the_link.register(
+        "host_events_dropped",
+        "Events of hosts that were not told: of a pod of another node, malformed, or too many",
+        signals.happened.dropped(),
+    );
     flow_metrics.register(registry.sub_registry_with_prefix("kestrel_flows"));
     let of_the_inventory = registry.sub_registry_with_prefix("kestrel_inventory");
     watches.register(of_the_inventory);

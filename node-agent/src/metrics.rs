@@ -10,7 +10,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::flows::counts::Counts;
+use crate::{flows::counts::Counts, host::event::Events};
 
 /// Why lines were left out, or bytes of log files lost.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -47,6 +47,7 @@ pub struct Metrics {
     problems: Gauge,
     /// What is counted of flows, where they are seen.
     pub flows: Counts,
+    host_events_dropped: Counter,
 }
 
 impl Metrics {
@@ -90,6 +91,11 @@ impl Metrics {
             ("refusals", "Times the aggregator had us read again what was under way", &metrics.refusals),
             ("batch_content_bytes", "Bytes of sent batches before compression", &metrics.content_bytes),
             ("batch_payload_bytes", "Bytes of sent batches", &metrics.payload_bytes),
+            (
+                "host_events_dropped",
+                "Events of the host that there was no room for while the link was down",
+                &metrics.host_events_dropped,
+            ),
         ] {
             registry.register(name, help, counter.clone());
         }
@@ -123,8 +129,8 @@ impl Metrics {
         metrics
     }
 
-    /// Takes the numbers of the shipper, which counts by itself.
-    pub fn update(&self, shipper: &Shipper) {
+    /// Takes the numbers of those who count by themselves.
+    pub fn update(&self, shipper: &Shipper, events: &Events) {
         let stats = shipper.engine.stats();
         let shipped = shipper.shipped();
         for (counter, value) in [
@@ -143,6 +149,7 @@ impl Metrics {
             (&self.refusals, shipped.refusals),
             (&self.content_bytes, shipped.content_bytes),
             (&self.payload_bytes, shipped.payload_bytes),
+            (&self.host_events_dropped, events.dropped()),
         ] {
             counter.inner().store(value, Ordering::Relaxed);
         }

@@ -51,10 +51,16 @@ fn a_kubernetes_without_native_sidecars_is_told_so() {
 
 #[test]
 fn what_gives_power_away_is_said() {
-    let settings =
-        ["nodeAgent.runtimeSocket=/run/containerd/containerd.sock", "server.tls.insecureSkipVerify=true"];
+    let settings = [
+        "nodeAgent.runtimeSocket=/run/containerd/containerd.sock",
+        "nodeAgent.kernelLog=true",
+        "server.tls.insecureSkipVerify=true",
+    ];
     let notes = notes(helm::NEWEST, &settings);
     assert!(notes.contains("gives root on every node"), "{notes}");
+    assert!(notes.contains("has the capability SYSLOG"), "{notes}");
+    let label = "kubectl label namespace kestrel-ai pod-security.kubernetes.io/enforce=privileged";
+    assert!(notes.contains(label), "{notes}");
     assert!(notes.contains("The token goes to whoever answers"), "{notes}");
 }
 

@@ -17,7 +17,7 @@ pub mod session;
 pub mod ship;
 pub mod wake;
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use kestrel_proto::node::v1::PodUpdate;
 
@@ -42,6 +42,8 @@ pub enum Event {
     Credit(u64),
     /// Pods came, changed or went.
     Pods(PodUpdate),
+    /// The aggregator's time, when it took a report of the host.
+    Clock(SystemTime),
     /// The stream ended, or could not be opened.
     Disconnected {
         /// Why, and what would help.

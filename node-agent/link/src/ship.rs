@@ -61,6 +61,8 @@ pub enum Notice {
     },
     /// Pods came, changed or went.
     Pods(PodUpdate),
+    /// The aggregator's time, when it took a report of the host.
+    Clock(SystemTime),
     /// The stream ended, or could not be opened.
     Disconnected {
         /// Why, and what would help.
@@ -139,6 +141,7 @@ impl Shipper {
                 }
             }
             Event::Pods(update) => return Some(Notice::Pods(update)),
+            Event::Clock(time) => return Some(Notice::Clock(time)),
             Event::Disconnected { reason, retry_in } => {
                 self.session = None;
                 self.read_again();
