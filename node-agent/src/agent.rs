@@ -210,7 +210,7 @@ impl Agent {
         engine.news().iter().for_each(|news| self.story.problem(news).tell());
         tell(self.story.lost(&engine.stats().bytes_lost, now));
         tell(self.story.positions(self.shipper.save_error().map(ToString::to_string)));
-        self.metrics.update(&self.shipper, &self.events);
+        self.metrics.update(&self.shipper, &self.conditions, &self.events);
     }
 
     fn report(&mut self) {
@@ -247,7 +247,7 @@ impl Agent {
         };
         let _handed_over = timeout(LAST_WAIT, hand_over).await;
         self.shipper.save();
-        self.metrics.update(&self.shipper, &self.events);
+        self.metrics.update(&self.shipper, &self.conditions, &self.events);
         tell(self.story.positions(self.shipper.save_error().map(ToString::to_string)));
         let waiting = self.shipper.engine.in_flight();
         let text = format!(

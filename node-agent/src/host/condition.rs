@@ -204,6 +204,11 @@ impl Conditions {
         self.clock.compare(theirs, ours, round_trip);
     }
 
+    /// What was passed over because there was too much of it, by what it was.
+    pub fn left_out(&self) -> [(&'static str, u64); 2] {
+        [("control_groups", self.stalls.left_out()), ("devices", self.kernel_log.left_out())]
+    }
+
     /// As the last sample left them.
     pub fn current(&self) -> &[Condition] {
         &self.current

@@ -55,6 +55,7 @@ pub(super) struct KernelLog {
     is_begun: bool,
     /// Of each of [`TROUBLES`]: by device, when the kernel named it last, and how.
     open: [BTreeMap<String, (Duration, String)>; TROUBLES.len()],
+    left_out: u64,
 }
 
 impl KernelLog {
@@ -90,6 +91,11 @@ impl KernelLog {
         (self.findings(uptime), events)
     }
 
+    /// Lines about devices that were passed over because too many are in trouble.
+    pub(super) fn left_out(&self) -> u64 {
+        self.left_out
+    }
+
     /// The entries that were not there before.
     fn fresh<'a, 'b>(&mut self, entries: &'b [Entry<'a>]) -> &'b [Entry<'a>] {
         let (time, read) = self.last;
@@ -109,7 +115,7 @@ impl KernelLog {
             Turn::Is(device) if open.contains_key(device) || open.len() < MOST_DEVICES => {
                 open.insert(device.to_owned(), (entry.time, entry.text.to_owned()));
             }
-            Turn::Is(_) => {}
+            Turn::Is(_) => self.left_out += 1,
             Turn::Over(device) => drop(open.remove(device)),
         }
     }

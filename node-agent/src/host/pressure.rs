@@ -47,8 +47,17 @@ pub(super) type Pressure = [Seen<Waits>; 3];
 pub struct Waits {
     /// Of the node's tasks.
     pub node: u64,
-    /// Of pods' tasks by UID, or why nothing is known of them; `None`: nobody looked.
-    pub pods: Option<Seen<BTreeMap<String, u64>>>,
+    /// Of pods' tasks, or why nothing is known of them; `None`: nobody looked.
+    pub pods: Option<Seen<Pods>>,
+}
+
+/// Shares of pods.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pods {
+    /// By UID.
+    pub shares: BTreeMap<String, u64>,
+    /// Folders of control groups that were passed over because there were too many.
+    pub left_out: u64,
 }
 
 /// Reads `pressure` in `proc`, and of the pods in the host's control groups.
@@ -75,43 +84,44 @@ fn share(text: &str, line: &str) -> Option<u64> {
     whole.parse::<u64>().ok()?.checked_mul(100)?.checked_add(hundredths)
 }
 
-fn of_pods(root: &Path, file: &str, line: &str) -> Seen<BTreeMap<String, u64>> {
+fn of_pods(root: &Path, file: &str, line: &str) -> Seen<Pods> {
     if !root.join("cgroup.controllers").exists() {
         let root = root.display();
         return Err(format!("{root}: control groups of version 1 have no pressure of their own"));
     }
-    let groups = pod_groups(root);
+    let (groups, left_out) = pod_groups(root);
     let share = |(uid, group): (String, PathBuf)| {
         let text = text(&group.join(format!("{file}.pressure"))).ok()?;
         Some((uid, share(&text, line)?))
     };
-    Ok(groups.into_iter().filter_map(share).collect())
+    Ok(Pods { shares: groups.into_iter().filter_map(share).collect(), left_out })
 }
 
-/// The control groups of pods, by their UIDs: the kubelet's are called `kubepods…`, at whatever depth.
-fn pod_groups(root: &Path) -> Vec<(String, PathBuf)> {
-    let (mut found, mut level) = (Vec::new(), vec![root.to_owned()]);
+/// The control groups of pods, by their UIDs: the kubelet's are called `kubepods…`, at whatever depth. And how many
+/// groups were passed over.
+fn pod_groups(root: &Path) -> (Vec<(String, PathBuf)>, u64) {
+    let (mut found, mut left_out, mut level) = (Vec::new(), 0, vec![root.to_owned()]);
     for _ in 0..DEPTH {
         let mut next = Vec::new();
         for folder in level {
             for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
                 let name = entry.file_name();
                 let Some(name) = name.to_str() else { continue };
-                if !entry.file_type().is_ok_and(|kind| kind.is_dir()) || found.len() >= MOST_GROUPS {
+                if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                     continue;
                 }
                 match pod_of(name) {
-                    Some(uid) => found.push((uid, entry.path())),
+                    Some(uid) if found.len() < MOST_GROUPS => found.push((uid, entry.path())),
                     // Groups of containers and services have none of pods below them.
                     None if name.ends_with(".service") || name.ends_with(".scope") => {}
                     None if next.len() < MOST_GROUPS => next.push(entry.path()),
-                    None => {}
+                    _ => left_out += 1,
                 }
             }
         }
         level = next;
     }
-    found
+    (found, left_out)
 }
 
 /// The UID of the pod whose control group has this name: `podUID`, or of systemd
@@ -132,11 +142,17 @@ pub(super) struct Stalls {
     nodes: [Edge; 3],
     /// By UID; of pods that are past their limit alone.
     pods: [BTreeMap<String, Edge>; 3],
+    left_out: u64,
 }
 
 impl Stalls {
     pub(super) fn new(limits: Limits) -> Self {
-        Self { limits, nodes: Default::default(), pods: Default::default() }
+        Self { limits, nodes: Default::default(), pods: Default::default(), left_out: 0 }
+    }
+
+    /// Folders of control groups that were passed over, at all looks.
+    pub(super) fn left_out(&self) -> u64 {
+        self.left_out
     }
 
     /// `names` are those of pods by UID; others run elsewhere.
@@ -155,15 +171,16 @@ impl Stalls {
                 }
             };
             let is_node = self.nodes[number].is_over(waits.node, limit * 100);
-            let none = BTreeMap::new();
+            let none = Pods::default();
             let (pods, unseen) = match &waits.pods {
                 Some(Ok(pods)) => (pods, None),
                 Some(Err(why)) => (&none, Some(why)),
                 None => (&none, None),
             };
+            self.left_out += pods.left_out;
             let before = std::mem::take(&mut self.pods[number]);
             let mut stalled = Vec::new();
-            for (uid, share) in pods {
+            for (uid, share) in &pods.shares {
                 let Some(pod) = names.get(uid) else { continue };
                 let mut edge = before.get(uid).copied().unwrap_or_default();
                 if edge.is_over(*share, limit * 100) {
@@ -217,8 +234,8 @@ full avg10=0.00 avg60=0.05 avg300=0.00 total=263701661
     const UID: &str = "0a0b0c0d-1111-2222-3333-444455556666";
 
     fn pods(share: u64) -> Pressure {
-        let waits =
-            Waits { node: 150, pods: Some(Ok([(UID.to_owned(), share), ("other".to_owned(), 9999)].into())) };
+        let shares = [(UID.to_owned(), share), ("other".to_owned(), 9999)].into();
+        let waits = Waits { node: 150, pods: Some(Ok(Pods { shares, left_out: 1 })) };
         [Ok(Waits::default()), Ok(waits), Ok(Waits::default())]
     }
 
@@ -264,11 +281,21 @@ full avg10=0.00 avg60=0.05 avg300=0.00 total=263701661
         assert_eq!(io, Ok(Waits { node: 5, pods: None }));
         write("cgroup/cgroup.controllers".into(), "cpu memory\n");
         let [cpu, memory, _] = read(root.path(), Some(&cgroups));
-        let expected = BTreeMap::from([(second, 5), (UID.to_owned(), 7025)]);
-        assert_eq!(memory, Ok(Waits { node: 5, pods: Some(Ok(expected)) }));
-        assert_eq!(cpu, Ok(Waits { node: 166, pods: Some(Ok(BTreeMap::new())) }), "files that are missing");
+        let shares = BTreeMap::from([(second, 5), (UID.to_owned(), 7025)]);
+        assert_eq!(memory, Ok(Waits { node: 5, pods: Some(Ok(Pods { shares, left_out: 0 })) }));
+        assert_eq!(cpu, Ok(Waits { node: 166, pods: Some(Ok(Pods::default())) }), "files that are missing");
         let [missing, ..] = read(&cgroups, None);
         assert!(missing.unwrap_err().contains("psi=1"));
+    }
+
+    #[test]
+    fn groups_beyond_the_bound_are_counted() {
+        let root = tempfile::tempdir().unwrap();
+        for number in 0..MOST_GROUPS + 3 {
+            fs::create_dir(root.path().join(format!("pod{number:032}"))).unwrap();
+        }
+        let (found, left_out) = pod_groups(root.path());
+        assert_eq!((found.len(), left_out), (MOST_GROUPS, 3));
     }
 
     #[test]
@@ -289,6 +316,7 @@ full avg10=0.00 avg60=0.05 avg300=0.00 total=263701661
         assert_eq!(judge([Ok(Waits::default()), Ok(waits), Ok(Waits::default())]).reason, "NodeStalls");
         let unknown = Err("psi=1".to_owned());
         assert_eq!(judge([Ok(Waits::default()), unknown, Ok(Waits::default())]).status, Status::Unknown);
+        assert_eq!(stalls.left_out(), 4, "one at each look at pods");
     }
 
     proptest! {

@@ -125,6 +125,15 @@ fn trouble_is_over_when_the_kernel_is_quiet_or_says_so() {
 }
 
 #[test]
+fn devices_beyond_the_bound_are_counted() {
+    let mut log = KernelLog::default();
+    let said = |device| line(1, &format!("EXT4-fs error (device dm-{device}): reading directory"));
+    let text: String = (0..MOST_DEVICES + 2).map(said).collect();
+    assert_eq!(states(&mut log, &text, 2)[0].matches("dm-").count(), MOST_DEVICES);
+    assert_eq!(log.left_out(), 2);
+}
+
+#[test]
 fn the_texts_of_each_file_system_are_known() {
     for (said, expected) in [
         (
