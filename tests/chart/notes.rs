@@ -52,9 +52,10 @@ fn a_kubernetes_without_native_sidecars_is_told_so() {
 #[test]
 fn what_gives_power_away_is_said() {
     let settings =
-        ["nodeAgent.runtimeSocket=/run/containerd/containerd.sock", "server.tls.insecureSkipVerify=true"];
+        ["nodeAgent.runtimeSocket=/run/containerd/containerd.sock", "server.tls.insecureSkipVerify=true", "operator.cilium.disableFlows=false"];
     let notes = notes(helm::NEWEST, &settings);
     assert!(notes.contains("gives root on every node"), "{notes}");
+    assert!(notes.contains("power over the node's network"), "{notes}");
     assert!(notes.contains("The token goes to whoever answers"), "{notes}");
 }
 
@@ -69,7 +70,6 @@ fn values_without_effect_are_listed() {
         "k8sApiServer.cidr=192.0.2.1/32",
         "nameOverride=x",
         "operator.argocd.enabled=true",
-        "operator.cilium.disableFlows=false",
         "operator.cilium.hubble.tls.forceDisable=true",
         "operator.datadog.enabled=true",
         "operator.istio.enabled=true",

@@ -405,6 +405,7 @@ fn every_variable_is_an_agreed_one() {
         "server.proxy.noProxy=example.com",
         "nodeAgent.runtimeSocket=/run/c/c.sock",
         "nodeAgent.flows.awsPolicyLog=/var/log/a/b.log",
+        "operator.cilium.disableFlows=false",
         "podLogs.redact={a}",
         "podLogs.budget.namespaceBytesPerSecond=1",
         "data.namespaces.exclude={bank}",
