@@ -51,8 +51,11 @@ fn a_kubernetes_without_native_sidecars_is_told_so() {
 
 #[test]
 fn what_gives_power_away_is_said() {
-    let settings =
-        ["nodeAgent.runtimeSocket=/run/containerd/containerd.sock", "server.tls.insecureSkipVerify=true", "operator.cilium.disableFlows=false"];
+    let settings = [
+        "nodeAgent.runtimeSocket=/run/containerd/containerd.sock",
+        "server.tls.insecureSkipVerify=true",
+        "operator.cilium.disableFlows=false",
+    ];
     let notes = notes(helm::NEWEST, &settings);
     assert!(notes.contains("gives root on every node"), "{notes}");
     assert!(notes.contains("power over the node's network"), "{notes}");

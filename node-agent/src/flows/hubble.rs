@@ -92,7 +92,8 @@ pub(super) async fn follow(socket: PathBuf, window: Arc<Mutex<Window>>, counts: 
         }
         if outage.down(&problem, Instant::now().into_std()) && hubble.socket.exists() {
             let socket = hubble.socket.display();
-            Sentence::Warning(format!("no network flows come from Hubble at {socket} for now: {problem}")).tell();
+            Sentence::Warning(format!("no network flows come from Hubble at {socket} for now: {problem}"))
+                .tell();
         }
         sleep(wait).await;
         wait = (wait * 2).min(RETRY.1);
@@ -167,7 +168,10 @@ impl Hubble {
             blacklist: vec![
                 FlowFilter { reply: vec![true], ..FlowFilter::default() },
                 FlowFilter { verdict: undecided.to_vec(), ..FlowFilter::default() },
-                FlowFilter { event_type: vec![EventTypeFilter { r#type: ACCESS_LOG }], ..FlowFilter::default() },
+                FlowFilter {
+                    event_type: vec![EventTypeFilter { r#type: ACCESS_LOG }],
+                    ..FlowFilter::default()
+                },
             ],
             since: Some(timestamp(self.since)),
             field_mask: self

@@ -196,7 +196,14 @@ impl Names {
         let Peer { namespace, pod, service, endpoint, .. } = *peer;
         let parts: [&[u8]; 6] = match endpoint {
             [] if namespace.is_empty() && pod.is_empty() && service.is_empty() => return 0,
-            [] => [&[tag::NAMES], namespace.as_bytes(), &[SEPARATOR], pod.as_bytes(), &[SEPARATOR], service.as_bytes()],
+            [] => [
+                &[tag::NAMES],
+                namespace.as_bytes(),
+                &[SEPARATOR],
+                pod.as_bytes(),
+                &[SEPARATOR],
+                service.as_bytes(),
+            ],
             endpoint => [&[tag::ENDPOINT], service.as_bytes(), &[SEPARATOR], endpoint, &[], &[]],
         };
         self.number(&parts)
@@ -280,7 +287,8 @@ mod tests {
     use super::*;
 
     fn flow<'a>(pods: [&'a str; 2], port: u16, time: u64) -> Flow<'a> {
-        let peer = |pod| Peer { address: Some([10, 0, 0, 1].into()), namespace: "shop", pod, ..Peer::default() };
+        let peer =
+            |pod| Peer { address: Some([10, 0, 0, 1].into()), namespace: "shop", pod, ..Peer::default() };
         Flow {
             source: peer(pods[0]),
             destination: peer(pods[1]),

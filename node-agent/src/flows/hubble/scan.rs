@@ -146,7 +146,10 @@ fn flow(message: &[u8]) -> Option<Line<'_>> {
         port,
         protocol,
         verdict,
-        direction: match i32::try_from(direction).ok().and_then(|number| TrafficDirection::try_from(number).ok()) {
+        direction: match i32::try_from(direction)
+            .ok()
+            .and_then(|number| TrafficDirection::try_from(number).ok())
+        {
             Some(TrafficDirection::Ingress) => Direction::Ingress,
             Some(TrafficDirection::Egress) => Direction::Egress,
             Some(TrafficDirection::Unknown) | None => Direction::Unspecified,

@@ -54,7 +54,8 @@ impl World {
         let window = Arc::new(Mutex::new(Window::new(100)));
         let (counts, mut registry) = (Counts::default(), Registry::default());
         counts.register(&mut registry);
-        let follower = tokio::spawn(follow(directory.path().join("hubble.sock"), Arc::clone(&window), counts));
+        let follower =
+            tokio::spawn(follow(directory.path().join("hubble.sock"), Arc::clone(&window), counts));
         Self { directory, window, registry, follower }
     }
 

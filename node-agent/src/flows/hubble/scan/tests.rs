@@ -20,7 +20,9 @@ fn flow() -> flow::Flow {
         time: Some(prost_types::Timestamp { seconds: 5, nanos: 6 }),
         verdict: flow::Verdict::Forwarded.into(),
         ip: Some(Ip { source: "10.0.0.1".to_owned(), destination: "fd00::2".to_owned() }),
-        l4: Some(Layer4 { protocol: Some(Protocol::Tcp(Ports { source_port: 40000, destination_port: 80 })) }),
+        l4: Some(Layer4 {
+            protocol: Some(Protocol::Tcp(Ports { source_port: 40000, destination_port: 80 })),
+        }),
         source: Some(endpoint("web-1")),
         destination: Some(endpoint("db-0")),
         destination_names: vec!["db.example.com".to_owned(), "other".to_owned()],
