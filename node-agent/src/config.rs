@@ -44,6 +44,8 @@ pub struct Config {
     pub limits: Limits,
     /// The log of the AWS network policy agent, if flows are read from it.
     pub aws_policy_log: Option<PathBuf>,
+    /// The socket of Hubble on this node, if flows are read from it.
+    pub hubble_socket: Option<PathBuf>,
     /// Namespace of Istio's ztunnel, if flows are read from its logs.
     pub ztunnel_namespace: Option<String>,
 }
@@ -159,6 +161,7 @@ impl Config {
                 node: settings.parse("KESTREL_BUDGET_NODE_BYTES", 0),
             },
             aws_policy_log: settings.optional("KESTREL_AWS_POLICY_LOG").map(PathBuf::from),
+            hubble_socket: settings.optional("KESTREL_HUBBLE_SOCKET").map(PathBuf::from),
             ztunnel_namespace: settings.optional("KESTREL_ZTUNNEL_NAMESPACE"),
         };
         if config.endpoint.scheme_str() != Some("https") || config.endpoint.host().is_none() {

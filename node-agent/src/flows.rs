@@ -6,11 +6,14 @@ mod aws_policy;
 pub mod counts;
 mod files;
 pub mod flow;
+mod hubble;
 pub mod window;
 mod ztunnel;
 
 use std::{
     collections::VecDeque,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -20,6 +23,7 @@ use tokio::{
     task::yield_now,
     time::{Instant, MissedTickBehavior, interval},
 };
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::Config;
 use counts::Counts;
@@ -52,8 +56,10 @@ pub fn watch(config: &Config, counts: Counts) -> (impl Future<Output = anyhow::R
     let (arrived, heard) = watch::channel(0);
     let now = SystemTime::now();
     let flows = Flows {
-        files: Files::new(config, counts, now),
-        window: Window::new(MOST_FLOWS),
+        files: Files::new(config, counts.clone(), now),
+        hubble: config.hubble_socket.clone(),
+        counts,
+        window: Arc::new(Mutex::new(Window::new(MOST_FLOWS))),
         number: 1,
         closed_at: None,
         // Two lives do not begin in the same nanosecond.
@@ -68,7 +74,9 @@ pub fn watch(config: &Config, counts: Counts) -> (impl Future<Output = anyhow::R
 
 struct Flows {
     files: Files,
-    window: Window,
+    hubble: Option<PathBuf>,
+    counts: Counts,
+    window: Arc<Mutex<Window>>,
     /// Of the present window.
     number: u64,
     /// When a window with flows was closed last.
@@ -90,6 +98,10 @@ impl Flows {
         reports: mpsc::Sender<FlowReport>,
         mut arrived: watch::Receiver<u64>,
     ) -> anyhow::Result<()> {
+        let hubble = self.hubble.take().map(|socket| {
+            tokio::spawn(hubble::follow(socket, Arc::clone(&self.window), self.counts.clone()))
+        });
+        let _hubble = hubble.map(AbortOnDropHandle::new);
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !reports.is_closed() {
@@ -119,7 +131,7 @@ impl Flows {
         loop {
             let now = Instant::now();
             self.close(now);
-            if !self.closed.is_empty() || !self.files.read(self.number, &mut self.window, now.into_std()) {
+            if !self.closed.is_empty() || !self.read(now) {
                 break;
             }
             yield_now().await;
@@ -127,13 +139,22 @@ impl Flows {
         self.files.save(SystemTime::now());
     }
 
+    /// Reads some of the files; whether there is more.
+    fn read(&mut self, now: Instant) -> bool {
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        self.files.read(self.number, &mut window, now.into_std())
+    }
+
     /// Ends the window if it is time.
     fn close(&mut self, now: Instant) {
         let is_over = self.closed_at.is_none_or(|before| now.duration_since(before) >= WINDOW);
-        if !self.closed.is_empty() || !(is_over || self.window.span() > SPAN || self.window.is_filling()) {
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.closed.is_empty() || !(is_over || window.span() > SPAN || window.is_filling()) {
             return;
         }
-        for flows in self.window.close() {
+        let parts = window.close();
+        drop(window);
+        for flows in parts {
             self.reports += 1;
             self.closed.push_back(FlowReport { run: self.run, number: self.reports, flows });
             self.closed_at = Some(now);

@@ -80,6 +80,7 @@ impl Node {
             excluded: ["bank".to_owned()].into(),
             limits: Limits::default(),
             aws_policy_log: Some(path("aws/network-policy-agent.log")),
+            hubble_socket: None,
             ztunnel_namespace: None,
         };
         Self {

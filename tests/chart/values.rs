@@ -413,6 +413,7 @@ fn every_variable_is_an_agreed_one() {
         "nodeAgent.conntrack=true",
         "nodeAgent.podPressure=true",
         "nodeAgent.fileSystems={/data}",
+        "operator.cilium.disableFlows=false",
         "podLogs.redact={a}",
         "podLogs.budget.namespaceBytesPerSecond=1",
         "data.namespaces.exclude={bank}",

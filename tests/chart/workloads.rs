@@ -110,6 +110,7 @@ fn the_node_agent_runs_everywhere_and_sees_only_the_logs() {
     assert_eq!(token["projected"]["sources"][0]["serviceAccountToken"]["audience"], "kestrel-agent-link");
     assert_eq!(objects.env("kestrel-node-agent", "KESTREL_RUNTIME_SOCKET"), None);
     assert_eq!(objects.env("kestrel-node-agent", "KESTREL_AWS_POLICY_LOG"), None);
+    assert_eq!(objects.env("kestrel-node-agent", "KESTREL_HUBBLE_SOCKET"), None);
     assert_eq!(objects.env("kestrel-node-agent", "KESTREL_ZTUNNEL_NAMESPACE"), Some("istio-system"));
     let objects = Objects::with(&["nodeAgent.flows.ztunnelNamespace="]);
     assert_eq!(objects.env("kestrel-node-agent", "KESTREL_ZTUNNEL_NAMESPACE"), None);
@@ -121,14 +122,17 @@ fn the_node_agent_sees_more_of_the_node_only_when_told() {
         "nodeAgent.runtimeSocket=/run/containerd/containerd.sock",
         "nodeAgent.seLinuxOptions.type=spc_t",
         "nodeAgent.flows.awsPolicyLog=/var/log/aws-routed-eni/network-policy-agent.log",
+        "operator.cilium.disableFlows=false",
     ]);
+    let hubble = objects.env("kestrel-node-agent", "KESTREL_HUBBLE_SOCKET");
+    assert_eq!(hubble, Some("/var/run/cilium/hubble.sock"));
     let socket = objects.env("kestrel-node-agent", "KESTREL_RUNTIME_SOCKET");
     assert_eq!(socket, Some("/run/containerd/containerd.sock"));
     let container = objects.container("kestrel-node-agent");
     assert_eq!(container["securityContext"]["seLinuxOptions"]["type"], "spc_t");
     let log = objects.env("kestrel-node-agent", "KESTREL_AWS_POLICY_LOG");
     assert_eq!(log, Some("/var/log/aws-routed-eni/network-policy-agent.log"));
-    for folder in ["/run/containerd", "/var/log/aws-routed-eni"] {
+    for folder in ["/run/containerd", "/var/log/aws-routed-eni", "/var/run/cilium"] {
         let mount = list(&container["volumeMounts"]).iter().find(|mount| mount["mountPath"] == folder);
         assert_eq!(mount.expect("its folder is mounted")["readOnly"], true, "{folder}");
     }
@@ -153,6 +157,7 @@ fn each_feature_of_the_node_agent_has_its_own_privilege() {
         ("nodeAgent.conntrack=true", "/proc/1/net/stat"),
         ("nodeAgent.podPressure=true", "/sys/fs/cgroup"),
         ("nodeAgent.fileSystems={/data}", "/data"),
+        ("operator.cilium.disableFlows=false", "/var/run/cilium"),
         (
             "nodeAgent.flows.awsPolicyLog=/var/log/aws-routed-eni/network-policy-agent.log",
             "/var/log/aws-routed-eni",

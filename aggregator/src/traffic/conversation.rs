@@ -15,8 +15,11 @@ struct View {
     stopped: u64,
 }
 
+/// Of one direction, as far as told apart. More are left out.
+const MOST_POLICIES: usize = 64;
+
 /// The counts of a conversation, by who saw it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Seen {
     /// At the source.
     egress: View,
@@ -26,12 +29,22 @@ pub(super) struct Seen {
     somewhere: View,
     first: u64,
     last: u64,
+    ingress_allowed_by: Vec<v1::Policy>,
+    egress_allowed_by: Vec<v1::Policy>,
 }
 
 impl Seen {
     pub(super) fn nothing() -> Self {
         let none = View::default();
-        Self { egress: none, ingress: none, somewhere: none, first: u64::MAX, last: 0 }
+        Self {
+            egress: none,
+            ingress: none,
+            somewhere: none,
+            first: u64::MAX,
+            last: 0,
+            ingress_allowed_by: Vec::new(),
+            egress_allowed_by: Vec::new(),
+        }
     }
 
     /// Another node, or the same one again, has seen it.
@@ -48,6 +61,16 @@ impl Seen {
         *counter = counter.saturating_add(flow.count);
         self.first = self.first.min(flow.first_seen);
         self.last = self.last.max(flow.last_seen);
+        for (known, policies) in [
+            (&mut self.ingress_allowed_by, &flow.ingress_allowed_by),
+            (&mut self.egress_allowed_by, &flow.egress_allowed_by),
+        ] {
+            for policy in policies {
+                if known.len() < MOST_POLICIES && !known.contains(policy) {
+                    known.push(policy.clone());
+                }
+            }
+        }
     }
 
     /// What is told: what passed and what did not, each once, whoever saw it.
@@ -87,8 +110,9 @@ impl Seen {
             count: count.try_into().unwrap_or(i64::MAX),
             first_seen: Some(time(self.first)),
             last_seen: Some(time(self.last)),
-            ingress_allowed_by: Vec::new(),
-            egress_allowed_by: Vec::new(),
+            // A policy that lets pass says nothing of what did not.
+            ingress_allowed_by: if allowed { self.ingress_allowed_by.clone() } else { Vec::new() },
+            egress_allowed_by: if allowed { self.egress_allowed_by.clone() } else { Vec::new() },
         }
     }
 }

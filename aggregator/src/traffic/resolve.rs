@@ -78,6 +78,10 @@ fn named(peer: &FlowPeer, found: Option<Resident>) -> Named {
         let labels = found.labels.iter().map(|(key, value)| format!("k8s:{key}={value}")).collect();
         Named { ns, kind, name, labels }
     };
+    if !peer.name.is_empty() {
+        let FlowPeer { namespace, kind, name, labels, .. } = peer.clone();
+        return Named { ns: namespace, kind, name, labels };
+    }
     match found.as_ref().map(of) {
         Some(named) if peer.pod.is_empty() || peer.namespace == named.ns => named,
         _ if !peer.pod.is_empty() => Named {
@@ -113,7 +117,7 @@ mod tests {
     fn peer(address: [u8; 4], pod: &str, service: &str) -> Option<FlowPeer> {
         let namespace = if pod.is_empty() { "" } else { "shop" };
         let [namespace, pod, service] = [namespace, pod, service].map(str::to_owned);
-        Some(FlowPeer { address: address.to_vec().into(), namespace, pod, service })
+        Some(FlowPeer { address: address.to_vec().into(), namespace, pod, service, ..FlowPeer::default() })
     }
 
     /// 10.0.0.1 was a pod of `web` until second 100 and is one of `api`; 10.96.0.1 is a Service.
@@ -151,6 +155,13 @@ mod tests {
         ] {
             assert_eq!(told(peer.clone(), second), expected, "{peer:?}");
         }
+        let by_hubble = FlowPeer {
+            kind: "Deployment".to_owned(),
+            name: "shop-web".to_owned(),
+            labels: vec!["k8s:app=web".to_owned()],
+            ..peer([10, 0, 0, 1], "web-1", "").unwrap()
+        };
+        assert_eq!(told(Some(by_hubble), 100), "shop Deployment shop-web", "who saw it knew it then");
         let flow = Flow { destination: peer([10, 0, 0, 1], "", ""), ..Flow::default() };
         let end = resolve(&flow, resident).destination;
         assert_eq!((end.endpoint.labels, &*end.node), (vec!["k8s:app=web".to_owned()], "n1"));

@@ -114,6 +114,7 @@ fn parts(
         time: 0,
         bytes_sent: 0,
         bytes_received: 0,
+        allowed_by: &[],
     };
     Some((flow, judged))
 }

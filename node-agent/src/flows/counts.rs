@@ -6,7 +6,10 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::flow::Source;
+use super::{
+    flow::{Line, Source},
+    window::Window,
+};
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct SourceLabel {
@@ -17,6 +20,11 @@ struct SourceLabel {
 struct LeftOutLabel {
     source: &'static str,
     reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct LostLabel {
+    by: &'static str,
 }
 
 /// Why something is not among the flows that are told.
@@ -35,6 +43,7 @@ pub enum LeftOut {
 pub struct Counts {
     seen: Family<SourceLabel, Counter>,
     left_out: Family<LeftOutLabel, Counter>,
+    lost: Family<LostLabel, Counter>,
 }
 
 impl Counts {
@@ -43,10 +52,26 @@ impl Counts {
         registry.register("flows_seen", "Packets and connections that a source showed", self.seen.clone());
         let help = "Packets and connections that are not told: too many different ones at a time, from before the look-back, or unreadable";
         registry.register("flows_left_out", help, self.left_out.clone());
+        let help = "Events that Hubble lost before anybody could read them, by where: perf_ring (of the kernel), queue (of its observer), ring (of its server)";
+        registry.register("hubble_events_lost", help, self.lost.clone());
     }
 
-    /// One was seen.
-    pub(super) fn seen(&self, source: Source) {
+    /// Counts what a source said, and has `window` count it if it is a flow.
+    pub(super) fn count(&self, source: Source, line: Line<'_>, window: &mut Window) {
+        match line {
+            Line::Flow(flow) if window.add(&flow) => self.seen(source),
+            Line::Flow(_) => self.left_out(source, LeftOut::TooMany),
+            Line::Unreadable => self.left_out(source, LeftOut::Unreadable),
+            Line::Told | Line::Other => {}
+        }
+    }
+
+    /// Hubble lost so many events.
+    pub(super) fn lost(&self, by: &'static str, events: u64) {
+        self.lost.get_or_create(&LostLabel { by }).inc_by(events);
+    }
+
+    fn seen(&self, source: Source) {
         self.seen.get_or_create(&SourceLabel { source: name(source) }).inc();
     }
 
@@ -66,5 +91,6 @@ fn name(source: Source) -> &'static str {
         Source::Unspecified => "unknown",
         Source::AwsPolicyAgent => "aws",
         Source::Ztunnel => "ztunnel",
+        Source::Hubble => "hubble",
     }
 }

@@ -159,14 +159,10 @@ impl Reader {
     }
 
     fn count(&self, source: flow::Source, line: Line<'_>, window: &mut Window) {
-        let left_out = match line {
-            Line::Flow(Flow { time, .. }) if time < self.since => LeftOut::Old,
-            Line::Flow(flow) if window.add(&flow) => return self.counts.seen(source),
-            Line::Flow(_) => LeftOut::TooMany,
-            Line::Unreadable => LeftOut::Unreadable,
-            Line::Told | Line::Other => return,
-        };
-        self.counts.left_out(source, left_out);
+        match line {
+            Line::Flow(Flow { time, .. }) if time < self.since => self.counts.left_out(source, LeftOut::Old),
+            line => self.counts.count(source, line, window),
+        }
     }
 }
 

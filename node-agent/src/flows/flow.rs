@@ -29,6 +29,8 @@ pub struct Flow<'a> {
     pub bytes_sent: u64,
     /// Bytes from destination to source.
     pub bytes_received: u64,
+    /// Policies that let it pass: part of an encoded flow of Hubble.
+    pub allowed_by: &'a [u8],
 }
 
 /// One end of a flow. What is empty was not said.
@@ -42,6 +44,8 @@ pub struct Peer<'a> {
     pub pod: &'a str,
     /// What it was addressed as.
     pub service: &'a str,
+    /// An encoded endpoint of Hubble, which says more.
+    pub endpoint: &'a [u8],
 }
 
 impl From<IpAddr> for Peer<'_> {

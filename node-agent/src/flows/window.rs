@@ -9,7 +9,12 @@ use std::{
 };
 
 use foldhash::fast::RandomState;
-use kestrel_proto::node::v1::{self, FlowPeer};
+use kestrel_proto::{
+    cloud::v1::Policy,
+    hubble,
+    node::v1::{self, FlowPeer},
+};
+use prost::Message as _;
 
 use super::flow::{Direction, Flow, Peer, Source, Verdict};
 
@@ -20,7 +25,8 @@ const MOST_IN_REPORT: usize = 1000;
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Key {
     addresses: [u128; 2],
-    names: [u32; 2],
+    /// Of both ends, and of the policies.
+    names: [u32; 3],
     port: u16,
     protocol: u8,
     verdict: Verdict,
@@ -57,7 +63,8 @@ impl Window {
 
     /// Counts a flow; false if there is no room for it.
     pub fn add(&mut self, flow: &Flow<'_>) -> bool {
-        let names = [self.names.of(&flow.source), self.names.of(&flow.destination)];
+        let Self { names, .. } = self;
+        let names = [names.of(&flow.source), names.of(&flow.destination), names.of_policies(flow.allowed_by)];
         let key = Key {
             addresses: [&flow.source, &flow.destination].map(|peer| peer.address.map_or(0, bits)),
             names,
@@ -116,14 +123,12 @@ impl Window {
     }
 }
 
-fn to_wire(key: &Key, counts: Counts, names: &[[String; 3]]) -> v1::Flow {
-    let peer = |end: usize| {
-        let [namespace, pod, service] = names[key.names[end] as usize].clone();
-        FlowPeer { address: bytes(key.addresses[end]).into(), namespace, pod, service }
-    };
+fn to_wire(key: &Key, counts: Counts, names: &[Named]) -> v1::Flow {
+    let [source, destination, policies] = key.names.map(|number| &names[number as usize]);
+    let peer = |named: &Named, address| FlowPeer { address: bytes(address).into(), ..named.peer.clone() };
     v1::Flow {
-        source: Some(peer(0)),
-        destination: Some(peer(1)),
+        source: Some(peer(source, key.addresses[0])),
+        destination: Some(peer(destination, key.addresses[1])),
         port: key.port.into(),
         protocol: key.protocol.into(),
         verdict: key.verdict.into(),
@@ -134,6 +139,8 @@ fn to_wire(key: &Key, counts: Counts, names: &[[String; 3]]) -> v1::Flow {
         bytes_received: counts.bytes_received,
         first_seen: counts.first,
         last_seen: counts.last,
+        ingress_allowed_by: policies.ingress.clone(),
+        egress_allowed_by: policies.egress.clone(),
     }
 }
 
@@ -154,46 +161,121 @@ fn bytes(bits: u128) -> Vec<u8> {
     }
 }
 
-/// Names of peers, each kept once and known by its number. That of no names is 0.
+/// What says who a peer is, or which policies there were: each kept once and known by its number. That of
+/// nothing is 0.
 #[derive(Default)]
 struct Names {
-    numbers: HashMap<String, u32, RandomState>,
-    joined: String,
+    numbers: HashMap<Vec<u8>, u32, RandomState>,
+    /// The last one that was asked for.
+    text: Vec<u8>,
+}
+
+/// What such a text is decoded to.
+#[derive(Default)]
+struct Named {
+    peer: FlowPeer,
+    ingress: Vec<Policy>,
+    egress: Vec<Policy>,
+}
+
+/// What a text begins with.
+mod tag {
+    /// Namespace, pod and service.
+    pub(super) const NAMES: u8 = 0;
+    /// Service and an encoded endpoint of Hubble.
+    pub(super) const ENDPOINT: u8 = 1;
+    /// Policies, as part of an encoded flow of Hubble.
+    pub(super) const POLICIES: u8 = 2;
 }
 
 /// Stands in no name of Kubernetes.
-const SEPARATOR: char = '\u{0}';
+const SEPARATOR: u8 = 0;
 
 impl Names {
     fn of(&mut self, peer: &Peer<'_>) -> u32 {
-        let Peer { namespace, pod, service, .. } = *peer;
-        if namespace.is_empty() && pod.is_empty() && service.is_empty() {
-            return 0;
-        }
-        self.joined.clear();
-        for (at, name) in [namespace, pod, service].into_iter().enumerate() {
-            if at > 0 {
-                self.joined.push(SEPARATOR);
-            }
-            self.joined.push_str(name);
-        }
-        if let Some(number) = self.numbers.get(&self.joined) {
+        let Peer { namespace, pod, service, endpoint, .. } = *peer;
+        let parts: [&[u8]; 6] = match endpoint {
+            [] if namespace.is_empty() && pod.is_empty() && service.is_empty() => return 0,
+            [] => [
+                &[tag::NAMES],
+                namespace.as_bytes(),
+                &[SEPARATOR],
+                pod.as_bytes(),
+                &[SEPARATOR],
+                service.as_bytes(),
+            ],
+            endpoint => [&[tag::ENDPOINT], service.as_bytes(), &[SEPARATOR], endpoint, &[], &[]],
+        };
+        self.number(&parts)
+    }
+
+    fn of_policies(&mut self, policies: &[u8]) -> u32 {
+        if policies.is_empty() { 0 } else { self.number(&[&[tag::POLICIES], policies]) }
+    }
+
+    fn number(&mut self, parts: &[&[u8]]) -> u32 {
+        self.text.clear();
+        parts.iter().for_each(|part| self.text.extend_from_slice(part));
+        if let Some(number) = self.numbers.get(&self.text) {
             return *number;
         }
-        // As many as twice the flows that were ever added to the window, which has a bound.
+        // Three for each flow that was added to the window, at most.
         let number = self.numbers.len() as u32 + 1;
-        self.numbers.insert(self.joined.clone(), number);
+        self.numbers.insert(self.text.clone(), number);
         number
     }
 
-    fn into_list(self) -> Vec<[String; 3]> {
-        let mut list = vec![<[String; 3]>::default(); self.numbers.len() + 1];
-        for (joined, number) in self.numbers {
-            let mut parts = joined.split(SEPARATOR).map(str::to_owned);
-            list[number as usize] = std::array::from_fn(|_| parts.next().unwrap_or_default());
+    fn into_list(self) -> Vec<Named> {
+        let mut list: Vec<_> = std::iter::repeat_with(Named::default).take(self.numbers.len() + 1).collect();
+        for (text, number) in self.numbers {
+            list[number as usize] = named(&text);
         }
         list
     }
+}
+
+fn named(text: &[u8]) -> Named {
+    let Some((tag, rest)) = text.split_first() else { return Named::default() };
+    let string = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    match *tag {
+        tag::ENDPOINT => {
+            let at = rest.iter().position(|byte| *byte == SEPARATOR).unwrap_or(rest.len());
+            let endpoint = hubble::flow::Endpoint::decode(rest.get(at + 1..).unwrap_or_default());
+            Named { peer: of_hubble(endpoint.unwrap_or_default(), string(&rest[..at])), ..Named::default() }
+        }
+        tag::POLICIES => {
+            let flow = hubble::flow::Flow::decode(rest).unwrap_or_default();
+            let policies = |of: Vec<hubble::flow::Policy>| of.into_iter().map(policy).collect();
+            let (ingress, egress) = (policies(flow.ingress_allowed_by), policies(flow.egress_allowed_by));
+            Named { ingress, egress, ..Named::default() }
+        }
+        _ => {
+            let mut parts = rest.split(|byte| *byte == SEPARATOR).map(string);
+            let [namespace, pod, service] = std::array::from_fn(|_| parts.next().unwrap_or_default());
+            Named { peer: FlowPeer { namespace, pod, service, ..FlowPeer::default() }, ..Named::default() }
+        }
+    }
+}
+
+/// The name of an endpoint: of its workload, else of its pod, else what it was looked up by or its first
+/// label, which says what kind of peer it is, else its identity.
+fn of_hubble(endpoint: hubble::flow::Endpoint, service: String) -> FlowPeer {
+    let hubble::flow::Endpoint { identity, namespace, labels, pod_name, workloads } = endpoint;
+    let (kind, name) = match workloads.into_iter().next() {
+        Some(workload) => (workload.kind, workload.name),
+        None if !pod_name.is_empty() => ("Pod".to_owned(), pod_name.clone()),
+        None if !service.is_empty() => ("Unmanaged".to_owned(), service.clone()),
+        None => match labels.first() {
+            Some(label) => ("Unmanaged".to_owned(), label.clone()),
+            None => ("Unknown".to_owned(), format!("identity-{identity}")),
+        },
+    };
+    FlowPeer { address: Default::default(), namespace, pod: pod_name, service, kind, name, labels }
+}
+
+fn policy(policy: hubble::flow::Policy) -> Policy {
+    let hubble::flow::Policy { name, namespace, labels, revision, kind } = policy;
+    Policy { name, namespace, labels, revision, kind }
 }
 
 #[cfg(test)]
@@ -205,7 +287,8 @@ mod tests {
     use super::*;
 
     fn flow<'a>(pods: [&'a str; 2], port: u16, time: u64) -> Flow<'a> {
-        let peer = |pod| Peer { address: Some([10, 0, 0, 1].into()), namespace: "shop", pod, service: "" };
+        let peer =
+            |pod| Peer { address: Some([10, 0, 0, 1].into()), namespace: "shop", pod, ..Peer::default() };
         Flow {
             source: peer(pods[0]),
             destination: peer(pods[1]),
@@ -217,6 +300,7 @@ mod tests {
             time,
             bytes_sent: 10,
             bytes_received: 1,
+            allowed_by: &[],
         }
     }
 

@@ -133,6 +133,7 @@ fn flow<'a>(
         namespace: text(namespace).unwrap_or_default(),
         pod: text(pod).unwrap_or_default(),
         service,
+        endpoint: &[],
     };
     let named = inner.filter(|_| address.is_none()).and_then(|inner| inner.rsplit_once(':'));
     let service = text("dst.service").or(named.map(|(name, _)| name)).unwrap_or_default();
@@ -147,6 +148,7 @@ fn flow<'a>(
         time,
         bytes_sent,
         bytes_received,
+        allowed_by: &[],
     })
 }
 
