@@ -34,6 +34,7 @@ mod field {
 
 /// What a message is.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "it is taken apart where it is made, once for each flow")]
 pub(super) enum Message<'a> {
     /// As a line of a log.
     Line(Line<'a>),
