@@ -94,9 +94,9 @@ fn what_is_no_flow_is_left_and_what_should_be_one_is_counted() {
 proptest! {
     #[test]
     fn any_text_is_an_answer(text in ".{0,80}", fields in r#"[a-z."=\\ 0-9:]{0,120}"#) {
-        let _any = read(&text, 1, |_| ());
-        let _any = read(&format!("info access connection complete {fields}"), 1, |_| ());
-        let _any = read(&format!("{{\"scope\":\"access\",{text}"), 1, |_| ());
+        read(&text, 1, |_| ());
+        read(&format!("info access connection complete {fields}"), 1, |_| ());
+        read(&format!("{{\"scope\":\"access\",{text}"), 1, |_| ());
     }
 
     /// A field is found whatever the values before it hold.
