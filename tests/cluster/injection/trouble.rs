@@ -2,9 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::{collector, inject, is_up, profile::Profile, status_of};
+use super::{
+    collector, coverage::event, file_writer, inject, is_up, messages, profile::Profile, status_of,
+};
 use crate::{
-    kubectl::{OPERATOR, apply, attempt, eventually, json, kubectl},
+    kubectl::{OPERATOR, apply, attempt, eventually, json, kubectl, sample_image},
     namespace::Namespace,
     webhook::{created, pod},
 };
@@ -19,7 +21,7 @@ fn state(pod: &Value) -> &Value {
 }
 
 /// Scenario: sidecars cannot reach the aggregator, or meet somebody whom another authority vouches for.
-/// Guarantee: the pods are Ready, the sidecars stay up and say what is wrong.
+/// Guarantee: the pods are Ready, the sidecars stay up and say what is wrong; an Event names the port to open.
 #[test]
 fn a_sidecar_without_its_link_leaves_the_pod_ready_and_says_why() {
     let namespace = Namespace::new("unlinked");
@@ -57,6 +59,21 @@ fn a_sidecar_without_its_link_leaves_the_pod_ready_and_says_why() {
         let pod = json(&["get", "pod", "-n", &namespace.0, name]);
         assert_eq!(state(&pod)["restartCount"], 0, "{}", state(&pod));
     }
+    let told = event(&namespace.0, "CollectorNotAttached", "nobody");
+    println!("{told}");
+    assert!(told.contains("TCP port 8443") && told.contains("NetworkPolicies"), "{told}");
+}
+
+/// Kills the sidecar from a container of the same user that sees its processes, and waits until it is Ready again.
+pub(super) fn restart_collector(namespace: &str, pod: &str, container: &str) {
+    let look = || json(&["get", "pod", "-n", namespace, pod]);
+    let restarts = state(&look())["restartCount"].as_u64().unwrap() + 1;
+    let kill = "kill -9 $(pidof kestrel-collector)";
+    kubectl(&["exec", "-n", namespace, pod, "-c", container, "--", "sh", "-c", kill]);
+    eventually("the sidecar again, and Ready", 90, || {
+        let pod = look();
+        if is_up(&pod) && state(&pod)["restartCount"] == restarts { Ok(()) } else { Err(status_of(&pod)) }
+    });
 }
 
 /// Scenario: the sidecar is killed, as the kernel does when its memory is short.
@@ -70,17 +87,70 @@ fn a_killed_sidecar_costs_the_application_nothing() {
     pod["spec"]["securityContext"] = json!({"runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 1000});
     apply(&namespace.0, &pod.to_string());
     let look = || json(&["get", "pod", "-n", &namespace.0, "killed"]);
-    let up = |what: &str, restarts: u64| {
-        eventually(what, 90, || {
-            let pod = look();
-            if is_up(&pod) && state(&pod)["restartCount"] == restarts { Ok(()) } else { Err(status_of(&pod)) }
-        });
-    };
-    up("Ready", 0);
-    let kill = "kill -9 $(pidof kestrel-collector)";
-    kubectl(&["exec", "-n", &namespace.0, "killed", "-c", "app", "--", "sh", "-c", kill]);
-    up("Ready again", 1);
+    kubectl(&["wait", "-n", &namespace.0, "--for=condition=Ready", "pod/killed", "--timeout=60s"]);
+    restart_collector(&namespace.0, "killed", "app");
     let pod = look();
     assert_eq!(pod["status"]["containerStatuses"][0]["restartCount"], 0);
     assert_eq!(state(&pod)["lastState"]["terminated"]["exitCode"], 137, "{}", state(&pod));
+}
+
+/// Puts a file system without room in the place of the sidecar's volume, as the node has it.
+fn fill_state_of(namespace: &str, pod: &Value) {
+    let uid = pod["metadata"]["uid"].as_str().unwrap();
+    let script = format!(
+        "cd /pods/{uid}/volumes/kubernetes.io~empty-dir && mount -t tmpfs -o size=4k,mode=777 full kestrel-state && \
+         dd if=/dev/zero of=kestrel-state/full bs=4k count=1 && touch /tmp/done && exec sleep 100000"
+    );
+    let filler = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "filler"},
+        "spec": {
+            "nodeName": pod["spec"]["nodeName"], "terminationGracePeriodSeconds": 0,
+            "containers": [{
+                "name": "filler", "image": sample_image(), "command": ["sh", "-c", script],
+                "securityContext": {"privileged": true, "runAsUser": 0},
+                "readinessProbe": {"exec": {"command": ["test", "-e", "/tmp/done"]}, "periodSeconds": 1},
+                "volumeMounts": [{"name": "pods", "mountPath": "/pods", "mountPropagation": "Bidirectional"}],
+            }],
+            "volumes": [{"name": "pods", "hostPath": {"path": "/var/lib/kubelet/pods"}}],
+        },
+    });
+    apply(namespace, &filler.to_string());
+    kubectl(&["wait", "-n", namespace, "--for=condition=Ready", "pod/filler", "--timeout=60s"]);
+}
+
+/// Scenario: the volumes of an application and of its sidecar are full, the latter when the sidecar starts again.
+/// Guarantee: the pod is Ready, and lines are sent; the sidecar says what a full volume means for them.
+#[test]
+fn full_volumes_leave_the_pod_ready_and_its_lines_are_sent() {
+    let namespace = Namespace::new("full");
+    let script = "i=0; while true; do i=$((i+1)); echo \"order-$i placed\" >> /data/orders.log; sleep 1; done";
+    let mut pod = file_writer(&inject(), script);
+    (pod["apiVersion"], pod["kind"]) = ("v1".into(), "Pod".into());
+    pod["metadata"]["name"] = "full".into();
+    pod["spec"]["shareProcessNamespace"] = true.into();
+    pod["spec"]["volumes"][0]["emptyDir"] = json!({"medium": "Memory", "sizeLimit": "64Ki"});
+    apply(&namespace.0, &pod.to_string());
+    kubectl(&["wait", "-n", &namespace.0, "--for=condition=Ready", "pod/full", "--timeout=60s"]);
+    let sent = |line: &str| {
+        eventually("a line at the cloud", 90, || {
+            let lines = messages(&namespace.0, "shop", line);
+            if lines.is_empty() { Err(line.to_owned()) } else { Ok(()) }
+        });
+    };
+    sent("order-1");
+
+    fill_state_of(&namespace.0, &json(&["get", "pod", "-n", &namespace.0, "full"]));
+    restart_collector(&namespace.0, "full", "shop");
+    let fill = "echo last-order >> /data/orders.log; dd if=/dev/zero of=/data/fill 2> /dev/null; df /data";
+    let left = kubectl(&["exec", "-n", &namespace.0, "full", "-c", "shop", "--", "sh", "-c", fill]);
+    assert!(left.contains("100%"), "{left}");
+    sent("last-order");
+    eventually("the sidecar's words", 60, || {
+        let log = attempt(&["logs", "-n", &namespace.0, "full", "-c", "kestrel-collector"])?;
+        if log.contains("positions cannot be kept") { Ok(()) } else { Err(log) }
+    });
+    let pod = json(&["get", "pod", "-n", &namespace.0, "full"]);
+    assert!(is_up(&pod) && state(&pod)["restartCount"] == 1, "{}", status_of(&pod));
+    let unmount = "umount /pods/*/volumes/kubernetes.io~empty-dir/kestrel-state";
+    kubectl(&["exec", "-n", &namespace.0, "filler", "--", "sh", "-c", unmount]);
 }
