@@ -6,7 +6,7 @@ use std::{process::Command, time::Duration};
 use kestrel_runtime::tls::{self, authority::Authority};
 use serde_json::json;
 
-use super::{file_writer, inject, messages, trouble::restart_collector};
+use super::{collector, file_writer, inject, messages, trouble::restart_collector};
 use crate::{
     kubectl::{OPERATOR, apply, attempt, eventually, json, kubectl, log_of, pods_of, rolled_out},
     namespace::Namespace,
@@ -59,14 +59,26 @@ struct Meanwhile {
 }
 
 impl Meanwhile {
-    fn new(subject: &str) -> Self {
+    /// From when on the webhook gives this authority of the link to collectors: only what is in use when a collector
+    /// starts can it learn the next one from.
+    fn new(subject: &str, link_authority: &str) -> Self {
         let namespace = Namespace::new(subject);
         let mut pod = file_writer(&inject(), "exec sleep 100000");
         pod["apiVersion"] = "v1".into();
         pod["kind"] = "Pod".into();
         pod["metadata"]["name"] = "before".into();
         pod["spec"]["shareProcessNamespace"] = true.into();
-        apply(&namespace.0, &pod.to_string());
+        eventually("a collector that knows the link's authority", 180, || {
+            apply(&namespace.0, &pod.to_string());
+            let stored = json(&["get", "pod", "-n", &namespace.0, "before"]);
+            let env = collector(&stored)["env"].as_array().into_iter().flatten();
+            let known = env.filter_map(|variable| variable["value"].as_str()).collect::<String>();
+            if known.contains(link_authority.trim()) {
+                return Ok(());
+            }
+            kubectl(&["delete", "pod", "-n", &namespace.0, "before", "--force", "--grace-period=0"]);
+            Err(known)
+        });
         kubectl(&["wait", "-n", &namespace.0, "--for=condition=Ready", "pod/before", "--timeout=60s"]);
         let meanwhile = Self { namespace, count: 0 };
         meanwhile.collector_sends("before-the-change");
@@ -82,7 +94,8 @@ impl Meanwhile {
     }
 
     /// Waits until both servers use certificates of new authorities: every replica of the webhook has shown one more
-    /// than at its start, and of the link only the new authority is known.
+    /// than at its start, and of the link only the new authority is known. The collector from before is heard then,
+    /// also after a restart.
     fn until_in_use(&mut self, link_authority: &str) {
         // The kubelet takes its time, and the link makes the new authority known three minutes before it uses it.
         eventually("certificates of the new authority in use", 420, || {
@@ -97,22 +110,22 @@ impl Meanwhile {
                 Err(format!("{shown:?}, {link}"))
             }
         });
+        self.collector_sends("after-the-change");
+        restart_collector(&self.namespace.0, "before", "shop");
+        self.collector_sends("after-its-restart");
     }
 
     fn collector_sends(&self, line: &str) {
         let write = format!("echo {line} >> /data/orders.log");
         kubectl(&["exec", "-n", &self.namespace.0, "before", "-c", "shop", "--", "sh", "-c", &write]);
-        eventually("a line of the pod that was there before", 420, || {
+        eventually("a line of the pod that was there before", 120, || {
             let count = messages(&self.namespace.0, "shop", line).len();
             if count > 0 { Ok(()) } else { Err(log_of("aggregator").lines().rev().take(3).collect()) }
         });
     }
 
-    /// Guarantee: the collector from before is heard, also after a restart, and node agents are attached.
+    /// Guarantee: the servers' own authorities are back without a failed call, and node agents are attached.
     fn end(mut self) {
-        self.collector_sends("after-the-change");
-        restart_collector(&self.namespace.0, "before", "shop");
-        self.collector_sends("after-its-restart");
         for _ in 0..20 {
             self.create_one();
         }
@@ -131,21 +144,18 @@ impl Meanwhile {
 
 /// Scenario: certificates of an authority of one's own are given in Secrets, then renewed by another authority,
 /// then taken away again; pods are created all the while.
-/// Guarantee: every annotated pod carries the sidecar; node agents and a collector from before are attached in the end.
+/// Guarantee: every annotated pod carries the sidecar, a collector from before the renewal stays attached, and node
+/// agents are attached in the end.
 #[test]
 fn certificates_in_secrets_are_used_and_renewed_without_a_failed_call() {
     tls::install_provider();
-    let mut meanwhile = Meanwhile::new("secrets");
     let [first, second] = ["first", "second"].map(|name| Authority::generate(name).unwrap());
     issue(&first);
     let [webhook, link] = SECRETS.map(|(secret, _)| secret);
     upgrade(&format!("webhook.existingSecret={webhook},link.existingSecret={link}"));
+    let mut meanwhile = Meanwhile::new("secrets", first.certificate_pem());
     meanwhile.create_one();
     assert!(webhook_authorities().contains(first.certificate_pem().trim()));
-    eventually("the given authority for agents", 60, || {
-        let known = link_authorities();
-        if known.contains(first.certificate_pem().trim()) { Ok(()) } else { Err(known) }
-    });
 
     issue(&second);
     meanwhile.until_in_use(second.certificate_pem());
@@ -189,26 +199,24 @@ fn authority_in(secret: &str) -> String {
 
 /// Scenario: cert-manager makes the authorities and certificates; then it renews all of them; then they are ours
 /// again. Pods are created all the while.
-/// Guarantee: every annotated pod carries the sidecar; node agents and a collector from before are attached in the end.
+/// Guarantee: every annotated pod carries the sidecar, a collector from before the renewal stays attached, and node
+/// agents are attached in the end.
 #[test]
 fn cert_manager_issues_and_renews_without_a_failed_call() {
-    let mut meanwhile = Meanwhile::new("cert-manager");
     upgrade("webhook.certManager.enabled=true,link.certManager.enabled=true");
+    let (first, first_of_link) =
+        (authority_in("kestrel-webhook-tls"), authority_in("kestrel-agent-link-tls"));
+    let mut meanwhile = Meanwhile::new("cert-manager", &first_of_link);
     meanwhile.create_one();
-    let [webhook, link] = ["kestrel-webhook", "kestrel-agent-link"];
-    let (first, first_of_link) = (authority_in("kestrel-webhook-tls"), authority_in("kestrel-agent-link-tls"));
     assert!(webhook_authorities().contains(first.trim()));
-    eventually("cert-manager's authority for agents", 60, || {
-        let known = link_authorities();
-        if known.contains(first_of_link.trim()) { Ok(()) } else { Err(known) }
-    });
 
-    for certificate in [webhook, link] {
+    for certificate in ["kestrel-webhook", "kestrel-agent-link"] {
         renew(&format!("{certificate}-authority"));
         renew(certificate);
         meanwhile.create_one();
     }
-    let (second, second_of_link) = (authority_in("kestrel-webhook-tls"), authority_in("kestrel-agent-link-tls"));
+    let (second, second_of_link) =
+        (authority_in("kestrel-webhook-tls"), authority_in("kestrel-agent-link-tls"));
     assert!(first != second && first_of_link != second_of_link, "the authorities are new");
     meanwhile.until_in_use(&second_of_link);
     assert!(webhook_authorities().contains(second.trim()));
