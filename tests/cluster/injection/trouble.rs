@@ -18,7 +18,8 @@ fn state(pod: &Value) -> &Value {
         .unwrap_or(&Value::Null)
 }
 
-/// Scenario: sidecars cannot reach the aggregator, or meet somebody whom another authority vouches for.
+/// Scenario: sidecars cannot reach the aggregator (by a closed port, as the network of `hack/cluster` enforces no
+/// NetworkPolicy), or meet somebody whom another authority vouches for.
 /// Guarantee: the pods are Ready, the sidecars stay up and say what is wrong; an Event names the port to open.
 #[test]
 fn a_sidecar_without_its_link_leaves_the_pod_ready_and_says_why() {
@@ -92,12 +93,13 @@ fn a_killed_sidecar_costs_the_application_nothing() {
     assert_eq!(state(&pod)["lastState"]["terminated"]["exitCode"], 137, "{}", state(&pod));
 }
 
-/// Puts a file system without room in the place of the sidecar's volume, as the node has it.
-fn fill_state_of(namespace: &str, pod: &Value) {
+/// Puts a file system without room in the place of the sidecar's volume, as the node has it; where it is mounted.
+fn fill_state_of(namespace: &str, pod: &Value) -> String {
     let uid = pod["metadata"]["uid"].as_str().unwrap();
+    let place = format!("/pods/{uid}/volumes/kubernetes.io~empty-dir/kestrel-state");
     let script = format!(
-        "cd /pods/{uid}/volumes/kubernetes.io~empty-dir && mount -t tmpfs -o size=4k,mode=777 full kestrel-state && \
-         dd if=/dev/zero of=kestrel-state/full bs=4k count=1 && touch /tmp/done && exec sleep 100000"
+        "mount -t tmpfs -o size=4k,mode=777 full {place} && dd if=/dev/zero of={place}/full bs=4k count=1 && \
+         touch /tmp/done && exec sleep 100000"
     );
     let filler = json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "filler"},
@@ -114,6 +116,7 @@ fn fill_state_of(namespace: &str, pod: &Value) {
     });
     apply(namespace, &filler.to_string());
     kubectl(&["wait", "-n", namespace, "--for=condition=Ready", "pod/filler", "--timeout=60s"]);
+    place
 }
 
 /// Scenario: the sidecar's volume is full when it starts again.
@@ -127,7 +130,7 @@ fn a_full_volume_leaves_the_pod_ready_and_its_lines_are_sent() {
     pod["spec"]["shareProcessNamespace"] = true.into();
     apply(&namespace.0, &pod.to_string());
     kubectl(&["wait", "-n", &namespace.0, "--for=condition=Ready", "pod/full", "--timeout=60s"]);
-    fill_state_of(&namespace.0, &json(&["get", "pod", "-n", &namespace.0, "full"]));
+    let place = fill_state_of(&namespace.0, &json(&["get", "pod", "-n", &namespace.0, "full"]));
     restart_collector(&namespace.0, "full", "shop");
     let write = "echo order-1 >> /data/orders.log";
     kubectl(&["exec", "-n", &namespace.0, "full", "-c", "shop", "--", "sh", "-c", write]);
@@ -141,6 +144,5 @@ fn a_full_volume_leaves_the_pod_ready_and_its_lines_are_sent() {
     });
     let pod = json(&["get", "pod", "-n", &namespace.0, "full"]);
     assert!(is_up(&pod) && state(&pod)["restartCount"] == 1, "{}", status_of(&pod));
-    let unmount = "umount /pods/*/volumes/kubernetes.io~empty-dir/kestrel-state";
-    kubectl(&["exec", "-n", &namespace.0, "filler", "--", "sh", "-c", unmount]);
+    kubectl(&["exec", "-n", &namespace.0, "filler", "--", "umount", &place]);
 }

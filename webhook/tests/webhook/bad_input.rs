@@ -378,7 +378,8 @@ proptest! {
             let before = pod(&[(key, &value)]);
             let answer = review::admit(&before, "shop");
             let mut after = before.clone();
-            json_patch::patch(&mut after, &serde_json::from_value(answer.patch).unwrap()).unwrap();
+            let patch: json_patch::Patch = serde_json::from_value(answer.patch).unwrap();
+            json_patch::patch(&mut after, &patch).unwrap();
             prop_assert_eq!(&after["spec"]["containers"], &before["spec"]["containers"], "{}: {}", key, value);
         }
     }
