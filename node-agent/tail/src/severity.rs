@@ -33,10 +33,11 @@ impl Level {
 
     /// A level by any of the names in use.
     fn named(word: &[u8]) -> Option<Self> {
-        // With this bit set, nothing but a capital becomes a small letter.
-        let is_same = |name: &[u8]| name.iter().zip(word).all(|(small, byte)| *small == byte | 0x20);
-        let (_, level) = NAMES.get(word.len())?.iter().find(|(name, _)| is_same(name))?;
-        Some(*level)
+        let (begin, rest) = word.split_first_chunk()?;
+        let begin = small(*begin);
+        let is_rest = |name: &Name| name.rest.iter().zip(rest).all(|(small, byte)| *small == byte | 0x20);
+        let name = NAMES.get(word.len())?.iter().find(|name| name.begin == begin && is_rest(name))?;
+        Some(name.level)
     }
 
     /// A level by its number, as loggers in JSON write it: pino and bunyan count in tens, Google Cloud
@@ -68,8 +69,25 @@ impl Level {
 /// Bytes of the longest name of a level.
 const LONGEST: usize = 11;
 
+/// The name of a level, whose first letters tell it from nearly all others.
+struct Name {
+    begin: u32,
+    rest: &'static [u8],
+    level: Level,
+}
+
+/// Three letters as a number, all of them small: with that bit set, nothing but a capital becomes a small one.
+const fn small([first, second, third]: [u8; 3]) -> u32 {
+    u32::from_le_bytes([first, second, third, 0]) | 0x0020_2020
+}
+
+const fn name(text: &'static [u8], level: Level) -> Name {
+    let Some((begin, rest)) = text.split_first_chunk() else { panic!("a name has three letters") };
+    Name { begin: small(*begin), rest, level }
+}
+
 /// Names of levels, by their length.
-const NAMES: [&[(&[u8], Level)]; LONGEST + 1] = {
+const NAMES: [&[Name]; LONGEST + 1] = {
     use Level::{Debug, Error, Fatal, Info, Warn};
 
     [
@@ -77,38 +95,38 @@ const NAMES: [&[(&[u8], Level)]; LONGEST + 1] = {
         &[],
         &[],
         &[
-            (b"inf", Info),
-            (b"err", Error),
-            (b"wrn", Warn),
-            (b"dbg", Debug),
-            (b"trc", Debug),
-            (b"vrb", Debug),
-            (b"ftl", Fatal),
+            name(b"inf", Info),
+            name(b"err", Error),
+            name(b"wrn", Warn),
+            name(b"dbg", Debug),
+            name(b"trc", Debug),
+            name(b"vrb", Debug),
+            name(b"ftl", Fatal),
         ],
         &[
-            (b"info", Info),
-            (b"warn", Warn),
-            (b"fine", Debug),
-            (b"dbug", Debug),
-            (b"trce", Debug),
-            (b"crit", Fatal),
+            name(b"info", Info),
+            name(b"warn", Warn),
+            name(b"fine", Debug),
+            name(b"dbug", Debug),
+            name(b"trce", Debug),
+            name(b"crit", Fatal),
         ],
         &[
-            (b"debug", Debug),
-            (b"error", Error),
-            (b"trace", Debug),
-            (b"fatal", Fatal),
-            (b"panic", Fatal),
-            (b"alert", Fatal),
-            (b"emerg", Fatal),
-            (b"finer", Debug),
+            name(b"debug", Debug),
+            name(b"error", Error),
+            name(b"trace", Debug),
+            name(b"fatal", Fatal),
+            name(b"panic", Fatal),
+            name(b"alert", Fatal),
+            name(b"emerg", Fatal),
+            name(b"finer", Debug),
         ],
-        &[(b"notice", Info), (b"severe", Error), (b"finest", Debug), (b"dpanic", Fatal)],
-        &[(b"warning", Warn), (b"verbose", Debug)],
-        &[(b"critical", Fatal)],
-        &[(b"emergency", Fatal)],
+        &[name(b"notice", Info), name(b"severe", Error), name(b"finest", Debug), name(b"dpanic", Fatal)],
+        &[name(b"warning", Warn), name(b"verbose", Debug)],
+        &[name(b"critical", Fatal)],
+        &[name(b"emergency", Fatal)],
         &[],
-        &[(b"information", Info)],
+        &[name(b"information", Info)],
     ]
 };
 

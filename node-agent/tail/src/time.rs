@@ -54,17 +54,18 @@ impl Clock {
         if *to_second != self.text {
             *self = Self { text: *to_second, seconds: seconds(to_second)? };
         }
+        // Nearly all of them.
+        if let Some([b'.', fraction @ .., b'Z']) = text[to_second.len()..].first_chunk::<11>()
+            && let Some(nanos) = nine_digits(fraction)
+        {
+            return Some((Timestamp { seconds: self.seconds, nanos }, to_second.len() + 11));
+        }
         let mut seconds = self.seconds;
         let mut at = to_second.len();
         let mut nanos = 0;
         if text.get(at) == Some(&b'.') {
             at += 1;
             let begin = at;
-            // Nearly all have nine digits, of which eight are read at once.
-            if let Some(eight) = text[at..].first_chunk().and_then(eight_digits) {
-                nanos = eight;
-                at += 8;
-            }
             while let Some(digit) =
                 text.get(at).map(|byte| byte.wrapping_sub(b'0')).filter(|digit| *digit <= 9)
             {
@@ -108,6 +109,12 @@ fn seconds(text: &[u8; 19]) -> Option<i64> {
 
 /// What a fraction of so many digits is multiplied by to be nanoseconds.
 const POWERS: [u32; 10] = [0, 100_000_000, 10_000_000, 1_000_000, 100_000, 10_000, 1_000, 100, 10, 1];
+
+/// Nine decimal digits as a number.
+fn nine_digits([eight @ .., last]: &[u8; 9]) -> Option<u32> {
+    let last = last.wrapping_sub(b'0');
+    eight_digits(eight).filter(|_| last <= 9).map(|eight| eight * 10 + u32::from(last))
+}
 
 /// Eight decimal digits as a number: pairs of them, then pairs of pairs, in one word.
 fn eight_digits(text: &[u8; 8]) -> Option<u32> {

@@ -224,7 +224,7 @@ impl Task<'_> {
                         return outlet.flow;
                     }
                 }
-                for place in before.take() {
+                for place in before.places() {
                     let window = &bytes[place.from..];
                     self.again.split(self.format, window, split::Unfinished::Ends, |raw| {
                         let raw = raw.after(place.from);
@@ -235,6 +235,7 @@ impl Task<'_> {
                         ControlFlow::Continue(())
                     });
                 }
+                before.clear();
                 outlet.give(&raw, level, text);
                 outlet.flow
             });

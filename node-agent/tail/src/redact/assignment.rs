@@ -62,7 +62,11 @@ const MAY_BE_LAST: [bool; 256] = {
 /// By the last letters, nearly all names can be told apart.
 #[inline(never)] // so that what few signs need is not in the way of the others
 fn ends_like_a_secret(head: &[u8]) -> bool {
-    let name = if let Some(b' ' | b'"' | b'\'') = head.last() { name_before(head).0 } else { head };
+    let name = match head {
+        [name @ .., before, b'"' | b'\''] if !matches!(before, b'\\' | b' ') => &head[..=name.len()],
+        [.., b' ' | b'"' | b'\''] => name_before(head).0,
+        _ => head,
+    };
     name.last_chunk().is_some_and(|last| {
         matches!(
             &last.map(|byte| byte | 0x20),

@@ -21,7 +21,8 @@ pub(super) struct Issued {
     rest: usize,
 }
 
-/// Prefixes of tokens, from their issuers' documentation.
+/// Prefixes of tokens, from their issuers' documentation. By its place in the order one shares a bucket of the
+/// search with others; in this order ordinary words are seldom taken for one (`hack/instructions` shows it).
 pub(super) const ISSUED: &[Issued] = &[
     Issued { prefix: "AKIA", rest: 16 },
     Issued { prefix: "ASIA", rest: 16 },
@@ -29,7 +30,7 @@ pub(super) const ISSUED: &[Issued] = &[
     Issued { prefix: "ghp_", rest: 30 },
     Issued { prefix: "gho_", rest: 30 },
     Issued { prefix: "ghu_", rest: 30 },
-    Issued { prefix: "ghs_", rest: 30 },
+    Issued { prefix: "sk_live_", rest: 16 },
     Issued { prefix: "ghr_", rest: 30 },
     Issued { prefix: "github_pat_", rest: 30 },
     Issued { prefix: "glpat-", rest: 16 },
@@ -37,9 +38,9 @@ pub(super) const ISSUED: &[Issued] = &[
     Issued { prefix: "xoxb-", rest: 16 },
     Issued { prefix: "xoxp-", rest: 16 },
     Issued { prefix: "xoxr-", rest: 16 },
-    Issued { prefix: "xoxs-", rest: 16 },
-    Issued { prefix: "sk_live_", rest: 16 },
     Issued { prefix: "rk_live_", rest: 16 },
+    Issued { prefix: "xoxs-", rest: 16 },
+    Issued { prefix: "ghs_", rest: 30 },
     Issued { prefix: "sk-ant-", rest: 20 },
     Issued { prefix: "sk-proj-", rest: 20 },
     Issued { prefix: "npm_", rest: 30 },

@@ -47,8 +47,6 @@ fn marked(head: &[u8], Word { start, end, is_first }: Word) -> Option<Level> {
     if after == Some(b'=') {
         return value(word, &rest[1..]);
     }
-    let is_loud = word.iter().all(u8::is_ascii_uppercase);
-    let is_in_brackets = after == Some(b']') || (before == Some(b'[') && after != Some(b'-'));
     let Some(level) = Level::named(word) else {
         return match word {
             // PostgreSQL, MySQL and the console of .NET.
@@ -58,6 +56,8 @@ fn marked(head: &[u8], Word { start, end, is_first }: Word) -> Option<Level> {
             _ => None,
         };
     };
+    let is_loud = word.iter().all(u8::is_ascii_uppercase);
+    let is_in_brackets = after == Some(b']') || (before == Some(b'[') && after != Some(b'-'));
     if is_in_brackets || (before == Some(b'\t') && after == Some(b'\t')) {
         return Some(level);
     }
