@@ -41,7 +41,7 @@ async fn create(namespace: String) {
     creations.join_all().await;
 }
 
-/// A line of `/proc/1/status` in KiB, read by a container that sees the webhook's processes.
+/// What a replica has in memory, in KiB, read by a container that sees its processes.
 fn resident(pod: &str) -> u64 {
     let image = format!("--image={}", sample_image());
     kubectl(&[

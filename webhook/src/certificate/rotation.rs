@@ -368,6 +368,7 @@ mod tests {
         assert_eq!(authority(&model), old);
         model.pass(DELAY * 4);
         model.settle(0);
+        model.settle(1);
         let new = authority(&model);
         assert_eq!(*model.bundle(), [new.clone(), old.clone()]);
         model.pass(DELAY);
