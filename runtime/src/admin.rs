@@ -3,10 +3,12 @@
 
 use std::{
     net::SocketAddr,
+    pin::pin,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -21,11 +23,28 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
 use prometheus_client::registry::Registry;
-use tokio::net::TcpListener;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+    time::sleep,
+};
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use crate::listen::listen;
+
+/// Probes and scrapers need a handful.
+const MOST_CONNECTIONS: usize = 64;
+/// A connection on which nothing is asked for so long ends.
+const SILENCE: Duration = Duration::from_secs(90);
+/// Pause after an accept error such as EMFILE, which would else spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
 /// What must be true before the process is ready, by name.
 #[derive(Clone, Default)]
@@ -135,17 +154,44 @@ impl AdminPort {
         self.listener.local_addr()
     }
 
-    /// Serves until the drain.
+    /// Serves HTTP/1.1 until the drain.
     ///
     /// # Errors
-    /// The listener failed.
+    /// None; the form is that of a daemon's task.
     pub async fn serve(self) -> anyhow::Result<()> {
-        let drain = self.drain.clone();
-        axum::serve(self.listener, self.router)
-            .with_graceful_shutdown(drain.cancelled_owned())
-            .await
-            .context("the admin port stopped serving")
+        let Self { listener, router, drain } = self;
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                () = drain.cancelled() => break,
+                Some(_ended) = connections.join_next() => {}
+                connection = listener.accept(), if connections.len() < MOST_CONNECTIONS => match connection {
+                    Ok((stream, _)) => {
+                        connections.spawn(converse(stream, router.clone(), drain.clone()));
+                    }
+                    Err(error) => {
+                        warn!("a connection to the admin port can't be accepted: {error}");
+                        sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+            }
+        }
+        while connections.join_next().await.is_some() {}
+        Ok(())
     }
+}
+
+async fn converse(stream: TcpStream, router: Router, drain: CancellationToken) {
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(SILENCE);
+    let mut connection =
+        pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)));
+    tokio::select! {
+        // An error is the client's: it went away or does not speak HTTP.
+        _ended = connection.as_mut() => return,
+        () = drain.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    _ = connection.await;
 }
 
 async fn ready(State(admin): State<Admin>) -> impl IntoResponse {

@@ -2,6 +2,7 @@
 //! its own, and says why where it does not.
 
 pub mod admission;
+pub mod api_server;
 pub mod certificate;
 pub mod cluster;
 pub mod config;

@@ -22,6 +22,7 @@ use kestrel_webhook::{
         Metrics, router,
         server::{LINGER, Server},
     },
+    api_server::ApiServer,
     certificate::Keeper,
     cluster::{Cluster, Kind, Shared},
     config::Config,
@@ -84,9 +85,9 @@ fn say(to: &mut dyn Write, text: &str, code: ExitCode) -> ExitCode {
 
 async fn start() -> anyhow::Result<Daemon> {
     let config = Config::read(&Environment)?;
-    let api_server =
-        kube::Config::infer().await.context("no API server to talk to (in a cluster, or KUBECONFIG)")?;
-    let client = kube::Client::try_from(api_server)?;
+    let api_server = ApiServer::of_cluster(&Environment)
+        .context("the webhook runs in a cluster (elsewhere: kestrel-webhook serve)")?;
+    let client = api_server.client(&config.injection.namespace);
 
     let mut daemon = Daemon::new();
     let drain = daemon.drain();

@@ -1,5 +1,7 @@
 //! AdmissionReview (`admission.k8s.io/v1`), as text in and text out.
 
+use std::borrow::Cow;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 
@@ -10,32 +12,42 @@ use crate::{
 
 const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
+/// Most patches are shorter, and need not grow while they are written.
+const PATCH_BYTES: usize = 4096;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Question {
-    api_version: String,
-    kind: String,
-    request: Request,
+struct Question<'a> {
+    #[serde(borrow)]
+    api_version: Cow<'a, str>,
+    #[serde(borrow)]
+    kind: Cow<'a, str>,
+    #[serde(borrow)]
+    request: Request<'a>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Request {
-    uid: String,
-    #[serde(default)]
-    namespace: String,
-    operation: String,
-    resource: Resource,
-    #[serde(default)]
-    sub_resource: String,
+struct Request<'a> {
+    #[serde(borrow)]
+    uid: Cow<'a, str>,
+    #[serde(borrow, default)]
+    namespace: Cow<'a, str>,
+    #[serde(borrow)]
+    operation: Cow<'a, str>,
+    #[serde(borrow)]
+    resource: Resource<'a>,
+    #[serde(borrow, default)]
+    sub_resource: Cow<'a, str>,
     object: Option<Pod>,
 }
 
 #[derive(Deserialize)]
-struct Resource {
-    group: String,
-    resource: String,
+struct Resource<'a> {
+    #[serde(borrow)]
+    group: Cow<'a, str>,
+    #[serde(borrow)]
+    resource: Cow<'a, str>,
 }
 
 /// What is answered, and how it is counted.
@@ -68,8 +80,8 @@ pub enum AdmitError {
 pub fn admit(body: &[u8], cluster: &Cluster) -> Result<Admission, AdmitError> {
     let Question { api_version, kind, request } =
         serde_json::from_slice(body).map_err(AdmitError::NotAReview)?;
-    if (api_version.as_str(), kind.as_str()) != (API_VERSION, KIND) {
-        return Err(AdmitError::Kind(kind, api_version));
+    if (&*api_version, &*kind) != (API_VERSION, KIND) {
+        return Err(AdmitError::Kind(kind.into_owned(), api_version.into_owned()));
     }
     let Some(pod) = request.object.as_ref().filter(|_| request.creates_a_pod()) else {
         return answer(&request.uid, &[], &[], Some("not-a-new-pod"));
@@ -90,8 +102,11 @@ fn answer(
         r#"{{"apiVersion":"{API_VERSION}","kind":"{KIND}","response":{{"uid":{uid},"allowed":true,"warnings":{warnings}"#
     );
     if !patch.is_empty() {
+        let mut text = Vec::with_capacity(PATCH_BYTES);
+        serde_json::to_writer(&mut text, patch).map_err(AdmitError::Answer)?;
+        body.reserve_exact(2 * text.len());
         body.push_str(r#","patchType":"JSONPatch","patch":""#);
-        STANDARD.encode_string(json(&patch)?, &mut body);
+        STANDARD.encode_string(text, &mut body);
         body.push('"');
     }
     body.push_str("}}");
@@ -102,7 +117,7 @@ fn json(value: &impl Serialize) -> Result<String, AdmitError> {
     serde_json::to_string(value).map_err(AdmitError::Answer)
 }
 
-impl Request {
+impl Request<'_> {
     /// A configuration with other rules may ask about other things.
     fn creates_a_pod(&self) -> bool {
         self.operation == "CREATE"

@@ -4,9 +4,10 @@ use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use axum::Router;
+use hyper::server::conn::{http1, http2};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
-    server::conn::auto,
+    server::graceful::GracefulConnection,
     service::TowerToHyperService,
 };
 use kestrel_runtime::{
@@ -35,6 +36,9 @@ const MOST_CONNECTIONS: usize = 256;
 const LONGEST_CONNECTION: Duration = Duration::from_secs(600);
 /// What a connection gets to finish its request.
 const CLOSING: Duration = Duration::from_secs(5);
+
+/// HTTP/2 by its name in a handshake.
+const HTTP2: &str = "h2";
 
 /// A bound port that does not serve yet.
 pub struct Server {
@@ -88,7 +92,7 @@ impl Server {
         let (sender, mut accepted) = mpsc::channel(1);
         let listening = tokio::spawn(tls::accept(
             listener,
-            tls::config(certificate, &["h2", "http/1.1"]),
+            tls::config(certificate, &[HTTP2, "http/1.1"]),
             closing.clone(),
             sender,
             move |peer, problem| {
@@ -107,7 +111,7 @@ impl Server {
                 () = &mut end, if !closing.is_cancelled() => closing.cancel(),
                 connection = accepted.recv(), if connections.len() < MOST_CONNECTIONS => match connection {
                     Some((stream, _)) => {
-                        connections.spawn(converse(stream, service.clone(), closing.clone()));
+                        connections.spawn(serve(stream, service.clone(), closing.clone()));
                     }
                     // The last handshake is over.
                     None => break,
@@ -120,13 +124,24 @@ impl Server {
     }
 }
 
-async fn converse(
+/// Serves the protocol that was agreed on in the handshake.
+async fn serve(
     stream: TlsStream<TcpStream>,
     service: TowerToHyperService<Router>,
     closing: CancellationToken,
 ) {
-    let builder = auto::Builder::new(TokioExecutor::new());
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP2.as_bytes());
+    let stream = TokioIo::new(stream);
+    if is_http2 {
+        let builder = http2::Builder::new(TokioExecutor::new());
+        converse(builder.serve_connection(stream, service), closing).await;
+    } else {
+        converse(http1::Builder::new().serve_connection(stream, service), closing).await;
+    }
+}
+
+async fn converse(connection: impl GracefulConnection, closing: CancellationToken) {
+    let mut connection = pin!(connection);
     tokio::select! {
         // An error is the client's: it went away or does not speak HTTP.
         _ended = connection.as_mut() => return,

@@ -6,6 +6,7 @@
 mod api_server;
 mod bad_input;
 mod caller;
+mod calling;
 mod covering;
 mod golden;
 mod listing;
