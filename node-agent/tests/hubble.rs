@@ -19,7 +19,7 @@ use kestrel_proto::node::v1::{Flow, FlowSource, FlowVerdict};
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use tempfile::TempDir;
 use tokio::{
-    task::JoinHandle,
+    task::{JoinHandle, yield_now},
     time::{sleep, timeout},
 };
 
@@ -45,9 +45,12 @@ impl Hubble {
         hubble
     }
 
+    /// Its ring gives an event away when the next one has come: a reply, which nobody asks for.
     fn happen(&mut self, events: &str) {
-        writeln!(self.process.stdin.as_mut().unwrap(), "{events}").unwrap();
-        assert_eq!(self.answers.next().unwrap().unwrap(), events);
+        for events in [events, "replies 1"] {
+            writeln!(self.process.stdin.as_mut().unwrap(), "{events}").unwrap();
+            assert_eq!(self.answers.next().unwrap().unwrap(), events);
+        }
     }
 }
 
@@ -67,7 +70,8 @@ struct Reader {
 }
 
 impl Reader {
-    fn start() -> Self {
+    /// Returns when it has begun: what happened before is not read.
+    async fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (state, socket) = (directory.path().join("state"), socket(&directory));
         let config = Config::read(&BTreeMap::from([
@@ -78,7 +82,12 @@ impl Reader {
         let (counts, mut registry) = (Counts::default(), Registry::default());
         counts.register(&mut registry);
         let (watch, outbox) = flows::watch(&config.unwrap(), counts);
-        Self { directory, outbox, registry, watch: tokio::spawn(watch) }
+        let watch = tokio::spawn(watch);
+        // It looks for the socket in its first turns, of which each is one of the test's single thread.
+        for _ in 0..10 {
+            yield_now().await;
+        }
+        Self { directory, outbox, registry, watch }
     }
 
     /// Waits until the counter with these labels is what is wanted.
@@ -120,7 +129,7 @@ fn of(flows: &[Flow], verdict: FlowVerdict) -> u64 {
 
 #[tokio::test]
 async fn what_passed_and_what_did_not_is_told_once_also_after_a_restart() {
-    let mut reader = Reader::start();
+    let mut reader = Reader::start().await;
     let mut hubble = Hubble::start(&socket(&reader.directory), "4095");
     hubble.happen("passed 5");
     hubble.happen("replies 3");
@@ -150,7 +159,7 @@ async fn what_passed_and_what_did_not_is_told_once_also_after_a_restart() {
 
 #[tokio::test]
 async fn what_its_ring_had_no_room_for_is_counted() {
-    let reader = Reader::start();
+    let reader = Reader::start().await;
     let mut hubble = Hubble::start(&socket(&reader.directory), "15");
     hubble.happen("passed 1");
     reader.counts(r#"flows_seen_total{source="hubble"}"#, |packets| packets == 1).await;
