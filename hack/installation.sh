@@ -26,17 +26,24 @@ use_cluster() {
   fi
 }
 
-# provide_images [REGISTRY/PREFIX]: builds the images and brings them to the nodes, by that
-# registry or straight. Sets operator_image, cloud_image and sample_image.
-provide_images() {
+# images_on_nodes REGISTRY/PREFIX NAME…: builds these images, or the usual ones, and brings them to the nodes, by
+# that registry or, if it is empty, straight. Prints their names.
+images_on_nodes() {
   local images
-  if [[ -n ${1:-} ]]; then
-    images=$("$hack/images" --push "$1")
+  if [[ -n $1 ]]; then
+    images=$("$hack/images" --push "$@")
   else
-    images=$("$hack/images")
+    images=$("$hack/images" "${@:2}")
     # shellcheck disable=SC2086 # one word each
     "$hack/cluster" load $images
   fi
+  printf '%s\n' "$images"
+}
+
+# provide_images [REGISTRY/PREFIX]: the usual images. Sets operator_image, cloud_image and sample_image.
+provide_images() {
+  local images
+  images=$(images_on_nodes "${1:-}")
   operator_image=$(grep kestrel-operator: <<<"$images")
   cloud_image=$(grep kestrel-dev-cloud: <<<"$images")
   sample_image=$(grep kestrel-sample: <<<"$images")
@@ -63,6 +70,22 @@ install_operator() {
     --namespace "$operator_namespace" --create-namespace --values "$KESTREL_CLOUD_STATE/values.yaml" \
     --set "image.repository=${operator_image%:*}" --set "image.tag=${operator_image##*:}" --set image.pullPolicy=IfNotPresent \
     --wait --timeout 3m "$@"
+}
+
+# install_cert_manager [REGISTRY/PREFIX]: cert-manager by the chart that is in its Go module.
+install_cert_manager() {
+  local image chart
+  image=$(images_on_nodes "${1:-}" cert-manager)
+  chart=$(cd "$hack/cert-manager" && go list -m -f '{{.Dir}}' github.com/cert-manager/cert-manager)/deploy/charts/cert-manager
+  helm upgrade --install cert-manager "$chart" --namespace cert-manager --create-namespace \
+    --values "$hack/cert-manager/values.yaml" --wait --timeout 3m \
+    --set "image.repository=${image%:*},webhook.image.repository=${image%:*},cainjector.image.repository=${image%:*}" \
+    --set "image.tag=${image##*:},webhook.image.tag=${image##*:},cainjector.image.tag=${image##*:}"
+}
+
+remove_cert_manager() {
+  helm uninstall cert-manager --namespace cert-manager --ignore-not-found --wait
+  kubectl delete namespace cert-manager --ignore-not-found --timeout=120s
 }
 
 # remove_installation: operator, development cloud and their namespaces.

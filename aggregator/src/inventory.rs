@@ -13,7 +13,7 @@ mod selector;
 mod sink;
 mod watch;
 
-pub use index::{Relation, Selection};
+pub use index::{Relation, Resident, Selection};
 pub use integrations::Integrations;
 pub use kind::Kind;
 pub use mirror::{Deletion, Mirror};
@@ -97,7 +97,15 @@ pub async fn watch(
     );
     tasks.watch(
         erased::<Node>(),
-        vec![records(&mirror, Kind::Node, |object| Some(convert::node(object))), Box::new(signals.nodes)],
+        vec![
+            related(
+                &mirror,
+                Kind::Node,
+                |object| Some(convert::node(object)),
+                |object| Relation::Node(object),
+            ),
+            Box::new(signals.nodes),
+        ],
     );
     tasks.watch(
         erased::<Pod>(),
@@ -156,7 +164,12 @@ pub async fn watch(
     );
     tasks.watch(
         erased::<Service>(),
-        vec![records(&mirror, Kind::Service, |object| Some(convert::service(object)))],
+        vec![related(
+            &mirror,
+            Kind::Service,
+            |object| Some(convert::service(object)),
+            |object| Relation::Service(object),
+        )],
     );
     tasks.watch(
         erased::<NetworkPolicy>(),

@@ -13,4 +13,5 @@ pub mod run;
 pub mod signals;
 pub mod stats;
 pub mod status;
+pub mod traffic;
 pub mod uplink;

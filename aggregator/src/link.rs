@@ -42,7 +42,7 @@ use tokio_util::{
 };
 use tonic::{Status, metadata::MetadataValue};
 
-use crate::{inventory::Pods, signals::Signals, uplink::lanes::LogLane};
+use crate::{inventory::Pods, signals::Signals, traffic::Traffic, uplink::lanes::LogLane};
 use admission::Admission;
 use body::Room;
 use certificate::Keeper;
@@ -87,11 +87,25 @@ pub struct Config {
     pub tls_dir: Option<PathBuf>,
 }
 
+/// Who knows the pods, and who takes what agents and collectors send.
+#[derive(Clone)]
+pub struct Parts {
+    /// Whose line is whose.
+    pub pods: Pods,
+    /// What is wrong.
+    pub signals: Signals,
+    /// Lines.
+    pub logs: LogLane,
+    /// Flows.
+    pub traffic: Traffic,
+}
+
 /// What all sessions share.
 struct Shared {
     pods: Pods,
     signals: Signals,
     logs: LogLane,
+    traffic: Traffic,
     metrics: Metrics,
     refusals: Refusals,
     repeats: Mutex<Repeats>,
@@ -116,9 +130,7 @@ struct Shared {
 pub async fn serve(
     config: Config,
     client: Client,
-    pods: Pods,
-    signals: Signals,
-    logs: LogLane,
+    parts: Parts,
     metrics: Metrics,
     drain: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -133,7 +145,7 @@ pub async fn serve(
     );
     let _keeping = AbortOnDropHandle::new(tokio::spawn(keeper.keep()));
     let prepared = async {
-        pods.listed().await;
+        parts.pods.listed().await;
         // Its sender lives as long as the task above.
         known.wait_for(|anchors| !anchors.is_empty()).await.map(drop)
     };
@@ -151,13 +163,18 @@ pub async fn serve(
 
     let rules =
         Rules { namespace: config.namespace.clone(), agent_account: config.agent_service_account.clone() };
-    let identities = Identities::new(client.clone(), rules, pods.clone());
-    let shared = Shared::new(&config, known.clone(), pods, signals, logs, metrics, drain.clone());
-    tokio::select! {
-        () = server::run(listener, certificate, Arc::clone(&shared), identities) => {}
-        () = unheard::keep_looking(client.clone(), &config, port, shared) => {}
-        () = publish::keep_published(&client, &config, port, known) => {}
-    }
+    let identities = Identities::new(client.clone(), rules, parts.pods.clone());
+    let traffic = parts.traffic.clone();
+    let shared = Shared::new(&config, known.clone(), parts, metrics, drain.clone());
+
+    let serving = async {
+        tokio::select! {
+            () = server::run(listener, certificate, Arc::clone(&shared), identities) => {}
+            () = unheard::keep_looking(client.clone(), &config, port, Arc::clone(&shared)) => {}
+            () = publish::keep_published(&client, &config, port, known) => {}
+        }
+    };
+    tokio::join!(serving, traffic.run(drain));
     Ok(())
 }
 
@@ -165,9 +182,7 @@ impl Shared {
     fn new(
         config: &Config,
         anchors: watch::Receiver<String>,
-        pods: Pods,
-        signals: Signals,
-        logs: LogLane,
+        Parts { pods, signals, logs, traffic }: Parts,
         metrics: Metrics,
         drain: CancellationToken,
     ) -> Arc<Self> {
@@ -175,6 +190,7 @@ impl Shared {
             pods,
             signals,
             logs,
+            traffic,
             metrics,
             refusals: Refusals::default(),
             repeats: Mutex::default(),

@@ -23,6 +23,7 @@ use crate::{
     signals::{Signals, clock, event::Mark},
     stats,
     status::Status,
+    traffic::{self, Traffic},
     uplink::{Retry, Uplink, credentials::RuntimeSecret, drops, lanes::Lanes, metrics::Metrics},
 };
 
@@ -71,6 +72,8 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
         .map_or_else(|| Lanes::new(metrics.clone()), |spool| Lanes::with_spool(metrics.clone(), spool));
     let pods = Pods::new(Policies { default: logs_policy, excluded: excluded.clone() });
     let signals = Signals::new(&thresholds, &lanes.signals(), &pods);
+    let flow_metrics = traffic::metrics::Metrics::default();
+    let traffic = Traffic::new(mirror.clone(), excluded.clone(), lanes.flows(), flow_metrics.clone());
     let executor =
         Executor::new(client.clone(), credentials.clone(), lanes.clone(), excluded.clone(), drain.clone());
     let uplink = Uplink::new(uplink, lanes.clone(), mirror.clone(), executor.requests(), metrics.clone());
@@ -96,7 +99,14 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
     };
 
     let mut registry = Registry::default();
-    link_metrics.register(registry.sub_registry_with_prefix("kestrel_link"));
+    let of_the_link = registry.sub_registry_with_prefix("kestrel_link");
+    link_metrics.register(of_the_link);
+    of_the_link.register(
+        "host_events_dropped",
+        "Events of hosts that were not told: of a pod of another node, malformed, or too many",
+        signals.happened.dropped(),
+    );
+    flow_metrics.register(registry.sub_registry_with_prefix("kestrel_flows"));
     let of_the_inventory = registry.sub_registry_with_prefix("kestrel_inventory");
     watches.register(of_the_inventory);
     of_the_inventory.register_collector(Box::new(Objects::new(mirror.clone())));
@@ -174,8 +184,8 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
     });
     daemon.spawn("leadership", {
         let drain = drain.clone();
-        let logs = lanes.logs();
-        let serve_link = move |drain| link::serve(link, client, pods, signals, logs, link_metrics, drain);
+        let parts = link::Parts { pods, signals, logs: lanes.logs(), traffic };
+        let serve_link = move |drain| link::serve(link, client, parts, link_metrics, drain);
         async move {
             match drain.run_until_cancelled(knows_what_was_open.cancelled()).await {
                 Some(()) => lead(election, uplink, serve_link, drain, answered).await,

@@ -4,6 +4,7 @@ pub mod clock;
 pub mod component;
 pub mod cron_job;
 pub mod event;
+pub mod happened;
 pub mod incident;
 pub mod job;
 pub mod lines;
@@ -17,6 +18,7 @@ mod sink;
 pub mod thresholds;
 #[cfg(test)]
 mod told;
+mod uid;
 
 pub use nodes::Nodes;
 pub(crate) use sink::{JobSink, Judged};
@@ -27,6 +29,7 @@ use crate::{inventory, uplink::lanes::SignalLane};
 use component::Components;
 use cron_job::CronJob;
 use event::{Events, Networkless};
+use happened::Happened;
 use job::Job;
 use lines::Lines;
 use note::{Note, Voice};
@@ -58,6 +61,8 @@ pub struct Signals {
     pub cron_jobs: Register<CronJob>,
     /// Warning events.
     pub events: Events,
+    /// What happened on hosts.
+    pub happened: Happened,
     /// What of all that is open.
     pub note: Note,
 }
@@ -81,6 +86,7 @@ impl Signals {
             daemon_sets: parts(),
             jobs: Register::new(thresholds.clone(), voice()),
             cron_jobs: Register::new(thresholds.clone(), voice()),
+            happened: Happened::new(pods.clone(), lane.clone()),
             events: Events::new(components.clone(), networkless, lane.clone()),
             components,
             note,

@@ -30,13 +30,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::Config,
-    host::{condition::Conditions, sample::Sample},
+    flows::Outbox,
+    host::{condition::Conditions, event::Events, kubelet::Kubelet, sample::Sample},
     metrics::Metrics,
     story::{Sentence, Story},
 };
 
 /// How often directories are looked at.
 const SCAN: Duration = Duration::from_secs(1);
+
+/// The host is reported of this often also if nothing changes: numbers do, and the answer says what time it is.
+const REPORT: Duration = Duration::from_mins(5);
 
 /// Of a pod that the aggregator does not name.
 const UNNAMED: Unnamed = Unnamed { after: Duration::from_secs(30), policy: Policy::Errors };
@@ -54,6 +58,10 @@ pub struct Agent {
     conditions: Conditions,
     /// The aggregator has not been told of the conditions as they are.
     report_due: bool,
+    /// When the report that has no answer yet was sent.
+    reported: Option<Instant>,
+    next_report: Instant,
+    events: Events,
     story: Story,
     metrics: Metrics,
     linked: Ready,
@@ -76,9 +84,9 @@ impl Agent {
             let text = format!("not following what stays in the cluster: the logs of all pods of {names}");
             beginning.push(Sentence::Note(text));
         }
-        if config.runtime_socket.is_none() {
-            let text = "the container runtime's health is not watched: KESTREL_RUNTIME_SOCKET is not set";
-            beginning.push(Sentence::Note(text.to_owned()));
+        let left_out = config.host.left_out();
+        if !left_out.is_empty() {
+            beginning.push(Sentence::Note(format!("of this node, not watched: {}", left_out.join(", "))));
         }
         let positions = config.state.join("positions");
         let (store, look_back) = match Store::load(&positions) {
@@ -105,8 +113,11 @@ impl Agent {
                 Instant::now(),
             ),
             pods: Pods::new(UNNAMED, config.excluded.clone()),
-            conditions: Conditions::default(),
+            conditions: Conditions::new(config.host.pressure, Kubelet::new(config.host.probes)),
             report_due: false,
+            reported: None,
+            next_report: Instant::now(),
+            events: Events::default(),
             story: Story::default(),
             metrics,
             linked,
@@ -121,6 +132,7 @@ impl Agent {
         mut self,
         mut events: mpsc::Receiver<Event>,
         mut samples: mpsc::Receiver<Sample>,
+        mut flows: Outbox,
         drain: CancellationToken,
     ) -> anyhow::Result<()> {
         let mut scan = interval(SCAN);
@@ -134,10 +146,16 @@ impl Agent {
             tokio::select! {
                 () = drain.cancelled() => {}
                 event = events.recv() => match event {
-                    Some(event) => self.on_event(event),
+                    Some(event) => {
+                        self.on_event(event);
+                        flows.arrived.send_if_modified(|arrived| {
+                            std::mem::replace(arrived, self.shipper.arrived()) != *arrived
+                        });
+                    }
                     None => bail!("the agent link ended"),
                 },
                 Some(sample) = samples.recv() => self.on_sample(&sample),
+                Some(report) = flows.reports.recv(), if self.shipper.has_room() => self.shipper.tell(&report),
                 _ = scan.tick() => self.scan(),
                 () = wake.wait(pause) => {}
             }
@@ -153,6 +171,8 @@ impl Agent {
             Some(Notice::Connected { .. }) => {
                 self.pods.connected(Instant::now());
                 self.report_due = true;
+                self.events.connected();
+                self.reported = None;
                 self.linked.set(true);
                 self.story.connected(&self.endpoint).tell();
             }
@@ -164,13 +184,21 @@ impl Agent {
                 self.pods.update(update);
                 self.pods.assign(&mut self.shipper.engine, Instant::now());
             }
+            Some(Notice::Clock(theirs)) => {
+                if let Some(asked) = self.reported.take() {
+                    self.conditions.compare_clocks(theirs, SystemTime::now(), asked.elapsed());
+                }
+            }
             None => {}
         }
     }
 
     fn on_sample(&mut self, sample: &Sample) {
-        self.report_due |= self.conditions.update(sample, SystemTime::now());
+        let (changed, events) = self.conditions.update(sample);
+        self.report_due |= changed;
         self.story.conditions(self.conditions.current()).iter().for_each(Sentence::tell);
+        events.iter().for_each(|event| Story::happened(event).tell());
+        self.events.add(events);
     }
 
     fn scan(&mut self) {
@@ -182,15 +210,22 @@ impl Agent {
         engine.news().iter().for_each(|news| self.story.problem(news).tell());
         tell(self.story.lost(&engine.stats().bytes_lost, now));
         tell(self.story.positions(self.shipper.save_error().map(ToString::to_string)));
-        self.metrics.update(&self.shipper);
+        self.metrics.update(&self.shipper, &self.conditions, &self.events);
     }
 
     fn report(&mut self) {
-        if self.report_due && !self.conditions.current().is_empty() && self.shipper.is_connected() {
+        let is_due = self.report_due || self.events.are_due() || Instant::now() >= self.next_report;
+        if is_due && !self.conditions.current().is_empty() && self.shipper.is_connected() {
             let now = SystemTime::now();
             let conditions =
                 self.conditions.current().iter().map(|condition| condition.to_wire(now)).collect();
-            self.report_due = !self.shipper.report(HostReport { conditions });
+            let events = self.events.due(now);
+            if self.shipper.report(HostReport { conditions, events }) {
+                self.report_due = false;
+                self.events.sent();
+                self.reported.get_or_insert_with(Instant::now);
+                self.next_report = Instant::now() + REPORT;
+            }
         }
     }
 
@@ -212,7 +247,7 @@ impl Agent {
         };
         let _handed_over = timeout(LAST_WAIT, hand_over).await;
         self.shipper.save();
-        self.metrics.update(&self.shipper);
+        self.metrics.update(&self.shipper, &self.conditions, &self.events);
         tell(self.story.positions(self.shipper.save_error().map(ToString::to_string)));
         let waiting = self.shipper.engine.in_flight();
         let text = format!(

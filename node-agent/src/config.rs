@@ -11,6 +11,8 @@ use kestrel_proto::node::v1::{Hello, Role};
 use kestrel_runtime::config::{Mistakes, Settings, Source};
 use kestrel_tail::{budget::Limits, redact::Expressions};
 
+use crate::host::{self, Watched, kubelet::Probes, sample::Places};
+
 /// The agent's configuration; see `docs/interfaces.md` for the variables.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -30,8 +32,8 @@ pub struct Config {
     pub pod_logs: PathBuf,
     /// Where positions are kept.
     pub state: PathBuf,
-    /// The container runtime's socket, if its health is to be watched.
-    pub runtime_socket: Option<PathBuf>,
+    /// What of the host is looked at.
+    pub host: Host,
     /// What is a secret beside what always is.
     pub redact: Expressions,
     /// Pods that ran before the agent are read from this long before it started.
@@ -40,6 +42,92 @@ pub struct Config {
     pub excluded: BTreeSet<String>,
     /// How much may be sent.
     pub limits: Limits,
+    /// The log of the AWS network policy agent, if flows are read from it.
+    pub aws_policy_log: Option<PathBuf>,
+    /// The socket of Hubble on this node, if flows are read from it.
+    pub hubble_socket: Option<PathBuf>,
+    /// Namespace of Istio's ztunnel, if flows are read from its logs.
+    pub ztunnel_namespace: Option<String>,
+}
+
+/// What of the host is looked at beside memory, tasks and the file system of the logs.
+#[derive(Clone, Debug, Default)]
+pub struct Host {
+    /// The kernel's own folder.
+    pub proc: PathBuf,
+    /// Below it are the mounted folders of the host, by their names there.
+    pub root: PathBuf,
+    /// The container runtime's socket, if its health is to be watched.
+    pub runtime_socket: Option<PathBuf>,
+    /// Whether the kernel's log is read.
+    pub kernel_log: bool,
+    /// Whether the kernel's table of connections is watched.
+    pub conntrack: bool,
+    /// Whether the pressure of pods is watched, beside the node's.
+    pub pod_pressure: bool,
+    /// Folders of the host whose file systems are watched.
+    pub file_systems: Vec<String>,
+    /// When waiting for CPU, memory and disks is a stall, in percent of a minute; 0: never.
+    pub pressure: host::Limits,
+    /// Time between the kubelet's probes; zero: it is not watched.
+    pub probes: Duration,
+}
+
+impl Host {
+    fn read(settings: &mut Settings<'_>) -> Self {
+        let names = settings.text("KESTREL_FILE_SYSTEMS", "");
+        let mut limit = |name: &str, default| {
+            let limit = settings.parse(name, default);
+            if limit > 100 {
+                settings.mistake(format!("{name}={limit} is not usable: it is a percentage; 0: never"));
+            }
+            limit
+        };
+        let pressure = [
+            limit("KESTREL_PRESSURE_CPU", 90),
+            limit("KESTREL_PRESSURE_MEMORY", 10),
+            limit("KESTREL_PRESSURE_IO", 40),
+        ];
+        Self {
+            proc: settings.path("KESTREL_PROC_DIR", "/proc"),
+            root: settings.path("KESTREL_HOST_DIR", "/host"),
+            runtime_socket: settings.optional("KESTREL_RUNTIME_SOCKET").map(PathBuf::from),
+            kernel_log: settings.parse("KESTREL_KERNEL_LOG", false),
+            conntrack: settings.parse("KESTREL_CONNTRACK", false),
+            pod_pressure: settings.parse("KESTREL_POD_PRESSURE", false),
+            file_systems: names.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect(),
+            pressure,
+            probes: Duration::from_secs(settings.parse("KESTREL_PROBE_SECONDS", 0)),
+        }
+    }
+
+    /// What is not watched, and which value of the chart would change that.
+    pub fn left_out(&self) -> Vec<&'static str> {
+        let all = [
+            (self.runtime_socket.is_some(), "the container runtime (nodeAgent.runtimeSocket)"),
+            (self.kernel_log, "the kernel's log (nodeAgent.kernelLog)"),
+            (self.conntrack, "the table of connections (nodeAgent.conntrack)"),
+            (self.pod_pressure, "the pressure of single pods (nodeAgent.podPressure)"),
+        ];
+        all.into_iter().filter(|(is_watched, _)| !is_watched).map(|(_, what)| what).collect()
+    }
+
+    /// Where all of it is.
+    pub fn watched(&self, pod_logs: PathBuf, probes: Probes) -> Watched {
+        let on_host = |path: &str| self.root.join(path.trim_start_matches('/'));
+        Watched {
+            places: Places {
+                proc: self.proc.clone(),
+                pod_logs,
+                file_systems: self.file_systems.iter().map(|name| (name.clone(), on_host(name))).collect(),
+                conntrack: self.conntrack.then(|| on_host("proc/1/net/stat")),
+                cgroups: self.pod_pressure.then(|| on_host("sys/fs/cgroup")),
+            },
+            kernel_log: self.kernel_log.then_some(host::kernel_log),
+            runtime_socket: self.runtime_socket.clone(),
+            probes,
+        }
+    }
 }
 
 impl Config {
@@ -59,7 +147,7 @@ impl Config {
             ca_file: settings.path("KESTREL_LINK_CA_FILE", "/etc/kestrel/link-ca/ca.crt"),
             pod_logs: settings.path("KESTREL_POD_LOGS_DIR", "/var/log/pods"),
             state: settings.path("KESTREL_STATE_DIR", "/var/lib/kestrel"),
-            runtime_socket: settings.optional("KESTREL_RUNTIME_SOCKET").map(PathBuf::from),
+            host: Host::read(&mut settings),
             redact: settings.parse("KESTREL_REDACT", Expressions::default()),
             look_back: settings.duration("KESTREL_LOG_LOOK_BACK", Duration::from_mins(10)),
             excluded: {
@@ -72,6 +160,9 @@ impl Config {
                 namespace: settings.parse("KESTREL_BUDGET_NAMESPACE_BYTES", 0),
                 node: settings.parse("KESTREL_BUDGET_NODE_BYTES", 0),
             },
+            aws_policy_log: settings.optional("KESTREL_AWS_POLICY_LOG").map(PathBuf::from),
+            hubble_socket: settings.optional("KESTREL_HUBBLE_SOCKET").map(PathBuf::from),
+            ztunnel_namespace: settings.optional("KESTREL_ZTUNNEL_NAMESPACE"),
         };
         if config.endpoint.scheme_str() != Some("https") || config.endpoint.host().is_none() {
             settings.mistake(format!(
@@ -115,12 +206,13 @@ mod tests {
             Config::read(&BTreeMap::from([("NODE_NAME", "n1"), ("POD_NAME", "a"), ("POD_NAMESPACE", "b")]))
                 .unwrap();
         assert_eq!(config.own_pod, Some(("b".into(), "a".into())));
-        assert_eq!((config.health_port, config.runtime_socket), (8081, None));
+        assert_eq!((config.health_port, config.host.left_out().len()), (8081, 4));
         let wrong = BTreeMap::from([
             ("KESTREL_LINK_ENDPOINT", "http://x:1"),
             ("HEALTH_PORT", "x"),
             ("KESTREL_REDACT", "("),
             ("KESTREL_BUDGET_POD_BYTES", "much"),
+            ("KESTREL_PRESSURE_IO", "101"),
         ]);
         let mistakes = Config::read(&wrong).unwrap_err().to_string();
         for name in [
@@ -129,6 +221,7 @@ mod tests {
             "HEALTH_PORT",
             "KESTREL_REDACT",
             "KESTREL_BUDGET_POD_BYTES",
+            "KESTREL_PRESSURE_IO",
         ] {
             assert!(mistakes.contains(name), "{mistakes}");
         }

@@ -1,37 +1,77 @@
-//! The node as its host shows it: samples, and conditions made of them.
+//! The node as its host shows it: samples, conditions made of them, and what happened.
 
+mod clock;
 pub mod condition;
-pub mod runtime;
+mod conntrack;
+pub mod event;
+mod file_systems;
+mod kernel_log;
+pub mod kubelet;
+mod memory;
+mod pressure;
+mod runtime;
 pub mod sample;
+mod tasks;
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{MissedTickBehavior, interval},
+};
 
-use sample::Sample;
+use kubelet::Probes;
+pub use pressure::Limits;
+use sample::{Places, Sample, Seen};
 
 /// How often the host is looked at.
 const INTERVAL: Duration = Duration::from_secs(10);
+
+/// What of the host is looked at.
+pub struct Watched {
+    /// Where files are.
+    pub places: Places,
+    /// How the end of the kernel's log is read, if it is: see [`kernel_log`].
+    pub kernel_log: Option<fn() -> Seen<String>>,
+    /// The container runtime's socket, if it is asked.
+    pub runtime_socket: Option<PathBuf>,
+    /// What the kubelet was heard of.
+    pub probes: Probes,
+}
+
+/// The end of the kernel's log by syslog(2), which takes nothing from other readers.
+///
+/// # Errors
+/// What is missing.
+pub fn kernel_log() -> Seen<String> {
+    kernel_log::read()
+}
 
 /// Looks at the host until nobody takes the samples any more.
 ///
 /// # Errors
 /// None; a source that cannot be read is part of the sample.
-pub async fn watch(
-    logs: PathBuf,
-    runtime_socket: Option<PathBuf>,
-    samples: mpsc::Sender<Sample>,
-) -> anyhow::Result<()> {
+pub async fn watch(watched: Watched, samples: mpsc::Sender<Sample>) -> anyhow::Result<()> {
+    let Watched { places, kernel_log, runtime_socket, probes } = watched;
+    let mut looks = interval(INTERVAL);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let look = async {
         loop {
-            let mut sample = Sample::of_host(&logs);
-            if let Some(socket) = &runtime_socket {
-                sample.runtime = Some(runtime::version(socket).await);
-            }
+            looks.tick().await;
+            let runtime = match &runtime_socket {
+                Some(socket) => Some(runtime::version(socket).await),
+                None => None,
+            };
+            let kernel_log =
+                kernel_log.map(|read| -> Seen<_> { Ok((read()?, sample::uptime(&places.proc)?)) });
+            let kubelet = probes.silence(Instant::now());
+            let sample = Sample { kernel_log, runtime, kubelet, ..places.look() };
             if samples.send(sample).await.is_err() {
                 break;
             }
-            tokio::time::sleep(INTERVAL).await;
         }
     };
     tokio::select! {

@@ -4,11 +4,13 @@ use std::{
     env,
     io::{self, Write},
     process::ExitCode,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use kestrel_link::connection::Link;
-use kestrel_node_agent::{agent::Agent, config::Config, host, metrics::Metrics, tail};
+use kestrel_node_agent::{
+    agent::Agent, config::Config, flows, host, host::kubelet::Probes, metrics::Metrics, tail,
+};
 use kestrel_runtime::{
     admin::{AdminPort, Readiness},
     config::Environment,
@@ -72,9 +74,15 @@ async fn start() -> anyhow::Result<Daemon> {
     let linked = readiness.require("no connection to the aggregator yet");
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
+    let probes = Probes::default();
     let admin = AdminPort::bind(config.health_port, readiness, registry, drain.clone()).await?;
+    let admin = admin.with_probes({
+        let probes = probes.clone();
+        move || probes.heard(Instant::now())
+    });
     let (link, events) = Link::new(config.link());
     let (samples, sampled) = mpsc::channel(1);
+    let (watch_flows, outbox) = flows::watch(&config, metrics.flows.clone());
     let agent = Agent::new(&config, metrics, linked);
     daemon.spawn("admin port", admin.serve());
     daemon.spawn("agent link", {
@@ -84,7 +92,8 @@ async fn start() -> anyhow::Result<Daemon> {
             Ok(())
         }
     });
-    daemon.spawn("host", host::watch(config.pod_logs.clone(), config.runtime_socket.clone(), samples));
-    daemon.spawn("logs", agent.run(events, sampled, drain));
+    daemon.spawn("host", host::watch(config.host.watched(config.pod_logs.clone(), probes), samples));
+    daemon.spawn("flows", watch_flows);
+    daemon.spawn("logs", agent.run(events, sampled, outbox, drain));
     Ok(daemon)
 }

@@ -10,6 +10,11 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use crate::{
+    flows::counts::Counts,
+    host::{condition::Conditions, event::Events},
+};
+
 /// Why lines were left out, or bytes of log files lost.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ReasonLabel {
@@ -43,6 +48,10 @@ pub struct Metrics {
     bytes_unread: Gauge,
     held_back: Gauge,
     problems: Gauge,
+    /// What is counted of flows, where they are seen.
+    pub flows: Counts,
+    host_events_dropped: Counter,
+    host_left_out: Family<ReasonLabel, Counter>,
 }
 
 impl Metrics {
@@ -86,12 +95,19 @@ impl Metrics {
             ("refusals", "Times the aggregator had us read again what was under way", &metrics.refusals),
             ("batch_content_bytes", "Bytes of sent batches before compression", &metrics.content_bytes),
             ("batch_payload_bytes", "Bytes of sent batches", &metrics.payload_bytes),
+            (
+                "host_events_dropped",
+                "Events of the host that there was no room for while the link was down",
+                &metrics.host_events_dropped,
+            ),
         ] {
             registry.register(name, help, counter.clone());
         }
         registry.register("lines_left_out", "Lines that were not sent", metrics.lines_left_out.clone());
         let help = "Bytes of log files that were gone before they were delivered";
         registry.register("bytes_lost", help, metrics.bytes_lost.clone());
+        let help = "What of the host was passed over because there was too much of it: folders of control groups, at each look at them; lines of the kernel's log about further devices";
+        registry.register("host_left_out", help, metrics.host_left_out.clone());
         for (name, help, gauge) in [
             ("link_up", "Whether the link to the aggregator is open", &metrics.link_up),
             (
@@ -115,11 +131,12 @@ impl Metrics {
         ] {
             registry.register(name, help, gauge.clone());
         }
+        metrics.flows.register(registry);
         metrics
     }
 
-    /// Takes the numbers of the shipper, which counts by itself.
-    pub fn update(&self, shipper: &Shipper) {
+    /// Takes the numbers of those who count by themselves.
+    pub fn update(&self, shipper: &Shipper, conditions: &Conditions, events: &Events) {
         let stats = shipper.engine.stats();
         let shipped = shipper.shipped();
         for (counter, value) in [
@@ -138,6 +155,7 @@ impl Metrics {
             (&self.refusals, shipped.refusals),
             (&self.content_bytes, shipped.content_bytes),
             (&self.payload_bytes, shipped.payload_bytes),
+            (&self.host_events_dropped, events.dropped()),
         ] {
             counter.inner().store(value, Ordering::Relaxed);
         }
@@ -147,6 +165,10 @@ impl Metrics {
         }
         for (reason, value) in [("policy", stats.left_out), ("budget", stats.over_budget)] {
             let counter = self.lines_left_out.get_or_create(&ReasonLabel { reason });
+            counter.inner().store(value, Ordering::Relaxed);
+        }
+        for (reason, value) in conditions.left_out() {
+            let counter = self.host_left_out.get_or_create(&ReasonLabel { reason });
             counter.inner().store(value, Ordering::Relaxed);
         }
         let gauge = |gauge: &Gauge, value: u64| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));

@@ -13,7 +13,10 @@ use kestrel_tail::{
     engine::{LostBytes, News, Policy, Reason},
 };
 
-use crate::host::condition::Condition;
+use crate::host::{
+    condition::{Condition, Status},
+    event::Event,
+};
 
 /// Pods come and go in waves: they are told together, this often at most.
 const WAVE: Duration = Duration::from_secs(5);
@@ -121,18 +124,35 @@ impl Story {
         )))
     }
 
-    /// The node's conditions.
+    /// The node's conditions. Those that cannot be seen for the same reason are told together.
     pub fn conditions(&mut self, conditions: &[Condition]) -> Vec<Sentence> {
-        let mut told = Vec::new();
+        let mut told: Vec<(Vec<&str>, &Condition)> = Vec::new();
         for condition in conditions {
-            let before = self.conditions.insert(condition.kind, condition.clone());
-            if before.is_some_and(|before| before.state() == condition.state()) {
+            let finding = &condition.finding;
+            let before = self.conditions.insert(finding.kind, condition.clone());
+            if before.is_some_and(|before| before.finding.state() == finding.state()) {
                 continue;
             }
-            let text = format!("{} is {}: {}", condition.kind, condition.status.as_str(), condition.message);
-            told.push(if condition.is_good() { Sentence::Note(text) } else { Sentence::Warning(text) });
+            let is_same = |other: &Condition| {
+                finding.status == Status::Unknown && other.finding.message == finding.message
+            };
+            match told.iter_mut().find(|(_, other)| is_same(other)) {
+                Some((kinds, _)) => kinds.push(finding.kind),
+                None => told.push((vec![finding.kind], condition)),
+            }
         }
-        told
+        let sentence = |(kinds, condition): (Vec<&str>, &Condition)| {
+            let is = if kinds.len() > 1 { "are" } else { "is" };
+            let finding = &condition.finding;
+            let text = format!("{} {is} {}: {}", kinds.join(", "), finding.status.as_str(), finding.message);
+            if finding.is_good() { Sentence::Note(text) } else { Sentence::Warning(text) }
+        };
+        told.into_iter().map(sentence).collect()
+    }
+
+    /// What happened on the host.
+    pub fn happened(event: &Event) -> Sentence {
+        Sentence::Warning(event.message.clone())
     }
 
     /// Whether positions can be written.
@@ -188,7 +208,10 @@ fn named(what: &str, names: &[&String]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
+    use crate::host::condition::Finding;
 
     fn text(sentence: Option<Sentence>) -> String {
         match sentence {
@@ -221,6 +244,26 @@ mod tests {
             tell(&mut story, &other, 70),
             "following 1 container of 1 pod in /var/log/pods; 1 pod to be decided by the aggregator; new: ns/b; gone: ns/a"
         );
+    }
+
+    #[test]
+    fn what_cannot_be_seen_for_one_reason_is_told_once() {
+        let condition = |kind, status, message: &str| {
+            let (reason, message) = ("R".into(), message.to_owned());
+            Condition { finding: Finding { kind, status, reason, message }, since: SystemTime::now() }
+        };
+        let mut story = Story::default();
+        let unseen = [
+            condition("kestrel.ai/A", Status::Unknown, "no right"),
+            condition("kestrel.ai/B", Status::False, "fine"),
+            condition("kestrel.ai/C", Status::Unknown, "no right"),
+        ];
+        let together = Sentence::Warning("kestrel.ai/A, kestrel.ai/C are Unknown: no right".into());
+        let fine = Sentence::Note("kestrel.ai/B is False: fine".into());
+        assert_eq!(story.conditions(&unseen), [together, fine]);
+        assert_eq!(story.conditions(&unseen), []);
+        let trouble = [condition("kestrel.ai/B", Status::True, "no")];
+        assert_eq!(story.conditions(&trouble), [Sentence::Warning("kestrel.ai/B is True: no".into())]);
     }
 
     #[test]

@@ -17,8 +17,17 @@ use std::{
 use aggregator::{Aggregator, DEADLINE, Stream, lines, messages};
 use flate2::{Compression, write::GzEncoder};
 use kestrel_link::connection::{self, Link};
-use kestrel_node_agent::{agent::Agent, config::Config, host, metrics::Metrics};
-use kestrel_proto::node::v1::{LogLevel, LogPolicy, PodInfo};
+use kestrel_node_agent::{
+    agent::Agent,
+    config::{self, Config},
+    flows,
+    host::{self, Watched, kubelet::Probes, sample::Seen},
+    metrics::Metrics,
+};
+use kestrel_proto::{
+    cloud::v1::NodeCondition,
+    node::v1::{FlowReport, FlowVerdict, LogLevel, LogPolicy, PodInfo, Welcome},
+};
 use kestrel_runtime::admin::Readiness;
 use kestrel_tail::{budget::Limits, redact::Expressions};
 use prometheus_client::{encoding::text::encode, registry::Registry};
@@ -36,6 +45,7 @@ struct Node {
     drain: CancellationToken,
     readiness: Readiness,
     registry: Registry,
+    kernel_log: Option<fn() -> Seen<String>>,
 }
 
 impl Node {
@@ -55,11 +65,23 @@ impl Node {
             ca_file: path("ca.crt"),
             pod_logs: path("pods"),
             state: path("state"),
-            runtime_socket: Some(path("runtime.sock")),
+            host: config::Host {
+                proc: path("proc"),
+                root: path("host"),
+                runtime_socket: Some(path("runtime.sock")),
+                file_systems: vec!["/data".to_owned()],
+                conntrack: true,
+                pod_pressure: true,
+                pressure: [0, 10, 40],
+                ..config::Host::default()
+            },
             redact: Expressions::default(),
             look_back: Duration::MAX,
             excluded: ["bank".to_owned()].into(),
             limits: Limits::default(),
+            aws_policy_log: Some(path("aws/network-policy-agent.log")),
+            hubble_socket: None,
+            ztunnel_namespace: None,
         };
         Self {
             directory,
@@ -68,6 +90,7 @@ impl Node {
             drain: CancellationToken::new(),
             readiness: Readiness::default(),
             registry: Registry::default(),
+            kernel_log: None,
         }
     }
 
@@ -79,12 +102,16 @@ impl Node {
         let (link, events) = Link::new(connection::Config { retry, ..self.config.link() });
         let (samples, sampled) = mpsc::channel(1);
         let metrics = Metrics::register(&mut self.registry);
+        let (watch_flows, outbox) = flows::watch(&self.config, metrics.flows.clone());
         let agent = Agent::new(&self.config, metrics, self.readiness.require("link"));
-        let watch = host::watch(self.config.pod_logs.clone(), self.config.runtime_socket.clone(), samples);
+        let watched = self.config.host.watched(self.config.pod_logs.clone(), Probes::default());
+        let kernel_log = self.kernel_log;
+        let watch = host::watch(Watched { kernel_log, ..watched }, samples);
         let drain = self.drain.clone();
         self.tasks.spawn(link.run(CancellationToken::new()));
         self.tasks.spawn(async { watch.await.unwrap() });
-        self.tasks.spawn(async { agent.run(events, sampled, drain).await.unwrap() });
+        self.tasks.spawn(async { watch_flows.await.unwrap() });
+        self.tasks.spawn(async { agent.run(events, sampled, outbox, drain).await.unwrap() });
     }
 
     /// Ends the agent; every task has to come home.
@@ -247,28 +274,178 @@ async fn what_was_not_acknowledged_is_sent_again_after_a_restart() {
     node.stop().await;
 }
 
+/// A host of its own, in files: full of connections, and one pod has little memory.
+fn write_host(node: &Node) {
+    let pod = "kubepods/burstable/pod00000000-1111-2222-3333-444455556666";
+    let stat = "entries insert_failed drop\n0000005a 00000000 00000000\n";
+    let stalls =
+        "some avg10=0.00 avg60=1.50 avg300=0.00 total=1\nfull avg10=0.00 avg60=0.50 avg300=0.00 total=1\n";
+    for (path, text) in [
+        ("proc/meminfo".to_owned(), "MemAvailable: 2097152 kB\n"),
+        ("proc/loadavg".to_owned(), "0.20 0.18 0.12 2/811 12345\n"),
+        ("proc/sys/kernel/threads-max".to_owned(), "1000\n"),
+        ("proc/sys/kernel/pid_max".to_owned(), "4194304\n"),
+        ("proc/sys/net/netfilter/nf_conntrack_max".to_owned(), "100\n"),
+        ("proc/uptime".to_owned(), "1000.00 4.00\n"),
+        ("proc/pressure/memory".to_owned(), stalls),
+        ("host/proc/1/net/stat/nf_conntrack".to_owned(), stat),
+        ("host/sys/fs/cgroup/cgroup.controllers".to_owned(), "memory\n"),
+        (
+            format!("host/sys/fs/cgroup/{pod}/memory.pressure"),
+            "full avg10=0.00 avg60=50.00 avg300=0.00 total=1\n",
+        ),
+        ("host/data/keep".to_owned(), ""),
+        ("pods/shop_web_00000000-1111-2222-3333-444455556666/app/0.log".to_owned(), ""),
+    ] {
+        let path = node.directory.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+}
+
 #[tokio::test]
 async fn the_hosts_conditions_are_reported_in_full_on_every_connection() {
     let mut aggregator = Aggregator::start().await;
     let mut node = Node::new(&aggregator);
+    write_host(&node);
     node.start();
     for _ in 0..2 {
         let mut stream = accept(&mut aggregator).await;
         let report = stream.report().await;
-        let kinds: Vec<_> = report.conditions.iter().map(|condition| condition.r#type.as_str()).collect();
+        let state = |condition: &NodeCondition| {
+            format!("{}={} {}", condition.r#type, condition.status, condition.reason)
+        };
+        let states: Vec<_> = report.conditions.iter().map(state).collect();
         assert_eq!(
-            kinds,
+            states,
             [
-                "kestrel.ai/MemoryPressure",
-                "kestrel.ai/DiskPressure",
-                "kestrel.ai/PIDPressure",
-                "kestrel.ai/RuntimeReady"
+                "kestrel.ai/MemoryPressure=False HostMemorySufficient",
+                "kestrel.ai/DiskPressure=False DiskSufficient",
+                "kestrel.ai/PIDPressure=False HostTasksSufficient",
+                "kestrel.ai/MemoryStalled=True PodsStall",
+                "kestrel.ai/IOStalled=Unknown NotReadable",
+                "kestrel.ai/ConntrackPressure=True ConntrackNearlyFull",
+                "kestrel.ai/RuntimeReady=Unknown RuntimeNotSeenYet",
             ]
         );
-        assert_eq!(report.conditions[3].status, "Unknown");
-        assert!(report.conditions[3].message.contains("runtime.sock"), "{report:?}");
+        let messages: Vec<_> = report.conditions.iter().map(|condition| &*condition.message).collect();
+        assert!(messages[1].contains(" of /data and "), "{messages:?}");
+        assert!(messages[3].ends_with("worst shop/web (50.00 %)"), "{messages:?}");
+        assert!(messages[4].contains("proc/pressure/io: No such file"), "{messages:?}");
+        assert!(messages[5].starts_with("90 of 100 entries (90.0 %)"), "{messages:?}");
+        assert!(messages[6].contains("runtime.sock"), "{messages:?}");
         stream.fail(tonic::Status::unavailable("a new leader")).await;
     }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_kill_of_the_kernels_is_told_to_every_aggregator_that_comes() {
+    let mut aggregator = Aggregator::start().await;
+    let mut node = Node::new(&aggregator);
+    write_host(&node);
+    node.kernel_log = Some(|| {
+        let kill = |pod: &str| {
+            let group = format!("/kubepods/burstable/pod{pod}/9f86d081884c7d659a2feaa0c55ad015a3bf4f1b");
+            format!(
+                "<6>[  990.500000] oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=x,mems_allowed=0,\
+                 oom_memcg={group},task_memcg={group},task=stress,pid=42,uid=0\n\
+                 <3>[  990.500001] Memory cgroup out of memory: Killed process 42 (stress) total-vm:9kB, anon-rss:9kB\n"
+            )
+        };
+        let hung = "<3>[  999.000000] INFO: task dd:77 blocked for more than 120 seconds.\n";
+        let of = ["00000000-1111-2222-3333-444455556666", "99999999-1111-2222-3333-444455556666"];
+        Ok(of.map(kill).concat() + hung)
+    });
+    node.start();
+    for _ in 0..2 {
+        let mut stream = accept(&mut aggregator).await;
+        let report = stream.report().await;
+        let [event] = &report.events[..] else { panic!("the other pod runs elsewhere: {report:?}") };
+        assert_eq!((&*event.kind, &*event.id), ("OOMKilled", "990500000"));
+        assert_eq!(event.pod_uid, "00000000-1111-2222-3333-444455556666");
+        assert!(
+            event.message.contains(
+                "killed stress (pid 42, 0 MiB of its own memory) in container 9f86d081884c of pod shop/web"
+            ),
+            "{event:?}"
+        );
+        let hung =
+            report.conditions.iter().find(|condition| condition.r#type == "kestrel.ai/TaskHung").unwrap();
+        assert_eq!(hung.status, "True");
+        stream.fail(tonic::Status::unavailable("a new leader")).await;
+    }
+    node.stop().await;
+}
+
+/// The next report of flows, and the batch that it came with.
+async fn flows(stream: &mut Stream) -> (u64, FlowReport) {
+    loop {
+        let (batch, mut content) = stream.batch().await;
+        stream.credit(batch.payload.len() as u64).await;
+        if let Some(report) = content.flows.pop() {
+            return (batch.id, report);
+        }
+    }
+}
+
+#[tokio::test]
+async fn flows_arrive_once_and_only_where_they_are_taken() {
+    let mut aggregator = Aggregator::start().await;
+    let mut node = Node::new(&aggregator);
+    let log = node.config.aws_policy_log.clone().unwrap();
+    fs::create_dir(log.parent().unwrap()).unwrap();
+    let line = r#"{"ts":"2026-11-22T07:00:00.5Z","msg":"Flow Info: Src IP: 10.0.1.7 Src Port: 40000 Dest IP: 10.0.2.8 Dest Port: 80 Proto TCP Verdict DENY Direction ingress"}"#;
+    fs::write(&log, format!("{line}\n{}\n", line.replace("40000", "40001"))).unwrap();
+    node.start();
+    // One that knows no flows gets none.
+    let old = accept(&mut aggregator).await;
+    node.write("web", "1-1", &["a line"]);
+    old.pod("ns", "web", "1-1", LogPolicy::All).await;
+    let mut old = old;
+    let (_, content) = old.batch().await;
+    assert_eq!((content.flows.len(), messages(&content)), (0, vec!["a line".to_owned()]));
+    old.fail(tonic::Status::unavailable("a new leader")).await;
+
+    let welcome = Welcome { credit_bytes: CREDIT, features: vec!["flows".into()], ..Welcome::default() };
+    let mut stream = aggregator.accept_with(welcome.clone()).await;
+    let (_, first) = flows(&mut stream).await;
+    let flow = &first.flows[0];
+    assert_eq!((first.flows.len(), flow.count, flow.port), (1, 2, 80));
+    assert_eq!(flow.verdict(), FlowVerdict::Dropped);
+    assert_eq!(flow.source.as_ref().unwrap().address, [10, 0, 1, 7].as_slice());
+    stream.fail(tonic::Status::unavailable("a new leader")).await;
+
+    let mut stream = aggregator.accept_with(welcome.clone()).await;
+    let (batch, again) = flows(&mut stream).await;
+    assert_eq!(again, first, "it had no answer");
+    // What is acknowledged is remembered over a restart.
+    let positions = || fs::read(node.config.state.join("flow-positions")).unwrap_or_default();
+    let before = positions();
+    stream.ack(batch).await;
+    timeout(DEADLINE, async {
+        while positions() == before {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .expect("positions do not move");
+    drop(stream);
+    node.stop().await;
+    assert!(
+        node.metrics().contains(r#"kestrel_agent_flows_seen_total{source="aws"} 2"#),
+        "{}",
+        node.metrics()
+    );
+
+    let mut file = OpenOptions::new().append(true).open(&log).unwrap();
+    writeln!(file, "{}", line.replace("Port: 80", "Port: 81")).unwrap();
+    node.start();
+    let mut stream = aggregator.accept_with(welcome).await;
+    let (_, report) = flows(&mut stream).await;
+    assert_eq!(report.flows.iter().map(|flow| flow.port).collect::<Vec<_>>(), [81]);
+    assert_ne!(report.run, first.run);
+    drop(stream);
     node.stop().await;
 }
 

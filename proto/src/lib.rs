@@ -1,5 +1,5 @@
-//! Wire types of Kestrel Cloud ([`cloud`], [`server`]) and of the agent link
-//! ([`node`]), generated from the `.proto` files beside this crate.
+//! Wire types of Kestrel Cloud ([`cloud`], [`server`]), of the agent link
+//! ([`node`]) and of Hubble ([`hubble`]), generated from the `.proto` files beside this crate.
 //!
 //! Maps are `BTreeMap`s, so that equal messages have equal bytes.
 
@@ -30,6 +30,18 @@ pub mod node {
     /// Package `node.v1`.
     pub mod v1 {
         tonic::include_proto!("node.v1");
+    }
+}
+
+/// What is read of Hubble, the flow log of Cilium.
+pub mod hubble {
+    /// Package `flow`.
+    pub mod flow {
+        tonic::include_proto!("flow");
+    }
+    /// Package `observer`.
+    pub mod observer {
+        tonic::include_proto!("observer");
     }
 }
 

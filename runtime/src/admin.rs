@@ -14,8 +14,12 @@ use std::{
 use anyhow::Context as _;
 use axum::{
     Router,
-    extract::State,
-    http::{StatusCode, header::CONTENT_TYPE},
+    extract::{Request, State},
+    http::{
+        StatusCode,
+        header::{CONTENT_TYPE, USER_AGENT},
+    },
+    middleware::map_request,
     response::IntoResponse,
     routing::get,
 };
@@ -126,6 +130,19 @@ impl AdminPort {
         text: impl Fn() -> String + Clone + Send + Sync + 'static,
     ) -> Self {
         self.router = self.router.route(path, get(async move || text()));
+        self
+    }
+
+    /// Calls `heard` whenever the kubelet asks for anything.
+    #[must_use]
+    pub fn with_probes(mut self, heard: impl Fn() + Clone + Send + Sync + 'static) -> Self {
+        self.router = self.router.layer(map_request(move |request: Request| {
+            let agent = request.headers().get(USER_AGENT).map(|agent| agent.as_bytes());
+            if agent.is_some_and(|agent| agent.starts_with(b"kube-probe/")) {
+                heard();
+            }
+            std::future::ready(request)
+        }));
         self
     }
 

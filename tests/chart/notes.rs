@@ -51,10 +51,18 @@ fn a_kubernetes_without_native_sidecars_is_told_so() {
 
 #[test]
 fn what_gives_power_away_is_said() {
-    let settings =
-        ["nodeAgent.runtimeSocket=/run/containerd/containerd.sock", "server.tls.insecureSkipVerify=true"];
+    let settings = [
+        "nodeAgent.runtimeSocket=/run/containerd/containerd.sock",
+        "nodeAgent.kernelLog=true",
+        "server.tls.insecureSkipVerify=true",
+        "operator.cilium.disableFlows=false",
+    ];
     let notes = notes(helm::NEWEST, &settings);
     assert!(notes.contains("gives root on every node"), "{notes}");
+    assert!(notes.contains("has the capability SYSLOG"), "{notes}");
+    assert!(notes.contains("power over the node's network"), "{notes}");
+    let label = "kubectl label namespace kestrel-ai pod-security.kubernetes.io/enforce=privileged";
+    assert!(notes.contains(label), "{notes}");
     assert!(notes.contains("The token goes to whoever answers"), "{notes}");
 }
 
@@ -69,7 +77,6 @@ fn values_without_effect_are_listed() {
         "k8sApiServer.cidr=192.0.2.1/32",
         "nameOverride=x",
         "operator.argocd.enabled=true",
-        "operator.cilium.disableFlows=false",
         "operator.cilium.hubble.tls.forceDisable=true",
         "operator.datadog.enabled=true",
         "operator.istio.enabled=true",

@@ -109,6 +109,11 @@ fn the_node_agent_runs_everywhere_and_sees_only_the_logs() {
     let token = list(&spec["volumes"]).iter().find(|volume| volume["projected"].is_object()).unwrap();
     assert_eq!(token["projected"]["sources"][0]["serviceAccountToken"]["audience"], "kestrel-agent-link");
     assert_eq!(objects.env("kestrel-node-agent", "KESTREL_RUNTIME_SOCKET"), None);
+    assert_eq!(objects.env("kestrel-node-agent", "KESTREL_AWS_POLICY_LOG"), None);
+    assert_eq!(objects.env("kestrel-node-agent", "KESTREL_HUBBLE_SOCKET"), None);
+    assert_eq!(objects.env("kestrel-node-agent", "KESTREL_ZTUNNEL_NAMESPACE"), Some("istio-system"));
+    let objects = Objects::with(&["nodeAgent.flows.ztunnelNamespace="]);
+    assert_eq!(objects.env("kestrel-node-agent", "KESTREL_ZTUNNEL_NAMESPACE"), None);
 }
 
 #[test]
@@ -116,14 +121,85 @@ fn the_node_agent_sees_more_of_the_node_only_when_told() {
     let objects = Objects::with(&[
         "nodeAgent.runtimeSocket=/run/containerd/containerd.sock",
         "nodeAgent.seLinuxOptions.type=spc_t",
+        "nodeAgent.flows.awsPolicyLog=/var/log/aws-routed-eni/network-policy-agent.log",
+        "operator.cilium.disableFlows=false",
     ]);
+    let hubble = objects.env("kestrel-node-agent", "KESTREL_HUBBLE_SOCKET");
+    assert_eq!(hubble, Some("/var/run/cilium/hubble.sock"));
     let socket = objects.env("kestrel-node-agent", "KESTREL_RUNTIME_SOCKET");
     assert_eq!(socket, Some("/run/containerd/containerd.sock"));
     let container = objects.container("kestrel-node-agent");
     assert_eq!(container["securityContext"]["seLinuxOptions"]["type"], "spc_t");
-    let runtime =
-        list(&container["volumeMounts"]).iter().find(|mount| mount["mountPath"] == "/run/containerd");
-    assert_eq!(runtime.expect("the socket's folder is mounted")["readOnly"], true);
+    let log = objects.env("kestrel-node-agent", "KESTREL_AWS_POLICY_LOG");
+    assert_eq!(log, Some("/var/log/aws-routed-eni/network-policy-agent.log"));
+    for folder in ["/run/containerd", "/var/log/aws-routed-eni", "/var/run/cilium"] {
+        let mount = list(&container["volumeMounts"]).iter().find(|mount| mount["mountPath"] == folder);
+        assert_eq!(mount.expect("its folder is mounted")["readOnly"], true, "{folder}");
+    }
+}
+
+/// Each value gives one thing: what the table in docs/security.md says, and nothing else.
+#[test]
+fn each_feature_of_the_node_agent_has_its_own_privilege() {
+    let document = std::fs::read_to_string(crate::helm::repository("docs/security.md")).unwrap();
+    let privileges = |objects: &Objects| {
+        let spec = &objects.get("DaemonSet", "kestrel-node-agent")["spec"]["template"]["spec"];
+        let volumes = list(&spec["volumes"]).iter().filter(|volume| volume["hostPath"].is_object());
+        let path = |volume: &Value| text(&volume["hostPath"]["path"]).to_owned();
+        let added = &spec["containers"][0]["securityContext"]["capabilities"]["add"];
+        let added = added.as_array().into_iter().flatten().map(|name| text(name).to_owned());
+        volumes.map(path).chain(added).collect::<Vec<_>>()
+    };
+    let always = privileges(&Objects::with(&[]));
+    for (setting, expected) in [
+        ("nodeAgent.runtimeSocket=/run/containerd/containerd.sock", "/run/containerd"),
+        ("nodeAgent.kernelLog=true", "SYSLOG"),
+        ("nodeAgent.conntrack=true", "/proc/1/net/stat"),
+        ("nodeAgent.podPressure=true", "/sys/fs/cgroup"),
+        ("nodeAgent.fileSystems={/data}", "/data"),
+        ("operator.cilium.disableFlows=false", "/var/run/cilium"),
+        (
+            "nodeAgent.flows.awsPolicyLog=/var/log/aws-routed-eni/network-policy-agent.log",
+            "/var/log/aws-routed-eni",
+        ),
+    ] {
+        let objects = Objects::with(&[setting]);
+        assert_eq!(privileges(&objects), [&always[..], &[expected.to_owned()]].concat(), "{setting}");
+        let mounts = list(&objects.container("kestrel-node-agent")["volumeMounts"]).to_vec();
+        let writable = mounts.iter().filter(|mount| mount["readOnly"] != true).count();
+        assert_eq!(writable, 1, "{setting}: the state alone");
+        let name = setting.split('=').next().unwrap();
+        let row = document.lines().find(|line| line.starts_with(&format!("| `{name}` |")));
+        assert!(
+            row.is_some_and(|row| row.contains(expected) || name.ends_with("fileSystems")),
+            "{name}: {row:?}"
+        );
+    }
+}
+
+#[test]
+fn what_is_watched_of_the_host_is_told_to_the_agent() {
+    let env = |settings: &[&str], name: &str| {
+        Objects::with(settings).env("kestrel-node-agent", name).map(str::to_owned)
+    };
+    for (value, name) in
+        [("kernelLog", "KERNEL_LOG"), ("conntrack", "CONNTRACK"), ("podPressure", "POD_PRESSURE")]
+    {
+        let name = format!("KESTREL_{name}");
+        assert_eq!(env(&[], &name), None);
+        assert_eq!(env(&[&format!("nodeAgent.{value}=true")], &name).as_deref(), Some("true"));
+    }
+    let folders = ["nodeAgent.fileSystems={/data,/var/lib/x}", "nodeAgent.pressure.cpu=95"];
+    assert_eq!(env(&folders, "KESTREL_FILE_SYSTEMS").as_deref(), Some("/data,/var/lib/x"));
+    assert_eq!(env(&folders, "KESTREL_PRESSURE_CPU").as_deref(), Some("95"));
+    assert_eq!(env(&[], "KESTREL_PRESSURE_IO").as_deref(), Some("40"));
+    let often = ["healthcheck.livenessProbe.periodSeconds=3"];
+    assert_eq!(env(&[], "KESTREL_PROBE_SECONDS").as_deref(), Some("5"));
+    assert_eq!(env(&often, "KESTREL_PROBE_SECONDS").as_deref(), Some("3"));
+    let objects = Objects::with(&folders);
+    let mounts = list(&objects.container("kestrel-node-agent")["volumeMounts"]);
+    let data = mounts.iter().find(|mount| mount["mountPath"] == "/host/data").unwrap();
+    assert_eq!(data["mountPropagation"], "HostToContainer");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod component;
 mod event;
+mod host;
 mod leader;
 mod node;
 mod pod;

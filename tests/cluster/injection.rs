@@ -1,6 +1,8 @@
 //! The annotation, as a user meets it: roll-outs, jobs, file logs.
 
+mod certificates;
 mod coverage;
+mod memory;
 mod others;
 mod profile;
 mod trouble;
@@ -182,6 +184,9 @@ fn annotating_a_running_pod_is_answered_and_sends_all_its_lines() {
         assert!(warning.contains("stdout and stderr is sent in full"), "{warning:?}");
         warning
     };
+    let warning = warnings(&["annotate", "pod", "-n", &namespace.0, "runs", "kestrel.ai/inject=True"]);
+    assert!(warning.contains("\"True\", and only \"true\" asks for a collector"), "{warning:?}");
+    kubectl(&["annotate", "pod", "-n", &namespace.0, "runs", "kestrel.ai/inject-"]);
     let warning = annotate(&["runs"]);
     assert!(warning.contains("create the pod again"), "{warning:?}");
     let warning = annotate(&["-l", "app=web"]);

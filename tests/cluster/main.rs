@@ -13,7 +13,6 @@
     reason = "a test ends at the first surprise"
 )]
 
-mod certificates;
 mod connection;
 mod credentials;
 mod incidents;

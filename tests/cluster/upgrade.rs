@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::kubectl::{OPERATOR, apply, attempt, cloud, eventually, json, kubectl, rolled_out, sample_image};
 
 const RELEASE: &str = "kestrel-operator";
+const OTHER: &str = "kestrel-again";
 const RENEWED: &str = "kestrel-operator-jwt-runtime";
 
 /// Kinds of which an operator may leave something where it was, and outside of any namespace.
@@ -38,12 +39,12 @@ fn connections() -> usize {
     cloud("/v1/connections")["open"].as_array().map_or(0, Vec::len)
 }
 
-/// Scenario: the operator is uninstalled; then a release with the objects of chart 0.1, whose program had
+/// Scenario: the operator is uninstalled, and installed under another name; then a release with the objects of chart 0.1, whose program had
 /// renewed its token, is upgraded to this chart with the values that were in use.
-/// Guarantee: an uninstall leaves nothing; the upgrade needs nothing but the values, takes the old objects
+/// Guarantee: an uninstall leaves nothing but the definition of profiles, which the other release uses and says so; the upgrade needs nothing but the values, takes the old objects
 /// away, keeps the renewed token and makes it part of what the next uninstall removes.
 #[test]
-fn an_uninstall_leaves_nothing_and_a_release_of_chart_0_1_becomes_one_of_this_chart() {
+fn an_uninstall_leaves_nothing_in_the_way_and_a_release_of_chart_0_1_becomes_one_of_this_chart() {
     let values: Value = serde_json::from_str(&helm(&["get", "values", RELEASE, "-o", "json"])).unwrap();
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), values.to_string()).unwrap();
@@ -54,6 +55,13 @@ fn an_uninstall_leaves_nothing_and_a_release_of_chart_0_1_becomes_one_of_this_ch
         let left = left();
         if left.is_empty() { Ok(()) } else { Err(left.join(", ")) }
     });
+
+    let chart = repository("charts/kestrel-operator");
+    helm(&["install", OTHER, &chart, "--values", file, "--wait", "--timeout", "3m"]);
+    rolled_out(OPERATOR, "deployment/kestrel-webhook");
+    let notes = helm(&["get", "notes", OTHER]);
+    assert!(notes.contains(&format!("left by {OPERATOR}/{RELEASE}")), "{notes}");
+    helm(&["uninstall", OTHER, "--wait", "--timeout", "3m"]);
 
     let image = sample_image();
     let (repository_of_image, tag) = image.rsplit_once(':').unwrap();
@@ -67,7 +75,6 @@ fn an_uninstall_leaves_nothing_and_a_release_of_chart_0_1_becomes_one_of_this_ch
     let renewed = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": RENEWED}, "stringData": {"token": token}});
     apply(OPERATOR, &renewed.to_string());
 
-    let chart = repository("charts/kestrel-operator");
     helm(&["upgrade", RELEASE, &chart, "--values", file, "--wait", "--timeout", "3m"]);
     for workload in
         ["deployment/kestrel-aggregator", "deployment/kestrel-webhook", "daemonset/kestrel-node-agent"]

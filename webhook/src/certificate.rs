@@ -3,7 +3,8 @@
 //!
 //! An authority of our own lies in a Secret that all replicas share. Each
 //! replica signs its own short-lived certificate, whose key never leaves the
-//! process. Deleting the Secret rotates the authority.
+//! process. A year before its end the authority gets a successor; deleting the
+//! Secret does the same.
 //!
 //! In all cases the authority's certificate is put into the webhook
 //! configuration (`caBundle`) by server-side apply, so that whoever manages the

@@ -6,6 +6,7 @@
 //! another pod of a known group costs a few look-ups, however many policies
 //! there are.
 
+mod former;
 mod texts;
 
 use std::{
@@ -14,6 +15,7 @@ use std::{
     sync::Arc,
 };
 
+use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1 as core,
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
@@ -24,6 +26,7 @@ use super::{
     key::{Key, Uid},
     selector::Selector,
 };
+use former::Former;
 use texts::Texts;
 
 /// What the index has to know of an object beside its record.
@@ -37,6 +40,10 @@ pub enum Relation<'a> {
     Controller(&'a ObjectMeta),
     /// It is a policy that is for these pods.
     Policy(Selection),
+    /// It has addresses: a Service.
+    Service(&'a core::Service),
+    /// The same: a node.
+    Node(&'a core::Node),
 }
 
 /// The pods that a policy is for.
@@ -51,6 +58,17 @@ pub struct Selection {
 /// Sorted by key.
 type Labels = Arc<[(Arc<str>, Arc<str>)]>;
 
+/// Who has an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resident {
+    /// `namespace.Kind.name`: the workload that its pod is of, a Service, or a node, which has no namespace.
+    pub workload: Arc<str>,
+    /// Of the pod.
+    pub labels: Labels,
+    /// Where it runs; empty: it does not run.
+    pub node: Arc<str>,
+}
+
 #[derive(Default)]
 pub(super) struct Index {
     pods: HashMap<Uid, Pod>,
@@ -62,6 +80,10 @@ pub(super) struct Index {
     /// Policies that are for every namespace.
     everywhere: Policies,
     addresses: HashMap<IpAddr, Uid>,
+    former: Former,
+    /// Services and nodes, and their addresses.
+    places: HashMap<Key, (Resident, Vec<IpAddr>)>,
+    place_at: HashMap<IpAddr, Key>,
     /// Policies whose workloads may have changed.
     changed: BTreeSet<Key>,
     texts: Texts,
@@ -72,6 +94,9 @@ struct Pod {
     owner: Uid,
     labels: Labels,
     addresses: Addresses,
+    node: Arc<str>,
+    /// Nothing was its own before.
+    created: Timestamp,
 }
 
 /// One of each family at most.
@@ -110,6 +135,14 @@ impl Index {
             Relation::Pod(pod) => self.pod(&key.1, pod),
             Relation::Controller(meta) => self.controller(key, meta),
             Relation::Policy(selection) => self.policy(key, selection),
+            Relation::Service(service) => {
+                let (meta, addresses) = (&service.metadata, of_service(service));
+                self.place(key, meta, "Service", "", addresses);
+            }
+            Relation::Node(node) => {
+                let name = node.metadata.name.as_deref().unwrap_or_default();
+                self.place(key, &node.metadata, "Node", name, of_node(node));
+            }
         }
     }
 
@@ -118,12 +151,13 @@ impl Index {
         match key.0 {
             Kind::Pod => {
                 if let Some(pod) = self.pods.remove(&key.1) {
-                    self.release(&key.1, &pod.addresses);
+                    self.release(&key.1, &pod);
                     self.leave(&pod);
                 }
             }
             Kind::ReplicaSet | Kind::Job => self.remove_controller(&key.1),
             Kind::NetworkPolicy | Kind::AuthorizationPolicy => self.remove_policy(key),
+            Kind::Service | Kind::Node => self.remove_place(key),
             _ => {}
         }
     }
@@ -150,11 +184,41 @@ impl Index {
             .flat_map(|policy| policy.workloads.keys().map(|workload| &**workload))
     }
 
-    /// The workload, as `namespace.Kind.name`, whose pod has this address for
-    /// itself.
-    pub(super) fn at(&self, address: IpAddr) -> Option<&Arc<str>> {
-        let pod = self.pods.get(self.addresses.get(&address)?)?;
-        Some(&self.namespaces.get(&pod.namespace)?.owners.get(&pod.owner)?.workload)
+    /// Who had this address for itself at that time. Pods in the network of their node share its
+    /// address, which is the node's.
+    pub(super) fn resident(&self, address: IpAddr, time: Timestamp) -> Option<Resident> {
+        let pod = || {
+            let pod = self.pods.get(self.addresses.get(&address)?)?;
+            (pod.created <= time).then(|| self.of_pod(pod)).flatten()
+        };
+        let place = || Some(self.places.get(self.place_at.get(&address)?)?.0.clone());
+        self.former.at(address, time).cloned().or_else(pod).or_else(place)
+    }
+
+    fn of_pod(&self, pod: &Pod) -> Option<Resident> {
+        let owner = self.namespaces.get(&pod.namespace)?.owners.get(&pod.owner)?;
+        let (labels, node) = (Arc::clone(&pod.labels), Arc::clone(&pod.node));
+        Some(Resident { workload: Arc::clone(&owner.workload), labels, node })
+    }
+
+    fn place(&mut self, key: &Key, meta: &ObjectMeta, kind: &str, node: &str, addresses: Vec<IpAddr>) {
+        self.remove_place(key);
+        if addresses.is_empty() {
+            return;
+        }
+        let [namespace, name] = [&meta.namespace, &meta.name].map(|name| name.as_deref().unwrap_or_default());
+        let workload = self.texts.intern(&target(namespace, kind, name));
+        let resident = Resident { workload, labels: [].into(), node: self.texts.intern(node) };
+        self.place_at.extend(addresses.iter().map(|address| (*address, key.clone())));
+        self.places.insert(key.clone(), (resident, addresses));
+    }
+
+    fn remove_place(&mut self, key: &Key) {
+        for address in self.places.remove(key).map(|(_, addresses)| addresses).unwrap_or_default() {
+            if self.place_at.get(&address) == Some(key) {
+                self.place_at.remove(&address);
+            }
+        }
     }
 
     fn pod(&mut self, uid: &Uid, object: &core::Pod) {
@@ -171,8 +235,6 @@ impl Index {
             && known.owner == owner
             && same(&known.labels, meta)
         {
-            let before = known.addresses;
-            self.release(uid, &before);
             self.hold(uid, addresses);
             return;
         }
@@ -183,30 +245,57 @@ impl Index {
         let workload = || self.texts.intern(&target(&namespace, kind, name));
         let labels = place.enter(&mut self.everywhere, &owner, workload, labels, &mut self.changed);
         if let Some(before) = self.pods.remove(uid) {
-            self.release(uid, &before.addresses);
+            self.release(uid, &before);
             self.leave(&before);
         }
-        self.pods.insert(uid.clone(), Pod { namespace, owner, labels, addresses: [None; 2] });
+        let node = object.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default();
+        let node = self.texts.intern(node);
+        let created = meta.creation_timestamp.as_ref().map_or(Timestamp::MIN, |time| time.0);
+        let pod = Pod { namespace, owner, labels, addresses: [None; 2], node, created };
+        self.pods.insert(uid.clone(), pod);
         self.hold(uid, addresses);
     }
 
     /// The last of two pods to be seen with an address has it.
     fn hold(&mut self, uid: &Uid, addresses: Addresses) {
-        if let Some(pod) = self.pods.get_mut(uid) {
-            pod.addresses = addresses;
-            for address in addresses.into_iter().flatten() {
-                self.addresses.insert(address, uid.clone());
+        let Some(pod) = self.pods.get_mut(uid) else { return };
+        let before = std::mem::replace(&mut pod.addresses, addresses);
+        let is_new = |address: &IpAddr| !before.contains(&Some(*address));
+        let gone = before.into_iter().flatten().filter(|address| !addresses.contains(&Some(*address)));
+        gone.for_each(|address| self.vacate(address, uid));
+        for address in addresses.into_iter().flatten().filter(is_new) {
+            if let Some(other) = self.addresses.insert(address, uid.clone())
+                && other != *uid
+                && let Some(resident) = self.pods.get(&other).and_then(|pod| self.of_pod(pod))
+            {
+                self.former.leave(address, resident, Timestamp::now());
             }
         }
     }
 
-    fn release(&mut self, uid: &Uid, addresses: &Addresses) {
-        for address in addresses.iter().flatten() {
-            if let hash_map::Entry::Occupied(held) = self.addresses.entry(*address)
-                && held.get() == uid
-            {
-                held.remove();
-            }
+    /// The pod, which is known, has this address no more.
+    fn vacate(&mut self, address: IpAddr, uid: &Uid) {
+        if let Some(resident) = self.pods.get(uid).and_then(|pod| self.of_pod(pod)) {
+            self.give_back(address, uid, resident);
+        }
+    }
+
+    fn give_back(&mut self, address: IpAddr, uid: &Uid, resident: Resident) {
+        if let hash_map::Entry::Occupied(held) = self.addresses.entry(address)
+            && held.get() == uid
+        {
+            held.remove();
+            self.former.leave(address, resident, Timestamp::now());
+        }
+    }
+
+    /// The pod that was this one has no address any more.
+    fn release(&mut self, uid: &Uid, pod: &Pod) {
+        if let Some(resident) = self.of_pod(pod) {
+            pod.addresses
+                .iter()
+                .flatten()
+                .for_each(|address| self.give_back(*address, uid, resident.clone()));
         }
     }
 
@@ -429,6 +518,21 @@ fn addresses(pod: &core::Pod) -> Addresses {
     }
     let mut addresses = status.pod_ips.iter().flatten().filter_map(|ip| ip.ip.parse().ok());
     [addresses.next(), addresses.next()]
+}
+
+/// Where a Service is reached.
+fn of_service(service: &core::Service) -> Vec<IpAddr> {
+    let Some(spec) = &service.spec else { return Vec::new() };
+    let ingress = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+    let ingress = ingress.and_then(|balancer| balancer.ingress.as_ref()).into_iter().flatten();
+    let of_cluster = spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip);
+    let texts = of_cluster.chain(spec.external_ips.iter().flatten());
+    texts.chain(ingress.filter_map(|ingress| ingress.ip.as_ref())).filter_map(|ip| ip.parse().ok()).collect()
+}
+
+fn of_node(node: &core::Node) -> Vec<IpAddr> {
+    let addresses = node.status.as_ref().and_then(|status| status.addresses.as_ref());
+    addresses.into_iter().flatten().filter_map(|address| address.address.parse().ok()).collect()
 }
 
 #[cfg(test)]

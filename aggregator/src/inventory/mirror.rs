@@ -25,7 +25,7 @@ use tokio::{
 
 use super::{
     Kind,
-    index::{Index, Relation},
+    index::{Index, Relation, Resident},
     key::{Key, Uid},
 };
 
@@ -136,10 +136,9 @@ impl Mirror {
         self.change(|state| state.apply(kind, uid, content, relation))
     }
 
-    /// The workload that has this address for itself, as `namespace.Kind.name`.
-    /// Pods in the network of their node share its address and have none.
-    pub fn workload_at(&self, address: IpAddr) -> Option<Arc<str>> {
-        self.state().index.at(address).cloned()
+    /// Who had this address for itself at that time.
+    pub fn resident(&self, address: IpAddr, time: Timestamp) -> Option<Resident> {
+        self.state().index.resident(address, time)
     }
 
     /// The object is gone.

@@ -9,10 +9,9 @@ use std::{collections::BTreeMap, time::Duration};
 use anyhow::{Context as _, bail};
 use jiff::Timestamp;
 use k8s_openapi::{ByteString, api::core::v1::Secret};
-use kestrel_runtime::tls::{self, authority::Authority, mounted::Offered};
+use kestrel_runtime::tls::{authority::Authority, mounted::Offered};
 use kube::{Api, Client, api::PostParams};
 use tracing::info;
-use x509_parser::parse_x509_certificate;
 
 use super::publish::{LINK, metadata};
 
@@ -131,15 +130,8 @@ fn stored(secret: &Secret) -> anyhow::Result<Authorities> {
     };
     let current = read(CURRENT)?;
     let next = if data.contains_key(NEXT.0) { Some(read(NEXT)?) } else { None };
-    let ends = ends(&current)?;
+    let ends = current.ends().try_into()?;
     Ok(Authorities { current, next, ends })
-}
-
-fn ends(authority: &Authority) -> anyhow::Result<Timestamp> {
-    let certificates = tls::certificates(authority.certificate_pem().as_bytes())?;
-    let der = certificates.first().context("no certificate")?;
-    let (_, certificate) = parse_x509_certificate(der).context("it is not X.509")?;
-    Ok(Timestamp::from_second(certificate.validity().not_after.timestamp())?)
 }
 
 /// False if another leader was faster: what it did is read next.
@@ -161,6 +153,7 @@ mod tests {
     use bytes::Bytes;
     use http::{Method, Request, Response};
     use http_body_util::{BodyExt as _, Full};
+    use kestrel_runtime::tls;
     use kube::client::Body;
     use serde_json::json;
 

@@ -5,7 +5,7 @@
 use std::mem::size_of;
 
 use bytes::{Buf, Bytes};
-use kestrel_proto::node::v1::{Batch, BatchContent, Compression, LogChunk, LogGap};
+use kestrel_proto::node::v1::{Batch, BatchContent, Compression, Flow, FlowReport, LogChunk, LogGap};
 use prost::{
     DecodeError, Message as _,
     encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field},
@@ -114,14 +114,26 @@ pub(super) fn lines(chunks: &[LogChunk]) -> Result<Vec<Vec<Line<'_>>>, Invalid> 
 /// lists grow by doubling.
 fn decoded_bytes(content: &[u8]) -> Result<usize, Invalid> {
     const LOGS: u32 = 1;
+    const FLOWS: u32 = 2;
     const GAPS: u32 = 8;
+    /// In a report of flows.
+    const FLOW: u32 = 3;
     /// The first of the columns, and the only one that says how many lines there are.
     const LEVELS: u32 = 12;
-    let (mut chunks, mut gaps, mut names, mut lines) = (0, 0, 0, 0);
+    let (mut chunks, mut gaps, mut reports, mut flows) = (0, 0, 0, 0);
+    let (mut names, mut lines) = (0, 0);
     fields(content, |field, value| {
         if field == GAPS {
             gaps += 1;
             names += value.len();
+        }
+        if field == FLOWS {
+            reports += 1;
+            names += value.len();
+            return fields(value, |field, _| {
+                flows += usize::from(field == FLOW);
+                Ok(())
+            });
         }
         if field != LOGS {
             return Ok(());
@@ -139,7 +151,9 @@ fn decoded_bytes(content: &[u8]) -> Result<usize, Invalid> {
     if chunks + gaps > MAX_CHUNKS {
         return Err(Invalid::Chunks(chunks + gaps));
     }
-    let elements = gaps * size_of::<LogGap>() + chunks * (size_of::<LogChunk>() + size_of::<Vec<Line<'_>>>());
+    let elements = reports * size_of::<FlowReport>() + flows * size_of::<Flow>();
+    let elements =
+        elements + gaps * size_of::<LogGap>() + chunks * (size_of::<LogChunk>() + size_of::<Vec<Line<'_>>>());
     Ok(content.len() + names + lines * size_of::<Line<'_>>() + 2 * elements)
 }
 
@@ -174,7 +188,11 @@ mod tests {
     fn content(lines: usize) -> BatchContent {
         let line = Line { nanoseconds: 1, text: "hello", class: "", end: 9, level: LogLevel::Info };
         let chunk = LogChunk { end_offset: 7, ..columns::write(&vec![line; lines]) };
-        BatchContent { logs: vec![chunk.clone(), chunk], gaps: vec![LogGap::default(); 3] }
+        BatchContent {
+            logs: vec![chunk.clone(), chunk],
+            gaps: vec![LogGap::default(); 3],
+            ..Default::default()
+        }
     }
 
     fn zstd(content: &[u8], says: usize) -> Batch {
@@ -218,8 +236,12 @@ mod tests {
         let bytes = content(10).encode_to_vec();
         let bomb = vec![0; MAX_BYTES + 1];
         let levels_alone = LogChunk { levels: vec![1; 1_400_000].into(), ..Default::default() };
-        let many =
-            BatchContent { logs: vec![LogChunk::default(); MAX_CHUNKS], gaps: vec![LogGap::default()] };
+        let many = BatchContent {
+            logs: vec![LogChunk::default(); MAX_CHUNKS],
+            gaps: vec![LogGap::default()],
+            ..Default::default()
+        };
+        let flows = FlowReport { flows: vec![Flow::default(); 400_000], ..Default::default() };
         let mut damaged = zstd(&bytes, bytes.len());
         damaged.payload = damaged.payload.slice(1..);
         let other = Batch { compression: 9, ..plain(bytes.clone()) };
@@ -234,7 +256,11 @@ mod tests {
             (plain(vec![0x0a, 0x7f]), "ends within a field"),
             (plain(b"no protobuf at all".to_vec()), "can't be decoded"),
             (
-                plain(BatchContent { logs: vec![levels_alone], gaps: vec![] }.encode_to_vec()),
+                plain(BatchContent { logs: vec![levels_alone], ..Default::default() }.encode_to_vec()),
+                "bytes of memory",
+            ),
+            (
+                plain(BatchContent { flows: vec![flows], ..Default::default() }.encode_to_vec()),
                 "bytes of memory",
             ),
             (plain(many.encode_to_vec()), "has 4097 chunks"),
@@ -260,10 +286,15 @@ mod tests {
                 ..columns::write(&vec![line; *lines])
             }).collect();
             let gaps: Vec<_> = chunks.iter().map(|(_, name)| LogGap { pod_name: name.clone(), ..Default::default() }).collect();
-            let least: usize = chunks.iter().map(|(lines, name)| {
-                2 * (size_of::<LogChunk>() + size_of::<LogGap>() + name.len()) + lines * size_of::<Line<'_>>()
+            let flows: Vec<_> = chunks.iter().map(|(flows, _)| FlowReport {
+                flows: vec![Flow::default(); *flows],
+                ..Default::default()
+            }).collect();
+            let least: usize = chunks.iter().map(|(items, name)| {
+                2 * (size_of::<LogChunk>() + size_of::<LogGap>() + size_of::<FlowReport>() + name.len())
+                    + items * (size_of::<Line<'_>>() + size_of::<Flow>())
             }).sum();
-            let content = BatchContent { logs, gaps };
+            let content = BatchContent { logs, flows, gaps };
             prop_assert!(Content::of(plain(content.encode_to_vec())).unwrap().decoded_bytes >= least);
         }
     }

@@ -10,8 +10,8 @@ use std::{
 
 use jiff::Timestamp;
 use kestrel_proto::node::v1::{
-    AgentMessage, AggregatorMessage, Anchors, Batch, BatchContent, Credit, Farewell, HostReport, LogChunk,
-    LogGap, Welcome, agent_message::Message as Up, aggregator_message::Message as Down,
+    AgentMessage, AggregatorMessage, Anchors, Batch, BatchContent, Clock, Credit, Farewell, HostReport,
+    LogChunk, LogGap, Welcome, agent_message::Message as Up, aggregator_message::Message as Down,
 };
 use prost::Message as _;
 use tokio::{
@@ -39,7 +39,7 @@ use super::{
     retry_after,
 };
 use crate::{
-    inventory::pods::Follower,
+    inventory::{convert, pods::Follower},
     signals::lines::MOST_SHOWN,
     uplink::receipt::{Outcome, Receipt, Source},
 };
@@ -68,6 +68,9 @@ const MOST_COUNTED: usize = 1024;
 
 /// The feature of a sidecar that says farewell.
 const FAREWELL: &str = "farewell";
+
+/// Our feature: flows are taken.
+const FLOWS: &str = "flows";
 
 /// What goes to the peer.
 pub(super) type Answers = Sender<Result<AggregatorMessage, Status>>;
@@ -162,7 +165,7 @@ impl Session {
         info!("{peer} is attached from {address}, version {version:?}");
         self.send(Down::Welcome(Welcome {
             protocol_version: hello.protocol_version.min(PROTOCOL_VERSION),
-            features: vec![],
+            features: vec![FLOWS.to_owned()],
             software_version: env!("CARGO_PKG_VERSION").to_owned(),
             credit_bytes: batch::MAX_BYTES as u64,
             max_batch_bytes: batch::MAX_BYTES as u64,
@@ -319,7 +322,7 @@ impl Reader<'_> {
         while let Some(AgentMessage { message }) = inbound.message().await.map_err(broken)? {
             match message {
                 Some(Up::Batch(batch)) => Box::pin(self.take(batch)).await?,
-                Some(Up::HostReport(report)) => self.report(report)?,
+                Some(Up::HostReport(report)) => self.report(report).await?,
                 Some(Up::Farewell(farewell)) => Box::pin(self.farewell(farewell)).await?,
                 Some(Up::Hello(_)) => return Err(Status::invalid_argument("a second Hello")),
                 // Of a newer protocol than we said we speak; it can be nothing that matters.
@@ -329,7 +332,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn report(&self, report: HostReport) -> Result<(), Status> {
+    async fn report(&self, report: HostReport) -> Result<(), Status> {
         let Peer::Agent { node } = &self.session.identity.peer else {
             return Err(Status::permission_denied("a sidecar has no host to report of"));
         };
@@ -338,8 +341,11 @@ impl Reader<'_> {
             let why = format!("a host report of {bytes} bytes; {MAX_REPORT_BYTES} are allowed");
             return Err(Status::invalid_argument(why));
         }
-        self.session.shared.signals.nodes.reported(node, report.conditions);
-        Ok(())
+        let signals = &self.session.shared.signals;
+        signals.nodes.reported(node, report.conditions);
+        signals.happened.on(node, report.events, Timestamp::now());
+        let time = Some(convert::timestamp(Timestamp::now()));
+        self.session.send(Down::Clock(Clock { time })).await
     }
 
     /// What the sidecar of a pod that has ended could not send becomes gaps.
@@ -380,8 +386,13 @@ impl Reader<'_> {
         drop(turn);
 
         let receipt = self.source.receipt(id, nacks_seen);
-        let BatchContent { logs, gaps } = content.decode().map_err(invalid)?;
+        let BatchContent { logs, flows, gaps } = content.decode().map_err(invalid)?;
         let chunks = batch::lines(&logs).map_err(invalid)?;
+        match &self.session.identity.peer {
+            Peer::Agent { node } => flows.into_iter().for_each(|report| shared.traffic.take(node, report)),
+            Peer::Sidecar { .. } if flows.is_empty() => {}
+            Peer::Sidecar { .. } => return Err(Status::permission_denied("a sidecar sees no node's flows")),
+        }
         self.tell(gaps, &receipt).await;
         for (chunk, lines) in logs.iter().zip(chunks) {
             self.pass_on(chunk, lines, &receipt).await;

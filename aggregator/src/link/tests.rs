@@ -2,6 +2,7 @@
 //! tokens is played: a token says itself what its review gives.
 
 mod attach;
+mod flows;
 mod logs;
 mod oldest;
 mod sidecar;
@@ -36,8 +37,9 @@ use tonic::{
 use super::{columns::Line, review::Review, *};
 use crate::{
     excluded::Excluded,
-    inventory::{convert, pods::Policies},
+    inventory::{Mirror, convert, pods::Policies},
     signals::{lines::Lines, thresholds::Thresholds},
+    traffic,
     uplink::{
         lanes::{Lane, Lanes, Number},
         metrics::Metrics as UplinkMetrics,
@@ -132,8 +134,10 @@ async fn serving(config: Config) -> Server {
     let node = json!({"metadata": {"name": "n1", "uid": "un1"}});
     signals.nodes.seen(&serde_json::from_value(node).unwrap(), Timestamp::now());
     let (anchors, told) = watch::channel(authority.certificate_pem().to_owned());
-    let (logs, known) = (lanes.logs(), pods.clone());
-    let shared = Shared::new(&config, told, known, signals, logs, metrics.clone(), drain.clone());
+    let (mirror, excluded) = (Mirror::default(), Excluded::parse("bank"));
+    let traffic = Traffic::new(mirror.clone(), excluded, lanes.flows(), traffic::metrics::Metrics::default());
+    let parts = Parts { pods: pods.clone(), signals, logs: lanes.logs(), traffic };
+    let shared = Shared::new(&config, told, parts, metrics.clone(), drain.clone());
     let rules = Rules { namespace: "kestrel-ai".to_owned(), agent_account: "kestrel-node-agent".to_owned() };
     let identities = Identities::new(Played, rules, pods.clone());
     let task = tokio::spawn(server::run(listener, certificate, Arc::clone(&shared), identities));
@@ -224,7 +228,7 @@ impl Stream {
 
     /// Sends a batch and returns how many bytes its payload has.
     async fn batch(&self, id: u64, chunks: Vec<LogChunk>) -> u64 {
-        self.content(id, BatchContent { logs: chunks, gaps: vec![] }).await
+        self.content(id, BatchContent { logs: chunks, ..BatchContent::default() }).await
     }
 
     async fn content(&self, id: u64, content: BatchContent) -> u64 {

@@ -1,15 +1,13 @@
 {{/* The values that are set and have no effect in this version, a line each. Parentheses keep a null parent from being an error. */}}
 {{- define "kestrel.unused" -}}
 {{- $operator := .Values.operator | default dict }}
-{{- $off := ($operator.cilium).disableFlows | toString }}
 {{- $set := dict
   "image.repository" (list (include "kestrel.isOldImage" .) (printf "that is the program of chart 0.1, which this chart does not run; %s is run" (include "kestrel.image" .)))
   "image.tag" (list (and (eq (.Values.image.tag | default "") "latest") (not .Values.image.digest)) (printf "latest names no version; %s is run" (include "kestrel.image" .)))
   "useCiliumNetworkPolicy" (list .Values.useCiliumNetworkPolicy "no CiliumNetworkPolicy is made; networkPolicy.create serves clusters with Cilium too")
   "k8sApiServer.cidr" (list (and (.Values.k8sApiServer).cidr (not (.Values.networkPolicy).create)) "no NetworkPolicy is made without networkPolicy.create")
-  "hubble.cidr" (list (.Values.hubble).cidr "network flows are not read")
-  "operator.cilium.disableFlows" (list (eq $off "false") "network flows are not read")
-  "operator.cilium.hubble.tls.forceDisable" (list ((($operator.cilium).hubble).tls).forceDisable "network flows are not read")
+  "hubble.cidr" (list (.Values.hubble).cidr "Hubble is read on each node, by its socket")
+  "operator.cilium.hubble.tls.forceDisable" (list ((($operator.cilium).hubble).tls).forceDisable "Hubble is read on each node, by its socket")
   "operator.istio.enabled" (list ($operator.istio).enabled "Envoy's access logs are not received")
   "operator.otel.enabled" (list ($operator.otel).enabled "metrics are not received")
   "operator.datadog.enabled" (list ($operator.datadog).enabled "Datadog is not queried")

@@ -141,7 +141,8 @@ impl Collector {
                 self.pods.update(update);
                 self.pods.assign(&mut self.shipper.engine, Instant::now());
             }
-            None => {}
+            // Nobody but a node agent asks for the time.
+            Some(Notice::Clock(_)) | None => {}
         }
     }
 

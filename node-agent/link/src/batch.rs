@@ -38,6 +38,7 @@ struct Columns {
 /// Field numbers of `node/v1/link.proto`.
 mod field {
     pub(super) const CONTENT_LOGS: u32 = 1;
+    pub(super) const CONTENT_FLOWS: u32 = 2;
     pub(super) const CONTENT_GAPS: u32 = 8;
     pub(super) const LEVELS: u32 = 12;
     pub(super) const TIMES: u32 = 13;
@@ -146,6 +147,12 @@ impl Builder {
     /// Adds a gap.
     pub fn gap(&mut self, gap: &Gap) {
         message::encode(field::CONTENT_GAPS, &log_gap(gap), &mut self.content);
+    }
+
+    /// Adds an encoded report of flows.
+    pub fn flows(&mut self, report: &[u8]) {
+        delimited(&mut self.content, field::CONTENT_FLOWS, report.len());
+        self.content.extend_from_slice(report);
     }
 
     /// The encoded [`BatchContent`] of all closed chunks.

@@ -5,7 +5,7 @@ use std::{
     fs, io,
     path::PathBuf,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use http::Uri;
@@ -173,6 +173,11 @@ impl Link {
                     Some(Message::Nack(nack)) => Event::Nack(nack.reason),
                     Some(Message::Credit(credit)) => Event::Credit(credit.bytes),
                     Some(Message::PodUpdate(update)) => Event::Pods(update),
+                    Some(Message::Clock(clock)) => match SystemTime::try_from(clock.time.unwrap_or_default())
+                    {
+                        Ok(time) => Event::Clock(time),
+                        Err(_out_of_range) => continue,
+                    },
                     Some(Message::Anchors(told)) => {
                         if let Authority::Anchors(anchors) = &mut self.config.authority {
                             anchors.learn(told.pem);

@@ -3,7 +3,7 @@
 //! [`connection`] keeps one stream to the leading aggregator alive and turns
 //! what arrives into [`Event`]s; a [`Session`] is the sending half of one stream,
 //! with its credit; [`batch`] writes log records in their wire form; [`ship`]
-//! joins the log engine to all of that, [`pods`] says what of a pod is wanted, [`anchors`] whom a
+//! joins the log engine and what else is reported to all of that, [`pods`] says what of a pod is wanted, [`anchors`] whom a
 //! sidecar trusts, [`wake`] waits for lines, and [`outage`] knows what of it to tell.
 
 pub mod anchors;
@@ -12,11 +12,12 @@ pub mod connection;
 mod flush;
 pub mod outage;
 pub mod pods;
+mod reports;
 pub mod session;
 pub mod ship;
 pub mod wake;
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use kestrel_proto::node::v1::PodUpdate;
 
@@ -41,6 +42,8 @@ pub enum Event {
     Credit(u64),
     /// Pods came, changed or went.
     Pods(PodUpdate),
+    /// The aggregator's time, when it took a report of the host.
+    Clock(SystemTime),
     /// The stream ended, or could not be opened.
     Disconnected {
         /// Why, and what would help.

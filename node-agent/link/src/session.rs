@@ -12,6 +12,9 @@ pub const PROTOCOL_VERSION: u32 = 1;
 /// Says that a sidecar ends with a `Farewell`.
 pub const FAREWELL: &str = "farewell";
 
+/// Says that an aggregator takes flows.
+pub const FLOWS: &str = "flows";
+
 /// What the protocol promises that a batch may have at least.
 pub const LEAST_BATCH_BYTES: u64 = 4 * 1024 * 1024;
 
@@ -30,6 +33,7 @@ pub struct Session {
     max_batch_bytes: u64,
     nacks: u64,
     pod_bytes_per_second: u64,
+    takes_flows: bool,
 }
 
 /// A Welcome that breaks the protocol.
@@ -73,6 +77,7 @@ impl Session {
             max_batch_bytes,
             nacks: 0,
             pod_bytes_per_second,
+            takes_flows: welcome.features.iter().any(|feature| feature == FLOWS),
         })
     }
 
@@ -123,6 +128,11 @@ impl Session {
     /// Bytes of lines that a sidecar may send a second; 0: no limit.
     pub fn pod_bytes_per_second(&self) -> u64 {
         self.pod_bytes_per_second
+    }
+
+    /// Whether the aggregator takes flows.
+    pub fn takes_flows(&self) -> bool {
+        self.takes_flows
     }
 
     /// The aggregator takes nothing that was filled before now and has no answer.

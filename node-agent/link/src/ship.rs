@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use kestrel_proto::node::v1::{HostReport, LogGap, PodUpdate};
+use kestrel_proto::node::v1::{FlowReport, HostReport, LogGap, PodUpdate};
 use kestrel_tail::{
     engine::{Engine, Record},
     position::store::StoreError,
@@ -17,6 +17,7 @@ use crate::{
     Event, Session,
     batch::{Builder, ended, log_gap},
     flush::Flush,
+    reports::Reports,
 };
 
 /// A batch of this size is sent at once.
@@ -60,6 +61,8 @@ pub enum Notice {
     },
     /// Pods came, changed or went.
     Pods(PodUpdate),
+    /// The aggregator's time, when it took a report of the host.
+    Clock(SystemTime),
     /// The stream ended, or could not be opened.
     Disconnected {
         /// Why, and what would help.
@@ -86,6 +89,7 @@ pub struct Shipper {
     builder: Builder,
     flush: Flush,
     held: Option<Held>,
+    reports: Reports,
     pause: Duration,
     saved: Instant,
     save_error: Option<StoreError>,
@@ -101,6 +105,7 @@ impl Shipper {
             builder: Builder::default(),
             flush: Flush::new(now),
             held: None,
+            reports: Reports::default(),
             pause: POLL.0,
             saved: now,
             save_error: None,
@@ -118,7 +123,10 @@ impl Shipper {
                 self.pause = POLL.0;
                 return Some(Notice::Connected { pod_bytes_per_second });
             }
-            Event::Ack(up_to) => self.engine.ack(up_to),
+            Event::Ack(up_to) => {
+                self.engine.ack(up_to);
+                self.reports.ack(up_to);
+            }
             Event::Nack(reason) => {
                 tracing::debug!("what was not acknowledged is read again: {reason}");
                 self.shipped.refusals += 1;
@@ -133,6 +141,7 @@ impl Shipper {
                 }
             }
             Event::Pods(update) => return Some(Notice::Pods(update)),
+            Event::Clock(time) => return Some(Notice::Clock(time)),
             Event::Disconnected { reason, retry_in } => {
                 self.session = None;
                 self.read_again();
@@ -147,6 +156,7 @@ impl Shipper {
         self.held = None;
         self.builder.clear();
         self.engine.rewind();
+        self.reports.rewind();
     }
 
     /// Does all that can be done now without waiting, and says after which
@@ -199,14 +209,28 @@ impl Shipper {
             Err(error) => {
                 // Only memory can be short here: read it again later.
                 tracing::warn!("a batch could not be compressed and is read again: {error}");
-                self.builder.clear();
-                self.engine.rewind();
+                self.read_again();
                 return false;
             }
         };
         self.held = Some(Held { payload, content_bytes: content.len(), lines: self.builder.lines() });
         self.builder.clear();
         self.send_held()
+    }
+
+    /// Whether another report of flows may wait to be sent.
+    pub fn has_room(&self) -> bool {
+        self.reports.have_room()
+    }
+
+    /// Has flows sent, again and again until they have arrived.
+    pub fn tell(&mut self, report: &FlowReport) {
+        self.reports.push(report);
+    }
+
+    /// Number of the last report of flows that has arrived, with all before it.
+    pub fn arrived(&self) -> u64 {
+        self.reports.arrived()
     }
 
     /// Writes positions that changed.
@@ -284,6 +308,12 @@ impl Shipper {
     fn fill(&mut self, now: Instant, wall: SystemTime) -> bool {
         let Some(session) = &self.session else { return false };
         let builder = &mut self.builder;
+        if session.takes_flows()
+            && let Some(report) = self.reports.next(session.next_id())
+        {
+            builder.flows(report);
+            return true;
+        }
         if self.engine.has_gaps() {
             self.engine.tell_gaps(session.next_id()).iter().for_each(|gap| builder.gap(gap));
         }

@@ -1,29 +1,30 @@
 //! From samples to node conditions. A condition that is on is only taken back
 //! when its cause is clearly over, so that a value on the edge does not flap.
 
-use std::time::SystemTime;
+use std::{
+    borrow::Cow,
+    time::{Duration, SystemTime},
+};
 
 use kestrel_proto::cloud::v1::NodeCondition;
 
-use super::sample::Sample;
+use super::{
+    clock::Clock,
+    conntrack::Conntrack,
+    event::Event,
+    file_systems::FileSystems,
+    kernel_log::KernelLog,
+    kubelet::Kubelet,
+    memory::Memory,
+    pressure::{Limits, Stalls},
+    runtime::{self, Runtime},
+    sample::Sample,
+    tasks::Left,
+};
 
-/// Available memory below this is pressure: the kubelet's own default for
-/// evicting pods (`memory.available<100Mi`).
-const MEMORY_LOW: u64 = 100 << 20;
-
-/// Shares of a disk's bytes, of its inodes and of the tasks that must be free,
-/// in percent: the kubelet's defaults (`nodefs.available<10%`,
-/// `nodefs.inodesFree<5%`), and a tenth of the tasks, for which it has none.
-const DISK_LOW: u64 = 10;
-const INODES_LOW: u64 = 5;
-const TASKS_LOW: u64 = 10;
-
-/// A condition that is on goes off when this much more is free, in percent of
-/// the threshold.
-const RECOVERY: u64 = 125;
-
-/// The runtime is not ready after this many unanswered questions in a row.
-const RUNTIME_FAILURES: u32 = 3;
+/// Bytes of a reason and of a message that are sent. A report of all conditions and events must not be
+/// larger than the aggregator takes.
+const MOST_BYTES: usize = 1024;
 
 /// The status of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,276 +51,222 @@ impl Status {
 /// A condition of this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Condition {
-    /// Its type, `kestrel.ai/…`.
-    pub kind: &'static str,
-    /// Whether it holds.
-    pub status: Status,
-    /// Why, in one word.
-    pub reason: &'static str,
-    /// Why, with the numbers seen.
-    pub message: String,
+    /// What was found last.
+    pub finding: Finding,
     /// Since when it has this status.
     pub since: SystemTime,
 }
 
-impl Condition {
+/// What one sample says of one condition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The condition's type, `kestrel.ai/…`.
+    pub kind: &'static str,
+    /// Whether it holds.
+    pub status: Status,
+    /// Why, in one word; where it holds for more than one thing, with their names.
+    pub reason: Cow<'static, str>,
+    /// Why, with the numbers seen.
+    pub message: String,
+}
+
+impl Finding {
+    /// A condition that holds for a `reason`, or does not, which is `well`.
+    pub(super) fn trouble(
+        kind: &'static str,
+        reason: Option<impl Into<Cow<'static, str>>>,
+        well: &'static str,
+        message: String,
+    ) -> Self {
+        let status = if reason.is_some() { Status::True } else { Status::False };
+        Self { kind, status, reason: reason.map_or(well.into(), Into::into), message }
+    }
+
+    /// A condition that cannot be seen.
+    pub(super) fn unseen(kind: &'static str, why: &str) -> Self {
+        Self { kind, status: Status::Unknown, reason: "NotReadable".into(), message: why.to_owned() }
+    }
+
     /// What makes a change of it worth telling; numbers alone do not.
-    pub fn state(&self) -> (Status, &'static str) {
-        (self.status, self.reason)
+    pub fn state(&self) -> (Status, &str) {
+        (self.status, &self.reason)
     }
 
     /// Whether all is well with it.
     pub fn is_good(&self) -> bool {
-        self.status == if self.kind == RUNTIME_READY { Status::True } else { Status::False }
+        self.status == if self.kind == runtime::KIND { Status::True } else { Status::False }
     }
+}
 
+impl Condition {
     /// Its form on the wire.
     pub fn to_wire(&self, now: SystemTime) -> NodeCondition {
+        let Finding { kind, status, reason, message } = self.finding.clone();
+        let (reason, message) = (cut(reason.into_owned(), MOST_BYTES), cut(message, MOST_BYTES));
         NodeCondition {
-            r#type: self.kind.to_owned(),
-            status: self.status.as_str().to_owned(),
+            r#type: kind.to_owned(),
+            status: status.as_str().to_owned(),
             last_heartbeat_time: Some(now.into()),
             last_transition_time: Some(self.since.into()),
-            reason: self.reason.to_owned(),
-            message: self.message.clone(),
+            reason,
+            message,
         }
     }
 }
 
-const MEMORY_PRESSURE: &str = "kestrel.ai/MemoryPressure";
-const DISK_PRESSURE: &str = "kestrel.ai/DiskPressure";
-const PID_PRESSURE: &str = "kestrel.ai/PIDPressure";
-const RUNTIME_READY: &str = "kestrel.ai/RuntimeReady";
-
-/// All conditions of this node.
-#[derive(Debug, Default)]
-pub struct Conditions {
-    current: Vec<Condition>,
-    runtime_failures: u32,
+/// Whether a value has passed a limit, and is not yet clearly back.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Edge {
+    is_past: bool,
 }
 
-/// What one sample says of one condition.
-struct Finding {
-    kind: &'static str,
-    status: Status,
-    reason: &'static str,
-    message: String,
+impl Edge {
+    /// Below `least`, until it is a quarter above it.
+    pub(super) fn is_under(&mut self, value: u64, least: u64) -> bool {
+        self.is_past = value < if self.is_past { least.saturating_mul(125) / 100 } else { least };
+        self.is_past
+    }
+
+    /// At `most` or above, until it is a fifth below it.
+    pub(super) fn is_over(&mut self, value: u64, most: u64) -> bool {
+        self.is_past = value >= if self.is_past { most.saturating_mul(80) / 100 } else { most };
+        self.is_past
+    }
+}
+
+/// All conditions of this node, and what is needed to judge the next sample.
+#[derive(Debug)]
+pub struct Conditions {
+    current: Vec<Condition>,
+    memory: Memory,
+    file_systems: FileSystems,
+    tasks: Left,
+    stalls: Stalls,
+    conntrack: Conntrack,
+    clock: Clock,
+    kernel_log: KernelLog,
+    runtime: Runtime,
+    kubelet: Kubelet,
 }
 
 impl Conditions {
-    /// Takes a sample; true if a condition changed its status or reason.
-    pub fn update(&mut self, sample: &Sample, now: SystemTime) -> bool {
-        let mut findings = vec![self.memory(sample), self.disk(sample), self.tasks(sample)];
-        if let Some(answer) = &sample.runtime {
-            findings.push(self.runtime(answer));
+    /// Nothing was seen so far.
+    pub fn new(limits: Limits, kubelet: Kubelet) -> Self {
+        Self {
+            current: Vec::new(),
+            memory: Memory::default(),
+            file_systems: FileSystems::default(),
+            tasks: Left::default(),
+            stalls: Stalls::new(limits),
+            conntrack: Conntrack::default(),
+            clock: Clock::default(),
+            kernel_log: KernelLog::default(),
+            runtime: Runtime::default(),
+            kubelet,
         }
+    }
+
+    /// Takes a sample: whether a condition changed its status or reason, and what happened.
+    pub fn update(&mut self, sample: &Sample) -> (bool, Vec<Event>) {
+        let mut events: Vec<_> = self.clock.step(sample.wall, sample.steady).into_iter().collect();
+        let mut findings = vec![
+            self.memory.judge(&sample.memory),
+            self.file_systems.judge(&sample.file_systems),
+            self.tasks.judge(&sample.tasks),
+        ];
+        findings.extend(self.clock.judge());
+        findings.extend(self.stalls.judge(&sample.pressure, &sample.pods));
+        findings.extend(sample.conntrack.as_ref().map(|table| self.conntrack.judge(table)));
+        if let Some(log) = &sample.kernel_log {
+            let (of_kernel, happened) = self.kernel_log.judge(log, &sample.pods, sample.wall);
+            findings.extend(of_kernel);
+            events.extend(happened);
+        }
+        findings.extend(sample.runtime.as_ref().map(|answer| self.runtime.judge(answer, sample.steady)));
+        findings.extend(sample.kubelet.and_then(|silence| self.kubelet.judge(silence)));
+        (self.take(findings, sample.wall), events)
+    }
+
+    fn take(&mut self, findings: Vec<Finding>, now: SystemTime) -> bool {
         let mut changed = false;
-        let next = findings
-            .into_iter()
-            .map(|Finding { kind, status, reason, message }| {
-                let before = self.current.iter().find(|condition| condition.kind == kind);
-                changed |= before.is_none_or(|before| before.state() != (status, reason));
-                let since =
-                    before.filter(|before| before.status == status).map_or(now, |before| before.since);
-                Condition { kind, status, reason, message, since }
-            })
-            .collect();
-        self.current = next;
+        let next = findings.into_iter().map(|finding| {
+            let before = self.current.iter().find(|before| before.finding.kind == finding.kind);
+            changed |= before.is_none_or(|before| before.finding.state() != finding.state());
+            let same = before.filter(|before| before.finding.status == finding.status);
+            Condition { finding, since: same.map_or(now, |before| before.since) }
+        });
+        self.current = next.collect();
         changed
+    }
+
+    /// The aggregator's clock showed `theirs` within a `round_trip` that ended when this node's showed `ours`.
+    pub fn compare_clocks(&mut self, theirs: SystemTime, ours: SystemTime, round_trip: Duration) {
+        self.clock.compare(theirs, ours, round_trip);
+    }
+
+    /// What was passed over because there was too much of it, by what it was.
+    pub fn left_out(&self) -> [(&'static str, u64); 2] {
+        [("control_groups", self.stalls.left_out()), ("devices", self.kernel_log.left_out())]
     }
 
     /// As the last sample left them.
     pub fn current(&self) -> &[Condition] {
         &self.current
     }
-
-    fn is_on(&self, kind: &str) -> bool {
-        self.current.iter().any(|condition| condition.kind == kind && condition.status == Status::True)
-    }
-
-    /// Whether `value` is too low: less than `least`, or not yet clearly more.
-    fn is_low(&self, kind: &str, value: u64, least: u64) -> bool {
-        value < if self.is_on(kind) { least.saturating_mul(RECOVERY) / 100 } else { least }
-    }
-
-    fn memory(&self, sample: &Sample) -> Finding {
-        let kind = MEMORY_PRESSURE;
-        let Some(available) = sample.memory_available else {
-            return unseen(kind, "/proc/meminfo cannot be read");
-        };
-        let low = self.is_low(kind, available, MEMORY_LOW);
-        pressure(
-            kind,
-            low.then_some("HostMemoryLow"),
-            "HostMemorySufficient",
-            format!(
-                "{} of memory can be had, pressure begins below {}",
-                mebibytes(available),
-                mebibytes(MEMORY_LOW)
-            ),
-        )
-    }
-
-    fn disk(&self, sample: &Sample) -> Finding {
-        let kind = DISK_PRESSURE;
-        let Some(disk) = sample.disk else {
-            return unseen(kind, "the file system of the container logs cannot be read");
-        };
-        let bytes = permille(disk.available, disk.size);
-        let inodes = permille(disk.inodes_free, disk.inodes);
-        let reason = if self.is_low(kind, bytes, DISK_LOW * 10) {
-            Some("LogDiskSpaceLow")
-        } else if self.is_low(kind, inodes, INODES_LOW * 10) {
-            Some("LogDiskInodesLow")
-        } else {
-            None
-        };
-        let message = format!(
-            "{} ({}) of the disk of the container logs and {} of its inodes are free, pressure begins below {DISK_LOW} % and {INODES_LOW} %",
-            mebibytes(disk.available),
-            percent(bytes),
-            percent(inodes),
-        );
-        pressure(kind, reason, "LogDiskSufficient", message)
-    }
-
-    fn tasks(&self, sample: &Sample) -> Finding {
-        let kind = PID_PRESSURE;
-        let Some(tasks) = sample.tasks else {
-            return unseen(kind, "/proc/loadavg or the limits in /proc/sys/kernel cannot be read");
-        };
-        let free = permille(tasks.limit.saturating_sub(tasks.running), tasks.limit);
-        let low = self.is_low(kind, free, TASKS_LOW * 10);
-        let message = format!(
-            "{} of {} tasks exist, pressure begins when less than {TASKS_LOW} % are left",
-            tasks.running, tasks.limit
-        );
-        pressure(kind, low.then_some("HostTasksLow"), "HostTasksSufficient", message)
-    }
-
-    fn runtime(&mut self, answer: &Result<String, String>) -> Finding {
-        let kind = RUNTIME_READY;
-        match answer {
-            Ok(version) => {
-                self.runtime_failures = 0;
-                let message = format!("{version} answers");
-                Finding { kind, status: Status::True, reason: "RuntimeAnswers", message }
-            }
-            Err(problem) => {
-                self.runtime_failures = self.runtime_failures.saturating_add(1);
-                let times = self.runtime_failures;
-                let message =
-                    format!("the container runtime did not answer (unanswered in a row: {times}): {problem}");
-                let before = self.current.iter().find(|condition| condition.kind == kind);
-                let (status, reason) = match before {
-                    Some(before) if times < RUNTIME_FAILURES => before.state(),
-                    None if times < RUNTIME_FAILURES => (Status::Unknown, "RuntimeNotSeenYet"),
-                    _ => (Status::False, "RuntimeSilent"),
-                };
-                Finding { kind, status, reason, message }
-            }
-        }
-    }
-}
-
-fn pressure(kind: &'static str, low: Option<&'static str>, enough: &'static str, message: String) -> Finding {
-    let status = if low.is_some() { Status::True } else { Status::False };
-    Finding { kind, status, reason: low.unwrap_or(enough), message }
-}
-
-fn unseen(kind: &'static str, message: &str) -> Finding {
-    Finding { kind, status: Status::Unknown, reason: "NotReadable", message: message.to_owned() }
 }
 
 /// The share in thousandths; all of nothing is enough.
-fn permille(part: u64, whole: u64) -> u64 {
+pub(super) fn permille(part: u64, whole: u64) -> u64 {
     if whole == 0 { 1000 } else { u64::try_from(u128::from(part) * 1000 / u128::from(whole)).unwrap_or(1000) }
 }
 
-fn percent(permille: u64) -> String {
+/// The beginning of a text.
+pub(super) fn cut(mut text: String, most: usize) -> String {
+    text.truncate(text.floor_char_boundary(most));
+    text
+}
+
+pub(super) fn percent(permille: u64) -> String {
     format!("{}.{} %", permille / 10, permille % 10)
 }
 
-fn mebibytes(bytes: u64) -> String {
+pub(super) fn bytes(bytes: u64) -> String {
     format!("{} MiB", bytes >> 20)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::host::sample::{Disk, Tasks};
-
-    fn healthy() -> Sample {
-        Sample {
-            memory_available: Some(1 << 30),
-            disk: Some(Disk { available: 50, size: 100, inodes_free: 50, inodes: 100 }),
-            tasks: Some(Tasks { running: 100, limit: 1000 }),
-            runtime: None,
-        }
-    }
-
-    fn status(conditions: &Conditions, kind: &str) -> Status {
-        conditions.current().iter().find(|condition| condition.kind == kind).unwrap().status
-    }
+    use crate::host::sample::tests::healthy;
 
     #[test]
     fn a_value_on_the_edge_does_not_flap() {
-        let mut conditions = Conditions::default();
+        let mut conditions = Conditions::new(Limits::default(), Kubelet::default());
         let start = SystemTime::now();
-        assert!(conditions.update(&healthy(), start));
+        assert!(conditions.update(&healthy()).0);
         let mut changes = Vec::new();
         for (second, available) in [99, 101, 99, 124, 126, 101, 99].into_iter().enumerate() {
-            let sample = Sample { memory_available: Some(available << 20), ..healthy() };
-            if conditions.update(&sample, start + Duration::from_secs(second as u64)) {
-                changes.push((available, status(&conditions, MEMORY_PRESSURE)));
+            let wall = start + Duration::from_secs(second as u64);
+            let (changed, _) = conditions.update(&Sample { memory: Ok(available << 20), wall, ..healthy() });
+            if changed {
+                changes.push((available, conditions.current()[0].finding.status));
             }
         }
         assert_eq!(changes, [(99, Status::True), (126, Status::False), (99, Status::True)]);
-        let memory = &conditions.current()[0];
-        assert_eq!(memory.since, start + Duration::from_secs(6));
-        assert_eq!(memory.message, "99 MiB of memory can be had, pressure begins below 100 MiB");
-        assert!(!memory.is_good());
+        let Condition { finding, since } = &conditions.current()[0];
+        assert_eq!(*since, start + Duration::from_secs(6));
+        assert_eq!(finding.message, "99 MiB of memory can be had, pressure begins below 100 MiB");
+        assert!(!finding.is_good());
     }
 
     #[test]
-    fn disks_inodes_and_tasks_run_out() {
-        let mut conditions = Conditions::default();
-        let now = SystemTime::now();
-        let with_disk = |disk: Disk| Sample { disk: Some(disk), ..healthy() };
-        conditions.update(&with_disk(Disk { available: 9, size: 100, inodes_free: 9, inodes: 9 }), now);
-        assert_eq!(conditions.current()[1].state(), (Status::True, "LogDiskSpaceLow"));
-        conditions.update(&with_disk(Disk { available: 90, size: 100, inodes_free: 4, inodes: 100 }), now);
-        assert_eq!(conditions.current()[1].state(), (Status::True, "LogDiskInodesLow"));
-        // A file system without a fixed number of inodes.
-        conditions.update(&with_disk(Disk { available: 90, size: 100, inodes_free: 0, inodes: 0 }), now);
-        assert_eq!(status(&conditions, DISK_PRESSURE), Status::False);
-        conditions.update(&Sample { tasks: Some(Tasks { running: 950, limit: 1000 }), ..healthy() }, now);
-        assert_eq!(status(&conditions, PID_PRESSURE), Status::True);
-        conditions.update(&Sample::default(), now);
-        assert!(conditions.current().iter().all(|c| c.status == Status::Unknown && !c.is_good()));
-    }
-
-    #[test]
-    fn one_unanswered_question_is_no_failure_of_the_runtime() {
-        let mut conditions = Conditions::default();
-        let mut ask = |answer: Result<&str, &str>| {
-            let runtime = Some(answer.map(str::to_owned).map_err(str::to_owned));
-            conditions.update(&Sample { runtime, ..healthy() }, SystemTime::now());
-            status(&conditions, RUNTIME_READY)
-        };
-        assert_eq!(ask(Err("no")), Status::Unknown);
-        assert_eq!(ask(Ok("containerd 2.1")), Status::True);
-        assert_eq!(ask(Err("no")), Status::True);
-        assert_eq!(ask(Err("no")), Status::True);
-        assert_eq!(ask(Err("no")), Status::False);
-        assert_eq!(ask(Ok("containerd 2.1")), Status::True);
-        assert!(
-            !conditions.update(
-                &Sample { runtime: Some(Ok("containerd 2.1".into())), ..healthy() },
-                SystemTime::now()
-            )
+    fn what_cannot_be_seen_is_unknown_with_the_reason() {
+        let mut conditions = Conditions::new(Limits::default(), Kubelet::default());
+        conditions.update(&Sample { memory: Err("/proc/meminfo: no".to_owned()), ..healthy() });
+        let Condition { finding, .. } = &conditions.current()[0];
+        assert_eq!(
+            (finding.state(), &*finding.message),
+            ((Status::Unknown, "NotReadable"), "/proc/meminfo: no")
         );
     }
 }

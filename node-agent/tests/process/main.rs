@@ -63,6 +63,46 @@ fn what_may_come_later_is_waited_for_until_it_is_asked_to_end() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
+/// A host that is all files: every sentence about it is of them.
+#[test]
+fn what_it_sees_of_its_host_is_in_its_log() {
+    let directory = tempfile::tempdir().unwrap();
+    for (path, text) in [
+        ("proc/meminfo", "MemAvailable: 51200 kB\n"),
+        ("proc/loadavg", "0.20 0.18 0.12 2/811 12345\n"),
+        ("proc/sys/net/netfilter/nf_conntrack_max", "100\n"),
+        ("host/proc/1/net/stat/nf_conntrack", "entries insert_failed drop\n0000005a 00000000 00000000\n"),
+        ("host/data/keep", ""),
+        ("pods/keep", ""),
+    ] {
+        let path = directory.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    let mut child = agent()
+        .envs([("NODE_NAME", "n1"), ("HEALTH_PORT", "0"), ("KESTREL_CONNTRACK", "true")])
+        .env("KESTREL_FILE_SYSTEMS", "/data,/none")
+        .env("KESTREL_PROC_DIR", directory.path().join("proc"))
+        .env("KESTREL_HOST_DIR", directory.path().join("host"))
+        .env("KESTREL_POD_LOGS_DIR", directory.path().join("pods"))
+        .env("KESTREL_STATE_DIR", directory.path())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    for part in [
+        "not watched: the container runtime (nodeAgent.runtimeSocket), the kernel's log (nodeAgent.kernelLog), the pressure",
+        "kestrel.ai/MemoryPressure is True: 50 MiB of memory can be had",
+        "of /none nothing can be seen (",
+        "kestrel.ai/PIDPressure is Unknown: ",
+        "kestrel.ai/ConntrackPressure is True: 90 of 100 entries",
+    ] {
+        assert!(log.any(|line| line.contains(part)), "{part}");
+    }
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
 fn tail(root: &Path, words: &[&str]) -> (String, String) {
     let output = agent().arg("tail").arg("--root").arg(root).args(words).output().unwrap();
     let [out, said] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());

@@ -1,17 +1,19 @@
 //! A certificate authority of our own, for connections inside the cluster.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
 };
 use rustls::sign::CertifiedKey;
+use rustls_pki_types::CertificateDer;
+use x509_parser::parse_x509_certificate;
 
 use super::{Invalid, certified_key};
 
 /// Ten years: those who trust the authority (sidecars, a webhook
-/// configuration) may live very long. It is replaced by deleting its Secret.
+/// configuration) may live very long.
 pub const LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// Clocks of two nodes may differ by this much.
@@ -22,6 +24,7 @@ pub struct Authority {
     certificate_pem: String,
     key_pem: String,
     issuer: Issuer<'static, KeyPair>,
+    ends: SystemTime,
 }
 
 /// Why an authority could not be made, read or used.
@@ -56,10 +59,11 @@ impl Authority {
     /// # Errors
     /// Damaged PEM text, or a key that does not fit.
     pub fn from_pem(certificate_pem: &str, key_pem: &str) -> Result<Self, AuthorityError> {
-        certified_key(certificate_pem.as_bytes(), key_pem.as_bytes())?;
+        let chain = certified_key(certificate_pem.as_bytes(), key_pem.as_bytes())?.cert;
         let key = KeyPair::from_pem(key_pem)?;
         let issuer = Issuer::from_ca_cert_pem(certificate_pem, key)?;
-        Ok(Self { certificate_pem: certificate_pem.to_owned(), key_pem: key_pem.to_owned(), issuer })
+        let ends = ends(&chain)?;
+        Ok(Self { certificate_pem: certificate_pem.to_owned(), key_pem: key_pem.to_owned(), issuer, ends })
     }
 
     /// Its certificate, which is what others trust.
@@ -70,6 +74,11 @@ impl Authority {
     /// Its private key, for the Secret that keeps it.
     pub fn key_pem(&self) -> &str {
         &self.key_pem
+    }
+
+    /// Nothing that it signed is accepted after this.
+    pub fn ends(&self) -> SystemTime {
+        self.ends
     }
 
     /// A server certificate for `names` (DNS names or IP addresses) with a key
@@ -106,6 +115,15 @@ impl Authority {
         let certificate = params.signed_by(&key, &self.issuer)?;
         Ok((certificate.pem(), key.serialize_pem()))
     }
+}
+
+/// The end of the first certificate's validity.
+fn ends(chain: &[CertificateDer<'_>]) -> Result<SystemTime, Invalid> {
+    let first = chain.first().map(|der| parse_x509_certificate(der)).transpose();
+    let first = first.map_err(|error| Invalid::Certificate(error.to_string()))?;
+    let seconds = first.map_or(0, |(_, certificate)| certificate.validity().not_after.timestamp());
+    // One that ended before 1970 has ended.
+    Ok(UNIX_EPOCH + Duration::from_secs(seconds.try_into().unwrap_or(0)))
 }
 
 fn valid_for(params: &mut CertificateParams, lifetime: Duration) {

@@ -15,7 +15,7 @@ const POD: &str = "pod_status_change";
 const CORDONED: &str = "kestrel.ai/Cordoned";
 
 /// Runs a script on a node that sees the node's processes and, below `/proc/1/root`, its files.
-fn on_node(namespace: &str, node: &str, script: &str) {
+pub(super) fn on_node(namespace: &str, node: &str, script: &str) {
     let manifest = json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "surgeon"},
         "spec": {
@@ -39,7 +39,7 @@ fn pod_on(node: &str, name: &str) -> Value {
 }
 
 /// A node whose trouble takes nothing from us but its own: the cloud runs elsewhere.
-fn expendable_node() -> String {
+pub(super) fn expendable_node() -> String {
     let cloud = json(&["get", "pods", "-n", "kestrel-cloud"]);
     let of_cloud: Vec<_> =
         cloud["items"].as_array().unwrap().iter().map(|pod| &pod["spec"]["nodeName"]).collect();
@@ -61,7 +61,7 @@ fn story_of(node: &str, known: usize, kind: &str) -> Vec<String> {
 }
 
 /// Waits until the last that is told of a condition is this; all of it.
-fn story_until(node: &str, known: usize, kind: &str, last: &str) -> Vec<String> {
+pub(super) fn story_until(node: &str, known: usize, kind: &str, last: &str) -> Vec<String> {
     eventually(&format!("{node}: {last}"), 90, || {
         let told = story_of(node, known, kind);
         if told.last().is_some_and(|told| told == last) { Ok(told) } else { Err(format!("{told:?}")) }

@@ -12,8 +12,8 @@ use crate::{
 };
 
 /// Waits for an Event with this reason on an object of this name; its message.
-fn event(namespace: &str, reason: &str, name: &str) -> String {
-    eventually(&format!("the Event {reason} on {name}"), 60, || {
+pub(super) fn event(namespace: &str, reason: &str, name: &str) -> String {
+    eventually(&format!("the Event {reason} on {name}"), 180, || {
         let fields = format!("reason={reason}");
         let events = json(&["get", "events", "-n", namespace, "--field-selector", &fields]);
         let events = events["items"].as_array().unwrap();

@@ -12,10 +12,7 @@ use k8s_openapi::{
 };
 use kestrel_runtime::{
     service_account::ServiceAccount,
-    tls::{
-        authority::{Authority, AuthorityError},
-        pem,
-    },
+    tls::{authority::Authority, pem},
 };
 
 use super::rotation::{Configured, Stored};
@@ -29,15 +26,19 @@ const PREVIOUS: &str = "previous.crt";
 const PREVIOUS_UNTIL: &str = "previous.until";
 
 /// The authority in the Secret, and what the Secret says about others.
-pub(super) fn read_secret(secret: &Secret) -> Result<(Authority, Stored), AuthorityError> {
+pub(super) fn read_secret(secret: &Secret) -> anyhow::Result<(Authority, Stored)> {
     let text = |key| {
         let bytes = secret.data.as_ref().and_then(|data| data.get(key));
         bytes.map(|bytes| String::from_utf8_lossy(&bytes.0).into_owned()).unwrap_or_default()
     };
     let current = pem::split(&text(CERTIFICATE)).into_iter().next().unwrap_or_default();
     let authority = Authority::from_pem(&current, &text(KEY))?;
-    let stored =
-        Stored { current, previous: pem::split(&text(PREVIOUS)), until: text(PREVIOUS_UNTIL).parse().ok() };
+    let stored = Stored {
+        current,
+        ends: authority.ends().try_into()?,
+        previous: pem::split(&text(PREVIOUS)),
+        until: text(PREVIOUS_UNTIL).parse().ok(),
+    };
     Ok((authority, stored))
 }
 

@@ -105,7 +105,9 @@ impl OwnAuthority {
 
     async fn take(&mut self, step: Step, read: Read) -> anyhow::Result<()> {
         match (step, read.secret) {
-            (Step::Generate { previous, until }, _) => self.generate(&previous, until).await?,
+            (Step::Generate { previous, until }, replaced) => {
+                self.generate(replaced.map(|(secret, _)| secret), &previous, until).await?;
+            }
             (Step::Remember { previous, until }, Some((mut secret, _))) => {
                 objects::remember(&mut secret, &previous, until);
                 if self.replace(&secret).await? {
@@ -126,14 +128,26 @@ impl OwnAuthority {
         Ok(())
     }
 
-    async fn generate(&self, previous: &[String], until: Timestamp) -> anyhow::Result<()> {
+    /// Makes an authority, in place of the one in the Secret that was read.
+    async fn generate(
+        &self,
+        replaced: Option<Secret>,
+        previous: &[String],
+        until: Timestamp,
+    ) -> anyhow::Result<()> {
         let name = &self.secret;
         let mut secret = objects::new_secret(name, &Authority::generate(FIELD_MANAGER)?, self.owner.as_ref());
         if !previous.is_empty() {
             objects::remember(&mut secret, previous, until);
         }
-        let created = self.secrets().create(&PostParams::default(), &secret).await;
-        if unless_overtaken(created).with_context(|| format!("Secret {name} cannot be created"))? {
+        let is_stored = if let Some(replaced) = replaced {
+            secret.metadata.resource_version = replaced.metadata.resource_version;
+            self.replace(&secret).await?
+        } else {
+            let created = self.secrets().create(&PostParams::default(), &secret).await;
+            unless_overtaken(created).with_context(|| format!("Secret {name} cannot be created"))?
+        };
+        if is_stored {
             info!("made a new authority and stored it in Secret {name}");
         }
         Ok(())

@@ -14,6 +14,9 @@ use jiff::Timestamp;
 /// Authorities are retired after this many trust delays: all replicas show
 /// certificates of the new one after about one.
 const RETIRE_AFTER: u32 = 12;
+/// An authority's successor takes its place this long before it ends: nobody has
+/// to have seen both before, so that this is not more than time to mend what keeps it from that.
+const RENEW_BEFORE: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Authorities that are remembered when one rotation follows another: far more
 /// than a person makes in a minute, far less than an object can hold.
 const MOST_PREVIOUS: usize = 32;
@@ -32,6 +35,8 @@ pub(super) struct World {
 pub(super) struct Stored {
     /// Signs new certificates.
     pub(super) current: String,
+    /// When it is of no use any more.
+    pub(super) ends: Timestamp,
     /// Signed certificates that replicas may still show.
     pub(super) previous: Vec<String>,
     /// How long [`Self::previous`] is trusted; `None` once it is retired.
@@ -58,7 +63,7 @@ pub(super) struct Shown {
 /// What to do; the world is read again after each but [`Step::Wait`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Make the Secret with a new authority.
+    /// Make the Secret, or the one that is there anew, with a new authority.
     Generate { previous: Vec<String>, until: Timestamp },
     /// Have the Secret say that these authorities may be in use until then.
     Remember { previous: Vec<String>, until: Timestamp },
@@ -106,11 +111,15 @@ impl Rotation {
         };
         let until = now + self.trust_delay * RETIRE_AFTER;
         let shown = self.shown.as_ref().map(|shown| &shown.authority);
-        let Some(stored) = &world.stored else {
-            return Step::Generate { previous: first(shown.into_iter().chain(&configured.bundle)), until };
+        let stored = world.stored.as_ref();
+        let remembered: &[String] =
+            stored.filter(|stored| stored.until.is_some()).map_or(&[], |stored| &stored.previous);
+        let Some(stored) = stored.filter(|stored| now + RENEW_BEFORE < stored.ends) else {
+            let replaced = stored.map(|stored| &stored.current);
+            let in_use = shown.into_iter().chain(replaced).chain(remembered).chain(&configured.bundle);
+            return Step::Generate { previous: first(in_use), until };
         };
 
-        let remembered: &[String] = if stored.until.is_some() { &stored.previous } else { &[] };
         // Ours is of another authority if someone has replaced the Secret, or
         // if we slept through a rotation.
         let ours = shown.filter(|&authority| *authority != stored.current);
@@ -175,6 +184,7 @@ mod tests {
 
     const DELAY: Duration = Duration::from_secs(5);
     const LEAF: Duration = Duration::from_secs(16 * 3600);
+    const LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
     /// A Secret and a configuration, the API servers that believe any bundle
     /// of the last `DELAY`, and two replicas.
@@ -229,7 +239,8 @@ mod tests {
                     }
                     Step::Generate { previous, until } => {
                         let current = self.new_authority();
-                        self.world.stored = Some(Stored { current, previous, until: Some(until) });
+                        let ends = self.now + LIFETIME;
+                        self.world.stored = Some(Stored { current, ends, previous, until: Some(until) });
                     }
                     Step::Remember { previous, until } => {
                         let stored = self.world.stored.as_mut().unwrap();
@@ -269,6 +280,8 @@ mod tests {
         Delete,
         /// Someone puts a Secret of their own in its place.
         Replace,
+        /// The authority's last year has come.
+        Age,
         /// A replica starts anew.
         Restart(usize),
         /// Less than `DELAY` passes.
@@ -279,6 +292,7 @@ mod tests {
         prop_oneof![
             1 => Just(Event::Delete),
             1 => Just(Event::Replace),
+            1 => Just(Event::Age),
             1 => (0..2_usize).prop_map(Event::Restart),
             9 => (1..DELAY.as_secs()).prop_map(Event::Pass),
         ]
@@ -293,8 +307,11 @@ mod tests {
                     Event::Delete => model.world.stored = None,
                     Event::Replace => {
                         let current = model.new_authority();
-                        model.world.stored = Some(Stored { current, previous: Vec::new(), until: None });
+                        let ends = model.now + LIFETIME;
+                        let stored = Stored { current, ends, previous: Vec::new(), until: None };
+                        model.world.stored = Some(stored);
                     }
+                    Event::Age => model.world.stored.as_mut().unwrap().ends = model.now + RENEW_BEFORE,
                     Event::Restart(replica) => model.replicas[replica] = Rotation::new(DELAY),
                     Event::Pass(seconds) => model.pass(Duration::from_secs(seconds)),
                 }
@@ -339,6 +356,29 @@ mod tests {
         model.world.configured.as_mut().unwrap().names = vec!["elsewhere".to_owned()];
         model.settle(0);
         assert_eq!(model.replicas[0].shown.as_ref().unwrap().names, ["elsewhere"]);
+    }
+
+    #[test]
+    fn an_authority_is_replaced_a_year_before_it_ends() {
+        let mut model = Model::new();
+        let authority = |model: &Model| model.world.stored.as_ref().unwrap().current.clone();
+        let old = authority(&model);
+        model.pass(LIFETIME - RENEW_BEFORE - DELAY * 4);
+        model.settle(0);
+        assert_eq!(authority(&model), old);
+        model.pass(DELAY * 4);
+        model.settle(0);
+        model.settle(1);
+        let new = authority(&model);
+        assert_eq!(*model.bundle(), [new.clone(), old.clone()]);
+        model.pass(DELAY);
+        for replica in [0, 1] {
+            model.settle(replica);
+            assert_eq!(model.replicas[replica].shown.as_ref().unwrap().authority, new);
+        }
+        model.pass(DELAY * RETIRE_AFTER);
+        model.settle(0);
+        assert_eq!(*model.bundle(), [new]);
     }
 
     /// As a replica does that has its certificate from elsewhere, in a roll-out that changes the origin.

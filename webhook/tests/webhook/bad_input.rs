@@ -1,13 +1,19 @@
 //! Malformed input of every kind: each is answered clearly, and none becomes
-//! a panic or a broken pod.
+//! a panic or a broken pod. First what people get wrong, then valid input with any of its bytes changed.
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, sync::LazyLock, time::Duration};
 
+use kestrel_runtime::tls::{self, authority::Authority};
 use kestrel_webhook::{
     admission, files,
     inject::{self, STATUS},
     offline,
     words::Serve,
+};
+use proptest::{
+    collection::vec,
+    prelude::*,
+    sample::{Index, select},
 };
 use serde_json::{Value, json};
 
@@ -265,5 +271,141 @@ async fn certificates_that_are_none() {
         _ = fs::remove_file(file(missing));
         let problem = offline::serve(&options, &source).await.err().unwrap();
         assert!(format!("{problem:#}").contains("cannot be read"), "{problem:#}");
+    }
+}
+
+/// What is done to some bytes.
+#[derive(Clone, Debug)]
+enum Change {
+    Set(Index, u8),
+    Insert(Index, Vec<u8>),
+    Remove(Index, Index),
+    /// A part comes twice.
+    Repeat(Index, Index),
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    let index = any::<Index>;
+    // Most of what has a meaning is in these.
+    let byte = || prop_oneof![any::<u8>(), select(b"[]{}\",:'\\ \n09eE.*&$/-".to_vec())];
+    prop_oneof![
+        (index(), byte()).prop_map(|(at, byte)| Change::Set(at, byte)),
+        (index(), vec(byte(), 1..8)).prop_map(|(at, bytes)| Change::Insert(at, bytes)),
+        (index(), index()).prop_map(|(from, to)| Change::Remove(from, to)),
+        (index(), index()).prop_map(|(from, to)| Change::Repeat(from, to)),
+    ]
+}
+
+fn changes() -> impl Strategy<Value = Vec<Change>> {
+    vec(change(), 1..6)
+}
+
+fn changed(text: &str, changes: &[Change]) -> Vec<u8> {
+    let mut bytes = text.as_bytes().to_vec();
+    for change in changes {
+        let place = |index: &Index, bytes: &[u8]| index.index(bytes.len() + 1);
+        match change {
+            Change::Set(at, byte) => {
+                let at = place(at, &bytes);
+                if let Some(place) = bytes.get_mut(at) {
+                    *place = *byte;
+                }
+            }
+            Change::Insert(at, inserted) => {
+                let at = place(at, &bytes);
+                bytes.splice(at..at, inserted.iter().copied());
+            }
+            Change::Remove(from, to) | Change::Repeat(from, to) => {
+                let (from, to) = (place(from, &bytes), place(to, &bytes));
+                let range = from.min(to)..from.max(to);
+                if matches!(change, Change::Remove(..)) {
+                    bytes.drain(range);
+                } else {
+                    bytes.extend_from_within(range);
+                }
+            }
+        }
+    }
+    bytes
+}
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+static CERTIFICATE: LazyLock<Authority> = LazyLock::new(|| Authority::generate("test").unwrap());
+
+const PROFILE: &str = "apiVersion: kestrel.ai/v1alpha1
+kind: InjectionProfile
+metadata: {name: p}
+spec:
+  enabled: true
+  namespaceSelector: {matchLabels: {team: shop}}
+  podSelector: {matchExpressions: [{key: app, operator: In, values: [web, \"api\"]}]}
+  image: registry.test/collector:1
+  resources: {requests: {cpu: 10m, memory: 16Mi}, limits: {cpu: '0.1', memory: 64Mi}}
+  env: [{name: KESTREL_LOG, value: debug}]
+  secretRef: {name: key}
+  endpoint: https://link.example:8443
+  collect: {logPaths: [/data/*.log, '/data/**/x']}
+  rollout: {percent: 50}
+";
+
+proptest! {
+    #[test]
+    fn a_review_with_any_bytes_changed_is_answered(changes in changes()) {
+        let annotations = [("kestrel.ai/collector-cpu-limit", "100m"), ("kestrel.ai/log-paths", "/data/*.log")];
+        let body = changed(&review::question(&pod(&annotations), "shop").to_string(), &changes);
+        match admission::admit(&body, &review::cluster()) {
+            Ok(answer) => {
+                let answer: Value = serde_json::from_slice(&answer.body).unwrap();
+                prop_assert_eq!(&answer["response"]["allowed"], true);
+            }
+            Err(error) => prop_assert!(error.to_string().starts_with("the body is "), "{}", error),
+        }
+    }
+
+    #[test]
+    fn an_annotation_with_any_text_harms_no_pod(which in 0_usize..7, text in ".{0,40}", changes in changes()) {
+        let (key, value) = [
+            ("kestrel.ai/inject", "true"),
+            ("kestrel.ai/profile", "shop"),
+            ("kestrel.ai/log-paths", "/data/*.log,/data/**/x"),
+            ("kestrel.ai/collector-cpu-request", "10m"),
+            ("kestrel.ai/collector-cpu-limit", "100m"),
+            ("kestrel.ai/collector-memory-request", "16Mi"),
+            ("kestrel.ai/collector-memory-limit", "64Mi"),
+        ][which];
+        let near = String::from_utf8_lossy(&changed(value, &changes)).into_owned();
+        for value in [text, near] {
+            let before = pod(&[(key, &value)]);
+            let answer = review::admit(&before, "shop");
+            let mut after = before.clone();
+            let patch: json_patch::Patch = serde_json::from_value(answer.patch).unwrap();
+            json_patch::patch(&mut after, &patch).unwrap();
+            prop_assert_eq!(&after["spec"]["containers"], &before["spec"]["containers"], "{}: {}", key, value);
+        }
+    }
+
+    #[test]
+    fn a_profile_with_any_bytes_changed_is_taken_or_refused_in_a_sentence(changes in changes()) {
+        let text = String::from_utf8_lossy(&changed(PROFILE, &changes)).into_owned();
+        if let Err(problem) = files::learn(&text, &mut review::cluster()) {
+            prop_assert!(!problem.is_empty() && problem.lines().count() == 1, "{}", problem);
+        }
+    }
+
+    #[test]
+    fn a_certificate_with_any_bytes_changed_is_used_or_refused(of_key in any::<bool>(), changes in changes()) {
+        tls::install_provider();
+        let (chain, key) = (CERTIFICATE.certificate_pem(), CERTIFICATE.key_pem());
+        let bytes = changed(if of_key { key } else { chain }, &changes);
+        let (chain, key) = if of_key { (chain.as_bytes(), &*bytes) } else { (&*bytes, key.as_bytes()) };
+        if let Err(problem) = tls::certified_key(chain, key) {
+            prop_assert!(!problem.to_string().is_empty());
+        }
+        if let (Ok(chain), Ok(key)) = (str::from_utf8(chain), str::from_utf8(key)) {
+            // What is usable also signs.
+            if let Ok(authority) = Authority::from_pem(chain, key) {
+                prop_assert!(authority.server_certificate(&["a.test".to_owned()], DAY).is_ok());
+            }
+        }
     }
 }

@@ -97,22 +97,71 @@ fn an_address_is_of_the_pod_that_has_it_for_itself() {
         let object = pod(uid, owner("DaemonSet", uid, uid), json!({}), more);
         index.apply(&key(Kind::Pod, uid), Relation::Pod(&object));
     };
-    let at = |index: &Index, ip: &str| index.at(ip.parse().unwrap()).map(ToString::to_string);
+    let then = |index: &Index, ip: &str, time| {
+        index.resident(ip.parse().unwrap(), time).map(|resident| resident.workload.to_string())
+    };
+    let at = |index: &Index, ip: &str| then(index, ip, Timestamp::now());
     seen(&mut index, "x", status("Running", &["10.0.0.1", "fd00::1"]));
     assert_eq!(at(&index, "10.0.0.1").as_deref(), Some("a.DaemonSet.x"));
     assert_eq!(at(&index, "fd00:0::1").as_deref(), Some("a.DaemonSet.x"));
     seen(&mut index, "x", status("Succeeded", &["10.0.0.1", "fd00::1"]));
     assert_eq!(at(&index, "10.0.0.1"), None, "it has ended");
     seen(&mut index, "x", status("Running", &["10.0.0.1"]));
+    let before = Timestamp::now();
     seen(&mut index, "y", status("Running", &["10.0.0.1"]));
     index.remove(&key(Kind::Pod, "x"));
     assert_eq!(at(&index, "10.0.0.1").as_deref(), Some("a.DaemonSet.y"), "it was given on");
+    assert_eq!(
+        then(&index, "10.0.0.1", before).as_deref(),
+        Some("a.DaemonSet.x"),
+        "it was another one's then"
+    );
+    assert_eq!(then(&index, "fd00::1", before), None);
     let mut of_node = status("Running", &["192.0.2.1"]);
     of_node["spec"] = json!({"containers": [], "hostNetwork": true});
     seen(&mut index, "z", of_node);
     assert_eq!(at(&index, "192.0.2.1"), None, "the node has it");
+    let before = Timestamp::now();
     index.remove(&key(Kind::Pod, "y"));
     assert!(index.addresses.is_empty());
+    assert_eq!(then(&index, "10.0.0.1", before).as_deref(), Some("a.DaemonSet.y"), "until it was removed");
+    let mut young = status("Running", &["10.0.0.9"]);
+    young["metadata"] = json!({"namespace": "a", "creationTimestamp": "2026-11-22T07:00:00Z"});
+    let object = pod("young", Value::Null, json!({}), young);
+    index.apply(&key(Kind::Pod, "young"), Relation::Pod(&object));
+    let time = |text: &str| text.parse().unwrap();
+    assert_eq!(then(&index, "10.0.0.9", time("2026-11-22T06:59:59Z")), None, "it was not there yet");
+    assert!(then(&index, "10.0.0.9", time("2026-11-22T07:00:00Z")).is_some());
+}
+
+#[test]
+fn services_and_nodes_have_addresses_too() {
+    let mut index = Index::default();
+    let at = |index: &Index, ip: &str| {
+        let resident = index.resident(ip.parse().unwrap(), Timestamp::now())?;
+        Some(format!("{} {}", resident.workload, resident.node))
+    };
+    let service = json!({
+        "metadata": {"name": "db", "namespace": "a"},
+        "spec": {"clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1", "fd00::2"], "externalIPs": ["192.0.2.7"]},
+        "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.8"}, {"hostname": "db.example.com"}]}},
+    });
+    let service = serde_json::from_value(service).unwrap();
+    index.apply(&key(Kind::Service, "s"), Relation::Service(&service));
+    let addresses =
+        json!([{"type": "InternalIP", "address": "192.0.2.1"}, {"type": "Hostname", "address": "n1"}]);
+    let node = json!({"metadata": {"name": "n1"}, "status": {"addresses": addresses}});
+    index.apply(&key(Kind::Node, "n"), Relation::Node(&serde_json::from_value(node).unwrap()));
+    for ip in ["10.96.0.1", "fd00::2", "192.0.2.7", "192.0.2.8"] {
+        assert_eq!(at(&index, ip).as_deref(), Some("a.Service.db "), "{ip}");
+    }
+    assert_eq!(at(&index, "192.0.2.1").as_deref(), Some(".Node.n1 n1"));
+    let headless = json!({"metadata": {"name": "db", "namespace": "a"}, "spec": {"clusterIP": "None"}});
+    let headless = serde_json::from_value(headless).unwrap();
+    index.apply(&key(Kind::Service, "s"), Relation::Service(&headless));
+    assert_eq!(at(&index, "10.96.0.1"), None);
+    index.remove(&key(Kind::Node, "n"));
+    assert!(index.places.is_empty() && index.place_at.is_empty());
 }
 
 #[test]

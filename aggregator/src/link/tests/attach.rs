@@ -37,10 +37,10 @@ async fn an_incident_asks_its_node_for_all_lines_and_for_those_before() {
 #[tokio::test]
 async fn a_host_report_becomes_a_signal_of_its_node() {
     let server = server(10).await;
-    let stream = server.attached(AGENT).await;
+    let mut stream = server.attached(AGENT).await;
     let kind = "kestrel.ai/DiskPressure".to_owned();
     let condition = NodeCondition { r#type: kind, status: "True".to_owned(), ..Default::default() };
-    stream.send(Up::HostReport(HostReport { conditions: vec![condition] })).await;
+    stream.send(Up::HostReport(HostReport { conditions: vec![condition], events: vec![] })).await;
     let told = async {
         loop {
             let changed = server.lanes.changed();
@@ -51,6 +51,7 @@ async fn a_host_report_becomes_a_signal_of_its_node() {
         }
     };
     timeout(DEADLINE, told).await.unwrap();
+    assert!(matches!(stream.next().await.unwrap(), Down::Clock(_)), "it compares its node's clock");
 }
 
 #[tokio::test]

@@ -122,7 +122,12 @@ async fn a_gap_is_a_line_of_its_log_and_only_of_a_log_that_the_peer_may_speak_of
         ..LogGap::default()
     };
     let logs = vec![chunk("web-1", "u1", &["after"])];
-    agent.content(1, BatchContent { logs, gaps: vec![gap("web-2", "u2"), gap("web-1", "u1")] }).await;
+    agent
+        .content(
+            1,
+            BatchContent { logs, gaps: vec![gap("web-2", "u2"), gap("web-1", "u1")], ..Default::default() },
+        )
+        .await;
     let (logs, _) = server.logs().await;
     assert_eq!(
         (&*logs.pod_name, &*logs.container_name, &*logs.log_entries[0].level),
@@ -145,7 +150,7 @@ async fn a_batch_that_breaks_the_protocol_ends_the_stream_with_the_reason() {
     };
     let logs =
         vec![chunk("web-1", "u1", &["fits"]), LogChunk { levels: vec![1].into(), ..LogChunk::default() }];
-    let misfit = BatchContent { logs, gaps: vec![] }.encode_to_vec();
+    let misfit = BatchContent { logs, ..Default::default() }.encode_to_vec();
     let bomb = zstd::bulk::compress(&vec![0; 64 * 1024 * 1024], 1).unwrap();
     let bomb = Batch { id: 1, compression: 1, payload: bomb.into(), content_bytes: 1000, nacks_seen: 0 };
     for (batch, code, words) in [

@@ -9,7 +9,13 @@ use super::{
     table::Home,
     trouble::{Trouble, View},
 };
-use crate::{inventory::convert, signals::incident::Finding};
+use crate::{
+    inventory::convert,
+    signals::{
+        incident::Finding,
+        uid::{hash, uuid},
+    },
+};
 
 /// How the reason of an end ends.
 const RECOVERED: &str = "Recovered";
@@ -132,29 +138,13 @@ fn words(time: Duration) -> String {
     }
 }
 
-/// The same whoever tells of it, as the UID of an object would be: FNV-1a of what it
-/// is about.
+/// The same whoever tells of it, as the UID of an object would be: of what it is about.
 fn id(home: &Home) -> u128 {
     let Home { kind, namespace, name, .. } = home;
-    let text = format!("{kind}/{namespace}/{name}");
-    let basis = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
-    text.bytes().fold(basis, |hash: u128, byte| {
-        (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
-    })
+    hash(&format!("{kind}/{namespace}/{name}"))
 }
 
 /// The UID of the signals about it.
 pub(super) fn uid(home: &Home) -> String {
     uuid(id(home))
-}
-
-/// A UUID of version 8 (RFC 9562, section 5.8), whose bits have the meaning that we give them.
-fn uuid(id: u128) -> String {
-    let id = id & !(0xf << 76) & !(0x3 << 62) | 0x8 << 76 | 0x2 << 62;
-    let hex = format!("{id:032x}");
-    let (a, rest) = hex.split_at(8);
-    let (b, rest) = rest.split_at(4);
-    let (c, rest) = rest.split_at(4);
-    let (d, e) = rest.split_at(4);
-    format!("{a}-{b}-{c}-{d}-{e}")
 }

@@ -1,0 +1,96 @@
+//! What is counted of flows, for `/metrics`.
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family},
+    registry::Registry,
+};
+
+use super::{
+    flow::{Line, Source},
+    window::Window,
+};
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct SourceLabel {
+    source: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct LeftOutLabel {
+    source: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct LostLabel {
+    by: &'static str,
+}
+
+/// Why something is not among the flows that are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeftOut {
+    /// Too many different flows in too short a time.
+    TooMany,
+    /// From before the look-back.
+    Old,
+    /// It can't be read.
+    Unreadable,
+}
+
+/// Counters of flows; clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    seen: Family<SourceLabel, Counter>,
+    left_out: Family<LeftOutLabel, Counter>,
+    lost: Family<LostLabel, Counter>,
+}
+
+impl Counts {
+    /// Registers all of them.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register("flows_seen", "Packets and connections that a source showed", self.seen.clone());
+        let help = "Packets and connections that are not told: too many different ones at a time, from before the look-back, or unreadable";
+        registry.register("flows_left_out", help, self.left_out.clone());
+        let help = "Events that Hubble lost before anybody could read them, by where: perf_ring (of the kernel), queue (of its observer), ring (of its server)";
+        registry.register("hubble_events_lost", help, self.lost.clone());
+    }
+
+    /// Counts what a source said, and has `window` count it if it is a flow.
+    pub(super) fn count(&self, source: Source, line: Line<'_>, window: &mut Window) {
+        match line {
+            Line::Flow(flow) if window.add(&flow) => self.seen(source),
+            Line::Flow(_) => self.left_out(source, LeftOut::TooMany),
+            Line::Unreadable => self.left_out(source, LeftOut::Unreadable),
+            Line::Told | Line::Other => {}
+        }
+    }
+
+    /// Hubble lost so many events.
+    pub(super) fn lost(&self, by: &'static str, events: u64) {
+        self.lost.get_or_create(&LostLabel { by }).inc_by(events);
+    }
+
+    fn seen(&self, source: Source) {
+        self.seen.get_or_create(&SourceLabel { source: name(source) }).inc();
+    }
+
+    /// One is left out.
+    pub(super) fn left_out(&self, source: Source, reason: LeftOut) {
+        let reason = match reason {
+            LeftOut::TooMany => "too_many",
+            LeftOut::Old => "old",
+            LeftOut::Unreadable => "unreadable",
+        };
+        self.left_out.get_or_create(&LeftOutLabel { source: name(source), reason }).inc();
+    }
+}
+
+fn name(source: Source) -> &'static str {
+    match source {
+        Source::Unspecified => "unknown",
+        Source::AwsPolicyAgent => "aws",
+        Source::Ztunnel => "ztunnel",
+        Source::Hubble => "hubble",
+    }
+}

@@ -1,0 +1,87 @@
+//! A flow as any source shows it.
+
+use std::net::IpAddr;
+
+pub use kestrel_proto::node::v1::{FlowDirection as Direction, FlowSource as Source, FlowVerdict as Verdict};
+use kestrel_tail::time::Timestamp;
+
+/// Packets or a connection that something saw on this node. The source's port, which is another one for
+/// each connection, is no part of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow<'a> {
+    /// Who began it.
+    pub source: Peer<'a>,
+    /// To whom.
+    pub destination: Peer<'a>,
+    /// Of the destination; 0 where the protocol has none.
+    pub port: u16,
+    /// Number of the protocol at IANA; 0: not known.
+    pub protocol: u8,
+    /// What became of it.
+    pub verdict: Verdict,
+    /// As seen from the node's pods.
+    pub direction: Direction,
+    /// What saw it.
+    pub seen_by: Source,
+    /// Nanoseconds since 1970.
+    pub time: u64,
+    /// Bytes from source to destination.
+    pub bytes_sent: u64,
+    /// Bytes from destination to source.
+    pub bytes_received: u64,
+    /// Policies that let it pass: part of an encoded flow of Hubble.
+    pub allowed_by: &'a [u8],
+}
+
+/// One end of a flow. What is empty was not said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Peer<'a> {
+    /// Its address.
+    pub address: Option<IpAddr>,
+    /// Namespace of the pod.
+    pub namespace: &'a str,
+    /// Name of the pod.
+    pub pod: &'a str,
+    /// What it was addressed as.
+    pub service: &'a str,
+    /// An encoded endpoint of Hubble, which says more.
+    pub endpoint: &'a [u8],
+}
+
+impl From<IpAddr> for Peer<'_> {
+    fn from(address: IpAddr) -> Self {
+        Self { address: Some(address), ..Self::default() }
+    }
+}
+
+/// What a line says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "it is taken apart where it is made, once for each flow")]
+pub enum Line<'a> {
+    /// A flow.
+    Flow(Flow<'a>),
+    /// Something of a flow that is told by another line.
+    Told,
+    /// Something else.
+    Other,
+    /// It should be a flow, and can't be read.
+    Unreadable,
+}
+
+/// Number of a protocol by its name; 0 if there is none.
+pub fn protocol(name: &str) -> u8 {
+    match name {
+        "ICMP" | "ICMPv4" => 1,
+        "TCP" => 6,
+        "UDP" => 17,
+        "ICMPv6" => 58,
+        "SCTP" => 132,
+        _ => 0,
+    }
+}
+
+/// A time as flows have it; one before 1970 counts as 1970.
+pub fn nanoseconds(time: Timestamp) -> u64 {
+    let seconds = u64::try_from(time.seconds).unwrap_or_default();
+    seconds.saturating_mul(1_000_000_000).saturating_add(time.nanos.into())
+}

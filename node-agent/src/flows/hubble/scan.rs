@@ -1,0 +1,219 @@
+//! A message of Hubble's stream, read where it lies.
+//!
+//! A flow has some hundred bytes of names and labels, which are equal for most flows of a pod. To decode all of them
+//! would be most of the work. What is needed of each flow is read from its bytes; who its ends are is kept as bytes, which the
+//! window compares, and decoded once for all flows that are counted together.
+
+use std::{net::IpAddr, ops::Range};
+
+use kestrel_proto::hubble::flow::{LostEvent, TrafficDirection, Verdict as Seen};
+use prost::{
+    Message as _,
+    encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field},
+};
+
+use super::super::flow::{Direction, Flow, Line, Peer, Source, Verdict};
+
+/// Field numbers of `hubble/observer.proto` and `hubble/flow.proto`.
+mod field {
+    pub(super) const FLOW: u32 = 1;
+    pub(super) const LOST_EVENTS: u32 = 3;
+
+    pub(super) const TIME: u32 = 1;
+    pub(super) const VERDICT: u32 = 2;
+    pub(super) const IP: u32 = 5;
+    pub(super) const L4: u32 = 6;
+    pub(super) const SOURCE: u32 = 8;
+    pub(super) const DESTINATION: u32 = 9;
+    pub(super) const DESTINATION_NAMES: u32 = 14;
+    pub(super) const DIRECTION: u32 = 22;
+    pub(super) const IS_REPLY: u32 = 26;
+    pub(super) const EGRESS_ALLOWED_BY: u32 = 21001;
+    pub(super) const INGRESS_ALLOWED_BY: u32 = 21002;
+}
+
+/// What a message is.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "it is taken apart where it is made, once for each flow")]
+pub(super) enum Message<'a> {
+    /// As a line of a log.
+    Line(Line<'a>),
+    /// Events were lost.
+    Lost(LostEvent),
+}
+
+/// A value on the wire.
+#[derive(Clone, Copy)]
+enum Value<'a> {
+    Number(u64),
+    Bytes(&'a [u8]),
+}
+
+impl<'a> Value<'a> {
+    fn bytes(self) -> &'a [u8] {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Number(_) => &[],
+        }
+    }
+
+    fn number(self) -> u64 {
+        match self {
+            Self::Number(number) => number,
+            Self::Bytes(_) => 0,
+        }
+    }
+
+    fn text(self) -> &'a str {
+        str::from_utf8(self.bytes()).unwrap_or_default()
+    }
+}
+
+/// Reads a `GetFlowsResponse`.
+pub(super) fn read(message: &[u8]) -> Message<'_> {
+    let mut found = Message::Line(Line::Other);
+    let read = fields(message, |field, value, _| match field {
+        field::FLOW => found = Message::Line(flow(value.bytes()).unwrap_or(Line::Unreadable)),
+        field::LOST_EVENTS => {
+            let lost = LostEvent::decode(value.bytes());
+            found = lost.map_or(Message::Line(Line::Unreadable), Message::Lost);
+        }
+        _ => {}
+    });
+    read.map_or(Message::Line(Line::Unreadable), |()| found)
+}
+
+/// Calls `found` with every field that is a number or bytes and where it lies; `None` if the message is damaged.
+fn fields<'a>(whole: &'a [u8], mut found: impl FnMut(u32, Value<'a>, Range<usize>)) -> Option<()> {
+    let mut message = whole;
+    while !message.is_empty() {
+        let begin = whole.len() - message.len();
+        let (field, wire_type) = decode_key(&mut message).ok()?;
+        let value = match wire_type {
+            WireType::Varint => Value::Number(decode_varint(&mut message).ok()?),
+            WireType::LengthDelimited => {
+                let length = usize::try_from(decode_varint(&mut message).ok()?).ok()?;
+                let (value, rest) = message.split_at_checked(length)?;
+                message = rest;
+                Value::Bytes(value)
+            }
+            _ => {
+                skip_field(wire_type, field, &mut message, DecodeContext::default()).ok()?;
+                continue;
+            }
+        };
+        found(field, value, begin..whole.len() - message.len());
+    }
+    Some(())
+}
+
+fn flow(message: &[u8]) -> Option<Line<'_>> {
+    let (mut time, mut verdict, mut direction, mut is_reply) = (0, 0, 0, false);
+    let (mut addresses, mut l4) = ([None; 2], (0, 0));
+    let (mut source, mut destination, mut name) = (&[][..], &[][..], "");
+    let mut policies: Option<Range<usize>> = None;
+    fields(message, |field, value, place| match field {
+        field::TIME => time = nanoseconds(value.bytes()),
+        field::VERDICT => verdict = value.number(),
+        field::IP => addresses = ip(value.bytes()),
+        field::L4 => l4 = layer4(value.bytes()),
+        field::SOURCE => source = value.bytes(),
+        field::DESTINATION => destination = value.bytes(),
+        field::DESTINATION_NAMES if name.is_empty() => name = value.text(),
+        field::DIRECTION => direction = value.number(),
+        field::IS_REPLY => is_reply = wrapped(value.bytes()),
+        // One beside the other: the fields of a message are in the order of their numbers.
+        field::EGRESS_ALLOWED_BY | field::INGRESS_ALLOWED_BY => {
+            policies = Some(policies.take().map_or(place.start, |before| before.start)..place.end);
+        }
+        _ => {}
+    })?;
+    let verdict = match i32::try_from(verdict).ok().and_then(|number| Seen::try_from(number).ok()) {
+        // A policy in audit mode lets it pass, and so does a proxy's: what that stops is told as another flow.
+        Some(Seen::Forwarded | Seen::Redirected | Seen::Audit) => Verdict::Forwarded,
+        Some(Seen::Dropped) => Verdict::Dropped,
+        Some(Seen::Error) => Verdict::Error,
+        // Seen on its way, where nothing decides.
+        Some(Seen::Traced | Seen::Translated | Seen::Unknown) | None => return Some(Line::Told),
+    };
+    if is_reply {
+        return Some(Line::Told);
+    }
+    let (protocol, port) = l4;
+    let [from, to] = addresses;
+    Some(Line::Flow(Flow {
+        source: Peer { address: from, endpoint: source, ..Peer::default() },
+        destination: Peer { address: to, endpoint: destination, service: name, ..Peer::default() },
+        port,
+        protocol,
+        verdict,
+        direction: match i32::try_from(direction)
+            .ok()
+            .and_then(|number| TrafficDirection::try_from(number).ok())
+        {
+            Some(TrafficDirection::Ingress) => Direction::Ingress,
+            Some(TrafficDirection::Egress) => Direction::Egress,
+            Some(TrafficDirection::Unknown) | None => Direction::Unspecified,
+        },
+        seen_by: Source::Hubble,
+        time,
+        bytes_sent: 0,
+        bytes_received: 0,
+        allowed_by: policies.map_or(&[], |place| &message[place]),
+    }))
+}
+
+fn nanoseconds(timestamp: &[u8]) -> u64 {
+    let (mut seconds, mut nanos) = (0_u64, 0);
+    let _damaged_is_no_time = fields(timestamp, |field, value, _| match field {
+        1 => seconds = value.number(),
+        2 => nanos = value.number(),
+        _ => {}
+    });
+    seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
+}
+
+fn ip(message: &[u8]) -> [Option<IpAddr>; 2] {
+    let mut addresses = [None; 2];
+    let _damaged_is_no_address = fields(message, |field, value, _| match field {
+        1 => addresses[0] = value.text().parse().ok(),
+        2 => addresses[1] = value.text().parse().ok(),
+        _ => {}
+    });
+    addresses
+}
+
+/// Number of the protocol, and the destination's port.
+fn layer4(message: &[u8]) -> (u8, u16) {
+    let mut found = (0, 0);
+    let _damaged_is_none = fields(message, |field, value, _| {
+        let protocol = match field {
+            1 => 6,
+            2 => 17,
+            3 => 1,
+            4 => 58,
+            5 => 132,
+            _ => return,
+        };
+        found = (protocol, 0);
+        // In those without ports, this is a code.
+        if !matches!(protocol, 1 | 58) {
+            let _damaged_is_none = fields(value.bytes(), |field, value, _| {
+                if field == 2 {
+                    found.1 = u16::try_from(value.number()).unwrap_or_default();
+                }
+            });
+        }
+    });
+    found
+}
+
+/// Of a `BoolValue`.
+fn wrapped(message: &[u8]) -> bool {
+    let mut is = false;
+    let _damaged_is_false = fields(message, |field, value, _| is |= field == 1 && value.number() != 0);
+    is
+}
+
+#[cfg(test)]
+mod tests;
