@@ -1,6 +1,6 @@
 //! Hubble itself: Cilium's parser, ring and observer (`hack/hubble`). `KESTREL_HUBBLE` names its program.
 
-#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may stop at the first surprise")]
 
 use std::{
     collections::BTreeMap,
