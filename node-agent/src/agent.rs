@@ -232,6 +232,7 @@ impl Agent {
     /// Nothing more is read; what was read is handed over if the aggregator
     /// takes it. What it does not take is read again after the restart.
     async fn end(&mut self, events: &mut mpsc::Receiver<Event>) {
+        self.shipper.engine.close_removed(Instant::now());
         self.shipper.add_counts(Instant::now());
         let hand_over = async {
             while self.shipper.is_connected() {
@@ -251,7 +252,7 @@ impl Agent {
         tell(self.story.positions(self.shipper.save_error().map(ToString::to_string)));
         let waiting = self.shipper.engine.in_flight();
         let text = format!(
-            "the agent of node {} ends; {} lines were sent, {waiting} ranges of files were not acknowledged yet and will be read again",
+            "the agent of node {} ends; {} lines were sent, {waiting} ranges of files were not acknowledged yet and will be read again where the files still are",
             self.node,
             self.shipper.shipped().lines
         );

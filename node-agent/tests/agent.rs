@@ -316,11 +316,12 @@ async fn the_hosts_conditions_are_reported_in_full_on_every_connection() {
             format!("{}={} {}", condition.r#type, condition.status, condition.reason)
         };
         let states: Vec<_> = report.conditions.iter().map(state).collect();
+        // The disk is that of the machine, which may be full.
+        assert!(states[1].starts_with("kestrel.ai/DiskPressure="), "{states:?}");
         assert_eq!(
-            states,
+            [&states[..1], &states[2..]].concat(),
             [
                 "kestrel.ai/MemoryPressure=False HostMemorySufficient",
-                "kestrel.ai/DiskPressure=False DiskSufficient",
                 "kestrel.ai/PIDPressure=False HostTasksSufficient",
                 "kestrel.ai/MemoryStalled=True PodsStall",
                 "kestrel.ai/IOStalled=Unknown NotReadable",
@@ -329,7 +330,7 @@ async fn the_hosts_conditions_are_reported_in_full_on_every_connection() {
             ]
         );
         let messages: Vec<_> = report.conditions.iter().map(|condition| &*condition.message).collect();
-        assert!(messages[1].contains(" of /data and "), "{messages:?}");
+        assert!(messages[1].contains(" of /data"), "{messages:?}");
         assert!(messages[3].ends_with("worst shop/web (50.00 %)"), "{messages:?}");
         assert!(messages[4].contains("proc/pressure/io: No such file"), "{messages:?}");
         assert!(messages[5].starts_with("90 of 100 entries (90.0 %)"), "{messages:?}");

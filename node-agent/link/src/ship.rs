@@ -289,11 +289,12 @@ impl Shipper {
         self.shipped
     }
 
-    /// Adds to the batch how many errors were not sent because others like them were: nothing is read
-    /// any more that would tell it.
+    /// Adds to the batch how many errors were not sent because others like them were, and what is missing:
+    /// nothing is read any more that would tell it.
     pub fn add_counts(&mut self, now: Instant) {
         let Some(session) = &self.session else { return };
         let builder = &mut self.builder;
+        self.engine.tell_gaps(session.next_id()).iter().for_each(|gap| builder.gap(gap));
         loop {
             let emit = |record: Record<'_>| {
                 builder.record(&record);

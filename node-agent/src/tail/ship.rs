@@ -31,7 +31,7 @@ pub(super) fn spawn(daemon: &mut Daemon, link: connection::Config, engine: Engin
         run(&mut shipper, events, &options, &drain).await;
         shipper.save();
         summary(shipper.engine.stats());
-        Ok(())
+        shipper.save_error().map_or(Ok(()), |error| anyhow::bail!("positions cannot be kept: {error}"))
     });
 }
 

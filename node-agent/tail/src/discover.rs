@@ -215,6 +215,11 @@ impl Tree {
         for (name, child) in &mut node.children {
             if self.directories < MOST_DIRECTORIES {
                 self.visit(source, &relative.join(name), child, changes);
+            } else {
+                let text = format!(
+                    "there are more than {MOST_DIRECTORIES} directories: no file of this one is followed"
+                );
+                changes.push(Change::Unreadable(relative.join(name), io::Error::other(text)));
             }
         }
     }

@@ -227,6 +227,8 @@ pub struct Engine {
     /// So many more may be opened until their number is looked at again.
     room: usize,
     ending: bool,
+    /// Bytes of removed files that may stay open.
+    most_pinned: u64,
 }
 
 impl Engine {
@@ -265,6 +267,7 @@ impl Engine {
             most_files: most_files(),
             room: 0,
             ending: false,
+            most_pinned: PINNED_BYTES,
         }
     }
 
@@ -395,6 +398,14 @@ impl Engine {
     pub fn end(&mut self) {
         self.ending = true;
         self.looked.into_all = None;
+    }
+
+    /// Nothing more is read: what was not read of removed files is gone when they are closed, and a gap from
+    /// now on.
+    pub fn close_removed(&mut self, now: Instant) {
+        self.most_pinned = 0;
+        self.looked = Looked::default();
+        self.scan(now);
     }
 
     /// Writes positions that changed.

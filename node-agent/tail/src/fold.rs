@@ -25,8 +25,12 @@ const MOST_TOLD: usize = 1024;
 /// Errors of one pattern that were not sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Folded {
+    /// What they have in common.
+    pub pattern: u64,
     /// Whose they are.
     pub origin: Origin,
+    /// The file in which the first lies, and where it begins there.
+    pub first: (FileId, u64),
     /// The file in which the last lies.
     pub file: FileId,
     /// A newer instance of the container existed.
@@ -92,6 +96,11 @@ pub struct Folds {
 impl Folds {
     /// Decides what becomes of an error.
     pub fn take(&mut self, error: Occurrence, now: Instant) -> Fate<'_> {
+        // What is read again was counted.
+        let mut waiting = self.open.iter().chain(self.told.iter().map(|(_, folded)| folded));
+        if waiting.any(|folded| folded.has(&error)) {
+            return Fate::Counted;
+        }
         self.slots.resize_with(PATTERNS, || None);
         let first = (error.pattern as usize % (PATTERNS / WAYS)) * WAYS;
         let set = &mut self.slots[first..first + WAYS];
@@ -112,6 +121,15 @@ impl Folds {
         if slot.folded.is_none() && now.saturating_duration_since(slot.began) >= INTERVAL {
             (slot.began, slot.sent) = (now, 0);
         }
+        if let Some(folded) = &slot.folded {
+            if folded.has(&error) {
+                return Fate::Counted;
+            }
+            // It was sent before the first was counted, and is read again.
+            if folded.first.0 == error.file && error.place.0 < folded.first.1 {
+                return Fate::Sent;
+            }
+        }
         if slot.sent < FIRST {
             slot.sent += 1;
             return Fate::Sent;
@@ -119,14 +137,10 @@ impl Folds {
         let due = slot.began + INTERVAL;
         match &mut slot.folded {
             Some(folded) => {
-                // What is read again was counted.
-                if folded.file != error.file || error.place.1 > folded.last.1 {
-                    folded.count += 1;
-                    (folded.file, folded.last) = (error.file, error.place);
-                    let first = folded.times.map(|(first, _)| first);
-                    folded.times =
-                        first.or(error.timestamp).zip(error.timestamp.or(folded.times.map(|t| t.1)));
-                }
+                folded.count += 1;
+                (folded.file, folded.last) = (error.file, error.place);
+                let first = folded.times.map(|(first, _)| first);
+                folded.times = first.or(error.timestamp).zip(error.timestamp.or(folded.times.map(|t| t.1)));
                 Fate::Counted
             }
             folded => {
@@ -182,6 +196,16 @@ impl Folds {
 }
 
 impl Folded {
+    /// Whether it counts this error.
+    fn has(&self, error: &Occurrence) -> bool {
+        let (file, begin) = self.first;
+        let (is_first, is_last) = (error.file == file, error.file == self.file);
+        self.pattern == error.pattern
+            && (is_first || is_last)
+            && (!is_first || error.place.0 >= begin)
+            && (!is_last || error.place.1 <= self.last.1)
+    }
+
     /// What is told of them.
     pub fn text(&self) -> String {
         let seconds = self.times.map(|(first, last)| last.since(first).as_secs_f64());

@@ -12,6 +12,7 @@ mod signs;
 use std::{ops::Range, str::FromStr};
 
 use aho_corasick::{AhoCorasick, MatchKind};
+use memchr::memmem;
 use regex::{Regex, RegexBuilder};
 use thiserror::Error;
 
@@ -19,6 +20,9 @@ use self::signs::Signs;
 
 /// What stands in the place of a secret.
 pub const MARK: &str = "[redacted]";
+
+/// By so many bytes, beside its own length, marks may make a text longer.
+const GROWTH: usize = 4096;
 
 /// The most expressions of a cluster's own.
 const MOST_EXPRESSIONS: usize = 32;
@@ -154,10 +158,11 @@ impl Redactor {
     /// `text` with [`MARK`] in the place of every secret; `None` if there is none in it.
     pub fn redact(&mut self, text: &str) -> Option<&str> {
         let before = self.count;
+        let most = 2 * text.len() + GROWTH;
         self.text.clear();
         let mut kept = 0;
         if shape::is_key_material(text) {
-            take_out(&mut self.text, text, &mut kept, 0..text.len(), &mut self.count);
+            take_out(&mut self.text, text, &mut kept, 0..text.len(), most, &mut self.count);
         }
         let bytes = text.as_bytes();
         let mut signs = Signs::of(bytes).filter(|sign| is_interesting(bytes, *sign)).peekable();
@@ -174,7 +179,7 @@ impl Redactor {
                 break;
             };
             if let Some(secret) = secret {
-                take_out(&mut self.text, text, &mut kept, secret, &mut self.count);
+                take_out(&mut self.text, text, &mut kept, secret, most, &mut self.count);
             }
         }
         if kept > 0 {
@@ -184,9 +189,14 @@ impl Redactor {
             let text = if self.count > before { self.text.as_str() } else { text };
             let mut kept = 0;
             self.next.clear();
+            let mut marks = memmem::find_iter(text.as_bytes(), MARK).map(|at| at..at + MARK.len()).peekable();
             for found in expression.captures_iter(text) {
                 if let Some(secret) = found.get(1).or(found.get(0)).filter(|secret| !secret.is_empty()) {
-                    take_out(&mut self.next, text, &mut kept, secret.range(), &mut self.count);
+                    // In a mark is nothing more to find.
+                    while marks.next_if(|mark| mark.end <= secret.start()).is_some() {}
+                    if marks.peek().is_none_or(|mark| secret.end() <= mark.start) {
+                        take_out(&mut self.next, text, &mut kept, secret.range(), most, &mut self.count);
+                    }
                 }
             }
             if kept > 0 {
@@ -223,14 +233,26 @@ fn secret_after(text: &str, sign: usize) -> Option<Range<usize>> {
 
 /// Copies `text` up to a secret, and the mark in the secret's place. Both ends of a secret
 /// lie next to ASCII or at an end of the text, so between characters.
-fn take_out(to: &mut String, text: &str, kept: &mut usize, secret: Range<usize>, count: &mut u64) {
+///
+/// From where that would make it longer than `most`, all is taken out as one: a mark is longer than what some
+/// expressions find, and they may find it everywhere.
+fn take_out(
+    to: &mut String,
+    text: &str,
+    kept: &mut usize,
+    secret: Range<usize>,
+    most: usize,
+    count: &mut u64,
+) {
     if secret.start < *kept || secret.is_empty() {
         return;
     }
     if let Some(before) = text.get(*kept..secret.start) {
+        let rest = text.len() - secret.end;
+        let is_too_long = to.len() + before.len() + MARK.len() + rest > most;
         to.push_str(before);
         to.push_str(MARK);
-        *kept = secret.end;
+        *kept = if is_too_long { text.len() } else { secret.end };
         *count += 1;
     }
 }

@@ -394,6 +394,8 @@ fn looking_back_ends_after_some_bytes_and_begins_with_a_whole_line() {
     let lines = bench.read();
     assert_eq!(lines.len(), 4 * 1024 * 1024 / line.len());
     assert!(lines.iter().all(|line| line.len() == 1005));
+    bench.engine.rewind();
+    assert!(bench.read().ends_with(&lines), "the same after a refusal");
     bench.engine.look_back("uid", Timestamp::default());
     assert_eq!(lines.len() + bench.read().len(), 6000, "unless all is asked for");
 }

@@ -45,6 +45,8 @@ impl Folding<'_> {
                 let text = redactor.redact(&text).unwrap_or(&text);
                 let sample = whole_characters(text.as_bytes(), SAMPLE);
                 *folded = Some(Box::new(Folded {
+                    pattern: error.pattern,
+                    first: (error.file, error.place.0),
                     origin: self.origin.clone(),
                     file: self.file,
                     previous_instance: self.previous_instance,

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    Engine, PATIENCE, PINNED_BYTES, Place, Policy, Series, add,
+    Engine, PATIENCE, Place, Policy, Series, add,
     file::{Inode, Tracked},
     gap::Reason,
 };
@@ -157,8 +157,12 @@ impl Engine {
             add(
                 &mut self.problems,
                 path.to_owned(),
-                format!("not followed: {} files are open already", self.most_files),
+                format!(
+                    "not followed: {} files are open already; it is tried again, and a higher limit of open files (ulimit -n) lets more be followed",
+                    self.most_files
+                ),
             );
+            self.trees[place.0].unsettle(&place.1);
             return Ok(None);
         }
         let known_only = candidate.known_only;
@@ -303,7 +307,7 @@ impl Engine {
             });
             closed.extend(gone.map(|file| (format, file)));
         }
-        while self.pinned_bytes() > PINNED_BYTES {
+        while self.pinned_bytes() > self.most_pinned {
             let pinned = self.series.iter().flat_map(|(id, series)| {
                 let files = series.files.iter().enumerate().filter(|(_, file)| file.is_pinned());
                 files.map(|(at, file)| (file.changed, *id, at))

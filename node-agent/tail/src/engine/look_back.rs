@@ -23,7 +23,7 @@ use crate::{
 const MOST_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Files that may wait to be read again.
-const MOST_FILES: usize = 256;
+const MOST_FILES: usize = 4096;
 
 /// Bytes of a file that are read again. They are not part of its position: what was not
 /// sent of them when the process ends is not sent.
@@ -34,8 +34,8 @@ pub(super) struct LookBack {
     ledger: Ledger,
     /// Where they end.
     end: u64,
-    /// They begin within a line, which is passed over.
-    cut: bool,
+    /// Before that they hold the rest of a line, which is passed over; the end of time until its end was seen.
+    lines_from: u64,
     /// What was written before is passed over.
     since: Timestamp,
 }
@@ -54,6 +54,11 @@ impl Engine {
             let mut found = VecDeque::new();
             for file in series.files.iter_mut().rev() {
                 if self.look_backs.len() + found.len() >= MOST_FILES {
+                    let path = series.directory.join(&file.name);
+                    let text = format!(
+                        "cannot be read again: {MOST_FILES} files wait for that already; ask again later"
+                    );
+                    add(&mut self.problems, path, text);
                     break;
                 }
                 let (Some(name), end) = (file.id, file.whole.unwrap_or(file.ledger.read())) else { continue };
@@ -71,8 +76,9 @@ impl Engine {
                 file.whole = Some(begin);
                 room -= end - begin;
                 if begin < end {
-                    let (ledger, cut) = (Ledger::starting_at(begin), begin > from);
-                    found.push_front(LookBack { series: *id, file: name, ledger, end, cut, since });
+                    let ledger = Ledger::starting_at(begin);
+                    let lines_from = if begin > from { u64::MAX } else { begin };
+                    found.push_front(LookBack { series: *id, file: name, ledger, end, lines_from, since });
                 }
                 if begin > 0 {
                     break;
@@ -107,6 +113,9 @@ impl Engine {
             let file = &series.files[at];
             match look_back.turn(batch, file, series.format, &mut self.reader, &mut self.again, &mut outlet) {
                 Ok(Some(turn)) => {
+                    if file.packed && !look_back.is_unread() {
+                        self.reader.close_packed();
+                    }
                     self.stats.looked_back += turn.entries as u64;
                     self.in_flight += look_back.ledger.in_flight() - before;
                     self.budget.spend(&series.origin, turn.bytes);
@@ -171,10 +180,13 @@ impl LookBack {
             } else {
                 reader.plain(&file.file, start, want.min(left))?
             };
-            let cut = match memchr(b'\n', window.bytes).filter(|_| self.cut) {
-                Some(end) => end + 1,
-                None if self.cut => window.bytes.len(),
-                None => 0,
+            let cut = if start >= self.lines_from {
+                0
+            } else if let Some(end) = memchr(b'\n', window.bytes) {
+                self.lines_from = start + end as u64 + 1;
+                end + 1
+            } else {
+                window.bytes.len()
             };
             let bytes = &window.bytes[cut..];
             let unfinished = match want {
@@ -191,7 +203,6 @@ impl LookBack {
                     outlet.flow
                 });
             if used > 0 {
-                self.cut &= cut == window.bytes.len();
                 let end = start + used as u64;
                 let reached = Reached { settled: end, read: end, owed: Owed::default() };
                 let (entries, bytes) = (outlet.entries, outlet.bytes);

@@ -16,6 +16,8 @@ fn is_sent(folds: &mut Folds, error: Occurrence, now: Instant) -> bool {
         Fate::Counted => false,
         Fate::Begins(folded) => {
             *folded = Some(Box::new(Folded {
+                pattern: error.pattern,
+                first: (error.file, error.place.0),
                 origin: Origin::default(),
                 file: error.file,
                 previous_instance: false,
@@ -68,6 +70,25 @@ fn a_count_is_told_until_it_arrives_and_no_error_counts_twice() {
     assert_eq!(sent(&mut folds, 20..40), FIRST as usize);
     assert!(folds.tell(5, now, true));
     assert_eq!(folds.told().unwrap().count, 15);
+}
+
+#[test]
+fn a_count_that_was_told_and_refused_does_not_count_again_what_is_read_again() {
+    let (mut folds, now) = (Folds::default(), Instant::now());
+    let sent = |folds: &mut Folds, numbers: std::ops::Range<u64>| {
+        numbers.filter(|number| is_sent(folds, error(7, *number), now)).count()
+    };
+    sent(&mut folds, 0..20);
+    assert!(folds.tell(3, now, true));
+    sent(&mut folds, 20..40);
+    folds.rewind();
+    // Samples of both are sent again.
+    assert_eq!(sent(&mut folds, 0..40), 2 * FIRST as usize);
+    let mut counts = Vec::new();
+    while folds.tell(4, now, true) {
+        counts.extend(folds.told().map(|folded| folded.count));
+    }
+    assert_eq!(counts, [15, 15]);
 }
 
 proptest! {

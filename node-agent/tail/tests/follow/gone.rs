@@ -49,6 +49,22 @@ fn what_is_removed_unread_is_held_only_up_to_a_bound_and_counted() {
 }
 
 #[test]
+fn what_was_not_read_of_removed_files_at_the_very_end_is_a_gap() {
+    let mut bench = Bench::pods();
+    bench.append(LIVE, &cri(0..10));
+    bench.append("ns_other_uid2/app/0.log", &cri(0..10));
+    assert_eq!(bench.read().len(), 20);
+    bench.ack_and_save();
+    let unread = cri(10..13);
+    bench.append(LIVE, &unread);
+    fs::remove_dir_all(bench.path("ns_pod_uid")).unwrap();
+    bench.engine.close_removed(bench.now);
+    let [gap] = &bench.engine.tell_gaps(9)[..] else { panic!("one gap") };
+    assert_eq!((gap.lost.bytes, gap.lost.lines), (unread.len() as u64, 3));
+    assert_eq!((gap.origin.pod.as_str(), bench.engine.files()), ("pod", 1));
+}
+
+#[test]
 fn copytruncate_begins_anew_and_counts_what_it_lost() {
     let mut bench = Bench::files("**/*.log");
     bench.append("x/app.log", "banner\nline 0\nline 1\n");
