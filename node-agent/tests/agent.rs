@@ -274,6 +274,28 @@ async fn what_was_not_acknowledged_is_sent_again_after_a_restart() {
     node.stop().await;
 }
 
+#[tokio::test]
+async fn what_it_held_open_of_a_removed_file_is_told_missing_when_it_ends() {
+    let mut aggregator = Aggregator::start().await;
+    let mut node = Node::new(&aggregator);
+    node.write("web", "1-1", &["nobody said what is wanted of it"]);
+    node.start();
+    let mut stream = accept(&mut aggregator).await;
+    // Files are open when the metrics count them.
+    timeout(DEADLINE, async {
+        while !node.metrics().contains("kestrel_agent_files_followed 1") {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .expect("it is opened");
+    let log = node.log("web", "1-1");
+    let bytes = fs::metadata(&log).unwrap().len();
+    fs::remove_dir_all(log.parent().unwrap().parent().unwrap()).unwrap();
+    let ((_, content), ()) = tokio::join!(stream.batch(), node.stop());
+    assert_eq!((content.gaps[0].bytes, content.gaps[0].lines), (bytes, 1));
+}
+
 /// A host of its own, in files: full of connections, and one pod has little memory.
 fn write_host(node: &Node) {
     let pod = "kubepods/burstable/pod00000000-1111-2222-3333-444455556666";
