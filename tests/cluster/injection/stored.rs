@@ -28,10 +28,11 @@ fn container(rng: &mut Rng, name: &str, volumes: &[Value]) -> Value {
     let mut container = json!({"name": name, "image": sample_image(), "command": ["sleep", "1"]});
     let mounts: Vec<_> = volumes
         .iter()
-        .filter(|_| rng.bool())
-        .map(|volume| {
+        .filter_map(|volume| {
             let name = volume["name"].as_str().unwrap();
-            json!({"name": name, "mountPath": format!("/mnt/{name}"), "readOnly": rng.bool()})
+            let mount =
+                || json!({"name": name, "mountPath": format!("/mnt/{name}"), "readOnly": name < "v3"});
+            rng.bool().then(mount)
         })
         .collect();
     container["volumeMounts"] = mounts.into();
