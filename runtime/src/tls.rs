@@ -18,6 +18,10 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 
+/// Bytes of the longest list of authorities that a client of the agent link takes: it fits into an
+/// environment variable, of which the kernel takes 128 KiB.
+pub const MOST_ANCHOR_BYTES: usize = 64 * 1024;
+
 /// What is wrong with a piece of PEM text.
 #[derive(Debug, thiserror::Error)]
 pub enum Invalid {

@@ -1,13 +1,14 @@
 //! The Helm chart, rendered by Helm itself.
 //!
 //! Helm is the program that `KESTREL_HELM` names, else `helm` on the path, else the one that `hack/cluster` keeps in
-//! its cache. One test upgrades a release on an API server of its own (`hack/api-server`), and one needs the schemas
+//! its cache. Two tests have an API server of their own (`hack/api-server`), and one needs the schemas
 //! that `hack/schemas` fetches.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "clippy.toml allows them in test functions only")]
 
 #[path = "../api_server.rs"]
 mod api_server;
 mod credentials;
+mod drift;
 mod gates;
 mod helm;
 mod monitoring;

@@ -276,6 +276,28 @@ fn who_annotates_a_running_pod_hears_what_is_sent_of_it() {
     );
 }
 
+/// A pod that could not pull the image would not start.
+#[test]
+fn collectors_need_the_pull_secret_where_their_node_may_not_have_the_image() {
+    let needed = |kubernetes: &str, values: &[&str]| {
+        let objects = Objects::on(
+            kubernetes,
+            &[&["imagePullSecrets[0].name=one,imagePullSecrets[1].name=two"], values].concat(),
+        );
+        objects.env("kestrel-webhook", "KESTREL_COLLECTOR_PULL_SECRETS").map(str::to_owned)
+    };
+    let both = Some("one,two".to_owned());
+    assert_eq!(needed("1.34.0", &[]), None, "every node has the image");
+    assert_eq!(needed("1.35.0", &[]), both, "kubelets ask each pod");
+    for elsewhere in
+        ["nodeAgent.enabled=false", "nodeAgent.nodeSelector.disk=fast", "nodeAgent.affinity.nodeAffinity.x=1"]
+    {
+        assert_eq!(needed("1.34.0", &[elsewhere]), both, "{elsewhere}");
+    }
+    let open = Objects::with(&["nodeAgent.enabled=false"]);
+    assert_eq!(open.env("kestrel-webhook", "KESTREL_COLLECTOR_PULL_SECRETS"), None);
+}
+
 /// The webhook writes its certificate authority itself; a rendered one would be taken back by every upgrade.
 #[test]
 fn helm_never_owns_the_ca_bundle() {

@@ -5,6 +5,7 @@ mod coverage;
 mod memory;
 mod others;
 mod profile;
+mod stored;
 mod trouble;
 mod workloads;
 
@@ -151,9 +152,9 @@ fn a_pod_that_can_not_have_the_sidecar_says_why() {
 }
 
 /// Scenario: a person annotates pods that run already: one that nothing makes, one of a Deployment, and one of a
-/// Helm release.
+/// Helm release; and one that never gets a sidecar.
 /// Guarantee: the answer says what is sent from then on, that a running pod gets no sidecar, and what to do, each
-/// for its own maker; nothing is restarted, and all lines arrive, also those from before.
+/// for its own maker, or why nothing can be done; nothing is restarted, and all lines arrive, also those from before.
 #[test]
 fn annotating_a_running_pod_is_answered_and_sends_all_its_lines() {
     let namespace = Namespace::new("running");
@@ -191,6 +192,11 @@ fn annotating_a_running_pod_is_answered_and_sends_all_its_lines() {
     assert!(warning.contains("create the pod again"), "{warning:?}");
     let warning = annotate(&["-l", "app=web"]);
     assert!(warning.contains(&format!("kubectl -n {} patch deployment/web", namespace.0)), "{warning:?}");
+    let mut host = pod("host", &json!({}));
+    host["spec"]["hostNetwork"] = true.into();
+    apply(&namespace.0, &host.to_string());
+    let warning = annotate(&["host"]);
+    assert!(warning.contains("never given one, as it uses its node's network"), "{warning:?}");
     let warning = annotate(&["released"]);
     assert!(warning.contains("the source of Helm release shop"), "{warning:?}");
     for text in ["quiet-", "before-1"] {

@@ -155,7 +155,7 @@ async fn create_steadily(namespace: String, done: Arc<AtomicBool>) -> (usize, Du
 }
 
 /// Scenario: the webhook is rolled out anew while 50 annotated pods a second are created.
-/// Guarantee: no creation fails, and every pod carries the sidecar.
+/// Guarantee: no creation fails or waits for longer than the webhook's timeout, and every pod carries the sidecar.
 #[test]
 fn a_roll_out_of_the_webhook_costs_no_pod_its_sidecar() {
     let namespace = Namespace::new("rollout");
@@ -169,4 +169,7 @@ fn a_roll_out_of_the_webhook_costs_no_pod_its_sidecar() {
     let (count, slowest) = runtime.block_on(creating).unwrap();
     assert!(count > 50, "{count} pods are no load");
     println!("{count} pods were created during the roll-out, the slowest in {slowest:?}");
+    let configuration = json(&["get", "mutatingwebhookconfiguration", "kestrel-webhook"]);
+    let timeout = Duration::from_secs(configuration["webhooks"][0]["timeoutSeconds"].as_u64().unwrap());
+    assert!(slowest < timeout, "{slowest:?}");
 }

@@ -14,7 +14,7 @@ use axum::{
     BoxError,
     http::{
         HeaderValue, Request, Response,
-        header::{AUTHORIZATION, HOST},
+        header::{AUTHORIZATION, HOST, USER_AGENT},
     },
 };
 use hyper::{
@@ -36,6 +36,8 @@ use tower::{retry::Retry, service_fn};
 
 /// Where the kubelet mounts the token of a pod's ServiceAccount, and the API server's authority.
 const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+/// By which its audit log tells us from others.
+const NAME: HeaderValue = HeaderValue::from_static(concat!("kestrel-webhook/", env!("CARGO_PKG_VERSION")));
 /// Until an answer begins; the API server gives itself a minute.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(90);
 
@@ -81,6 +83,7 @@ impl ApiServer {
         let mut token = HeaderValue::try_from(format!("Bearer {}", token.trim()))?;
         token.set_sensitive(true);
         request.headers_mut().insert(AUTHORIZATION, token);
+        request.headers_mut().insert(USER_AGENT, NAME);
         request.headers_mut().insert(HOST, HeaderValue::from_static("kubernetes.default.svc"));
         loop {
             let known = self.free_connection();

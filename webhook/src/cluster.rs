@@ -19,15 +19,27 @@ pub(crate) use self::{
     quota::Scope as QuotaScope,
 };
 use crate::{
-    coverage::{Coverage, Report, Stops},
+    coverage::{Coverage, Ran, Report, Stops},
     inject::{Settings, Workload},
     profile::{Labels, Profile, Profiles},
 };
 
 /// The label that every namespace has, with its own name as the value.
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
-/// Images beside the operator's own that are remembered.
+/// Images that are remembered.
 const MOST_IMAGES: usize = 256;
+/// What the reason names if a pod may have been refused for its collector's sake: a quota, a limit or a
+/// security context constraint, which name no container, or the collector itself.
+const REFUSALS: [&str; 8] = [
+    "exceeded quota",
+    "failed quota",
+    "per Container",
+    "per Pod",
+    "security context constraint",
+    "kestrel-collector",
+    "kestrel-link-token",
+    "kestrel-state",
+];
 /// Of a note why a pod could not be created, in characters.
 const LONGEST_NOTE: usize = 300;
 
@@ -127,7 +139,7 @@ pub struct Cluster {
     pub namespaces: BTreeMap<String, Labels>,
     limit_ranges: BTreeMap<Key, LimitRange>,
     quotas: BTreeMap<Key, Quota>,
-    /// Images that have run on a node, as pods name them.
+    /// Images that collectors have run with on a node, as pods name them.
     images: BTreeSet<String>,
     /// Where collectors kept pods from starting.
     pub stops: Stops,
@@ -173,26 +185,41 @@ impl Cluster {
             Kind::LimitRange => _ = self.limit_ranges.insert(object.key, LimitRange::read(&object.body)),
             Kind::ResourceQuota => _ = self.quotas.insert(object.key, Quota::read(&object.body)),
             Kind::InjectedPod => {
-                let image = self.coverage.carries(&object);
-                if self.images.len() < MOST_IMAGES {
-                    self.images.extend(image);
+                if let Some(ran) = self.coverage.carries(&object) {
+                    self.remember(ran);
                 }
             }
             Kind::OtherPod => {
                 let is_asked_about = self.coverage.namespaces.matches(&self.labels_of(&object.key.namespace));
                 self.coverage.lacks(&object, is_asked_about);
             }
-            Kind::FailedCreation => self.stop_where_a_quota_refused(&object.body, object.seen),
+            Kind::FailedCreation => self.stop_where_a_pod_was_refused(&object.body, object.seen),
         }
         Ok(())
     }
 
-    /// The quota may have refused the pod for the collector's sake: usage that is watched is a little
-    /// old. The next pod shows whether it fits without.
-    fn stop_where_a_quota_refused(&mut self, event: &Value, seen: Timestamp) {
+    /// With the Secret that a registry wants from others too, the operator's own image proves nothing for them.
+    fn remember(&mut self, ran: Ran) {
+        let Ran { image, pull_secrets } = ran;
+        if image == self.settings.image && self.settings.names_pull_secret(&pull_secrets) {
+            return;
+        }
+        if self.images.len() >= MOST_IMAGES {
+            // Anybody may run images; those of profiles stay.
+            let named = |image: &String| self.profiles.iter().any(|of| of.spec.image.as_ref() == Some(image));
+            self.images.retain(|image| *image == self.settings.image || named(image));
+        }
+        if self.images.len() < MOST_IMAGES {
+            self.images.insert(image);
+        }
+    }
+
+    /// The pod may have been refused for the collector's sake: usage of a quota that is watched is a little
+    /// old, and of other rules nothing is known. The next pod shows whether it fits without.
+    fn stop_where_a_pod_was_refused(&mut self, event: &Value, seen: Timestamp) {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let note = text(&event["message"]);
-        if !note.contains("exceeded quota") && !note.contains("failed quota") {
+        if !REFUSALS.iter().any(|refusal| note.contains(refusal)) {
             return;
         }
         let times = [&event["series"]["lastObservedTime"], &event["lastTimestamp"], &event["eventTime"]];
@@ -258,9 +285,14 @@ impl Cluster {
         of_namespace(&self.quotas, namespace)
     }
 
-    /// Whether an image is known to run here.
+    /// Whether an image is the operator's own, or one that collectors have run with.
     pub(crate) fn runs(&self, image: &str) -> bool {
-        image == self.settings.image || self.images.contains(image)
+        image == self.settings.image || self.has_run(image)
+    }
+
+    /// Whether a collector has run with an image; with the operator's own in a pod without its pull secrets.
+    pub(crate) fn has_run(&self, image: &str) -> bool {
+        self.images.contains(image)
     }
 
     /// Labels of a namespace. One that is so new that nothing is known of it

@@ -27,8 +27,8 @@ pub struct Config {
     pub namespaces: Selector,
     /// `KESTREL_LINK_CA_FILE` (`/etc/kestrel/link-ca/ca.crt`).
     pub link_ca_file: PathBuf,
-    /// `POD_NAMESPACE` (`kestrel-ai`), `KESTREL_COLLECTOR_IMAGE`, `KESTREL_REDACT` and
-    /// `KESTREL_LINK_ENDPOINT`; `KESTREL_DEFAULT_PROFILE` (true). The link's authority is not known yet.
+    /// `POD_NAMESPACE` (`kestrel-ai`), `KESTREL_COLLECTOR_IMAGE`, `KESTREL_COLLECTOR_PULL_SECRETS` (names,
+    /// separated by commas), `KESTREL_REDACT` and `KESTREL_LINK_ENDPOINT`; `KESTREL_DEFAULT_PROFILE` (true). The link's authority is not known yet.
     pub injection: inject::Settings,
 }
 
@@ -67,6 +67,12 @@ impl Config {
             injection: inject::Settings {
                 image: variables
                     .required("KESTREL_COLLECTOR_IMAGE", "names the image of injected collectors"),
+                pull_secrets: variables
+                    .text("KESTREL_COLLECTOR_PULL_SECRETS", "")
+                    .split(',')
+                    .filter(|name| !name.is_empty())
+                    .map(str::to_owned)
+                    .collect(),
                 link_endpoint: variables.text("KESTREL_LINK_ENDPOINT", &link_endpoint),
                 link_ca: None,
                 redact: variables.text("KESTREL_REDACT", ""),
@@ -99,9 +105,12 @@ mod tests {
     fn only_the_collectors_image_has_no_default() {
         let text = Config::read(&BTreeMap::new()).unwrap_err().to_string();
         assert_eq!(text, "KESTREL_COLLECTOR_IMAGE is not set: it names the image of injected collectors");
-        let source = BTreeMap::from([("KESTREL_COLLECTOR_IMAGE", "image"), ("POD_NAMESPACE", "ours")]);
+        let mut source = BTreeMap::from([("KESTREL_COLLECTOR_IMAGE", "image"), ("POD_NAMESPACE", "ours")]);
         let config = Config::read(&source).unwrap();
+        assert!(config.injection.pull_secrets.is_empty());
         assert_eq!(config.port, 10250);
         assert_eq!(config.injection.link_endpoint, "https://kestrel-agent-link.ours.svc:8443");
+        source.insert("KESTREL_COLLECTOR_PULL_SECRETS", "one,two");
+        assert_eq!(Config::read(&source).unwrap().injection.pull_secrets, ["one", "two"]);
     }
 }

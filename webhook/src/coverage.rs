@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
+pub(crate) use self::carrier::Ran;
 pub use self::{breaker::Stops, event::Telling, report::Report};
 use self::{carrier::Carrier, event::Untold, report::Declared, uncovered::Uncovered};
 use crate::{
@@ -53,12 +54,12 @@ impl Coverage {
         self.changed();
     }
 
-    /// A pod carries a collector. Gives the collector's image, if it has run.
-    pub(crate) fn carries(&mut self, object: &Object) -> Option<String> {
-        let (carrier, image) = Carrier::read(object);
+    /// A pod carries a collector. Gives with what it has run, if it has.
+    pub(crate) fn carries(&mut self, object: &Object) -> Option<Ran> {
+        let (carrier, ran) = Carrier::read(object);
         self.carriers.insert(object.key.clone(), carrier);
         self.changed();
-        image
+        ran
     }
 
     /// A pod carries none. `is_asked_about`: the API server asks the webhook about pods of its namespace.
@@ -117,6 +118,11 @@ impl Coverage {
     /// At most so many of the Events that nobody has been told yet.
     pub fn tell(&mut self, most: usize) -> Vec<Telling> {
         self.untold.take(most)
+    }
+
+    /// One of them could not be written: the next pod that it may be about has it told.
+    pub(crate) fn not_told(&mut self, telling: &Telling) {
+        self.untold.forget(telling);
     }
 
     /// How many Events there was no room for.

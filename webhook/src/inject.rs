@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 pub(crate) use self::workload::template;
 pub use self::{patch::Add, skip::Skip, workload::Workload};
 use self::{
-    pod::Pod,
+    pod::{Pod, Secret},
     resources::Resources,
     sidecar::User,
     sources::{Sources, Wanted},
@@ -55,6 +55,8 @@ pub struct Settings {
     pub namespace: String,
     /// Image that holds `/kestrel-collector`.
     pub image: String,
+    /// Secrets of which a pod has to name one, as its node may not have the image without; none: every node has it.
+    pub pull_secrets: Vec<String>,
     /// Address of the agent link, `https://host:port`.
     pub link_endpoint: String,
     /// PEM text of the agent link's authority; `None` until it is known.
@@ -63,6 +65,13 @@ pub struct Settings {
     pub redact: String,
     /// Whether pods that no profile covers get a collector.
     pub default_profile: bool,
+}
+
+impl Settings {
+    /// Whether one of these opens the registry of the operator's image.
+    pub(crate) fn names_pull_secret(&self, secrets: &[Secret]) -> bool {
+        secrets.iter().any(|secret| self.pull_secrets.contains(&secret.name))
+    }
 }
 
 /// What is answered about a pod.
@@ -148,8 +157,16 @@ fn plan<'a>(pod: &Pod, namespace: &str, cluster: &'a Cluster) -> Result<Plan<'a>
     let none = BTreeMap::new();
     let labels: &Labels = pod.labels().unwrap_or(&none);
     let profile = cluster.profiles.choose(&cluster.labels_of(namespace), labels, pod.annotation(PROFILE))?;
-    if let Some(image) = profile.spec.image.as_ref().filter(|image| !cluster.runs(image)) {
+    let image = profile.spec.image.as_ref().unwrap_or(&settings.image);
+    if !cluster.runs(image) {
         return Err(Skip::UntriedImage(image.clone()));
+    }
+    if *image == settings.image
+        && !settings.pull_secrets.is_empty()
+        && !settings.names_pull_secret(spec.pull_secrets())
+        && !cluster.has_run(image)
+    {
+        return Err(Skip::PullSecret(settings.pull_secrets.join(", ")));
     }
     let workload = Workload::of_new(pod, namespace);
     let maker = Workload::maker_of_new(pod, namespace);
@@ -205,6 +222,7 @@ mod tests {
         Settings {
             namespace: "kestrel-ai".to_owned(),
             image: "registry/kestrel-operator@sha256:0".to_owned(),
+            pull_secrets: Vec::new(),
             link_endpoint: "https://kestrel-agent-link.kestrel-ai.svc:8443".to_owned(),
             link_ca: Some("PEM".to_owned()),
             redact: String::new(),
@@ -254,6 +272,7 @@ mod tests {
         let by = |profile: &str| json!({INJECT: "true", PROFILE: profile});
         let much = json!({INJECT: "true", "kestrel.ai/collector-cpu-limit": "much"});
         let no_ca = Settings { link_ca: None, ..settings() };
+        let private = Settings { pull_secrets: vec!["registry".to_owned()], ..settings() };
         let mirror = json!({INJECT: "true", "kubernetes.io/config.mirror": "hash"});
         let sidecar = json!({"initContainers": [{"name": CONTAINER}]});
         let volume = json!({"volumes": [{"name": "kestrel-state", "emptyDir": {}}]});
@@ -284,6 +303,7 @@ mod tests {
             (by("nowhere"), none(), "shop", settings(), "unknown-profile", true, true),
             (by("other"), none(), "shop", settings(), "profile-elsewhere", true, true),
             (wish("true"), none(), "lab", settings(), "untried-image", true, true),
+            (wish("true"), none(), "shop", private, "pull-secret", true, true),
             (much, none(), "shop", settings(), "bad-annotation", true, true),
             (wish("true"), fargate, "shop", settings(), "virtual-node", true, true),
             (wish("true"), none(), "none-yet", settings(), "rollout", true, true),
@@ -318,6 +338,28 @@ mod tests {
                 None
             );
         }
+    }
+
+    #[test]
+    fn a_node_that_needs_a_secret_for_the_image_gets_pods_that_name_it_or_shows_that_it_does_not() {
+        let settings = Settings { pull_secrets: vec!["registry".to_owned()], ..settings() };
+        let image = settings.image.clone();
+        let mut cluster = cluster(settings, &json!({}));
+        let secret = |name: &str| json!({"imagePullSecrets": [{"name": "x"}, {"name": name}]});
+        let skipped = |cluster: &Cluster, name: &str| {
+            judge(&pod(&wish("true"), secret(name)), "shop", cluster).skipped.map(|skip| skip.label())
+        };
+        let ran = |secrets: Value| {
+            let mut body = json!({"spec": secrets, "status": {"initContainerStatuses": [
+                {"name": CONTAINER, "state": {"running": {}}}]}});
+            body["spec"]["initContainers"] = json!([{"name": CONTAINER, "image": image}]);
+            body
+        };
+        assert_eq!(skipped(&cluster, "registry"), None);
+        put(&mut cluster, Kind::InjectedPod, "shop", ran(secret("registry")));
+        assert_eq!(skipped(&cluster, "other"), Some("pull-secret"), "that pod had it");
+        put(&mut cluster, Kind::InjectedPod, "shop", ran(json!({})));
+        assert_eq!(skipped(&cluster, "other"), None);
     }
 
     #[test]

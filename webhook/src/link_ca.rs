@@ -3,7 +3,11 @@
 
 use std::{fs::File, io::Read as _, path::PathBuf, sync::Arc, time::Duration};
 
-use kestrel_runtime::{admin::Ready, tls};
+use anyhow::ensure;
+use kestrel_runtime::{
+    admin::Ready,
+    tls::{self, MOST_ANCHOR_BYTES},
+};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
@@ -11,11 +15,9 @@ use crate::cluster::Shared;
 
 /// The kubelet itself needs up to a minute to bring a change to the file.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// A bundle is a few certificates of about 1 KiB.
-const MOST_BYTES: u64 = 256 * 1024;
 
-/// Keeps the settings' authority as the file has it. A file that is gone or
-/// damaged changes nothing: the last good authority stays.
+/// Keeps the settings' authority as the file has it. A file that is gone, damaged or
+/// more than collectors take changes nothing: the last good authority stays.
 pub struct LinkCa {
     path: PathBuf,
     cluster: Arc<Shared>,
@@ -61,7 +63,8 @@ impl LinkCa {
     /// The file of a ConfigMap lies in memory, so that reading it blocks nobody.
     fn read(&self) -> anyhow::Result<String> {
         let mut text = String::new();
-        File::open(&self.path)?.take(MOST_BYTES).read_to_string(&mut text)?;
+        File::open(&self.path)?.take(MOST_ANCHOR_BYTES as u64 + 1).read_to_string(&mut text)?;
+        ensure!(text.len() <= MOST_ANCHOR_BYTES, "it has more than {MOST_ANCHOR_BYTES} bytes");
         tls::roots(text.as_bytes())?;
         Ok(text)
     }
@@ -97,9 +100,15 @@ mod tests {
             assert!(readiness.missing().is_empty() && link_ca.problem.is_empty());
         }
 
-        fs::write(&path, "-----BEGIN CERTIFICATE-----").unwrap();
-        link_ca.look();
-        assert_eq!(known().as_deref(), Some(two.certificate_pem()));
-        assert!(link_ca.problem.contains("no usable certificate"), "{}", link_ca.problem);
+        let endless = one.certificate_pem().repeat(MOST_ANCHOR_BYTES / 500);
+        for (bad, why) in [
+            ("-----BEGIN CERTIFICATE-----", "no usable certificate"),
+            (&endless, "has more than 65536 bytes"),
+        ] {
+            fs::write(&path, bad).unwrap();
+            link_ca.look();
+            assert_eq!(known().as_deref(), Some(two.certificate_pem()));
+            assert!(link_ca.problem.contains(why), "{}", link_ca.problem);
+        }
     }
 }

@@ -3,10 +3,11 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use kestrel_runtime::{
     backoff::Backoff,
     tls::{
+        MOST_ANCHOR_BYTES,
         mounted::{Mounted, Offered},
         pem,
         server::ServingCertificate,
@@ -106,10 +107,14 @@ impl Keeper {
                 authority::sign(client, &self.namespace, &names).await
             }
             // Agents and collectors know the link by this name.
-            Source::Mounted(mounted) => mounted.look(&[format!("{service}.svc")]).with_context(|| {
+            Source::Mounted(mounted) => {
+                let offered = mounted.look(&[format!("{service}.svc")]);
                 let folder = mounted.folder().display();
-                format!("the certificate in {folder} (KESTREL_LINK_TLS_DIR) can't be used")
-            }),
+                let offered = offered.map_err(anyhow::Error::from).and_then(small_enough);
+                offered.with_context(|| {
+                    format!("the certificate in {folder} (KESTREL_LINK_TLS_DIR) can't be used")
+                })
+            }
         }
     }
 
@@ -131,6 +136,16 @@ impl Keeper {
         self.anchors.send_replace(pem::join(&offered.authorities));
         self.shown = offered.authorities;
     }
+}
+
+/// Clients take a list of authorities up to a size, and while one list follows another they are told of both.
+fn small_enough(offered: Offered) -> anyhow::Result<Offered> {
+    let most = MOST_ANCHOR_BYTES / 2;
+    ensure!(
+        pem::join(&offered.authorities).len() <= most,
+        "ca.crt holds more than {most} bytes of certificates"
+    );
+    Ok(offered)
 }
 
 fn new_backoff() -> Backoff {
@@ -191,6 +206,14 @@ mod tests {
         let begun = Instant::now();
         known.wait_for(|known| *known == pem(&two)).await.unwrap();
         assert!(begun.elapsed() >= SPREAD);
+
+        let crowd: String = (0..80)
+            .map(|n| Authority::generate(&n.to_string()).unwrap().certificate_pem().to_owned())
+            .collect();
+        assert!(crowd.len() > MOST_ANCHOR_BYTES / 2, "{}", crowd.len());
+        fs::write(folder.path().join("ca.crt"), crowd + two.certificate_pem()).unwrap();
+        let changed = timeout(SPREAD * 2, known.changed()).await;
+        assert!(changed.is_err(), "no client would take so many authorities");
 
         fs::remove_file(folder.path().join("tls.key")).unwrap();
         let changed = timeout(SPREAD * 2, known.changed()).await;

@@ -48,6 +48,20 @@ registry if it looks like the name of a host.
 {{- end -}}
 {{- end }}
 
+{{/*
+The pull secrets of which an annotated pod has to name one: where no node agent may have brought the image to its node,
+and since 1.35, as kubelets ask each pod for a Secret that its image was pulled with.
+*/}}
+{{- define "kestrel.collectorPullSecrets" -}}
+{{- $agent := .Values.nodeAgent -}}
+{{- $isEverywhere := and $agent.enabled (not $agent.nodeSelector) (not $agent.affinity) -}}
+{{- if or (not $isEverywhere) (semverCompare ">=1.35.0-0" (include "kestrel.kubeVersion" .)) -}}
+{{- $names := list -}}
+{{- range .Values.imagePullSecrets }}{{ $names = append $names .name }}{{ end -}}
+{{- join "," $names -}}
+{{- end -}}
+{{- end }}
+
 {{/* Service links are off: the Service kestrel-webhook would set KESTREL_WEBHOOK_PORT to an address. */}}
 {{- define "kestrel.podSpec" -}}
 serviceAccountName: kestrel-{{ .component }}

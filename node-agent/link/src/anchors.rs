@@ -7,13 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use kestrel_runtime::tls;
+use kestrel_runtime::tls::{self, MOST_ANCHOR_BYTES};
 use kestrel_tail::position::store::replace;
 use rustls::RootCertStore;
 use tracing::{info, warn};
-
-/// What is told at once has no more bytes.
-pub const MOST_BYTES: usize = 64 * 1024;
 
 /// The certificates of authorities, as PEM text.
 #[derive(Clone, Debug)]
@@ -79,14 +76,14 @@ impl Anchors {
 
 fn read(file: &Path) -> io::Result<String> {
     let mut text = String::new();
-    fs::File::open(file)?.take(MOST_BYTES as u64 + 1).read_to_string(&mut text)?;
+    fs::File::open(file)?.take(MOST_ANCHOR_BYTES as u64 + 1).read_to_string(&mut text)?;
     check(&text).map_err(|problem| io::Error::new(io::ErrorKind::InvalidData, problem))?;
     Ok(text)
 }
 
 fn check(pem: &str) -> Result<(), String> {
-    if pem.len() > MOST_BYTES {
-        return Err(format!("has more than {MOST_BYTES} bytes"));
+    if pem.len() > MOST_ANCHOR_BYTES {
+        return Err(format!("has more than {MOST_ANCHOR_BYTES} bytes"));
     }
     tls::roots(pem.as_bytes()).map(|_| ()).map_err(|problem| problem.to_string())
 }
@@ -121,10 +118,10 @@ mod tests {
         let file = directory.path().join("anchors");
         let mut anchors = Anchors::load(authority(), &file);
         anchors.learn("no PEM".to_owned());
-        anchors.learn(authority().repeat(MOST_BYTES / 500));
+        anchors.learn(authority().repeat(MOST_ANCHOR_BYTES / 500));
         assert!(!file.exists() && anchors.learned.is_empty());
         for damaged in
-            ["no PEM".to_owned(), authority().replace('M', "?"), authority().repeat(MOST_BYTES / 500)]
+            ["no PEM".to_owned(), authority().replace('M', "?"), authority().repeat(MOST_ANCHOR_BYTES / 500)]
         {
             fs::write(&file, damaged).unwrap();
             assert_eq!(Anchors::load(authority(), &file).roots().unwrap().len(), 1);

@@ -11,6 +11,7 @@ use std::{
 use hyper_util::rt::TokioIo;
 use rustls::{AlertDescription, CertificateError, ClientConfig};
 use rustls_pki_types::ServerName;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpStream, lookup_host},
@@ -161,6 +162,7 @@ async fn reach(host: &str, port: u16) -> Result<TcpStream, ConnectError> {
         match timeout(TIMEOUT, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {
                 let _best_effort = stream.set_nodelay(true);
+                let _best_effort = SockRef::from(&stream).set_tcp_keepalive(&keepalive());
                 return Ok(stream);
             }
             Ok(Err(error)) => last = error,
@@ -168,6 +170,14 @@ async fn reach(host: &str, port: u16) -> Result<TcpStream, ConnectError> {
         }
     }
     Err(ConnectError::Reach { host: host.to_owned(), port, source: last })
+}
+
+/// Whoever only reads hears of a peer that is gone without a word, after a minute and a half.
+fn keepalive() -> TcpKeepalive {
+    TcpKeepalive::new()
+        .with_time(Duration::from_secs(60))
+        .with_interval(Duration::from_secs(10))
+        .with_retries(3)
 }
 
 fn handshake_error(error: &io::Error) -> ConnectError {
@@ -280,6 +290,18 @@ mod tests {
         server.certificate.replace(leaf(&new));
         assert_eq!(greeting(&trusts_new()).await.unwrap(), "hello");
         assert!(greeting(&trusts_old()).await.is_err());
+        server.drain.cancel();
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_is_gone_without_a_word_is_noticed() {
+        crate::tls::install_provider();
+        let authority = Authority::generate("test").unwrap();
+        let server = server(&authority).await;
+        let stream = target(server.port, trusting(&authority), "localhost").connect().await.unwrap();
+        let socket = SockRef::from(stream.get_ref().0);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(60));
         server.drain.cancel();
     }
 

@@ -15,7 +15,7 @@ use tokio::{
 const LARGEST: usize = 4 * 1024 * 1024;
 /// What all bodies under way may take together.
 const BUDGET_KIB: usize = 16 * 1024;
-/// The configuration's timeout: after it nobody waits for the answer.
+/// As long as API servers wait for the answer where nobody configures more: a body that takes longer takes room from others.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(3);
 
 /// Memory for bodies under way.

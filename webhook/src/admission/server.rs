@@ -1,10 +1,21 @@
 //! The HTTPS server that the API server calls.
 
-use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use axum::Router;
-use hyper::server::conn::{http1, http2};
+use hyper::{
+    server::conn::{http1, http2},
+    service::{Service as _, service_fn},
+};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::graceful::GracefulConnection,
@@ -31,9 +42,12 @@ use super::Metrics;
 pub const LINGER: Duration = Duration::from_secs(5);
 /// API servers hold a handful of connections each; one takes about 40 KiB.
 const MOST_CONNECTIONS: usize = 256;
-/// A connection ends after this time, between two requests, so that silent
-/// strangers don't fill the places and replicas share the load.
+/// A connection ends after this time, between two requests, so that replicas share the load.
 const LONGEST_CONNECTION: Duration = Duration::from_secs(600);
+/// A connection without a whole request for this time at its beginning ends: an API server connects to ask at once.
+const FIRST_REQUEST: Duration = Duration::from_secs(10);
+/// The same, later; at most twice as long. So strangers don't fill the places by silence.
+const LONGEST_SILENCE: Duration = Duration::from_secs(90);
 /// What a connection gets to finish its request.
 const CLOSING: Duration = Duration::from_secs(5);
 
@@ -130,23 +144,37 @@ async fn serve(
     service: TowerToHyperService<Router>,
     closing: CancellationToken,
 ) {
+    let asked = Arc::new(AtomicBool::new(false));
+    let mark = Arc::clone(&asked);
+    let service = service_fn(move |request| {
+        mark.store(true, Ordering::Relaxed);
+        service.call(request)
+    });
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP2.as_bytes());
     let stream = TokioIo::new(stream);
     if is_http2 {
         let builder = http2::Builder::new(TokioExecutor::new());
-        converse(builder.serve_connection(stream, service), closing).await;
+        converse(builder.serve_connection(stream, service), &asked, closing).await;
     } else {
-        converse(http1::Builder::new().serve_connection(stream, service), closing).await;
+        converse(http1::Builder::new().serve_connection(stream, service), &asked, closing).await;
     }
 }
 
-async fn converse(connection: impl GracefulConnection, closing: CancellationToken) {
+/// `asked` is set by every request.
+async fn converse(connection: impl GracefulConnection, asked: &AtomicBool, closing: CancellationToken) {
+    let silent = async {
+        sleep(FIRST_REQUEST).await;
+        while asked.swap(false, Ordering::Relaxed) {
+            sleep(LONGEST_SILENCE).await;
+        }
+    };
     let mut connection = pin!(connection);
     tokio::select! {
         // An error is the client's: it went away or does not speak HTTP.
         _ended = connection.as_mut() => return,
         () = closing.cancelled() => {}
         () = sleep(LONGEST_CONNECTION) => {}
+        () = silent => {}
     }
     connection.as_mut().graceful_shutdown();
     let _late = timeout(CLOSING, connection).await;

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::{breaker, event::Telling};
 use crate::{
     cluster::{Key, Object, Owner},
-    inject::{CONTAINER, INJECTED_BY, Workload, template},
+    inject::{CONTAINER, INJECTED_BY, Workload, pod::Secret, template},
 };
 
 /// So many starts are more than a hiccup.
@@ -23,6 +23,14 @@ pub(super) struct Carrier {
     pub(super) template: Option<String>,
     owner: Owner,
     trouble: Option<Trouble>,
+}
+
+/// With what a collector has run.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) image: String,
+    /// Secrets that the pod names for pulling images.
+    pub(crate) pull_secrets: Vec<Secret>,
 }
 
 /// What keeps the collector from running.
@@ -43,6 +51,7 @@ struct Body {
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Spec {
+    image_pull_secrets: Vec<Secret>,
     init_containers: Vec<Container>,
     containers: Vec<Container>,
 }
@@ -94,10 +103,10 @@ struct Terminated {
 }
 
 impl Carrier {
-    /// From the whole pod; with it the collector's image, if it has run. Other pods that have the
+    /// From the whole pod; with it what its collector has run with, if it has. Other pods that have the
     /// label and a container of the collector's name are taken like injected ones: with one of them an
     /// image is tried.
-    pub(super) fn read(object: &Object) -> (Self, Option<String>) {
+    pub(super) fn read(object: &Object) -> (Self, Option<Ran>) {
         let Body { spec, status } = Body::deserialize(&object.body).unwrap_or_default();
         let status = status
             .init_container_statuses
@@ -108,12 +117,13 @@ impl Carrier {
         let has_run = [&status.state, &status.last_state]
             .into_iter()
             .any(|state| state.running.is_some() || state.terminated.is_some());
-        let image = spec
+        let pull_secrets = spec.image_pull_secrets;
+        let ran = spec
             .init_containers
             .into_iter()
             .chain(spec.containers)
             .find(|container| container.name == CONTAINER && has_run)
-            .map(|container| container.image);
+            .map(|container| Ran { image: container.image, pull_secrets });
         let owner = object.owner();
         let carrier = Self {
             profile: object.annotations.get(INJECTED_BY).cloned().unwrap_or_default(),
@@ -122,7 +132,7 @@ impl Carrier {
             owner,
             trouble: status.trouble(),
         };
-        (carrier, image)
+        (carrier, ran)
     }
 
     /// What keeps the collector from running, and when it last did.

@@ -17,6 +17,8 @@ const KEPT: SignedDuration = SignedDuration::from_hours(1);
 const MOST_WAITING: usize = 256;
 /// Events of the last hour that are remembered, about 100 bytes each.
 const MOST_REMEMBERED: usize = 4096;
+/// Of the subject's name in an Event's, which has room for 253 characters.
+const LONGEST_NAME: usize = 200;
 /// What the API server takes as a note.
 const LONGEST_NOTE: usize = 1024;
 
@@ -46,8 +48,9 @@ pub(super) struct Untold {
 impl Telling {
     /// The Event's name. Replicas give the same Event the same name, so that the API server keeps one.
     pub fn name(&self) -> String {
-        let name: String = self.subject.name.chars().take(200).collect();
-        format!("{name}.{:016x}", self.identity())
+        let name: String = self.subject.name.chars().take(LONGEST_NAME).collect();
+        // Cut, it may end as no part of a name may.
+        format!("{}.{:016x}", name.trim_end_matches(['-', '.']), self.identity())
     }
 
     fn identity(&self) -> u64 {
@@ -76,6 +79,10 @@ impl Untold {
             telling.note.pop();
         }
         self.waiting.push_back(telling);
+    }
+
+    pub(super) fn forget(&mut self, telling: &Telling) {
+        self.told.remove(&telling.identity());
     }
 
     pub(super) fn take(&mut self, most: usize) -> Vec<Telling> {
@@ -141,5 +148,19 @@ mod tests {
         assert_eq!(found.name(), telling("1", "quota").name());
         assert_ne!(found.name(), telling("1", "windows").name());
         assert_eq!(found.note.len(), LONGEST_NOTE);
+        let mut long = telling("1", "quota");
+        long.subject.name = format!("{}-{}", "x".repeat(LONGEST_NAME - 1), "y".repeat(50));
+        let name = long.name();
+        assert!(name.starts_with(&format!("{}.", "x".repeat(LONGEST_NAME - 1))), "{name}");
+    }
+
+    #[test]
+    fn what_could_not_be_told_is_told_of_the_next_pod() {
+        let mut untold = Untold::default();
+        untold.add(telling("1", "quota"), None, at(0));
+        untold.forget(&untold.waiting[0].clone());
+        untold.take(1);
+        untold.add(telling("1", "quota"), None, at(1));
+        assert_eq!(untold.take(1).len(), 1);
     }
 }

@@ -173,6 +173,21 @@ fn an_image_counts_as_tried_once_a_collector_has_run_with_it() {
     assert!(cluster.runs(IMAGE));
 }
 
+#[test]
+fn images_that_no_profile_names_make_room_for_others() {
+    let mut cluster = cluster(&[("a", json!({"image": IMAGE}))]);
+    let mut run = |image: &str| {
+        let mut pod = carrier("x", &json!({"state": {"running": {}}}));
+        pod.body["spec"]["initContainers"][0]["image"] = json!(image);
+        cluster.put(Kind::InjectedPod, pod).unwrap();
+    };
+    run(IMAGE);
+    for number in 0..1000 {
+        run(&format!("image:{number}"));
+    }
+    assert!(cluster.runs(IMAGE) && cluster.runs("image:999") && !cluster.runs("image:0"));
+}
+
 /// What is told of trouble with a collector in this state.
 fn trouble(status: &Value, minute: i64) -> Option<String> {
     let mut cluster = cluster(&[]);
@@ -242,7 +257,7 @@ fn trouble_that_lasts_keeps_injection_stopped_and_what_is_over_lets_it_go_on() {
 }
 
 #[test]
-fn a_pod_that_a_quota_refused_stops_injection_for_what_makes_it() {
+fn a_pod_that_was_refused_for_its_collector_perhaps_stops_injection_for_what_makes_it() {
     let mut cluster = cluster(&[]);
     let failed = |note: &str| Object {
         body: json!({
@@ -257,8 +272,18 @@ fn a_pod_that_a_quota_refused_stops_injection_for_what_makes_it() {
     let note = "Error creating: pods \"x\" is forbidden: exceeded quota: all, requested: limits.cpu=1";
     cluster.put(Kind::FailedCreation, failed(note)).unwrap();
     assert!(cluster.stops.why(&maker, Some("5d8f")).unwrap().contains(note));
-    cluster.look_for_trouble(at(11));
-    assert_eq!(cluster.stops.count(), 0, "the Event is old");
+    for why in [
+        "failed quota: all: must specify limits.cpu",
+        "maximum memory usage per Container is 1Mi, but limit is 64Mi",
+        "unable to validate against any security context constraint: [.initContainers[0].runAsUser: 65532]",
+        "admission webhook \"policy\" denied the request: container kestrel-collector has no probes",
+        "violates PodSecurity: volume \"kestrel-state\" is of a type that is not allowed",
+    ] {
+        cluster.look_for_trouble(at(11));
+        assert_eq!(cluster.stops.count(), 0, "the Event is old");
+        cluster.put(Kind::FailedCreation, failed(why)).unwrap();
+        assert_eq!(cluster.stops.count(), 1, "{why}");
+    }
 }
 
 #[test]

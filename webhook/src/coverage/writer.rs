@@ -145,7 +145,10 @@ impl Writer {
         self.metrics.dropped = dropped;
         let mut problems = Vec::new();
         for telling in events {
-            problems.extend(self.tell(telling, now).await.err());
+            if let Err(problem) = self.tell(telling.clone(), now).await {
+                problems.push(problem);
+                self.cluster.write().coverage.not_told(&telling);
+            }
         }
         if let Some(reports) = reports {
             self.wrote.retain(|name, _| reports.iter().any(|report| report.profile == *name));

@@ -1,5 +1,7 @@
 //! From a path inside a container to files of a volume.
 
+use serde_json::Value;
+
 use super::{
     pod::{Mount, Spec},
     sources::{EVERY_LOG, Unreadable, writer},
@@ -11,6 +13,13 @@ pub(super) struct Location {
     pub(super) volume: String,
     /// Relative to the volume's root; never empty.
     pub(super) pattern: String,
+}
+
+impl Location {
+    /// Of its pattern in a list, as JSON.
+    pub(super) fn bytes(&self) -> usize {
+        Value::from(&*self.pattern).to_string().len() + 1
+    }
 }
 
 /// Where the files lie that `path` names in the application's containers. The

@@ -50,6 +50,7 @@ pub(super) struct Spec {
     pub(super) volumes: Option<Vec<Volume>>,
     pub(super) init_containers: Option<Vec<Container>>,
     containers: Option<Vec<Container>>,
+    image_pull_secrets: Option<Vec<Secret>>,
     pub(super) security_context: Option<SecurityContext>,
     /// Resources of the pod as a whole, which its containers share.
     pub(super) resources: Option<Value>,
@@ -58,6 +59,13 @@ pub(super) struct Spec {
 #[derive(Debug, Deserialize)]
 struct Os {
     name: String,
+}
+
+/// A Secret that opens a registry.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Secret {
+    #[serde(default)]
+    pub(crate) name: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -176,6 +184,11 @@ impl Spec {
 
     pub(super) fn volumes(&self) -> &[Volume] {
         self.volumes.as_deref().unwrap_or_default()
+    }
+
+    /// Secrets for pulling its images, those of its ServiceAccount among them.
+    pub(super) fn pull_secrets(&self) -> &[Secret] {
+        self.image_pull_secrets.as_deref().unwrap_or_default()
     }
 
     pub(super) fn init_containers(&self) -> &[Container] {

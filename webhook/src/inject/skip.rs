@@ -37,6 +37,8 @@ pub enum Skip {
     /// The profile's image is not the operator's own and has not run on any
     /// node: where it cannot be pulled, the pod would never start.
     UntriedImage(String),
+    /// The operator's image needs one of these Secrets where no node agent brought it, and the pod names none.
+    PullSecret(String),
     /// The pod's annotation of this name says what cannot be, for this reason.
     BadAnnotation(&'static str, String),
     /// The pod is for a virtual node (Fargate, a virtual kubelet).
@@ -76,6 +78,7 @@ impl Skip {
             Self::NoProfile(NoProfile::Unknown(_)) => "unknown-profile",
             Self::NoProfile(NoProfile::Elsewhere(_)) => "profile-elsewhere",
             Self::UntriedImage(_) => "untried-image",
+            Self::PullSecret(_) => "pull-secret",
             Self::BadAnnotation(..) => "bad-annotation",
             Self::VirtualNode => "virtual-node",
             Self::Stopped(_) => "stopped",
@@ -149,6 +152,11 @@ impl fmt::Display for Skip {
             Self::UntriedImage(image) => {
                 write!(f, "the image {image} of its InjectionProfile has not run on any node yet")
             }
+            Self::PullSecret(names) => write!(
+                f,
+                "its node may need a Secret to pull the collector's image, and the pod names none of the operator's \
+                 (imagePullSecrets: {names})"
+            ),
             Self::BadAnnotation(key, problem) => write!(f, "{key}: {problem}"),
             Self::VirtualNode => f.write_str(
                 "the pod is for a virtual node, where the collector's image does not lie and no node agent runs",

@@ -10,6 +10,11 @@ use crate::profile::Collect;
 pub(super) const EVERY_LOG: [&str; 2] = ["**", "*.log"];
 /// More paths than this are no list that a person wrote.
 const MOST_PATHS: usize = 64;
+/// Of all patterns together, as JSON. What is read is told by an environment variable, and with one of
+/// 128 KiB the kernel starts no program: these and [`MOST_VOLUMES`] are half of that.
+const MOST_BYTES: usize = 32 * 1024;
+/// Volumes that are read, each of at most 256 bytes beside its patterns.
+const MOST_VOLUMES: usize = 128;
 /// Reasons that are spelled out; the rest is counted.
 const MOST_REASONS: usize = 4;
 
@@ -71,6 +76,7 @@ pub(super) fn find(spec: &Spec, wanted: &Wanted<'_>) -> Sources {
         Wanted::EveryLog => None,
         Wanted::Paths(paths) => Some(resolve(paths, spec, &mut sources.unread)),
     };
+    let mut more = 0;
     for volume in spec.volumes() {
         let Ok(writer) = writer(spec, volume) else { continue };
         let patterns = match &wanted {
@@ -85,13 +91,21 @@ pub(super) fn find(spec: &Spec, wanted: &Wanted<'_>) -> Sources {
                 patterns
             }
         };
-        if !patterns.is_empty() {
+        if patterns.is_empty() {
+            continue;
+        }
+        if sources.read.len() < MOST_VOLUMES {
             sources.read.push(Source {
                 volume: volume.name.clone(),
                 container: writer.name.clone(),
                 patterns,
             });
+        } else {
+            more += 1;
         }
+    }
+    if more > 0 {
+        sources.unread.push(format!("{more} more volumes (only {MOST_VOLUMES} are read)"));
     }
     sources
 }
@@ -113,6 +127,7 @@ pub(super) fn writer<'a>(spec: &'a Spec, volume: &Volume) -> Result<&'a Containe
 /// Where the listed paths lie. What can't be read goes to `unread`.
 fn resolve(paths: &[&str], spec: &Spec, unread: &mut Vec<String>) -> Vec<Location> {
     let mut found = Vec::new();
+    let mut room = MOST_BYTES;
     let mut more = 0;
     for (index, path) in paths.iter().enumerate() {
         let located = if index < MOST_PATHS {
@@ -120,7 +135,12 @@ fn resolve(paths: &[&str], spec: &Spec, unread: &mut Vec<String>) -> Vec<Locatio
         } else {
             Err(format!("only the first {MOST_PATHS} paths are looked at"))
         };
-        match located {
+        let fitting = located.and_then(|locations| {
+            let bytes = locations.iter().map(Location::bytes).sum();
+            room = room.checked_sub(bytes).ok_or("with it the paths are too long a list")?;
+            Ok(locations)
+        });
+        match fitting {
             Ok(locations) => found.extend(locations),
             Err(reason) if unread.len() < MOST_REASONS => {
                 let path: String = path.chars().take(128).collect();
@@ -214,6 +234,43 @@ mod tests {
         assert_eq!(found.read, [source("spool", "web", &["worker/*.txt"])]);
         let own = find(&spec, &Wanted::of(Some("/data/app.log"), &profile));
         assert_eq!(own.read, [source("data", "worker", &["app.log"])]);
+    }
+
+    /// As the environment variable has them.
+    fn told(sources: &Sources) -> usize {
+        let read = sources.read.iter();
+        let each =
+            read.map(|source| json!([source.volume, source.container, source.patterns]).to_string().len());
+        // Keys and folders.
+        each.map(|bytes| bytes + 128).sum()
+    }
+
+    #[test]
+    fn what_is_read_always_fits_into_an_environment_variable() {
+        let long = format!("/data/{}.log", "x".repeat(200 * 1024));
+        let found = sources(Some(&format!("{long},/data/app.log")), &shop());
+        assert_eq!(found.read, [source("data", "worker", &["app.log"])]);
+        let [reason] = &*found.unread else { panic!("{:?}", found.unread) };
+        assert!(
+            reason.len() < 256 && reason.ends_with("(with it the paths are too long a list)"),
+            "{reason}"
+        );
+        let controls: Vec<_> = (0..60).map(|n| format!("/data/{n}{}", "\u{1}".repeat(1000))).collect();
+        let found = sources(Some(&controls.join(",")), &shop());
+        assert!(!found.read.is_empty() && told(&found) < 64 * 1024, "{}", told(&found));
+
+        let name = |n: usize| format!("{}-{n}", "v".repeat(58));
+        let volumes: Vec<_> = (0..300).map(|n| json!({"name": name(n), "emptyDir": {}})).collect();
+        let mounts: Vec<_> =
+            (0..300).map(|n| json!({"name": name(n), "mountPath": format!("/v{n}")})).collect();
+        let many =
+            json!({"volumes": volumes, "containers": [{"name": "c".repeat(63), "volumeMounts": mounts}]});
+        let found = sources(None, &many);
+        assert_eq!(
+            (found.read.len(), &*found.unread),
+            (128, &["172 more volumes (only 128 are read)".to_owned()][..])
+        );
+        assert!(told(&found) < 64 * 1024, "{}", told(&found));
     }
 
     #[test]

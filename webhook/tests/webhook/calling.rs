@@ -14,7 +14,7 @@ use axum::{
     Router,
     http::{
         HeaderMap, Request,
-        header::{AUTHORIZATION, CONNECTION},
+        header::{AUTHORIZATION, CONNECTION, USER_AGENT},
     },
     routing::get,
 };
@@ -46,7 +46,10 @@ async fn server(authority: &Authority) -> Server {
     let (sender, mut accepted) = mpsc::channel(1);
     let config = config(Arc::clone(&certificate), &["http/1.1"]);
     tokio::spawn(accept(listener, config, CancellationToken::new(), sender, |_, _| {}));
-    let token = async |headers: HeaderMap| headers[AUTHORIZATION].to_str().unwrap().to_owned();
+    let token = async |headers: HeaderMap| {
+        assert!(headers[USER_AGENT].to_str().unwrap().starts_with("kestrel-webhook/"));
+        headers[AUTHORIZATION].to_str().unwrap().to_owned()
+    };
     let router = Router::new()
         .route("/token", get(token))
         .route("/last", get(async move |headers| ([(CONNECTION, "close")], token(headers).await)));

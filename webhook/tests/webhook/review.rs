@@ -9,6 +9,7 @@ pub(crate) fn cluster() -> Cluster {
     Cluster::new(Settings {
         namespace: "kestrel-ai".to_owned(),
         image: "kestrel-operator:1".to_owned(),
+        pull_secrets: Vec::new(),
         link_endpoint: "https://kestrel-agent-link.kestrel-ai.svc:8443".to_owned(),
         link_ca: Some("-----BEGIN CERTIFICATE-----\n".to_owned()),
         redact: String::new(),

@@ -11,10 +11,10 @@ use kestrel_webhook::{
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use serde_json::json;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
     task::JoinHandle,
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -99,6 +99,40 @@ async fn both_protocols_are_served_and_every_outcome_is_counted() {
     ] {
         assert!(metrics.contains(line), "{line} in {metrics}");
     }
+}
+
+/// How long the server keeps a connection on which nothing more is said, in seconds.
+async fn kept(stream: &mut (impl AsyncRead + Unpin)) -> u64 {
+    // From here on time passes while everybody waits.
+    tokio::time::pause();
+    let begun = Instant::now();
+    let _end = stream.read_to_end(&mut Vec::new()).await;
+    let seconds = begun.elapsed().as_secs();
+    tokio::time::resume();
+    seconds
+}
+
+#[tokio::test]
+async fn a_connection_on_which_nothing_is_asked_does_not_keep_its_place() {
+    let webhook = webhook(Duration::ZERO).await;
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        let caller = Caller { protocol, ..webhook.caller.clone() };
+        let mut silent = caller.connect().await.unwrap();
+        let seconds = kept(&mut silent).await;
+        assert!((9..=20).contains(&seconds), "{seconds} s");
+    }
+    let mut slow = webhook.caller.connect().await.unwrap();
+    slow.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n").await.unwrap();
+    let seconds = kept(&mut slow).await;
+    assert!((9..=20).contains(&seconds), "{seconds} s");
+
+    let mut asked = webhook.caller.connect().await.unwrap();
+    asked.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    let mut answer = [0; 12];
+    asked.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 404");
+    let seconds = kept(&mut asked).await;
+    assert!((90..=110).contains(&seconds), "{seconds} s");
 }
 
 #[tokio::test]

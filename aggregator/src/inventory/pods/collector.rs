@@ -30,12 +30,16 @@ pub struct Collected {
 }
 
 impl Collector {
-    /// That of a pod; `None` if it has none, or one that has nothing to collect and so does not attach.
+    /// That of a pod; `None` if it has none, or one that does not attach here: it has nothing to collect, or its
+    /// profile sends it elsewhere.
     pub(super) fn of(pod: &Pod) -> Option<Self> {
         let containers = pod.spec.as_ref()?.init_containers.as_ref()?;
         let container = containers.iter().find(|container| container.name == CONTAINER)?;
-        let sources = container.env.iter().flatten().find(|variable| variable.name == "KESTREL_LOG_SOURCES");
-        if sources.and_then(|sources| sources.value.as_deref()) == Some("[]") {
+        let value = |name: &str| {
+            container.env.iter().flatten().find(|variable| variable.name == name)?.value.as_deref()
+        };
+        let is_ours = |endpoint: &str| endpoint.starts_with("https://kestrel-agent-link.");
+        if value("KESTREL_LOG_SOURCES") == Some("[]") || !value("KESTREL_LINK_ENDPOINT").is_none_or(is_ours) {
             return None;
         }
         let status = pod.status.as_ref();
@@ -69,6 +73,7 @@ impl Pods {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::EnvVar;
     use kestrel_proto::node::v1::LogPolicy;
     use serde_json::{Value, json};
 
@@ -95,6 +100,18 @@ mod tests {
         apply(&pod("u2", "[1]", &json!({"terminated": {"exitCode": 0}}), "Succeeded"));
         apply(&pod("u3", "[1]", &json!({"waiting": {}}), "Pending"));
         apply(&pod("u4", "[]", &json!({"running": {}}), "Running"));
+        for (uid, endpoint) in
+            [("u6", "https://other:8443"), ("u7", "https://kestrel-agent-link.ns.svc:8443")]
+        {
+            let mut pod = pod(uid, "[1]", &json!({"running": {}}), "Running");
+            let env = &mut pod.spec.as_mut().unwrap().init_containers.as_mut().unwrap()[0].env;
+            env.as_mut().unwrap().push(EnvVar {
+                name: "KESTREL_LINK_ENDPOINT".to_owned(),
+                value: Some(endpoint.to_owned()),
+                ..EnvVar::default()
+            });
+            apply(&pod);
+        }
         let gone = pod("u5", "[1]", &json!({"running": {}}), "Running");
         apply(&gone);
         pods.remove(&gone);
@@ -108,7 +125,8 @@ mod tests {
                 ("u1", true, true, false),
                 ("u2", false, true, true),
                 ("u3", false, false, false),
-                ("u5", true, true, true)
+                ("u5", true, true, true),
+                ("u7", true, true, false)
             ]
         );
     }
