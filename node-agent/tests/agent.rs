@@ -279,16 +279,12 @@ async fn what_it_held_open_of_a_removed_file_is_told_missing_when_it_ends() {
     let mut aggregator = Aggregator::start().await;
     let mut node = Node::new(&aggregator);
     node.write("web", "1-1", &["nobody said what is wanted of it"]);
+    node.write("other", "2-2", &["read"]);
     node.start();
     let mut stream = accept(&mut aggregator).await;
-    // Files are open when the metrics count them.
-    timeout(DEADLINE, async {
-        while !node.metrics().contains("kestrel_agent_files_followed 1") {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await
-    .expect("it is opened");
+    stream.pod("ns", "other", "2-2", LogPolicy::All).await;
+    let (batch, _) = stream.batch().await;
+    stream.ack(batch.id).await;
     let log = node.log("web", "1-1");
     let bytes = fs::metadata(&log).unwrap().len();
     fs::remove_dir_all(log.parent().unwrap().parent().unwrap()).unwrap();
