@@ -16,6 +16,7 @@ use kestrel_link::{
 use kestrel_proto::node::v1::HostReport;
 use kestrel_runtime::admin::Ready;
 use kestrel_tail::{
+    budget::Limits,
     discover::{Layout, Source},
     engine::{Engine, Policy},
     position::store::Store,
@@ -33,6 +34,7 @@ use crate::{
     flows::Outbox,
     host::{condition::Conditions, event::Events, kubelet::Kubelet, sample::Sample},
     metrics::Metrics,
+    status::{Moment, Question},
     story::{Sentence, Story},
 };
 
@@ -51,7 +53,9 @@ const LAST_WAIT: Duration = Duration::from_secs(5);
 /// Everything the agent knows.
 pub struct Agent {
     node: String,
+    begun: Instant,
     endpoint: Uri,
+    limits: Limits,
     pod_logs: PathBuf,
     shipper: Shipper,
     pods: Pods,
@@ -103,7 +107,9 @@ impl Agent {
         engine.limit(config.limits);
         Self {
             node: config.node.clone(),
+            begun: Instant::now(),
             endpoint: config.endpoint.clone(),
+            limits: config.limits,
             pod_logs: config.pod_logs.clone(),
             shipper: Shipper::new(
                 match look_back {
@@ -124,7 +130,8 @@ impl Agent {
         }
     }
 
-    /// Works until the drain, then hands over what was read and writes positions.
+    /// Works until the drain, then hands over what was read and writes positions. Who asks meanwhile is told
+    /// what it is doing.
     ///
     /// # Errors
     /// The link ended by itself, which it never does.
@@ -133,6 +140,7 @@ impl Agent {
         mut events: mpsc::Receiver<Event>,
         mut samples: mpsc::Receiver<Sample>,
         mut flows: Outbox,
+        mut questions: mpsc::Receiver<Question>,
         drain: CancellationToken,
     ) -> anyhow::Result<()> {
         let mut scan = interval(SCAN);
@@ -156,6 +164,9 @@ impl Agent {
                 },
                 Some(sample) = samples.recv() => self.on_sample(&sample),
                 Some(report) = flows.reports.recv(), if self.shipper.has_room() => self.shipper.tell(&report),
+                Some(question) = questions.recv() => {
+                    let _nobody_waits = question.send(self.status(&flows));
+                }
                 _ = scan.tick() => self.scan(),
                 () = wake.wait(pause) => {}
             }
@@ -211,6 +222,19 @@ impl Agent {
         tell(self.story.lost(&engine.stats().bytes_lost, now));
         tell(self.story.positions(self.shipper.save_error().map(ToString::to_string)));
         self.metrics.update(&self.shipper, &self.conditions, &self.events);
+    }
+
+    fn status(&self, flows: &Outbox) -> String {
+        Moment {
+            node: &self.node,
+            age: self.begun.elapsed(),
+            endpoint: &self.endpoint,
+            shipper: &self.shipper,
+            limits: self.limits,
+            flows: (flows.sources.names(), self.metrics.flows.told()),
+            conditions: self.conditions.current(),
+        }
+        .text()
     }
 
     fn report(&mut self) {

@@ -192,7 +192,8 @@ impl Story {
     }
 }
 
-fn count(number: usize, thing: &str) -> String {
+/// So many of something.
+pub(crate) fn count(number: usize, thing: &str) -> String {
     format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }
 

@@ -1,6 +1,8 @@
 //! The admin port: `/livez`, `/readyz`, `/metrics`, and the paths that users
 //! of the operator's predecessor have in their probes.
 
+mod ask;
+
 use std::{
     net::SocketAddr,
     sync::{
@@ -26,6 +28,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::listen::listen;
+pub use ask::ask;
 
 /// What must be true before the process is ready, by name.
 #[derive(Clone, Default)]
@@ -105,12 +108,12 @@ impl AdminPort {
 
     /// Serves what `text` makes at `path` too.
     #[must_use]
-    pub fn with_text(
+    pub fn with_text<T: Future<Output = String> + Send + 'static>(
         mut self,
         path: &str,
-        text: impl Fn() -> String + Clone + Send + Sync + 'static,
+        text: impl Fn() -> T + Clone + Send + Sync + 'static,
     ) -> Self {
-        self.router = self.router.route(path, get(async move || text()));
+        self.router = self.router.route(path, get(move || text()));
         self
     }
 
@@ -193,7 +196,7 @@ mod tests {
         let (first, second) = (readiness.require("first list of pods"), readiness.require("certificate"));
         let drain = CancellationToken::new();
         let port = AdminPort::bind(0, readiness, Registry::default(), drain.clone()).await.unwrap();
-        let port = port.with_text("/status", || "all is well\n".to_owned());
+        let port = port.with_text("/status", || std::future::ready("all is well\n".to_owned()));
         let address = SocketAddr::from(([127, 0, 0, 1], port.address().unwrap().port()));
         let server = tokio::spawn(port.serve());
         first.set(true);
