@@ -25,7 +25,7 @@ use kestrel_tail::{
 use tokio::{
     sync::mpsc,
     task::yield_now,
-    time::{MissedTickBehavior, interval, timeout},
+    time::{MissedTickBehavior, interval, interval_at, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +43,9 @@ const SCAN: Duration = Duration::from_secs(1);
 
 /// The host is reported of this often also if nothing changes: numbers do, and the answer says what time it is.
 const REPORT: Duration = Duration::from_mins(5);
+
+/// How it stands is told this often, if it stands otherwise.
+const SUMMARY: Duration = Duration::from_mins(10);
 
 /// Of a pod that the aggregator does not name.
 const UNNAMED: Unnamed = Unnamed { after: Duration::from_secs(30), policy: Policy::Errors };
@@ -145,6 +148,7 @@ impl Agent {
     ) -> anyhow::Result<()> {
         let mut scan = interval(SCAN);
         scan.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut summaries = interval_at(tokio::time::Instant::now() + SUMMARY, SUMMARY);
         let wake = Wake::watch(&mut self.shipper.engine);
         let mut pause = Duration::ZERO;
         while !drain.is_cancelled() {
@@ -165,9 +169,13 @@ impl Agent {
                 Some(sample) = samples.recv() => self.on_sample(&sample),
                 Some(report) = flows.reports.recv(), if self.shipper.has_room() => self.shipper.tell(&report),
                 Some(question) = questions.recv() => {
-                    let _nobody_waits = question.send(self.status(&flows));
+                    let _nobody_waits = question.send(self.moment(&flows).text());
                 }
                 _ = scan.tick() => self.scan(),
+                _ = summaries.tick() => {
+                    let summary = self.moment(&flows).summary();
+                    tell(self.story.summary(summary));
+                }
                 () = wake.wait(pause) => {}
             }
             self.report();
@@ -224,7 +232,7 @@ impl Agent {
         self.metrics.update(&self.shipper, &self.conditions, &self.events);
     }
 
-    fn status(&self, flows: &Outbox) -> String {
+    fn moment(&self, flows: &Outbox) -> Moment<'_> {
         Moment {
             node: &self.node,
             age: self.begun.elapsed(),
@@ -234,7 +242,6 @@ impl Agent {
             flows: (flows.sources.names(), self.metrics.flows.told()),
             conditions: self.conditions.current(),
         }
-        .text()
     }
 
     fn report(&mut self) {

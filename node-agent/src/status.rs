@@ -12,7 +12,10 @@ use kestrel_tail::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{host::condition::Condition, story::count};
+use crate::{
+    host::condition::{Condition, Finding},
+    story::count,
+};
 
 /// Containers and problems that are named; of more only the number is told.
 const NAMED: usize = 10;
@@ -59,6 +62,20 @@ impl Moment<'_> {
             let _never_fails = writeln!(text, "{name:<12}{line}");
             text
         })
+    }
+
+    /// The same in one sentence, without the numbers that never stand still.
+    pub(crate) fn summary(&self) -> String {
+        let link = if self.shipper.is_connected() { "connected" } else { "NOT connected" };
+        let wrong = self.wrong().map(|finding| finding.kind.to_owned());
+        format!(
+            "as it stands: {link} to the aggregator; {}; lost: {}; flows are read from {}; wrong on the host: {}; problems: {}",
+            self.pods(),
+            self.lost(),
+            some(self.flows.0.iter().cloned(), "nothing"),
+            some(wrong, "nothing"),
+            self.problems()
+        )
     }
 
     fn link(&self) -> String {
@@ -121,11 +138,14 @@ impl Moment<'_> {
     }
 
     fn host(&self) -> String {
-        let wrong = self.conditions.iter().map(|condition| &condition.finding);
-        let wrong = wrong.filter(|finding| !finding.is_good());
-        let wrong = wrong
+        let wrong = self
+            .wrong()
             .map(|finding| format!("{} is {}: {}", finding.kind, finding.status.as_str(), finding.message));
         some(wrong, &format!("all of {} are well", count(self.conditions.len(), "condition")))
+    }
+
+    fn wrong(&self) -> impl Iterator<Item = &Finding> {
+        self.conditions.iter().map(|condition| &condition.finding).filter(|finding| !finding.is_good())
     }
 
     fn problems(&self) -> String {
