@@ -30,7 +30,7 @@ use crate::config::Config;
 use counts::Counts;
 use files::Files;
 use sources::Sources;
-use window::Window;
+use window::{Parts, Window};
 
 /// How often sources are looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -71,7 +71,7 @@ pub fn watch(config: &Config, counts: Counts) -> (impl Future<Output = anyhow::R
         run: now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64),
         reports: 0,
         arrived: 0,
-        closed: VecDeque::new(),
+        closed: None,
         under_way: VecDeque::new(),
     };
     (flows.run(reports, heard), Outbox { reports: taken, arrived, sources })
@@ -90,8 +90,8 @@ struct Flows {
     run: u64,
     /// How many there were.
     reports: u64,
-    /// Those that nobody has taken.
-    closed: VecDeque<FlowReport>,
+    /// Of the last window that was closed, and its number, what nobody has taken.
+    closed: Option<(u64, Parts)>,
     /// Number of the last that has arrived.
     arrived: u64,
     /// Windows that have not arrived, and their last reports.
@@ -122,8 +122,8 @@ impl Flows {
                     self.arrived = *arrived.borrow_and_update();
                     self.settle();
                 }
-                Ok(room) = reports.reserve(), if !self.closed.is_empty() => {
-                    if let Some(report) = self.closed.pop_front() {
+                Ok(room) = reports.reserve(), if self.closed.is_some() => {
+                    if let Some(report) = self.next() {
                         room.send(report);
                     }
                 }
@@ -142,7 +142,7 @@ impl Flows {
         loop {
             let now = Instant::now();
             self.close(now);
-            if !self.closed.is_empty() || !self.read(now) {
+            if self.closed.is_some() || !self.read(now) {
                 break;
             }
             yield_now().await;
@@ -160,22 +160,40 @@ impl Flows {
     fn close(&mut self, now: Instant) {
         let is_over = self.closed_at.is_none_or(|before| now.duration_since(before) >= WINDOW);
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
-        if !self.closed.is_empty() || !(is_over || window.span() > SPAN || window.is_filling()) {
+        if self.closed.is_some() || !(is_over || window.span() > SPAN || window.is_filling()) {
             return;
         }
         let parts = window.close();
         drop(window);
-        for flows in parts {
-            self.reports += 1;
-            self.closed.push_back(FlowReport { run: self.run, number: self.reports, flows });
+        if parts.is_empty() {
+            self.is_told(self.number);
+        } else {
+            self.closed = Some((self.number, parts));
             self.closed_at = Some(now);
         }
-        // What was read for a window without flows has arrived with those before it.
-        match self.under_way.back_mut() {
-            Some((window, last)) if *last == self.reports => *window = self.number,
-            _ => self.under_way.push_back((self.number, self.reports)),
-        }
         self.number += 1;
+    }
+
+    /// The next report of the closed window.
+    fn next(&mut self) -> Option<FlowReport> {
+        let (window, mut parts) = self.closed.take()?;
+        let flows = parts.next();
+        self.reports += u64::from(flows.is_some());
+        if parts.is_empty() {
+            self.is_told(window);
+        } else {
+            self.closed = Some((window, parts));
+        }
+        flows.map(|flows| FlowReport { run: self.run, number: self.reports, flows })
+    }
+
+    /// Nothing of a window is left to be told.
+    fn is_told(&mut self, window: u64) {
+        // What was read for one without flows has arrived with those before it.
+        match self.under_way.back_mut() {
+            Some((number, last)) if *last == self.reports => *number = window,
+            _ => self.under_way.push_back((window, self.reports)),
+        }
         self.settle();
     }
 

@@ -1,10 +1,11 @@
 //! Flows of some seconds, counted by what they have in common.
 //!
-//! Memory is bounded by the number of different flows. When there is no more room, flows of a kind that
-//! is not counted yet are left out, which the caller counts.
+//! Memory is bounded by the number of different flows and by the bytes of what says who their ends are. When
+//! there is no more room, flows of a kind that is not counted yet are left out, which the caller counts.
 
 use std::{
     collections::{HashMap, hash_map},
+    mem,
     net::{IpAddr, Ipv6Addr},
 };
 
@@ -18,8 +19,12 @@ use prost::Message as _;
 
 use super::flow::{Direction, Flow, Peer, Source, Verdict};
 
-/// Flows of one message. Even with long names it is far below the least that a batch may have.
-const MOST_IN_REPORT: usize = 1000;
+/// Bytes of names of a window, encoded, and so of one flow at most.
+const MOST_NAME_BYTES: usize = 2 * 1024 * 1024;
+
+/// With as many bytes of flows a message is full. Even with one that has all the names it is below the least that
+/// a batch may have.
+const REPORT_BYTES: usize = 256 * 1024;
 
 /// What flows have in common that are counted together.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -63,11 +68,17 @@ impl Window {
 
     /// Counts a flow; false if there is no room for it.
     pub fn add(&mut self, flow: &Flow<'_>) -> bool {
-        let Self { names, .. } = self;
-        let names = [names.of(&flow.source), names.of(&flow.destination), names.of_policies(flow.allowed_by)];
+        let is_full = self.flows.len() >= self.most;
+        let names = &mut self.names;
+        names.is_full = is_full;
+        let (Some(source), Some(destination), Some(policies)) =
+            (names.of(&flow.source), names.of(&flow.destination), names.of_policies(flow.allowed_by))
+        else {
+            return false;
+        };
         let key = Key {
             addresses: [&flow.source, &flow.destination].map(|peer| peer.address.map_or(0, bits)),
-            names,
+            names: [source, destination, policies],
             port: flow.port,
             protocol: flow.protocol,
             verdict: flow.verdict,
@@ -75,7 +86,6 @@ impl Window {
             seen_by: flow.seen_by,
         };
         let Flow { time, bytes_sent, bytes_received, .. } = *flow;
-        let is_full = self.flows.len() >= self.most;
         match self.flows.entry(key) {
             hash_map::Entry::Occupied(mut counts) => {
                 let counts = counts.get_mut();
@@ -96,7 +106,7 @@ impl Window {
 
     /// Whether there is room for not much more.
     pub fn is_filling(&self) -> bool {
-        self.flows.len() > self.most / 2
+        self.flows.len() > self.most / 2 || self.names.bytes > MOST_NAME_BYTES / 2
     }
 
     /// Nanoseconds between the earliest flow and the latest.
@@ -105,21 +115,40 @@ impl Window {
     }
 
     /// All that was counted, in parts that fit a message. The window is empty then.
-    pub fn close(&mut self) -> Vec<Vec<v1::Flow>> {
-        let names = std::mem::take(&mut self.names).into_list();
-        let mut flows = self.flows.drain().map(|(key, counts)| to_wire(&key, counts, &names));
-        let mut parts = Vec::new();
-        loop {
-            let part: Vec<_> = flows.by_ref().take(MOST_IN_REPORT).collect();
-            if part.is_empty() {
-                break;
-            }
-            parts.push(part);
-        }
-        drop(flows);
-        self.flows.shrink_to(MOST_IN_REPORT);
+    pub fn close(&mut self) -> Parts {
         self.times = NEVER;
-        parts
+        let names = mem::take(&mut self.names).into_list();
+        Parts { flows: mem::take(&mut self.flows).into_iter(), names }
+    }
+}
+
+/// The flows of a window that was closed, made when they are asked for: together they would take many times
+/// the memory, as each has its names.
+pub struct Parts {
+    flows: hash_map::IntoIter<Key, Counts>,
+    names: Vec<Named>,
+}
+
+impl Parts {
+    /// Whether there are no more.
+    pub fn is_empty(&self) -> bool {
+        self.flows.len() == 0
+    }
+}
+
+impl Iterator for Parts {
+    type Item = Vec<v1::Flow>;
+
+    fn next(&mut self) -> Option<Vec<v1::Flow>> {
+        let (mut part, mut bytes) = (Vec::new(), 0);
+        while bytes < REPORT_BYTES
+            && let Some((key, counts)) = self.flows.next()
+        {
+            let flow = to_wire(&key, counts, &self.names);
+            bytes += flow.encoded_len();
+            part.push(flow);
+        }
+        (!part.is_empty()).then_some(part)
     }
 }
 
@@ -168,6 +197,10 @@ struct Names {
     numbers: HashMap<Vec<u8>, u32, RandomState>,
     /// The last one that was asked for.
     text: Vec<u8>,
+    /// Of all of them.
+    bytes: usize,
+    /// No more are added.
+    is_full: bool,
 }
 
 /// What such a text is decoded to.
@@ -192,10 +225,11 @@ mod tag {
 const SEPARATOR: u8 = 0;
 
 impl Names {
-    fn of(&mut self, peer: &Peer<'_>) -> u32 {
+    /// `None`: there is no room for it.
+    fn of(&mut self, peer: &Peer<'_>) -> Option<u32> {
         let Peer { namespace, pod, service, endpoint, .. } = *peer;
         let parts: [&[u8]; 6] = match endpoint {
-            [] if namespace.is_empty() && pod.is_empty() && service.is_empty() => return 0,
+            [] if namespace.is_empty() && pod.is_empty() && service.is_empty() => return Some(0),
             [] => [
                 &[tag::NAMES],
                 namespace.as_bytes(),
@@ -209,20 +243,23 @@ impl Names {
         self.number(&parts)
     }
 
-    fn of_policies(&mut self, policies: &[u8]) -> u32 {
-        if policies.is_empty() { 0 } else { self.number(&[&[tag::POLICIES], policies]) }
+    fn of_policies(&mut self, policies: &[u8]) -> Option<u32> {
+        if policies.is_empty() { Some(0) } else { self.number(&[&[tag::POLICIES], policies]) }
     }
 
-    fn number(&mut self, parts: &[&[u8]]) -> u32 {
+    fn number(&mut self, parts: &[&[u8]]) -> Option<u32> {
         self.text.clear();
         parts.iter().for_each(|part| self.text.extend_from_slice(part));
         if let Some(number) = self.numbers.get(&self.text) {
-            return *number;
+            return Some(*number);
         }
-        // Three for each flow that was added to the window, at most.
+        if self.is_full || self.bytes + self.text.len() > MOST_NAME_BYTES {
+            return None;
+        }
+        self.bytes += self.text.len();
         let number = self.numbers.len() as u32 + 1;
         self.numbers.insert(self.text.clone(), number);
-        number
+        Some(number)
     }
 
     fn into_list(self) -> Vec<Named> {
@@ -315,7 +352,7 @@ mod tests {
         assert!(window.add(&flow(["web", "db"], 81, 8)), "of a kind that is counted");
         assert!(window.is_filling());
         assert_eq!(window.span(), 6);
-        let mut flows = window.close().concat();
+        let mut flows: Vec<_> = window.close().flatten().collect();
         flows.sort_by_key(|flow| flow.port);
         let of = |flow: &v1::Flow| {
             (flow.port, flow.count, flow.first_seen, flow.last_seen, flow.bytes_sent, flow.bytes_received)
@@ -330,10 +367,34 @@ mod tests {
     #[test]
     fn a_report_has_a_bound() {
         let mut window = Window::new(usize::MAX);
-        for port in 0..2500 {
-            window.add(&flow(["web", "db"], port, 1));
+        let long = "x".repeat(1000);
+        for port in 0..600 {
+            window.add(&flow([&long, "db"], port, 1));
         }
-        assert_eq!(window.close().iter().map(Vec::len).collect::<Vec<_>>(), [1000, 1000, 500]);
+        let parts: Vec<_> = window.close().collect();
+        let bytes = |part: &Vec<v1::Flow>| part.iter().map(v1::Flow::encoded_len).sum::<usize>();
+        assert!(parts.iter().all(|part| bytes(part) < REPORT_BYTES + 2000));
+        assert_eq!((parts.len(), parts.concat().len()), (3, 600));
+    }
+
+    #[test]
+    fn names_have_a_bound_and_those_of_flows_that_are_left_out_are_not_kept() {
+        let mut window = Window::new(1);
+        assert!(window.add(&flow(["web", "db"], 1, 1)));
+        let bytes = window.names.bytes;
+        assert!(!window.add(&flow(["other", "db"], 1, 1)));
+        assert_eq!(window.names.bytes, bytes);
+        assert!(window.add(&flow(["web", "db"], 1, 1)), "of a kind that is counted");
+        let mut window = Window::new(usize::MAX);
+        let half = [0, 1].map(|number: u8| vec![number; MOST_NAME_BYTES / 2 - 10]);
+        let add = |window: &mut Window, endpoint: &[u8], port| {
+            let source = Peer { endpoint, ..Peer::default() };
+            window.add(&Flow { source, ..flow(["", ""], port, 1) })
+        };
+        assert!(add(&mut window, &half[0], 1) && !window.is_filling());
+        assert!(add(&mut window, &half[1], 1) && window.is_filling());
+        assert!(!add(&mut window, &[2; 100], 1));
+        assert!(add(&mut window, &half[1], 2), "its name is known");
     }
 
     proptest! {
@@ -359,7 +420,7 @@ mod tests {
                 *expected.entry((address, pods[pod].to_owned(), u32::from(port))).or_default() += 1;
             }
             let mut found = BTreeMap::new();
-            for flow in window.close().concat() {
+            for flow in window.close().flatten() {
                 let source = flow.source.unwrap();
                 let before = found.insert((source.address.to_vec(), source.pod, flow.port), flow.count);
                 prop_assert_eq!(before, None);

@@ -124,7 +124,7 @@ async fn a_socket_that_comes_is_read_and_after_a_restart_read_on_without_repeats
     answers.send(Ok(lost)).unwrap();
     world.shows(r#"flows_seen_total{source="hubble"} 3"#).await;
     world.shows(r#"hubble_events_lost_total{by="ring"} 12"#).await;
-    let flows = world.window.lock().unwrap().close().concat();
+    let flows: Vec<_> = world.window.lock().unwrap().close().flatten().collect();
     assert_eq!((flows.len(), flows[0].count), (1, 3));
     assert_eq!(world.sources.names().len(), 1);
 
