@@ -70,7 +70,12 @@ impl Traffic {
         for flow in flows {
             metrics.received(&flow);
             match judge(node, &flow, mirror, excluded) {
-                Ok(conversation) => state.table.add(conversation, &flow, now),
+                Ok(conversation) => {
+                    let policies = state.table.add(conversation, &flow, now);
+                    if policies > 0 {
+                        metrics.left_out(LeftOut::Policy, policies);
+                    }
+                }
                 Err(reason) => metrics.left_out(reason, 1),
             }
         }

@@ -130,6 +130,20 @@ impl Host {
     }
 }
 
+/// The admin port, unless `HEALTH_PORT` says otherwise.
+const HEALTH_PORT: u16 = 8081;
+
+/// The admin port alone, for what only asks there.
+///
+/// # Errors
+/// It is no port.
+pub fn health_port(source: &dyn Source) -> Result<u16, Mistakes> {
+    let mut settings = Settings::new(source);
+    let port = settings.parse("HEALTH_PORT", HEALTH_PORT);
+    settings.finish()?;
+    Ok(port)
+}
+
 impl Config {
     /// Reads all variables.
     ///
@@ -141,7 +155,7 @@ impl Config {
         let config = Self {
             node: settings.required("NODE_NAME", "says which node this agent speaks for (spec.nodeName)"),
             own_pod: settings.optional("POD_NAMESPACE").zip(settings.optional("POD_NAME")),
-            health_port: settings.parse("HEALTH_PORT", 8081),
+            health_port: settings.parse("HEALTH_PORT", HEALTH_PORT),
             endpoint: settings.parse("KESTREL_LINK_ENDPOINT", default),
             token_file: settings.path("KESTREL_LINK_TOKEN_FILE", "/var/run/secrets/kestrel/token"),
             ca_file: settings.path("KESTREL_LINK_CA_FILE", "/etc/kestrel/link-ca/ca.crt"),

@@ -7,6 +7,7 @@ pub mod counts;
 mod files;
 pub mod flow;
 mod hubble;
+pub mod sources;
 pub mod window;
 mod ztunnel;
 
@@ -28,6 +29,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::config::Config;
 use counts::Counts;
 use files::Files;
+use sources::Sources;
 use window::{Parts, Window};
 
 /// How often sources are looked at.
@@ -48,15 +50,18 @@ pub struct Outbox {
     pub reports: mpsc::Receiver<FlowReport>,
     /// Number of the last that has arrived.
     pub arrived: watch::Sender<u64>,
+    /// What flows are read from.
+    pub sources: Sources,
 }
 
 /// Reads the sources that `config` names, whenever they are there, and the link's end of it.
 pub fn watch(config: &Config, counts: Counts) -> (impl Future<Output = anyhow::Result<()>> + use<>, Outbox) {
     let (reports, taken) = mpsc::channel(1);
     let (arrived, heard) = watch::channel(0);
-    let now = SystemTime::now();
+    let (now, sources) = (SystemTime::now(), Sources::default());
     let flows = Flows {
-        files: Files::new(config, counts.clone(), now),
+        files: Files::new(config, counts.clone(), sources.clone(), now),
+        sources: sources.clone(),
         hubble: config.hubble_socket.clone(),
         counts,
         window: Arc::new(Mutex::new(Window::new(MOST_FLOWS))),
@@ -69,13 +74,14 @@ pub fn watch(config: &Config, counts: Counts) -> (impl Future<Output = anyhow::R
         closed: None,
         under_way: VecDeque::new(),
     };
-    (flows.run(reports, heard), Outbox { reports: taken, arrived })
+    (flows.run(reports, heard), Outbox { reports: taken, arrived, sources })
 }
 
 struct Flows {
     files: Files,
     hubble: Option<PathBuf>,
     counts: Counts,
+    sources: Sources,
     window: Arc<Mutex<Window>>,
     /// Of the present window.
     number: u64,
@@ -99,7 +105,12 @@ impl Flows {
         mut arrived: watch::Receiver<u64>,
     ) -> anyhow::Result<()> {
         let hubble = self.hubble.take().map(|socket| {
-            tokio::spawn(hubble::follow(socket, Arc::clone(&self.window), self.counts.clone()))
+            tokio::spawn(hubble::follow(
+                socket,
+                Arc::clone(&self.window),
+                self.counts.clone(),
+                self.sources.clone(),
+            ))
         });
         let _hubble = hubble.map(AbortOnDropHandle::new);
         let mut look = interval(LOOK);

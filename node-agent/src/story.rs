@@ -54,6 +54,7 @@ pub struct Story {
     positions: Option<String>,
     lost: LostBytes,
     lost_told: Option<Instant>,
+    summary: Option<String>,
 }
 
 impl Story {
@@ -155,6 +156,13 @@ impl Story {
         Sentence::Warning(event.message.clone())
     }
 
+    /// All of it in a sentence, unless it says what it said before.
+    pub fn summary(&mut self, text: String) -> Option<Sentence> {
+        let is_new = self.summary.as_ref() != Some(&text);
+        self.summary = Some(text.clone());
+        is_new.then_some(Sentence::Note(text))
+    }
+
     /// Whether positions can be written.
     pub fn positions(&mut self, problem: Option<String>) -> Option<Sentence> {
         if self.positions == problem {
@@ -192,7 +200,8 @@ impl Story {
     }
 }
 
-fn count(number: usize, thing: &str) -> String {
+/// So many of something.
+pub(crate) fn count(number: usize, thing: &str) -> String {
     format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }
 
@@ -275,6 +284,10 @@ mod tests {
         assert!(!down(&mut story));
         story.connected(&http::Uri::from_static("https://x:1"));
         assert!(down(&mut story));
+
+        assert!(story.summary("all is well".into()).is_some());
+        assert!(story.summary("all is well".into()).is_none());
+        assert!(story.summary("it is not".into()).is_some());
 
         assert!(story.positions(None).is_none());
         assert!(story.positions(Some("disk full".into())).is_some());

@@ -15,7 +15,7 @@ struct View {
     stopped: u64,
 }
 
-/// Of one direction, as far as told apart. More are left out.
+/// Of one direction, as far as told apart. More are left out and counted.
 const MOST_POLICIES: usize = 64;
 
 /// The counts of a conversation, by who saw it.
@@ -47,8 +47,9 @@ impl Seen {
         }
     }
 
-    /// Another node, or the same one again, has seen it.
-    pub(super) fn add(&mut self, flow: &Flow) {
+    /// Another node, or the same one again, has seen it. How many policies there was no room for.
+    pub(super) fn add(&mut self, flow: &Flow) -> usize {
+        let mut left_out = 0;
         let view = match flow.direction() {
             FlowDirection::Egress => &mut self.egress,
             FlowDirection::Ingress => &mut self.ingress,
@@ -66,11 +67,14 @@ impl Seen {
             (&mut self.egress_allowed_by, &flow.egress_allowed_by),
         ] {
             for policy in policies {
-                if known.len() < MOST_POLICIES && !known.contains(policy) {
-                    known.push(policy.clone());
+                match known.contains(policy) {
+                    true => {}
+                    false if known.len() < MOST_POLICIES => known.push(policy.clone()),
+                    false => left_out += 1,
                 }
             }
         }
+        left_out
     }
 
     /// What is told: what passed and what did not, each once, whoever saw it.
@@ -178,5 +182,23 @@ mod tests {
         ] {
             assert_eq!(told(views), expected, "{views:?}");
         }
+    }
+
+    #[test]
+    fn policies_are_told_once_and_of_what_passed_alone() {
+        let policy = |number: usize| v1::Policy { name: number.to_string(), ..v1::Policy::default() };
+        let flow = Flow {
+            count: 1,
+            verdict: FlowVerdict::Forwarded.into(),
+            direction: FlowDirection::Egress.into(),
+            egress_allowed_by: (0..MOST_POLICIES + 2).map(policy).collect(),
+            ..Flow::default()
+        };
+        let mut seen = Seen::nothing();
+        assert_eq!((seen.add(&flow), seen.add(&flow)), (2, 2));
+        seen.add(&Flow { verdict: FlowVerdict::Dropped.into(), ..flow.clone() });
+        let told = seen.told(&resolve(&flow, |_, _| None));
+        let policies: Vec<_> = told.iter().map(|flow| (flow.allowed, flow.egress_allowed_by.len())).collect();
+        assert_eq!(policies, [(true, MOST_POLICIES), (false, 0)]);
     }
 }

@@ -26,16 +26,17 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// A node has seen something of a conversation.
-    pub(super) fn add(&mut self, conversation: Conversation, flow: &Flow, now: Instant) {
+    /// A node has seen something of a conversation. How many of its policies there was no room for.
+    pub(super) fn add(&mut self, conversation: Conversation, flow: &Flow, now: Instant) -> usize {
         if let Some(seen) = self.open.get_mut(&conversation) {
             return seen.add(flow);
         }
         let mut seen = Seen::nothing();
-        seen.add(flow);
+        let left_out = seen.add(flow);
         let conversation = Arc::new(conversation);
         self.heard.push_back((now, Arc::clone(&conversation)));
         self.open.insert(conversation, seen);
+        left_out
     }
 
     /// What there is no room for.

@@ -33,6 +33,7 @@ use tower::service_fn;
 use super::{
     counts::Counts,
     flow::{Flow, Line, Source},
+    sources::Sources,
     window::Window,
 };
 use crate::story::Sentence;
@@ -69,14 +70,21 @@ const FIELDS: [&str; 11] = [
 ];
 
 /// Counts what Hubble shows into `window`, whenever its socket is there, for as long as it is polled.
-pub(super) async fn follow(socket: PathBuf, window: Arc<Mutex<Window>>, counts: Counts) {
+pub(super) async fn follow(socket: PathBuf, window: Arc<Mutex<Window>>, counts: Counts, sources: Sources) {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
     let mut hubble = Hubble { socket, window, counts, since, is_masked: true, lost: 0, lost_told: None };
     let (mut outage, mut wait, mut was_there) = (Outage::default(), RETRY.0, None);
     loop {
         let is_there = hubble.socket.exists();
         if was_there != Some(is_there) {
-            hubble.tell(is_there, was_there.is_none());
+            let name = format!("Hubble at {}", hubble.socket.display());
+            match (is_there, was_there) {
+                (true, _) => sources.came(name),
+                (false, Some(_)) => sources.went(&name),
+                (false, None) => {
+                    Sentence::Note(format!("there is no {name}; one that comes is read")).tell();
+                }
+            }
             was_there = Some(is_there);
         }
         if !is_there {
@@ -114,16 +122,6 @@ struct Hubble {
 }
 
 impl Hubble {
-    fn tell(&self, is_there: bool, is_first: bool) {
-        let socket = self.socket.display();
-        let text = match (is_there, is_first) {
-            (true, _) => format!("network flows are read from Hubble at {socket}"),
-            (false, true) => format!("there is no Hubble at {socket}; one that comes is read"),
-            (false, false) => format!("Hubble at {socket} is gone: no network flows come from it any more"),
-        };
-        Sentence::Note(text).tell();
-    }
-
     /// Reads on until the stream ends; why it did.
     async fn attempt(&mut self) -> String {
         let mut stream = match timeout(ANSWER, self.open()).await {
@@ -200,13 +198,7 @@ impl Hubble {
     }
 
     fn lost(&mut self, lost: &LostEvent) {
-        let by = match lost.source() {
-            LostEventSource::PerfEventRingBuffer => "perf_ring",
-            LostEventSource::ObserverEventsQueue => "queue",
-            LostEventSource::HubbleRingBuffer => "ring",
-            LostEventSource::UnknownLostEventSource => "unknown",
-        };
-        self.counts.lost(by, lost.num_events_lost);
+        let by = self.counts.lost(lost.source(), lost.num_events_lost);
         self.lost = self.lost.saturating_add(lost.num_events_lost);
         if self.lost_told.is_none_or(|told| told.elapsed() >= WAVE) {
             Sentence::Warning(format!(

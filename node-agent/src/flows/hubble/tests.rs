@@ -45,6 +45,7 @@ struct World {
     directory: tempfile::TempDir,
     window: Arc<Mutex<Window>>,
     registry: Registry,
+    sources: Sources,
     follower: JoinHandle<()>,
 }
 
@@ -52,11 +53,15 @@ impl World {
     fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let window = Arc::new(Mutex::new(Window::new(100)));
-        let (counts, mut registry) = (Counts::default(), Registry::default());
+        let (counts, sources, mut registry) = (Counts::default(), Sources::default(), Registry::default());
         counts.register(&mut registry);
-        let follower =
-            tokio::spawn(follow(directory.path().join("hubble.sock"), Arc::clone(&window), counts));
-        Self { directory, window, registry, follower }
+        let follower = tokio::spawn(follow(
+            directory.path().join("hubble.sock"),
+            Arc::clone(&window),
+            counts,
+            sources.clone(),
+        ));
+        Self { directory, window, registry, sources, follower }
     }
 
     /// A server at the socket, and its requests.
@@ -121,6 +126,7 @@ async fn a_socket_that_comes_is_read_and_after_a_restart_read_on_without_repeats
     world.shows(r#"hubble_events_lost_total{by="ring"} 12"#).await;
     let flows: Vec<_> = world.window.lock().unwrap().close().flatten().collect();
     assert_eq!((flows.len(), flows[0].count), (1, 3));
+    assert_eq!(world.sources.names().len(), 1);
 
     // The whole server goes, and another one takes its place.
     server.abort();
