@@ -132,7 +132,7 @@ impl AdminPort {
         path: &str,
         text: impl Fn() -> T + Clone + Send + Sync + 'static,
     ) -> Self {
-        self.router = self.router.route(path, get(move || text()));
+        self.router = self.router.route(path, get(text));
         self
     }
 
