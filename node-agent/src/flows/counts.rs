@@ -98,6 +98,12 @@ impl Counts {
         self.left_out.get_or_create(&LeftOutLabel { source: name(source), reason: reason.as_str() }).inc();
     }
 
+    /// How many of `source` were left out so far.
+    pub(super) fn count_left_out(&self, source: Source, reason: LeftOut) -> u64 {
+        let label = LeftOutLabel { source: name(source), reason: reason.as_str() };
+        self.left_out.get(&label).map_or(0, |count| count.get())
+    }
+
     /// What was counted so far, in words.
     pub fn told(&self) -> Vec<String> {
         let mut told = Vec::new();

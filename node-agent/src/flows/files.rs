@@ -99,7 +99,7 @@ impl Files {
             Sentence::Note(text.to_owned()).tell();
         }
         for name in found.iter().filter(|name| before.is_none_or(|before| !before.contains(*name))) {
-            self.sources.came(format!("the log of {name}"));
+            self.sources.came(&format!("the log of {name}"));
         }
         for name in before.into_iter().flatten().filter(|name| !found.contains(*name)) {
             self.sources.went(&format!("the log of {name}"));
@@ -149,7 +149,9 @@ impl Reader {
     fn take(&mut self, line: &str, window: &mut Window) {
         match cri::parse(line.as_bytes(), &mut self.clock) {
             Some(piece) => {
-                let Ok(text) = str::from_utf8(piece.content) else { return };
+                let Ok(text) = str::from_utf8(piece.content) else {
+                    return self.counts.left_out(flow::Source::Ztunnel, LeftOut::Unreadable);
+                };
                 let time = nanoseconds(piece.timestamp);
                 ztunnel::read(text, time, |line| self.count(flow::Source::Ztunnel, line, window));
             }
