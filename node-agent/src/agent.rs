@@ -216,7 +216,9 @@ impl Agent {
         let (changed, events) = self.conditions.update(sample);
         self.report_due |= changed;
         self.story.conditions(self.conditions.current()).iter().for_each(Sentence::tell);
-        events.iter().for_each(|event| Story::happened(event).tell());
+        let now = Instant::now();
+        events.iter().for_each(|event| tell(self.story.happened(event, now)));
+        self.story.repeated(now).iter().for_each(Sentence::tell);
         self.events.add(events);
     }
 
