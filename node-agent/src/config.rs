@@ -108,8 +108,16 @@ impl Host {
             (self.kernel_log, "the kernel's log (nodeAgent.kernelLog)"),
             (self.conntrack, "the table of connections (nodeAgent.conntrack)"),
             (self.pod_pressure, "the pressure of single pods (nodeAgent.podPressure)"),
+            (
+                !self.pod_pressure || self.cgroups().join("cgroup.controllers").exists(),
+                "the pressure of single pods (control groups of version 1 have none of their own)",
+            ),
         ];
         all.into_iter().filter(|(is_watched, _)| !is_watched).map(|(_, what)| what).collect()
+    }
+
+    fn cgroups(&self) -> PathBuf {
+        self.root.join("sys/fs/cgroup")
     }
 
     /// Where all of it is.
@@ -121,7 +129,7 @@ impl Host {
                 pod_logs,
                 file_systems: self.file_systems.iter().map(|name| (name.clone(), on_host(name))).collect(),
                 conntrack: self.conntrack.then(|| on_host("proc/1/net/stat")),
-                cgroups: self.pod_pressure.then(|| on_host("sys/fs/cgroup")),
+                cgroups: self.pod_pressure.then(|| self.cgroups()),
             },
             kernel_log: self.kernel_log.then_some(host::kernel_log),
             runtime_socket: self.runtime_socket.clone(),
