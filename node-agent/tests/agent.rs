@@ -324,12 +324,14 @@ async fn the_hosts_conditions_are_reported_in_full_on_every_connection() {
         let state = |condition: &NodeCondition| {
             format!("{}={} {}", condition.r#type, condition.status, condition.reason)
         };
-        let states: Vec<_> = report.conditions.iter().map(state).collect();
+        let mut states: Vec<_> = report.conditions.iter().map(state).collect();
+        // The disk is this machine's own, and may be full.
+        let disk = states.remove(1);
+        assert!(disk.starts_with("kestrel.ai/DiskPressure="), "{disk}");
         assert_eq!(
             states,
             [
                 "kestrel.ai/MemoryPressure=False HostMemorySufficient",
-                "kestrel.ai/DiskPressure=False DiskSufficient",
                 "kestrel.ai/PIDPressure=False HostTasksSufficient",
                 "kestrel.ai/MemoryStalled=True PodsStall",
                 "kestrel.ai/IOStalled=Unknown NotReadable",
@@ -346,7 +348,7 @@ async fn the_hosts_conditions_are_reported_in_full_on_every_connection() {
         let status = node.status().await;
         assert!(status.contains("link        connected to https://"), "{status}");
         assert!(status.contains("host        kestrel.ai/MemoryStalled is True: "), "{status}");
-        assert!(!status.contains("kestrel.ai/DiskPressure"), "{status}");
+        assert!(!status.contains("kestrel.ai/PIDPressure"), "{status}");
         stream.fail(tonic::Status::unavailable("a new leader")).await;
     }
     node.stop().await;

@@ -48,7 +48,7 @@ pub(super) struct Key {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Place {
     address: Option<IpAddr>,
-    name: Option<Named>,
+    name: Option<Box<Named>>,
 }
 
 /// As [`Endpoint`].
@@ -92,7 +92,7 @@ impl Conversation {
 impl End {
     fn place(&self) -> Place {
         let needs_name = self.address.is_none() || self.node.is_empty() && self.endpoint.kind == UNMANAGED;
-        Place { address: self.address, name: needs_name.then(|| self.endpoint.clone()) }
+        Place { address: self.address, name: needs_name.then(|| Box::new(self.endpoint.clone())) }
     }
 }
 

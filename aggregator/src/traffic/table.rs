@@ -18,7 +18,7 @@ use super::{
 /// both what they read late.
 const SETTLES: Duration = Duration::from_secs(12);
 
-/// With more conversations the oldest do not wait. Each takes about 700 bytes.
+/// With more conversations the oldest do not wait. Each takes about 900 bytes.
 const MOST: usize = 50_000;
 
 /// The conversations that were not told yet.
