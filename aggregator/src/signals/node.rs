@@ -24,7 +24,8 @@ const HEARTBEAT_MISSING: &str = "HeartbeatMissing";
 /// A taint drives pods away from it.
 const TAINTED: &str = "Tainted";
 
-/// Agents report every five minutes at least. Of a host that was not heard of for three reports nothing is known.
+/// Agents report every five minutes at least. Of a host that was not heard of for three reports nothing is
+/// known.
 const HOST_SILENT: Duration = Duration::from_mins(16);
 
 /// A node. It is kept also when nothing is wrong with it, because its host

@@ -26,8 +26,8 @@ struct Views {
     somewhere: View,
 }
 
-/// What one counts in packets, another counts in connections: their counts are not added. Of what passed, and of
-/// what did not, the first of these that saw any is told.
+/// What one counts in packets, another counts in connections: their counts are not added. Of what passed, and
+/// of what did not, the first of these that saw any is told.
 const SOURCES: [FlowSource; 4] =
     [FlowSource::Hubble, FlowSource::AwsPolicyAgent, FlowSource::Ztunnel, FlowSource::Unspecified];
 

@@ -33,8 +33,8 @@ pub(super) struct End {
     pub(super) node: Arc<str>,
 }
 
-/// What flows have in common that are told as one: both ends of it may have seen it, and know different things
-/// of each other.
+/// What flows have in common that are told as one: both ends of it may have seen it, and know different
+/// things of each other.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     ends: [Place; 2],

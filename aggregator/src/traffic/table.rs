@@ -14,8 +14,8 @@ use super::{
     resolve::{Conversation, Key},
 };
 
-/// Nodes tell their flows every ten seconds, all at once by their clocks: by then the other end has told too, and
-/// both what they read late.
+/// Nodes tell their flows every ten seconds, all at once by their clocks: by then the other end has told too,
+/// and both what they read late.
 const SETTLES: Duration = Duration::from_secs(12);
 
 /// With more conversations the oldest do not wait. Each takes about 900 bytes.

@@ -59,8 +59,8 @@ impl World {
         self.traffic.take(node, FlowReport { run: 1, number, flows: vec![flow] });
     }
 
-    /// What `node` saw of the TCP connections from 10.0.0.1 to 10.0.0.2 that `names` name, in the ten seconds from
-    /// `second` on.
+    /// What `node` saw of the TCP connections from 10.0.0.1 to 10.0.0.2 that `names` name, in the ten seconds
+    /// from `second` on.
     fn sees(&self, node: &str, second: u64, direction: FlowDirection, names: [[&str; 2]; 2], count: u64) {
         let peer = |last, [kind, name]: [&str; 2]| {
             let address = vec![10, 0, 0, last].into();

@@ -51,8 +51,8 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// What Hubble lost is told this often at most.
 const WAVE: Duration = Duration::from_secs(300);
 
-/// Of records of L7 (Cilium's `MessageTypeAccessLog`). What a proxy let pass, packets have told; what it refused,
-/// nothing else tells.
+/// Of records of L7 (Cilium's `MessageTypeAccessLog`). What a proxy let pass, packets have told; what it
+/// refused, nothing else tells.
 const ACCESS_LOG: i32 = 129;
 
 /// What is read of a flow.

@@ -32,8 +32,8 @@ const REPORT_BYTES: usize = 256 * 1024;
 /// What flows have in common that are counted together.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Key {
-    /// Which multiple of [`FLOW_SPAN`] was before them. However long nobody takes a window, an address that was
-    /// another pod's before is another flow's, and both ends of a conversation count the same times.
+    /// Which multiple of [`FLOW_SPAN`] was before them. However long nobody takes a window, an address that
+    /// was another pod's before is another flow's, and both ends of a conversation count the same times.
     span: u32,
     addresses: [u128; 2],
     /// Of both ends, and of the policies.

@@ -108,7 +108,8 @@ impl KernelLog {
         self.strangers
     }
 
-    /// The entries that were not there before. Times do not say so: those of two processors may be out of order.
+    /// The entries that were not there before. Times do not say so: those of two processors may be out of
+    /// order.
     fn fresh<'a, 'b>(&mut self, entries: &'b [Entry<'a>]) -> &'b [Entry<'a>] {
         let is_last = |entry: &Entry<'_>| {
             self.last.as_ref().is_some_and(|(time, text)| entry.time == *time && entry.text == text)

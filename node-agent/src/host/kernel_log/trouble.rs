@@ -16,8 +16,9 @@ pub(super) struct Trouble {
     pub(super) advice: &'static str,
 }
 
-/// All of them. The kernel repeats a hung task after two minutes and a lockup after twenty seconds. That a file
-/// system is read-only it says once, and that it is no more not always: a day later somebody has seen to it.
+/// All of them. The kernel repeats a hung task after two minutes and a lockup after twenty seconds. That a
+/// file system is read-only it says once, and that it is no more not always: a day later somebody has seen to
+/// it.
 pub(super) const TROUBLES: [Trouble; 5] = [
     Trouble {
         kind: "kestrel.ai/TaskHung",
@@ -70,8 +71,8 @@ pub(super) enum Turn<'a> {
 /// Which of [`TROUBLES`] a line is about, and what it says.
 ///
 /// The texts are those of the kernel's sources, of 4.18 to 6.18: `kernel/hung_task.c`, `kernel/watchdog.c`,
-/// `block/blk-core.c`, `fs/jbd2/journal.c`, `fs/ext4/super.c`, `fs/xfs/xfs_fsops.c` and `xfs_mount.c`, `fs/btrfs/messages.c`, `fs/buffer.c`,
-/// `net/netfilter/nf_conntrack_core.c`.
+/// `block/blk-core.c`, `fs/jbd2/journal.c`, `fs/ext4/super.c`, `fs/xfs/xfs_fsops.c` and `xfs_mount.c`,
+/// `fs/btrfs/messages.c`, `fs/buffer.c`, `net/netfilter/nf_conntrack_core.c`.
 pub(super) fn of(text: &str) -> Option<(usize, Turn<'_>)> {
     const FILE_SYSTEMS: [&str; 6] = ["EXT4-fs ", "EXT3-fs ", "EXT2-fs ", "XFS ", "BTRFS ", "BTRFS: "];
     if text.starts_with("INFO: task ") && text.contains(" blocked ") && text.contains(" for more than ") {
@@ -88,8 +89,8 @@ pub(super) fn of(text: &str) -> Option<(usize, Turn<'_>)> {
         let device = device.trim_start_matches("ice").split([',', ' ']).find(|word| !word.is_empty());
         return Some((2, Turn::Is(device?)));
     }
-    // Of the block layer, before 5.12 with `blk_update_request: ` or `print_req_error: ` before it: "I/O error, dev sda,
-    // sector 5", "critical medium error, dev sda, sector 5".
+    // Of the block layer, before 5.12 with `blk_update_request: ` or `print_req_error: ` before it: "I/O
+    // error, dev sda, sector 5", "critical medium error, dev sda, sector 5".
     if let Some((error, rest)) = text.split_once(" error, dev ")
         && (error.ends_with("I/O") || error.ends_with("critical medium"))
     {
@@ -112,7 +113,8 @@ pub(super) fn of(text: &str) -> Option<(usize, Turn<'_>)> {
     if text.starts_with("XFS ") && (is("Filesystem has been shut down") || is("Shutting down filesystem")) {
         return Some((3, Turn::Is(device)));
     }
-    // Only newer kernels say how: "re-mounted UUID ro." and "r/w."; to others it is at least somebody's doing.
+    // Only newer kernels say how: "re-mounted UUID ro." and "r/w."; to others it is at least somebody's
+    // doing.
     let is_writable = is("re-mounted") && !is(" ro.")
         || is(" mounted filesystem")
         || is("first mount of filesystem")
