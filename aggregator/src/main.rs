@@ -11,9 +11,10 @@ use kestrel_aggregator::{
     check,
     config::{self, Config},
     own_logs::OwnLogs,
-    run, status,
+    run,
 };
 use kestrel_runtime::{
+    admin,
     config::Environment,
     limits,
     telemetry::{self, Format},
@@ -43,7 +44,8 @@ async fn main() -> anyhow::Result<ExitCode> {
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => daemon().await,
         ["status"] => {
-            io::stdout().write_all(status::ask(config::health_port(&Environment)?)?.as_bytes())?;
+            io::stdout()
+                .write_all(admin::ask("aggregator", config::health_port(&Environment)?)?.as_bytes())?;
             Ok(ExitCode::SUCCESS)
         }
         ["check"] => {

@@ -1,6 +1,6 @@
 //! The aggregator's parts, put together.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::ready, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use jiff::Timestamp;
@@ -130,7 +130,7 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
     let listed = readiness.require("the first list of the cluster's pods");
     let lines = status.clone();
     let admin = AdminPort::bind(health_port, readiness, registry, drain.clone()).await?;
-    daemon.spawn("admin port", admin.with_text("/status", move || lines.text()).serve());
+    daemon.spawn("admin port", admin.with_text("/status", move || ready(lines.text())).serve());
 
     tell_of_itself(&mut daemon, (own_logs, identity), status);
     // Known before the first object is seen, and before this replica notes what it knows itself.

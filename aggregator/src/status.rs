@@ -2,7 +2,6 @@
 //! status`; the daemon makes them at its admin port, where the command asks), for
 //! `/metrics`, and for the cloud.
 
-mod ask;
 mod gauges;
 mod text;
 
@@ -22,8 +21,6 @@ use crate::{
         state::State,
     },
 };
-
-pub use ask::ask;
 
 /// Where all of it is known; clones know the same.
 #[derive(Clone)]

@@ -13,7 +13,7 @@ use std::{
 
 use kestrel_proto::{
     cloud::v1::{self, stream_flows_request::Request},
-    node::v1::{Flow, FlowReport},
+    node::v1::{Flow, FlowDirection, FlowReport},
 };
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -67,10 +67,18 @@ impl Traffic {
         }
         state.last.insert(node.to_owned(), (run, number));
         let now = Instant::now();
-        for flow in flows {
+        for mut flow in flows {
             metrics.received(&flow);
             match judge(node, &flow, mirror, excluded) {
-                Ok(conversation) => state.table.add(conversation, &flow, now),
+                Ok(conversation) => {
+                    if flow.direction() == FlowDirection::Unspecified {
+                        flow.set_direction(conversation.direction_at(node));
+                    }
+                    let policies = state.table.add(conversation, &flow, now);
+                    if policies > 0 {
+                        metrics.left_out(LeftOut::Policy, policies);
+                    }
+                }
                 Err(reason) => metrics.left_out(reason, 1),
             }
         }

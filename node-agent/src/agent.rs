@@ -16,6 +16,7 @@ use kestrel_link::{
 use kestrel_proto::node::v1::HostReport;
 use kestrel_runtime::admin::Ready;
 use kestrel_tail::{
+    budget::Limits,
     discover::{Layout, Source},
     engine::{Engine, Policy},
     position::store::Store,
@@ -24,7 +25,7 @@ use kestrel_tail::{
 use tokio::{
     sync::mpsc,
     task::yield_now,
-    time::{MissedTickBehavior, interval, timeout},
+    time::{MissedTickBehavior, interval, interval_at, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +34,7 @@ use crate::{
     flows::Outbox,
     host::{condition::Conditions, event::Events, kubelet::Kubelet, sample::Sample},
     metrics::Metrics,
+    status::{Moment, Question},
     story::{Sentence, Story},
 };
 
@@ -41,6 +43,9 @@ const SCAN: Duration = Duration::from_secs(1);
 
 /// The host is reported of this often also if nothing changes: numbers do, and the answer says what time it is.
 const REPORT: Duration = Duration::from_mins(5);
+
+/// How it stands is told this often, if it stands otherwise.
+const SUMMARY: Duration = Duration::from_mins(10);
 
 /// Of a pod that the aggregator does not name.
 const UNNAMED: Unnamed = Unnamed { after: Duration::from_secs(30), policy: Policy::Errors };
@@ -51,7 +56,9 @@ const LAST_WAIT: Duration = Duration::from_secs(5);
 /// Everything the agent knows.
 pub struct Agent {
     node: String,
+    begun: Instant,
     endpoint: Uri,
+    limits: Limits,
     pod_logs: PathBuf,
     shipper: Shipper,
     pods: Pods,
@@ -103,7 +110,9 @@ impl Agent {
         engine.limit(config.limits);
         Self {
             node: config.node.clone(),
+            begun: Instant::now(),
             endpoint: config.endpoint.clone(),
+            limits: config.limits,
             pod_logs: config.pod_logs.clone(),
             shipper: Shipper::new(
                 match look_back {
@@ -124,7 +133,8 @@ impl Agent {
         }
     }
 
-    /// Works until the drain, then hands over what was read and writes positions.
+    /// Works until the drain, then hands over what was read and writes positions. Who asks meanwhile is told
+    /// what it is doing.
     ///
     /// # Errors
     /// The link ended by itself, which it never does.
@@ -133,10 +143,12 @@ impl Agent {
         mut events: mpsc::Receiver<Event>,
         mut samples: mpsc::Receiver<Sample>,
         mut flows: Outbox,
+        mut questions: mpsc::Receiver<Question>,
         drain: CancellationToken,
     ) -> anyhow::Result<()> {
         let mut scan = interval(SCAN);
         scan.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut summaries = interval_at(tokio::time::Instant::now() + SUMMARY, SUMMARY);
         let wake = Wake::watch(&mut self.shipper.engine);
         let mut pause = Duration::ZERO;
         while !drain.is_cancelled() {
@@ -156,7 +168,14 @@ impl Agent {
                 },
                 Some(sample) = samples.recv() => self.on_sample(&sample),
                 Some(report) = flows.reports.recv(), if self.shipper.has_room() => self.shipper.tell(&report),
+                Some(question) = questions.recv() => {
+                    let _nobody_waits = question.send(self.moment(&flows).text());
+                }
                 _ = scan.tick() => self.scan(),
+                _ = summaries.tick() => {
+                    let summary = self.moment(&flows).summary();
+                    tell(self.story.summary(summary));
+                }
                 () = wake.wait(pause) => {}
             }
             self.report();
@@ -197,7 +216,9 @@ impl Agent {
         let (changed, events) = self.conditions.update(sample);
         self.report_due |= changed;
         self.story.conditions(self.conditions.current()).iter().for_each(Sentence::tell);
-        events.iter().for_each(|event| Story::happened(event).tell());
+        let now = Instant::now();
+        events.iter().for_each(|event| tell(self.story.happened(event, now)));
+        self.story.repeated(now).iter().for_each(Sentence::tell);
         self.events.add(events);
     }
 
@@ -211,6 +232,18 @@ impl Agent {
         tell(self.story.lost(&engine.stats().bytes_lost, now));
         tell(self.story.positions(self.shipper.save_error().map(ToString::to_string)));
         self.metrics.update(&self.shipper, &self.conditions, &self.events);
+    }
+
+    fn moment(&self, flows: &Outbox) -> Moment<'_> {
+        Moment {
+            node: &self.node,
+            age: self.begun.elapsed(),
+            endpoint: &self.endpoint,
+            shipper: &self.shipper,
+            limits: self.limits,
+            flows: (flows.sources.names(), self.metrics.flows.told()),
+            conditions: self.conditions.current(),
+        }
     }
 
     fn report(&mut self) {

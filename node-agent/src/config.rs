@@ -108,8 +108,16 @@ impl Host {
             (self.kernel_log, "the kernel's log (nodeAgent.kernelLog)"),
             (self.conntrack, "the table of connections (nodeAgent.conntrack)"),
             (self.pod_pressure, "the pressure of single pods (nodeAgent.podPressure)"),
+            (
+                !self.pod_pressure || self.cgroups().join("cgroup.controllers").exists(),
+                "the pressure of single pods (control groups of version 1 have none of their own)",
+            ),
         ];
         all.into_iter().filter(|(is_watched, _)| !is_watched).map(|(_, what)| what).collect()
+    }
+
+    fn cgroups(&self) -> PathBuf {
+        self.root.join("sys/fs/cgroup")
     }
 
     /// Where all of it is.
@@ -121,13 +129,27 @@ impl Host {
                 pod_logs,
                 file_systems: self.file_systems.iter().map(|name| (name.clone(), on_host(name))).collect(),
                 conntrack: self.conntrack.then(|| on_host("proc/1/net/stat")),
-                cgroups: self.pod_pressure.then(|| on_host("sys/fs/cgroup")),
+                cgroups: self.pod_pressure.then(|| self.cgroups()),
             },
             kernel_log: self.kernel_log.then_some(host::kernel_log),
             runtime_socket: self.runtime_socket.clone(),
             probes,
         }
     }
+}
+
+/// The admin port, unless `HEALTH_PORT` says otherwise.
+const HEALTH_PORT: u16 = 8081;
+
+/// The admin port alone, for what only asks there.
+///
+/// # Errors
+/// It is no port.
+pub fn health_port(source: &dyn Source) -> Result<u16, Mistakes> {
+    let mut settings = Settings::new(source);
+    let port = settings.parse("HEALTH_PORT", HEALTH_PORT);
+    settings.finish()?;
+    Ok(port)
 }
 
 impl Config {
@@ -141,7 +163,7 @@ impl Config {
         let config = Self {
             node: settings.required("NODE_NAME", "says which node this agent speaks for (spec.nodeName)"),
             own_pod: settings.optional("POD_NAMESPACE").zip(settings.optional("POD_NAME")),
-            health_port: settings.parse("HEALTH_PORT", 8081),
+            health_port: settings.parse("HEALTH_PORT", HEALTH_PORT),
             endpoint: settings.parse("KESTREL_LINK_ENDPOINT", default),
             token_file: settings.path("KESTREL_LINK_TOKEN_FILE", "/var/run/secrets/kestrel/token"),
             ca_file: settings.path("KESTREL_LINK_CA_FILE", "/etc/kestrel/link-ca/ca.crt"),

@@ -7,6 +7,8 @@ pub mod counts;
 mod files;
 pub mod flow;
 mod hubble;
+mod missing;
+pub mod sources;
 pub mod window;
 mod ztunnel;
 
@@ -17,7 +19,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use kestrel_proto::node::v1::FlowReport;
+use kestrel_proto::node::{FLOW_SPAN, v1::FlowReport};
 use tokio::{
     sync::{mpsc, watch},
     task::yield_now,
@@ -28,16 +30,12 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::config::Config;
 use counts::Counts;
 use files::Files;
+use missing::Missing;
+use sources::Sources;
 use window::{Parts, Window};
 
 /// How often sources are looked at.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// Flows are told this often, and the first after a silence at once.
-const WINDOW: Duration = Duration::from_secs(10);
-
-/// Flows further apart are not counted together: an address may have been another pod's before.
-const SPAN: u64 = 30_000_000_000;
 
 /// Different flows of a window; each takes about 150 bytes.
 const MOST_FLOWS: usize = 32 * 1024;
@@ -48,20 +46,24 @@ pub struct Outbox {
     pub reports: mpsc::Receiver<FlowReport>,
     /// Number of the last that has arrived.
     pub arrived: watch::Sender<u64>,
+    /// What flows are read from.
+    pub sources: Sources,
 }
 
 /// Reads the sources that `config` names, whenever they are there, and the link's end of it.
 pub fn watch(config: &Config, counts: Counts) -> (impl Future<Output = anyhow::Result<()>> + use<>, Outbox) {
     let (reports, taken) = mpsc::channel(1);
     let (arrived, heard) = watch::channel(0);
-    let now = SystemTime::now();
+    let (now, sources) = (SystemTime::now(), Sources::default());
     let flows = Flows {
-        files: Files::new(config, counts.clone(), now),
+        files: Files::new(config, counts.clone(), sources.clone(), now),
+        sources: sources.clone(),
         hubble: config.hubble_socket.clone(),
         counts,
         window: Arc::new(Mutex::new(Window::new(MOST_FLOWS))),
+        missing: Missing::default(),
         number: 1,
-        closed_at: None,
+        closes: Instant::now() + until_told(now),
         // Two lives do not begin in the same nanosecond.
         run: now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64),
         reports: 0,
@@ -69,18 +71,20 @@ pub fn watch(config: &Config, counts: Counts) -> (impl Future<Output = anyhow::R
         closed: None,
         under_way: VecDeque::new(),
     };
-    (flows.run(reports, heard), Outbox { reports: taken, arrived })
+    (flows.run(reports, heard), Outbox { reports: taken, arrived, sources })
 }
 
 struct Flows {
     files: Files,
     hubble: Option<PathBuf>,
     counts: Counts,
+    sources: Sources,
+    missing: Missing,
     window: Arc<Mutex<Window>>,
     /// Of the present window.
     number: u64,
-    /// When a window with flows was closed last.
-    closed_at: Option<Instant>,
+    /// When the present window ends, if it is not full before.
+    closes: Instant,
     run: u64,
     /// How many there were.
     reports: u64,
@@ -99,7 +103,12 @@ impl Flows {
         mut arrived: watch::Receiver<u64>,
     ) -> anyhow::Result<()> {
         let hubble = self.hubble.take().map(|socket| {
-            tokio::spawn(hubble::follow(socket, Arc::clone(&self.window), self.counts.clone()))
+            tokio::spawn(hubble::follow(
+                socket,
+                Arc::clone(&self.window),
+                self.counts.clone(),
+                self.sources.clone(),
+            ))
         });
         let _hubble = hubble.map(AbortOnDropHandle::new);
         let mut look = interval(LOOK);
@@ -137,6 +146,7 @@ impl Flows {
             yield_now().await;
         }
         self.files.save(SystemTime::now());
+        self.missing.tell(&self.counts, Instant::now().into_std());
     }
 
     /// Reads some of the files; whether there is more.
@@ -147,10 +157,13 @@ impl Flows {
 
     /// Ends the window if it is time.
     fn close(&mut self, now: Instant) {
-        let is_over = self.closed_at.is_none_or(|before| now.duration_since(before) >= WINDOW);
+        let is_over = now >= self.closes;
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.closed.is_some() || !(is_over || window.span() > SPAN || window.is_filling()) {
+        if self.closed.is_some() || !(is_over || window.is_filling()) {
             return;
+        }
+        if is_over {
+            self.closes = now + until_told(SystemTime::now());
         }
         let parts = window.close();
         drop(window);
@@ -158,7 +171,6 @@ impl Flows {
             self.is_told(self.number);
         } else {
             self.closed = Some((self.number, parts));
-            self.closed_at = Some(now);
         }
         self.number += 1;
     }
@@ -192,6 +204,12 @@ impl Flows {
             self.files.ack(window);
         }
     }
+}
+
+/// Flows are told when a span ends by the clock of the node, so by all nodes at once.
+fn until_told(now: SystemTime) -> Duration {
+    let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
+    Duration::from_nanos(FLOW_SPAN - now % FLOW_SPAN)
 }
 
 #[cfg(test)]

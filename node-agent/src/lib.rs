@@ -8,5 +8,6 @@ pub mod config;
 pub mod flows;
 pub mod host;
 pub mod metrics;
+pub mod status;
 pub mod story;
 pub mod tail;

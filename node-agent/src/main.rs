@@ -9,10 +9,15 @@ use std::{
 
 use kestrel_link::connection::Link;
 use kestrel_node_agent::{
-    agent::Agent, config::Config, flows, host, host::kubelet::Probes, metrics::Metrics, tail,
+    agent::Agent,
+    config::{self, Config},
+    flows, host,
+    host::kubelet::Probes,
+    metrics::Metrics,
+    status, tail,
 };
 use kestrel_runtime::{
-    admin::{AdminPort, Readiness},
+    admin::{self, AdminPort, Readiness},
     config::Environment,
     daemon::Daemon,
     limits,
@@ -27,9 +32,10 @@ use tracing::error;
 const GRACE: Duration = Duration::from_secs(10);
 
 const USAGE: &str = "\
-usage: kestrel-node-agent [tail]
+usage: kestrel-node-agent [status | tail]
 
   (nothing)  the daemon; its environment variables are in docs/interfaces.md
+  status     what the daemon on this host is doing (HEALTH_PORT: its admin port)
   tail       reads container logs without Kubernetes: kestrel-node-agent tail --help
 ";
 
@@ -40,6 +46,13 @@ async fn main() -> ExitCode {
     let started = match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => start().await,
         ["help" | "--help" | "-h"] => return say(&mut io::stdout(), USAGE, ExitCode::SUCCESS),
+        ["status"] => {
+            let asked = config::health_port(&Environment).map_err(Into::into);
+            return match asked.and_then(|port| admin::ask("node agent", port)) {
+                Ok(text) => say(&mut io::stdout(), &text, ExitCode::SUCCESS),
+                Err(problem) => say(&mut io::stderr(), &format!("{problem:#}\n"), ExitCode::FAILURE),
+            };
+        }
         ["tail", "help" | "--help" | "-h"] => return say(&mut io::stdout(), tail::USAGE, ExitCode::SUCCESS),
         ["tail", ..] => match tail::Options::parse(&words[1..]) {
             Ok(options) => telemetry::init(Format::Text).and_then(|()| tail::start(options)),
@@ -76,6 +89,8 @@ async fn start() -> anyhow::Result<Daemon> {
     let metrics = Metrics::register(&mut registry);
     let probes = Probes::default();
     let admin = AdminPort::bind(config.health_port, readiness, registry, drain.clone()).await?;
+    let (ask, questions) = mpsc::channel(1);
+    let admin = admin.with_text("/status", move || status::ask(ask.clone()));
     let admin = admin.with_probes({
         let probes = probes.clone();
         move || probes.heard(Instant::now())
@@ -94,6 +109,6 @@ async fn start() -> anyhow::Result<Daemon> {
     });
     daemon.spawn("host", host::watch(config.host.watched(config.pod_logs.clone(), probes), samples));
     daemon.spawn("flows", watch_flows);
-    daemon.spawn("logs", agent.run(events, sampled, outbox, drain));
+    daemon.spawn("logs", agent.run(events, sampled, outbox, questions, drain));
     Ok(daemon)
 }

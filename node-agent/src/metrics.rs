@@ -106,7 +106,7 @@ impl Metrics {
         registry.register("lines_left_out", "Lines that were not sent", metrics.lines_left_out.clone());
         let help = "Bytes of log files that were gone before they were delivered";
         registry.register("bytes_lost", help, metrics.bytes_lost.clone());
-        let help = "What of the host was passed over because there was too much of it: folders of control groups, at each look at them; lines of the kernel's log about further devices";
+        let help = "What of the host was passed over: too many folders of control groups, at each look at them; lines of the kernel's log about further devices; kills in pods that have no logs on this node";
         registry.register("host_left_out", help, metrics.host_left_out.clone());
         for (name, help, gauge) in [
             ("link_up", "Whether the link to the aggregator is open", &metrics.link_up),

@@ -2,7 +2,7 @@
 //! change, never one per record; what stays as it is, is not said again.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     path::Path,
     time::{Duration, Instant},
 };
@@ -20,6 +20,9 @@ use crate::host::{
 
 /// Pods come and go in waves: they are told together, this often at most.
 const WAVE: Duration = Duration::from_secs(5);
+
+/// What happens again and again is told this often.
+const REPEATS: Duration = Duration::from_hours(1);
 
 /// Names told one by one; of more only the number is told.
 const NAMES: usize = 5;
@@ -54,6 +57,18 @@ pub struct Story {
     positions: Option<String>,
     lost: LostBytes,
     lost_told: Option<Instant>,
+    /// By kind and pod, what happened in the last hour.
+    happened: BTreeMap<(&'static str, Option<String>), Repeats>,
+    summary: Option<String>,
+}
+
+/// How often something happened again.
+#[derive(Debug)]
+struct Repeats {
+    told: Instant,
+    more: u64,
+    /// A sentence of the last one.
+    last: String,
 }
 
 impl Story {
@@ -150,9 +165,43 @@ impl Story {
         told.into_iter().map(sentence).collect()
     }
 
-    /// What happened on the host.
-    pub fn happened(event: &Event) -> Sentence {
-        Sentence::Warning(event.message.clone())
+    /// What happened on the host, unless it happened to the same pod a short time before.
+    pub fn happened(&mut self, event: &Event, now: Instant) -> Option<Sentence> {
+        let repeats = match self.happened.entry((event.kind, event.pod.clone())) {
+            Entry::Occupied(repeats) => repeats.into_mut(),
+            Entry::Vacant(room) => {
+                room.insert(Repeats { told: now, more: 0, last: String::new() });
+                return Some(Sentence::Warning(event.message.clone()));
+            }
+        };
+        repeats.more += 1;
+        repeats.last.clone_from(&event.message);
+        None
+    }
+
+    /// What happened again and again since it was told.
+    pub fn repeated(&mut self, now: Instant) -> Vec<Sentence> {
+        let mut told = Vec::new();
+        self.happened.retain(|_, repeats| {
+            if now.saturating_duration_since(repeats.told) < REPEATS {
+                return true;
+            }
+            let is_over = repeats.more == 0;
+            if !is_over {
+                let Repeats { more, last, .. } = &repeats;
+                told.push(Sentence::Warning(format!("{more} more of this in an hour, the last: {last}")));
+                *repeats = Repeats { told: now, more: 0, last: String::new() };
+            }
+            !is_over
+        });
+        told
+    }
+
+    /// All of it in a sentence, unless it says what it said before.
+    pub fn summary(&mut self, text: String) -> Option<Sentence> {
+        let is_new = self.summary.as_ref() != Some(&text);
+        self.summary = Some(text.clone());
+        is_new.then_some(Sentence::Note(text))
     }
 
     /// Whether positions can be written.
@@ -192,7 +241,8 @@ impl Story {
     }
 }
 
-fn count(number: usize, thing: &str) -> String {
+/// So many of something.
+pub(crate) fn count(number: usize, thing: &str) -> String {
     format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }
 
@@ -267,6 +317,38 @@ mod tests {
     }
 
     #[test]
+    fn what_happens_every_minute_is_told_every_hour() {
+        let event = |pod: &str, number: u64| Event {
+            kind: "OOMKilled",
+            id: number.to_string(),
+            time: SystemTime::now(),
+            message: format!("kill {number} in {pod}"),
+            pod: Some(pod.to_owned()),
+        };
+        let (mut story, start) = (Story::default(), Instant::now());
+        let mut told = Vec::new();
+        for minute in 0..180 {
+            let now = start + Duration::from_mins(minute);
+            told.extend(story.repeated(now));
+            if minute <= 100 {
+                told.extend(story.happened(&event("a", minute), now));
+            }
+            if minute == 30 {
+                told.extend(story.happened(&event("b", minute), now));
+            }
+        }
+        let told: Vec<_> = told.into_iter().map(|sentence| text(Some(sentence))).collect();
+        let expected = [
+            "kill 0 in a",
+            "kill 30 in b",
+            "59 more of this in an hour, the last: kill 59 in a",
+            "41 more of this in an hour, the last: kill 100 in a",
+        ];
+        assert_eq!(told, expected);
+        assert!(story.repeated(start + 5 * REPEATS).is_empty() && story.happened.is_empty());
+    }
+
+    #[test]
     fn a_state_is_told_once() {
         let mut story = Story::default();
         let start = Instant::now();
@@ -275,6 +357,10 @@ mod tests {
         assert!(!down(&mut story));
         story.connected(&http::Uri::from_static("https://x:1"));
         assert!(down(&mut story));
+
+        assert!(story.summary("all is well".into()).is_some());
+        assert!(story.summary("all is well".into()).is_none());
+        assert!(story.summary("it is not".into()).is_some());
 
         assert!(story.positions(None).is_none());
         assert!(story.positions(Some("disk full".into())).is_some());

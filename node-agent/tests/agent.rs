@@ -23,6 +23,7 @@ use kestrel_node_agent::{
     flows,
     host::{self, Watched, kubelet::Probes, sample::Seen},
     metrics::Metrics,
+    status::{self, Question},
 };
 use kestrel_proto::{
     cloud::v1::NodeCondition,
@@ -46,6 +47,7 @@ struct Node {
     readiness: Readiness,
     registry: Registry,
     kernel_log: Option<fn() -> Seen<String>>,
+    ask: Option<mpsc::Sender<Question>>,
 }
 
 impl Node {
@@ -91,6 +93,7 @@ impl Node {
             readiness: Readiness::default(),
             registry: Registry::default(),
             kernel_log: None,
+            ask: None,
         }
     }
 
@@ -108,10 +111,12 @@ impl Node {
         let kernel_log = self.kernel_log;
         let watch = host::watch(Watched { kernel_log, ..watched }, samples);
         let drain = self.drain.clone();
+        let (ask, questions) = mpsc::channel(1);
+        self.ask = Some(ask);
         self.tasks.spawn(link.run(CancellationToken::new()));
         self.tasks.spawn(async { watch.await.unwrap() });
         self.tasks.spawn(async { watch_flows.await.unwrap() });
-        self.tasks.spawn(async { agent.run(events, sampled, outbox, drain).await.unwrap() });
+        self.tasks.spawn(async { agent.run(events, sampled, outbox, questions, drain).await.unwrap() });
     }
 
     /// Ends the agent; every task has to come home.
@@ -136,6 +141,10 @@ impl Node {
         for line in lines {
             writeln!(file, "2026-11-21T13:50:00.5Z stdout F {line}").unwrap();
         }
+    }
+
+    async fn status(&self) -> String {
+        timeout(DEADLINE, status::ask(self.ask.clone().unwrap())).await.expect("no answer")
     }
 
     fn metrics(&self) -> String {
@@ -333,11 +342,12 @@ async fn the_hosts_conditions_are_reported_in_full_on_every_connection() {
         let state = |condition: &NodeCondition| {
             format!("{}={} {}", condition.r#type, condition.status, condition.reason)
         };
-        let states: Vec<_> = report.conditions.iter().map(state).collect();
-        // The disk is that of the machine, which may be full.
-        assert!(states[1].starts_with("kestrel.ai/DiskPressure="), "{states:?}");
+        let mut states: Vec<_> = report.conditions.iter().map(state).collect();
+        // The disk is this machine's own, and may be full.
+        let disk = states.remove(1);
+        assert!(disk.starts_with("kestrel.ai/DiskPressure="), "{disk}");
         assert_eq!(
-            [&states[..1], &states[2..]].concat(),
+            states,
             [
                 "kestrel.ai/MemoryPressure=False HostMemorySufficient",
                 "kestrel.ai/PIDPressure=False HostTasksSufficient",
@@ -353,6 +363,11 @@ async fn the_hosts_conditions_are_reported_in_full_on_every_connection() {
         assert!(messages[4].contains("proc/pressure/io: No such file"), "{messages:?}");
         assert!(messages[5].starts_with("90 of 100 entries (90.0 %)"), "{messages:?}");
         assert!(messages[6].contains("runtime.sock"), "{messages:?}");
+        let status = node.status().await;
+        assert!(status.contains("link        connected to https://"), "{status}");
+        assert!(status.contains("host        kestrel.ai/"), "{status}");
+        assert!(status.contains("kestrel.ai/MemoryStalled is True: "), "{status}");
+        assert!(!status.contains("kestrel.ai/PIDPressure"), "{status}");
         stream.fail(tonic::Status::unavailable("a new leader")).await;
     }
     node.stop().await;
@@ -429,6 +444,9 @@ async fn flows_arrive_once_and_only_where_they_are_taken() {
     let welcome = Welcome { credit_bytes: CREDIT, features: vec!["flows".into()], ..Welcome::default() };
     let mut stream = aggregator.accept_with(welcome.clone()).await;
     let (_, first) = flows(&mut stream).await;
+    let status = node.status().await;
+    let source = "flows       read from the log of the AWS network policy agent; since the start: 2 of aws\n";
+    assert!(status.contains(source), "{status}");
     let flow = &first.flows[0];
     assert_eq!((first.flows.len(), flow.count, flow.port), (1, 2, 80));
     assert_eq!(flow.verdict(), FlowVerdict::Dropped);
@@ -451,6 +469,7 @@ async fn flows_arrive_once_and_only_where_they_are_taken() {
     .expect("positions do not move");
     drop(stream);
     node.stop().await;
+    assert_eq!(node.status().await, "the agent is ending\n");
     assert!(
         node.metrics().contains(r#"kestrel_agent_flows_seen_total{source="aws"} 2"#),
         "{}",

@@ -27,6 +27,10 @@ pub mod server {
 
 /// The agent link.
 pub mod node {
+    /// Flows are counted together between two multiples of so many nanoseconds, by the clock of their node.
+    /// Only so do the counts of both ends of a conversation mean the same time.
+    pub const FLOW_SPAN: u64 = 10_000_000_000;
+
     /// Package `node.v1`.
     pub mod v1 {
         tonic::include_proto!("node.v1");

@@ -1,6 +1,8 @@
 //! The admin port: `/livez`, `/readyz`, `/metrics`, and the paths that users
 //! of the operator's predecessor have in their probes.
 
+mod ask;
+
 use std::{
     net::SocketAddr,
     pin::pin,
@@ -38,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::listen::listen;
+pub use ask::ask;
 
 /// Probes and scrapers need a handful.
 const MOST_CONNECTIONS: usize = 64;
@@ -124,12 +127,12 @@ impl AdminPort {
 
     /// Serves what `text` makes at `path` too.
     #[must_use]
-    pub fn with_text(
+    pub fn with_text<T: Future<Output = String> + Send + 'static>(
         mut self,
         path: &str,
-        text: impl Fn() -> String + Clone + Send + Sync + 'static,
+        text: impl Fn() -> T + Clone + Send + Sync + 'static,
     ) -> Self {
-        self.router = self.router.route(path, get(async move || text()));
+        self.router = self.router.route(path, get(text));
         self
     }
 
@@ -239,7 +242,7 @@ mod tests {
         let (first, second) = (readiness.require("first list of pods"), readiness.require("certificate"));
         let drain = CancellationToken::new();
         let port = AdminPort::bind(0, readiness, Registry::default(), drain.clone()).await.unwrap();
-        let port = port.with_text("/status", || "all is well\n".to_owned());
+        let port = port.with_text("/status", || std::future::ready("all is well\n".to_owned()));
         let address = SocketAddr::from(([127, 0, 0, 1], port.address().unwrap().port()));
         let server = tokio::spawn(port.serve());
         first.set(true);

@@ -150,6 +150,11 @@ fn misspelled_values_and_wrong_types_are_refused_by_name() {
         ("monitoring.serviceMonitor.interval=30", "'/monitoring/serviceMonitor/interval'"),
         ("nodeAgent.runtimeSocket=containerd.sock", "'/nodeAgent/runtimeSocket'"),
         ("nodeAgent.flows.awsPolicyLog=agent.log", "'/nodeAgent/flows/awsPolicyLog'"),
+        // The whole folder would be mounted.
+        ("nodeAgent.runtimeSocket=/run/cri-dockerd.sock", "'/nodeAgent/runtimeSocket'"),
+        ("nodeAgent.runtimeSocket=/var/run/cri-dockerd.sock", "'/nodeAgent/runtimeSocket'"),
+        ("nodeAgent.flows.hubbleSocket=/var/run/hubble.sock", "'/nodeAgent/flows/hubbleSocket'"),
+        ("nodeAgent.flows.awsPolicyLog=/var/log/agent.log", "'/nodeAgent/flows/awsPolicyLog'"),
         ("nodeAgent.flows.ztunnelNamespace=a/b", "'/nodeAgent/flows/ztunnelNamespace'"),
         ("nodeAgent.fileSystems={data}", "'/nodeAgent/fileSystems/0'"),
         ("nodeAgent.pressure.io=101", "'/nodeAgent/pressure/io'"),

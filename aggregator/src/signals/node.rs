@@ -3,6 +3,8 @@
 mod condition;
 mod taint;
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
 use kestrel_proto::cloud::v1::{Action, NodeCondition, NodeConditionChange, stream_events_request::Request};
@@ -22,6 +24,10 @@ const HEARTBEAT_MISSING: &str = "HeartbeatMissing";
 /// A taint drives pods away from it.
 const TAINTED: &str = "Tainted";
 
+/// Agents report every five minutes at least. Of a host that was not heard of for three reports nothing is
+/// known.
+const HOST_SILENT: Duration = Duration::from_mins(16);
+
 /// A node. It is kept also when nothing is wrong with it, because its host
 /// reports only changes and knows nothing else of it.
 #[derive(Clone, Debug, Default)]
@@ -29,7 +35,7 @@ pub(super) struct Node {
     /// As the API server shows it; `None` before it does.
     view: Option<View>,
     /// As its host shows it; `None` before it reports.
-    host: Option<Half>,
+    host: Option<Host>,
     /// The first report of the host has not been told.
     owes_report: bool,
 }
@@ -38,9 +44,16 @@ pub(super) struct Node {
 #[derive(Clone, Debug)]
 struct Half {
     /// An encoded `NodeConditionChange`: a fifth of the memory. The host's has
-    /// only conditions; joined, the two are the message of both.
+    /// only conditions.
     encoded: Box<[u8]>,
     problems: Vec<Finding>,
+}
+
+#[derive(Clone, Debug)]
+struct Host {
+    half: Half,
+    /// When it reported.
+    heard: Timestamp,
 }
 
 #[derive(Clone, Debug)]
@@ -99,7 +112,8 @@ impl Node {
         // The rest is for the API server to say.
         conditions.retain(|condition| condition.r#type.starts_with(PREFIX));
         let message = NodeConditionChange { conditions, ..Default::default() };
-        Self { view: None, host: Some(Half::new(&message, now)), owes_report: true }
+        let host = Host { half: Half::new(&message, now), heard: now };
+        Self { view: None, host: Some(host), owes_report: true }
     }
 
     /// The API server shows it.
@@ -113,6 +127,21 @@ impl Half {
         let problems = message.conditions.iter().filter_map(|it| condition::problem(it, now)).collect();
         Self { encoded: message.encode_to_vec().into(), problems }
     }
+}
+
+impl Host {
+    /// From when on what it said is too old, if it says nothing more.
+    fn silent_from(&self) -> Timestamp {
+        after(self.heard, HOST_SILENT)
+    }
+}
+
+/// Nobody sees it since the host was `heard` last.
+fn lose_sight(condition: &mut NodeCondition, heard: Timestamp) {
+    condition.status = "Unknown".to_owned();
+    condition.reason = "AgentSilent".to_owned();
+    condition.message = format!("the node agent last reported at {heard}; it said: {}", condition.message);
+    condition.last_transition_time = Some(convert::timestamp(after(heard, HOST_SILENT)));
 }
 
 impl Subject for Node {
@@ -132,11 +161,16 @@ impl Subject for Node {
             }
             (view, earlier) => *view = view.take().or_else(|| earlier.clone()),
         }
-        if self.host.is_none() {
-            self.host.clone_from(&earlier.host);
-            self.owes_report = earlier.owes_report;
-        } else if earlier.host.is_some() {
-            self.owes_report = earlier.owes_report;
+        match (&self.host, &earlier.host) {
+            (None, before) => {
+                self.host.clone_from(before);
+                self.owes_report = earlier.owes_report;
+            }
+            // After a silence its report is the first again.
+            (Some(host), Some(before)) if host.heard < before.silent_from() => {
+                self.owes_report = earlier.owes_report;
+            }
+            _ => {}
         }
     }
 
@@ -146,8 +180,11 @@ impl Subject for Node {
 
     fn judge(&self, now: Timestamp, thresholds: &Thresholds) -> Judgement {
         let Some(view) = &self.view else { return Judgement::default() };
-        let host = self.host.iter().flat_map(|host| &host.problems);
-        let mut judgement = Judgement { findings: host.cloned().collect(), due: None };
+        let mut judgement = Judgement::default();
+        if let Some(host) = self.host.as_ref().filter(|host| now < host.silent_from()) {
+            judgement.findings.clone_from(&host.half.problems);
+            judgement.reconsider(host.silent_from());
+        }
         for problem in &view.half.problems {
             if condition::JOINING.iter().any(|kind| *kind == problem.kind && !view.joined.contains(kind)) {
                 let joins = after(view.created, thresholds.creating);
@@ -197,9 +234,15 @@ impl Subject for Node {
     }
 
     fn request(&self, action: Action, open: &[Finding], ended: &[Finding], now: Timestamp) -> Request {
-        let halves = [self.view.as_ref().map(|view| &view.half), self.host.as_ref()];
-        let encoded: Vec<_> = halves.iter().flatten().map(|half| &*half.encoded).collect();
-        let mut message = NodeConditionChange::decode(&*encoded.concat()).unwrap_or_default();
+        let decoded = |half: &Half| NodeConditionChange::decode(&*half.encoded).unwrap_or_default();
+        let mut message = self.view.as_ref().map(|view| decoded(&view.half)).unwrap_or_default();
+        if let Some(host) = &self.host {
+            let mut conditions = decoded(&host.half).conditions;
+            if now >= host.silent_from() {
+                conditions.iter_mut().for_each(|condition| lose_sight(condition, host.heard));
+            }
+            message.conditions.extend(conditions);
+        }
         // The others are conditions of the node, and are there already.
         let is_own = |finding: &&Finding| matches!(&*finding.kind, CORDONED | HEARTBEAT_MISSING | TAINTED);
         let condition = |finding: &Finding, status: &str, since| NodeCondition {

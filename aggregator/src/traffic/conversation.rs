@@ -2,7 +2,7 @@
 
 use kestrel_proto::{
     cloud::v1,
-    node::v1::{Flow, FlowDirection, FlowVerdict},
+    node::v1::{Flow, FlowDirection, FlowSource, FlowVerdict},
 };
 use prost_types::Timestamp;
 
@@ -15,18 +15,31 @@ struct View {
     stopped: u64,
 }
 
-/// Of one direction, as far as told apart. More are left out.
-const MOST_POLICIES: usize = 64;
-
-/// The counts of a conversation, by who saw it.
-#[derive(Clone, Debug)]
-pub(super) struct Seen {
-    /// At the source.
+/// How often, as one source saw it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Views {
+    /// At the source of the conversation.
     egress: View,
     /// At the destination.
     ingress: View,
     /// By something that does not say where.
     somewhere: View,
+}
+
+/// What one counts in packets, another counts in connections: their counts are not added. Of what passed, and
+/// of what did not, the first of these that saw any is told.
+const SOURCES: [FlowSource; 4] =
+    [FlowSource::Hubble, FlowSource::AwsPolicyAgent, FlowSource::Ztunnel, FlowSource::Unspecified];
+
+/// Of one direction, as far as told apart. More are left out and counted.
+const MOST_POLICIES: usize = 64;
+
+/// The counts of a conversation, by who saw it.
+#[derive(Debug)]
+pub(super) struct Seen {
+    conversation: Conversation,
+    /// In the order of [`SOURCES`].
+    views: [Views; SOURCES.len()],
     first: u64,
     last: u64,
     ingress_allowed_by: Vec<v1::Policy>,
@@ -34,12 +47,10 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    pub(super) fn nothing() -> Self {
-        let none = View::default();
+    pub(super) fn nothing(conversation: Conversation) -> Self {
         Self {
-            egress: none,
-            ingress: none,
-            somewhere: none,
+            conversation,
+            views: Default::default(),
             first: u64::MAX,
             last: 0,
             ingress_allowed_by: Vec::new(),
@@ -47,12 +58,17 @@ impl Seen {
         }
     }
 
-    /// Another node, or the same one again, has seen it.
-    pub(super) fn add(&mut self, flow: &Flow) {
+    /// Another node, or the same one again, has seen it. How many policies there was no room for.
+    pub(super) fn add(&mut self, conversation: Conversation, flow: &Flow) -> usize {
+        self.conversation.learn(conversation);
+        let mut left_out = 0;
+        let seen_by = flow.seen_by();
+        let source = SOURCES.iter().position(|source| *source == seen_by).unwrap_or(SOURCES.len() - 1);
+        let Views { egress, ingress, somewhere } = &mut self.views[source];
         let view = match flow.direction() {
-            FlowDirection::Egress => &mut self.egress,
-            FlowDirection::Ingress => &mut self.ingress,
-            FlowDirection::Unspecified => &mut self.somewhere,
+            FlowDirection::Egress => egress,
+            FlowDirection::Ingress => ingress,
+            FlowDirection::Unspecified => somewhere,
         };
         let counter = match flow.verdict() {
             FlowVerdict::Forwarded => &mut view.passed,
@@ -66,37 +82,28 @@ impl Seen {
             (&mut self.egress_allowed_by, &flow.egress_allowed_by),
         ] {
             for policy in policies {
-                if known.len() < MOST_POLICIES && !known.contains(policy) {
-                    known.push(policy.clone());
+                match known.contains(policy) {
+                    true => {}
+                    false if known.len() < MOST_POLICIES => known.push(policy.clone()),
+                    false => left_out += 1,
                 }
             }
         }
+        left_out
     }
 
     /// What is told: what passed and what did not, each once, whoever saw it.
-    ///
-    /// What the destination stops, the source saw pass. What the source stops, the destination never sees.
-    pub(super) fn told(&self, conversation: &Conversation) -> Vec<v1::Flow> {
-        let Self { egress, ingress, somewhere, .. } = *self;
-        let passed_source = egress.passed.saturating_sub(ingress.stopped);
-        let (seen_at, passed) = if ingress.passed > passed_source {
-            ("INGRESS", ingress.passed)
-        } else {
-            ("EGRESS", passed_source)
-        };
-        let rows = [
-            (seen_at, true, passed),
-            ("EGRESS", false, egress.stopped),
-            ("INGRESS", false, ingress.stopped),
-            (UNKNOWN, true, somewhere.passed),
-            (UNKNOWN, false, somewhere.stopped),
-        ];
-        let told = rows.into_iter().filter(|(.., count)| *count > 0);
-        told.map(|(direction, allowed, count)| self.flow(conversation, direction, allowed, count)).collect()
+    pub(super) fn told(&self) -> Vec<v1::Flow> {
+        let told = [true, false].into_iter().flat_map(|is_allowed| {
+            let rows =
+                self.views.iter().map(|views| views.rows().filter(|row| row.1 == is_allowed).collect());
+            rows.into_iter().find(|rows: &Vec<_>| !rows.is_empty()).unwrap_or_default()
+        });
+        told.map(|(direction, allowed, count)| self.flow(direction, allowed, count)).collect()
     }
 
-    fn flow(&self, conversation: &Conversation, direction: &str, allowed: bool, count: u64) -> v1::Flow {
-        let Conversation { source, destination, port, protocol } = conversation;
+    fn flow(&self, direction: &str, allowed: bool, count: u64) -> v1::Flow {
+        let Conversation { source, destination, port, protocol, .. } = &self.conversation;
         let address = |end: &End| end.address.map(|address| address.to_string()).unwrap_or_default();
         v1::Flow {
             src_ip: address(source),
@@ -114,6 +121,29 @@ impl Seen {
             ingress_allowed_by: if allowed { self.ingress_allowed_by.clone() } else { Vec::new() },
             egress_allowed_by: if allowed { self.egress_allowed_by.clone() } else { Vec::new() },
         }
+    }
+}
+
+impl Views {
+    /// Where it was seen, whether it passed, and how often, if at all.
+    ///
+    /// What the destination stops, the source saw pass. What the source stops, the destination never sees.
+    fn rows(&self) -> impl Iterator<Item = (&'static str, bool, u64)> {
+        let Self { egress, ingress, somewhere } = self;
+        let passed_source = egress.passed.saturating_sub(ingress.stopped);
+        let (seen_at, passed) = if ingress.passed > passed_source {
+            ("INGRESS", ingress.passed)
+        } else {
+            ("EGRESS", passed_source)
+        };
+        let rows = [
+            (seen_at, true, passed),
+            ("EGRESS", false, egress.stopped),
+            ("INGRESS", false, ingress.stopped),
+            (UNKNOWN, true, somewhere.passed),
+            (UNKNOWN, false, somewhere.stopped),
+        ];
+        rows.into_iter().filter(|(.., count)| *count > 0)
     }
 }
 
@@ -140,14 +170,21 @@ fn time(nanoseconds: u64) -> Timestamp {
 mod tests {
     use super::{super::resolve::resolve, *};
 
-    fn told(views: &[(FlowDirection, FlowVerdict, u64)]) -> Vec<(String, bool, i64)> {
+    type View = (FlowDirection, FlowVerdict, u64);
+
+    fn told(views: &[View]) -> Vec<(String, bool, i64)> {
+        of_sources(views.iter().map(|view| (FlowSource::Hubble, *view)))
+    }
+
+    fn of_sources(views: impl Iterator<Item = (FlowSource, View)>) -> Vec<(String, bool, i64)> {
         let flow = Flow { port: 80, protocol: 6, first_seen: 1_500_000_000, last_seen: 2, ..Flow::default() };
-        let mut seen = Seen::nothing();
-        for (direction, verdict, count) in views {
-            let (direction, verdict) = ((*direction).into(), (*verdict).into());
-            seen.add(&Flow { direction, verdict, count: *count, ..flow.clone() });
+        let conversation = || resolve(&flow, |_, _| None);
+        let mut seen = Seen::nothing(conversation());
+        for (source, (direction, verdict, count)) in views {
+            let (direction, verdict, seen_by) = (direction.into(), verdict.into(), source.into());
+            seen.add(conversation(), &Flow { direction, verdict, count, seen_by, ..flow.clone() });
         }
-        let told = seen.told(&resolve(&flow, |_, _| None));
+        let told = seen.told();
         assert!(told.iter().all(|flow| flow.port == 80 && flow.protocol == "TCP"));
         let first = Timestamp { seconds: 1, nanos: 500_000_000 };
         assert!(told.iter().all(|flow| flow.first_seen == Some(first)));
@@ -178,5 +215,44 @@ mod tests {
         ] {
             assert_eq!(told(views), expected, "{views:?}");
         }
+    }
+
+    #[test]
+    fn counts_of_two_sources_are_not_added() {
+        use FlowSource::{AwsPolicyAgent, Hubble, Ztunnel};
+        let views = [
+            (Ztunnel, (FlowDirection::Egress, FlowVerdict::Forwarded, 2)),
+            (Hubble, (FlowDirection::Egress, FlowVerdict::Forwarded, 9)),
+            (Hubble, (FlowDirection::Ingress, FlowVerdict::Forwarded, 9)),
+            (Ztunnel, (FlowDirection::Ingress, FlowVerdict::Dropped, 3)),
+        ];
+        let row = |direction: &str, allowed, count| (direction.to_owned(), allowed, count);
+        let expected = [row("EGRESS", true, 9), row("INGRESS", false, 3)];
+        assert_eq!(
+            of_sources(views.into_iter()),
+            expected,
+            "a tunnel may stop what a packet's policy lets pass"
+        );
+        let views = [(Ztunnel, views[0].1), (AwsPolicyAgent, views[1].1)];
+        assert_eq!(of_sources(views.into_iter()), [row("EGRESS", true, 9)]);
+    }
+
+    #[test]
+    fn policies_are_told_once_and_of_what_passed_alone() {
+        let policy = |number: usize| v1::Policy { name: number.to_string(), ..v1::Policy::default() };
+        let flow = Flow {
+            count: 1,
+            verdict: FlowVerdict::Forwarded.into(),
+            direction: FlowDirection::Egress.into(),
+            egress_allowed_by: (0..MOST_POLICIES + 2).map(policy).collect(),
+            ..Flow::default()
+        };
+        let conversation = || resolve(&flow, |_, _| None);
+        let mut seen = Seen::nothing(conversation());
+        assert_eq!((seen.add(conversation(), &flow), seen.add(conversation(), &flow)), (2, 2));
+        seen.add(conversation(), &Flow { verdict: FlowVerdict::Dropped.into(), ..flow.clone() });
+        let told = seen.told();
+        let policies: Vec<_> = told.iter().map(|flow| (flow.allowed, flow.egress_allowed_by.len())).collect();
+        assert_eq!(policies, [(true, MOST_POLICIES), (false, 0)]);
     }
 }

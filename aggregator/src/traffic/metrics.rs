@@ -40,6 +40,8 @@ pub(super) enum LeftOut {
     Kept,
     /// They are between two other nodes.
     Foreign,
+    /// No flow: a policy that let one pass, beyond so many.
+    Policy,
 }
 
 impl Metrics {
@@ -50,7 +52,7 @@ impl Metrics {
         let help =
             "Their bytes, from source to destination (sent) and back (received); not every source knows them";
         registry.register("bytes", help, self.bytes.clone());
-        let help = "Flows that agents told and the cloud is not told: they came before, their namespace's flows stay in the cluster, or they are between two other nodes";
+        let help = "Flows that agents told and the cloud is not told: they came before, their namespace's flows stay in the cluster, or they are between two other nodes; and policies (Policy) beyond 64 of one flow";
         registry.register("left_out", help, self.left_out.clone());
     }
 

@@ -5,27 +5,50 @@ use std::{net::IpAddr, sync::Arc};
 use jiff::Timestamp;
 use kestrel_proto::{
     cloud::v1::Endpoint,
-    node::v1::{Flow, FlowPeer},
+    node::{
+        FLOW_SPAN,
+        v1::{Flow, FlowDirection, FlowPeer},
+    },
 };
 
 use crate::inventory::Resident;
 
-/// What flows have in common that are told as one: both ends of it may have seen it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// Who spoke to whom.
+#[derive(Clone, Debug)]
 pub(super) struct Conversation {
     pub(super) source: End,
     pub(super) destination: End,
     pub(super) port: u32,
     pub(super) protocol: u32,
+    /// In which of the times that flows are counted over.
+    span: u64,
 }
 
 /// One end, in the form of the wire.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug)]
 pub(super) struct End {
     pub(super) address: Option<IpAddr>,
     pub(super) endpoint: Named,
     /// Where it runs, if that is known.
     pub(super) node: Arc<str>,
+}
+
+/// What flows have in common that are told as one: both ends of it may have seen it, and know different
+/// things of each other.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    ends: [Place; 2],
+    port: u32,
+    protocol: u32,
+    span: u64,
+}
+
+/// An end by its address, and by its name if that is all that there is, or if it is of something outside,
+/// where many share an address.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Place {
+    address: Option<IpAddr>,
+    name: Option<Box<Named>>,
 }
 
 /// As [`Endpoint`].
@@ -40,6 +63,52 @@ pub(super) struct Named {
 impl Conversation {
     pub(super) fn ends(&self) -> impl Iterator<Item = &End> {
         [&self.source, &self.destination].into_iter()
+    }
+
+    pub(super) fn key(&self) -> Key {
+        let Self { source, destination, port, protocol, span } = self;
+        Key { ends: [source.place(), destination.place()], port: *port, protocol: *protocol, span: *span }
+    }
+
+    /// Takes over the names of who knew more.
+    pub(super) fn learn(&mut self, other: Self) {
+        for (end, other) in [(&mut self.source, other.source), (&mut self.destination, other.destination)] {
+            if other.endpoint.says() > end.endpoint.says() {
+                *end = other;
+            }
+        }
+    }
+
+    /// Which way it went for the pods of `node`, where what saw it does not say so.
+    pub(super) fn direction_at(&self, node: &str) -> FlowDirection {
+        match (*self.source.node == *node, *self.destination.node == *node) {
+            (true, false) => FlowDirection::Egress,
+            (false, true) => FlowDirection::Ingress,
+            _ => FlowDirection::Unspecified,
+        }
+    }
+}
+
+impl End {
+    fn place(&self) -> Place {
+        let needs_name = self.address.is_none() || self.node.is_empty() && self.endpoint.kind == UNMANAGED;
+        Place { address: self.address, name: needs_name.then(|| Box::new(self.endpoint.clone())) }
+    }
+}
+
+const POD: &str = "Pod";
+const UNMANAGED: &str = "Unmanaged";
+const UNKNOWN: &str = "Unknown";
+
+impl Named {
+    /// How much: nothing, what kind of thing, a pod, or a workload.
+    fn says(&self) -> u8 {
+        match self.kind.as_str() {
+            UNKNOWN => 0,
+            UNMANAGED => 1,
+            POD => 2,
+            _ => 3,
+        }
     }
 }
 
@@ -59,6 +128,7 @@ pub(super) fn resolve(flow: &Flow, resident: impl Fn(IpAddr, Timestamp) -> Optio
         destination: end(&flow.destination),
         port: flow.port,
         protocol: flow.protocol,
+        span: flow.last_seen / FLOW_SPAN,
     }
 }
 
@@ -70,7 +140,7 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
 }
 
 /// What saw the flow knows the pod that it was of; the cluster knows its workload and labels. Where the two
-/// do not agree, the first was there.
+/// do not agree, the first was there. Hubble knows workloads of pods on its own node alone.
 fn named(peer: &FlowPeer, found: Option<Resident>) -> Named {
     let of = |found: &Resident| {
         let mut parts = found.workload.splitn(3, '.').map(str::to_owned);
@@ -78,20 +148,24 @@ fn named(peer: &FlowPeer, found: Option<Resident>) -> Named {
         let labels = found.labels.iter().map(|(key, value)| format!("k8s:{key}={value}")).collect();
         Named { ns, kind, name, labels }
     };
+    let found = found.as_ref().map(of);
     if !peer.name.is_empty() {
         let FlowPeer { namespace, kind, name, labels, .. } = peer.clone();
-        return Named { ns: namespace, kind, name, labels };
+        return match found {
+            Some(found) if kind == POD && namespace == found.ns => Named { labels, ..found },
+            _ => Named { ns: namespace, kind, name, labels },
+        };
     }
-    match found.as_ref().map(of) {
+    match found {
         Some(named) if peer.pod.is_empty() || peer.namespace == named.ns => named,
         _ if !peer.pod.is_empty() => Named {
             ns: peer.namespace.clone(),
-            kind: "Pod".to_owned(),
+            kind: POD.to_owned(),
             name: peer.pod.clone(),
             labels: Vec::new(),
         },
         _ if !peer.service.is_empty() => service(&peer.service),
-        _ => Named { kind: "Unknown".to_owned(), name: "unknown".to_owned(), ..Named::default() },
+        _ => Named { kind: UNKNOWN.to_owned(), name: "unknown".to_owned(), ..Named::default() },
     }
 }
 
@@ -99,7 +173,7 @@ fn named(peer: &FlowPeer, found: Option<Resident>) -> Named {
 fn service(host: &str) -> Named {
     let (kind, ns, name) = match host.splitn(4, '.').collect::<Vec<_>>()[..] {
         [name, namespace, "svc"] | [name, namespace, "svc", _] => ("Service", namespace, name),
-        _ => ("Unmanaged", "", host),
+        _ => (UNMANAGED, "", host),
     };
     Named { ns: ns.to_owned(), kind: kind.to_owned(), name: name.to_owned(), labels: Vec::new() }
 }
@@ -134,6 +208,24 @@ mod tests {
     }
 
     #[test]
+    fn both_ends_mean_one_conversation_and_names_of_the_outside_are_kept_apart() {
+        let key = |from: Option<FlowPeer>, to: Option<FlowPeer>, second: u64| {
+            let last_seen = second * 1_000_000_000;
+            resolve(&Flow { source: from, destination: to, last_seen, ..Flow::default() }, resident).key()
+        };
+        let by_hubble = |kind: &str, name: &str, last: u8| {
+            let [kind, name] = [kind, name].map(str::to_owned);
+            Some(FlowPeer { kind, name, ..peer([10, 0, 0, last], "a-pod", "").unwrap() })
+        };
+        let at_source = key(by_hubble("Deployment", "web", 1), by_hubble("Pod", "db-0", 3), 11);
+        let at_destination = key(by_hubble("Pod", "web-1", 1), by_hubble("StatefulSet", "db", 3), 19);
+        assert_eq!(at_source, at_destination);
+        assert_ne!(at_source, key(by_hubble("Deployment", "web", 1), by_hubble("Pod", "db-0", 3), 20));
+        let outside = |name: &str| key(None, peer([192, 0, 2, 1], "", name), 11);
+        assert_ne!(outside("a.example.com"), outside("b.example.com"));
+    }
+
+    #[test]
     fn each_end_is_who_it_was_then() {
         let told = |peer: Option<FlowPeer>, second: u64| {
             let flow = Flow { source: peer, last_seen: second * 1_000_000_000, ..Flow::default() };
@@ -162,6 +254,17 @@ mod tests {
             ..peer([10, 0, 0, 1], "web-1", "").unwrap()
         };
         assert_eq!(told(Some(by_hubble), 100), "shop Deployment shop-web", "who saw it knew it then");
+        let of_far = FlowPeer {
+            kind: "Pod".to_owned(),
+            name: "web-1".to_owned(),
+            ..peer([10, 0, 0, 1], "web-1", "").unwrap()
+        };
+        assert_eq!(
+            told(Some(of_far.clone()), 99),
+            "shop Deployment web",
+            "Hubble knows no workloads elsewhere"
+        );
+        assert_eq!(told(Some(of_far), 100), "shop Pod web-1", "who saw it knew it then");
         let flow = Flow { destination: peer([10, 0, 0, 1], "", ""), ..Flow::default() };
         let end = resolve(&flow, resident).destination;
         assert_eq!((end.endpoint.labels, &*end.node), (vec!["k8s:app=web".to_owned()], "n1"));

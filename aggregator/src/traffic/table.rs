@@ -9,33 +9,36 @@ use std::{
 use kestrel_proto::{cloud::v1, node::v1::Flow};
 use tokio::time::Instant;
 
-use super::{conversation::Seen, resolve::Conversation};
+use super::{
+    conversation::Seen,
+    resolve::{Conversation, Key},
+};
 
-/// Nodes tell their flows every ten seconds: by then the other end has told too.
+/// Nodes tell their flows every ten seconds, all at once by their clocks: by then the other end has told too,
+/// and both what they read late.
 const SETTLES: Duration = Duration::from_secs(12);
 
-/// With more conversations the oldest do not wait. Each takes about 500 bytes.
+/// With more conversations the oldest do not wait. Each takes about 900 bytes.
 const MOST: usize = 50_000;
 
 /// The conversations that were not told yet.
 #[derive(Default)]
 pub(super) struct Table {
-    open: HashMap<Arc<Conversation>, Seen>,
+    open: HashMap<Arc<Key>, Seen>,
     /// In the order in which they were heard of.
-    heard: VecDeque<(Instant, Arc<Conversation>)>,
+    heard: VecDeque<(Instant, Arc<Key>)>,
 }
 
 impl Table {
-    /// A node has seen something of a conversation.
-    pub(super) fn add(&mut self, conversation: Conversation, flow: &Flow, now: Instant) {
-        if let Some(seen) = self.open.get_mut(&conversation) {
-            return seen.add(flow);
+    /// A node has seen something of a conversation. How many of its policies there was no room for.
+    pub(super) fn add(&mut self, conversation: Conversation, flow: &Flow, now: Instant) -> usize {
+        let key = conversation.key();
+        if let Some(seen) = self.open.get_mut(&key) {
+            return seen.add(conversation, flow);
         }
-        let mut seen = Seen::nothing();
-        seen.add(flow);
-        let conversation = Arc::new(conversation);
-        self.heard.push_back((now, Arc::clone(&conversation)));
-        self.open.insert(conversation, seen);
+        let key = Arc::new(key);
+        self.heard.push_back((now, Arc::clone(&key)));
+        self.open.entry(key).or_insert_with(|| Seen::nothing(conversation.clone())).add(conversation, flow)
     }
 
     /// What there is no room for.
@@ -58,10 +61,10 @@ impl Table {
         let mut told = Vec::new();
         while let Some((heard, _)) = self.heard.front()
             && due(self, *heard)
-            && let Some((_, conversation)) = self.heard.pop_front()
+            && let Some((_, key)) = self.heard.pop_front()
         {
-            if let Some(seen) = self.open.remove(&conversation) {
-                told.extend(seen.told(&conversation));
+            if let Some(seen) = self.open.remove(&key) {
+                told.extend(seen.told());
             }
         }
         told

@@ -2,7 +2,7 @@
 
 use kestrel_proto::{
     cloud::v1::StreamFlowsRequest,
-    node::v1::{FlowDirection, FlowPeer, FlowVerdict},
+    node::v1::{FlowDirection, FlowPeer, FlowSource, FlowVerdict},
 };
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use prost::Message as _;
@@ -57,6 +57,30 @@ impl World {
             ..Default::default()
         };
         self.traffic.take(node, FlowReport { run: 1, number, flows: vec![flow] });
+    }
+
+    /// What `node` saw of the TCP connections from 10.0.0.1 to 10.0.0.2 that `names` name, in the ten seconds
+    /// from `second` on.
+    fn sees(&self, node: &str, second: u64, direction: FlowDirection, names: [[&str; 2]; 2], count: u64) {
+        let peer = |last, [kind, name]: [&str; 2]| {
+            let address = vec![10, 0, 0, last].into();
+            let [kind, name, namespace] = [kind, name, "shop"].map(str::to_owned);
+            Some(FlowPeer { address, namespace, kind, name, ..Default::default() })
+        };
+        let flow = Flow {
+            source: peer(1, names[0]),
+            destination: peer(2, names[1]),
+            port: 5432,
+            protocol: 6,
+            verdict: FlowVerdict::Forwarded.into(),
+            direction: direction.into(),
+            seen_by: FlowSource::Hubble.into(),
+            first_seen: (second * 1_000_000_000) + 1,
+            last_seen: (second + 9) * 1_000_000_000,
+            count,
+            ..Default::default()
+        };
+        self.traffic.take(node, FlowReport { run: 1, number: second, flows: vec![flow] });
     }
 
     fn told(&self) -> Vec<v1::Flow> {
@@ -128,4 +152,41 @@ async fn what_stays_in_the_cluster_and_what_another_node_makes_up_is_not_told() 
     assert_eq!(world.traffic.state().table.all().len(), 0, "it was there until a moment ago");
     world.take("n2", 1, 1);
     assert_eq!(world.traffic.state().table.all().len(), 1);
+}
+
+/// Both agents tell ten seconds at a time, and their reports come when they come.
+#[tokio::test(start_paused = true)]
+async fn steady_traffic_that_both_nodes_see_is_counted_once() {
+    let world = World::new(["shop", "shop"]);
+    let drain = CancellationToken::new();
+    let running = tokio::spawn(world.traffic.clone().run(drain.clone()));
+    // Of a pod on another node Hubble knows the name and not the workload.
+    let (web, db) = (["Deployment", "web"], ["StatefulSet", "db"]);
+    let begin = 1_700_000_000;
+    for window in 0..12 {
+        let second = begin + 10 * window;
+        world.sees("n1", second, FlowDirection::Egress, [web, ["Pod", "p2"]], 100);
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        world.sees("n2", second, FlowDirection::Ingress, [["Pod", "p1"], db], 100);
+        tokio::time::sleep(Duration::from_secs(6)).await;
+    }
+    drain.cancel();
+    running.await.unwrap();
+    let told = world.told();
+    assert_eq!(told.iter().map(|flow| flow.count).sum::<i64>(), 1200, "{told:#?}");
+    assert_eq!(told.len(), 12);
+    for flow in &told {
+        let [from, to] = [&flow.src, &flow.dst].map(|end| end.clone().unwrap().name);
+        assert_eq!((&*from, &*to), ("web", "db"), "each end knew its own");
+    }
+}
+
+#[tokio::test]
+async fn what_has_no_direction_has_that_of_the_node_that_saw_it() {
+    let world = World::new(["shop", "shop"]);
+    for node in ["n1", "n2"] {
+        world.sees(node, 1_700_000_000, FlowDirection::Unspecified, [["", ""]; 2], 7);
+    }
+    let told = world.traffic.state().table.all();
+    assert_eq!(told.iter().map(|flow| (&*flow.direction, flow.count)).collect::<Vec<_>>(), [("EGRESS", 7)]);
 }

@@ -6,25 +6,27 @@ use std::time::{Duration, Instant};
 /// A lasting outage is told again after this time.
 const REMINDER: Duration = Duration::from_secs(600);
 
-/// What was told of the present outage.
+/// More reasons are not told in that time: they hold a number that is another one each time.
+const MOST: usize = 8;
+
+/// What was told of the present outage, and when.
 #[derive(Debug, Default)]
-pub struct Outage(Option<(String, Instant)>);
+pub struct Outage(Vec<(String, Instant)>);
 
 impl Outage {
     /// The link is down for `reason`; true if that is to be told.
     pub fn down(&mut self, reason: &str, now: Instant) -> bool {
-        let known = self.0.as_ref().is_some_and(|(before, told)| {
-            before == reason && now.saturating_duration_since(*told) < REMINDER
-        });
-        if !known {
-            self.0 = Some((reason.to_owned(), now));
+        self.0.retain(|(_, told)| now.saturating_duration_since(*told) < REMINDER);
+        let is_new = self.0.len() < MOST && self.0.iter().all(|(before, _)| before != reason);
+        if is_new {
+            self.0.push((reason.to_owned(), now));
         }
-        !known
+        is_new
     }
 
     /// The link is up.
     pub fn up(&mut self) {
-        self.0 = None;
+        self.0.clear();
     }
 }
 
@@ -39,8 +41,16 @@ mod tests {
         assert!(outage.down("refused", start));
         assert!(!outage.down("refused", start + REMINDER / 2));
         assert!(outage.down("no route", start + REMINDER / 2));
+        assert!(!outage.down("refused", start + REMINDER * 3 / 4), "the two by turns");
         assert!(outage.down("no route", start + REMINDER * 2));
         outage.up();
         assert!(outage.down("no route", start + REMINDER * 2));
+    }
+
+    #[test]
+    fn reasons_that_never_are_the_same_have_a_bound() {
+        let (mut outage, start) = (Outage::default(), Instant::now());
+        let told = (0..100).filter(|number| outage.down(&format!("stream {number}"), start)).count();
+        assert_eq!(told, MOST);
     }
 }

@@ -1,5 +1,6 @@
 //! What is counted of flows, for `/metrics`.
 
+use kestrel_proto::hubble::flow::LostEventSource;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family},
@@ -27,6 +28,9 @@ struct LostLabel {
     by: &'static str,
 }
 
+/// Where Hubble loses events, in the order of [`LostEventSource`].
+const LOST_BY: [&str; 4] = ["unknown", "perf_ring", "queue", "ring"];
+
 /// Why something is not among the flows that are told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeftOut {
@@ -44,6 +48,18 @@ pub struct Counts {
     seen: Family<SourceLabel, Counter>,
     left_out: Family<LeftOutLabel, Counter>,
     lost: Family<LostLabel, Counter>,
+}
+
+impl LeftOut {
+    const ALL: [Self; 3] = [Self::TooMany, Self::Old, Self::Unreadable];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::TooMany => "too_many",
+            Self::Old => "old",
+            Self::Unreadable => "unreadable",
+        }
+    }
 }
 
 impl Counts {
@@ -66,9 +82,11 @@ impl Counts {
         }
     }
 
-    /// Hubble lost so many events.
-    pub(super) fn lost(&self, by: &'static str, events: u64) {
+    /// Hubble lost so many events; where, in a word.
+    pub(super) fn lost(&self, by: LostEventSource, events: u64) -> &'static str {
+        let by = LOST_BY[by as usize];
         self.lost.get_or_create(&LostLabel { by }).inc_by(events);
+        by
     }
 
     fn seen(&self, source: Source) {
@@ -77,12 +95,32 @@ impl Counts {
 
     /// One is left out.
     pub(super) fn left_out(&self, source: Source, reason: LeftOut) {
-        let reason = match reason {
-            LeftOut::TooMany => "too_many",
-            LeftOut::Old => "old",
-            LeftOut::Unreadable => "unreadable",
-        };
-        self.left_out.get_or_create(&LeftOutLabel { source: name(source), reason }).inc();
+        self.left_out.get_or_create(&LeftOutLabel { source: name(source), reason: reason.as_str() }).inc();
+    }
+
+    /// How many of `source` were left out so far.
+    pub(super) fn count_left_out(&self, source: Source, reason: LeftOut) -> u64 {
+        let label = LeftOutLabel { source: name(source), reason: reason.as_str() };
+        self.left_out.get(&label).map_or(0, |count| count.get())
+    }
+
+    /// What was counted so far, in words.
+    pub fn told(&self) -> Vec<String> {
+        let mut told = Vec::new();
+        for source in [Source::AwsPolicyAgent, Source::Ztunnel, Source::Hubble].map(name) {
+            told.extend(
+                self.seen.get(&SourceLabel { source }).map(|seen| format!("{} of {source}", seen.get())),
+            );
+            for reason in LeftOut::ALL.map(LeftOut::as_str) {
+                let left_out = self.left_out.get(&LeftOutLabel { source, reason });
+                told.extend(left_out.map(|count| format!("{} of {source} left out ({reason})", count.get())));
+            }
+        }
+        for by in LOST_BY {
+            let lost = self.lost.get(&LostLabel { by });
+            told.extend(lost.map(|lost| format!("{} lost by hubble ({by})", lost.get())));
+        }
+        told
     }
 }
 

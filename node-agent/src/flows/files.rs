@@ -23,6 +23,7 @@ use super::{
     aws_policy,
     counts::{Counts, LeftOut},
     flow::{self, Flow, Line, nanoseconds},
+    sources::Sources,
     window::Window,
     ztunnel,
 };
@@ -37,6 +38,7 @@ pub(super) struct Files {
     /// Directories, which may not be there.
     roots: Vec<PathBuf>,
     reader: Reader,
+    sources: Sources,
     /// Whose logs there are.
     found: Option<BTreeSet<String>>,
     problem: Option<String>,
@@ -52,7 +54,7 @@ struct Reader {
 
 impl Files {
     /// Files as `config` says, read on from the stored positions.
-    pub(super) fn new(config: &Config, counts: Counts, now: SystemTime) -> Self {
+    pub(super) fn new(config: &Config, counts: Counts, sources: Sources, now: SystemTime) -> Self {
         let positions = config.state.join("flow-positions");
         let store = Store::load(&positions).unwrap_or_else(|problem| {
             Sentence::Warning(format!("{problem}; flows of the look-back may be counted again")).tell();
@@ -63,12 +65,12 @@ impl Files {
         let aws = config.aws_policy_log.as_deref().and_then(of_aws);
         let ztunnel = config.ztunnel_namespace.as_deref();
         let ztunnel = ztunnel.and_then(|namespace| of_ztunnel(&config.pod_logs, namespace));
-        let sources: Vec<_> = aws.into_iter().chain(ztunnel).collect();
-        let roots = sources.iter().map(|source| source.directory.clone()).collect();
+        let logs: Vec<_> = aws.into_iter().chain(ztunnel).collect();
+        let roots = logs.iter().map(|source| source.directory.clone()).collect();
         // Of a line nothing is sent but addresses, names and numbers.
-        let engine = Engine::new(sources, store, Redactor::new(Expressions::default()));
+        let engine = Engine::new(logs, store, Redactor::new(Expressions::default()));
         let reader = Reader { counts, clock: Clock::default(), since: nanoseconds(since.into()) };
-        Self { engine, roots, reader, found: None, problem: None }
+        Self { engine, roots, reader, sources, found: None, problem: None }
     }
 
     /// Looks for files that came or went.
@@ -97,10 +99,10 @@ impl Files {
             Sentence::Note(text.to_owned()).tell();
         }
         for name in found.iter().filter(|name| before.is_none_or(|before| !before.contains(*name))) {
-            Sentence::Note(format!("network flows are read from the log of {name}")).tell();
+            self.sources.came(&format!("the log of {name}"));
         }
         for name in before.into_iter().flatten().filter(|name| !found.contains(*name)) {
-            Sentence::Note(format!("no network flows come from {name} any more: its log is gone")).tell();
+            self.sources.went(&format!("the log of {name}"));
         }
         self.found = Some(found);
     }
@@ -147,7 +149,9 @@ impl Reader {
     fn take(&mut self, line: &str, window: &mut Window) {
         match cri::parse(line.as_bytes(), &mut self.clock) {
             Some(piece) => {
-                let Ok(text) = str::from_utf8(piece.content) else { return };
+                let Ok(text) = str::from_utf8(piece.content) else {
+                    return self.counts.left_out(flow::Source::Ztunnel, LeftOut::Unreadable);
+                };
                 let time = nanoseconds(piece.timestamp);
                 ztunnel::read(text, time, |line| self.count(flow::Source::Ztunnel, line, window));
             }

@@ -13,7 +13,7 @@ pub struct Flow<'a> {
     pub source: Peer<'a>,
     /// To whom.
     pub destination: Peer<'a>,
-    /// Of the destination; 0 where the protocol has none.
+    /// Of the destination; 0 where the protocol has none, or it is not known.
     pub port: u16,
     /// Number of the protocol at IANA; 0: not known.
     pub protocol: u8,

@@ -13,7 +13,7 @@ use http::uri::PathAndQuery;
 use hyper_util::rt::TokioIo;
 use kestrel_link::outage::Outage;
 use kestrel_proto::hubble::{
-    flow::{EventTypeFilter, FlowFilter, LostEvent, LostEventSource, Verdict},
+    flow::{EventTypeFilter, FlowFilter, LostEvent, Verdict},
     observer::{GetFlowsRequest, get_flows_request::Experimental},
 };
 use prost_types::{FieldMask, Timestamp};
@@ -33,6 +33,7 @@ use tower::service_fn;
 use super::{
     counts::Counts,
     flow::{Flow, Line, Source},
+    sources::Sources,
     window::Window,
 };
 use crate::story::Sentence;
@@ -50,7 +51,8 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// What Hubble lost is told this often at most.
 const WAVE: Duration = Duration::from_secs(300);
 
-/// Of records of L7, which tell again what packets have told (Cilium's `MessageTypeAccessLog`).
+/// Of records of L7 (Cilium's `MessageTypeAccessLog`). What a proxy let pass, packets have told; what it
+/// refused, nothing else tells.
 const ACCESS_LOG: i32 = 129;
 
 /// What is read of a flow.
@@ -69,15 +71,26 @@ const FIELDS: [&str; 11] = [
 ];
 
 /// Counts what Hubble shows into `window`, whenever its socket is there, for as long as it is polled.
-pub(super) async fn follow(socket: PathBuf, window: Arc<Mutex<Window>>, counts: Counts) {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
-    let mut hubble = Hubble { socket, window, counts, since, is_masked: true, lost: 0, lost_told: None };
+pub(super) async fn follow(socket: PathBuf, window: Arc<Mutex<Window>>, counts: Counts, sources: Sources) {
+    let since = now();
+    let name = format!("Hubble at {}", socket.display());
+    let (lost, lost_told) = (0, None);
+    let mut hubble = Hubble { socket, window, counts, since, is_masked: true, lost, lost_told };
     let (mut outage, mut wait, mut was_there) = (Outage::default(), RETRY.0, None);
     loop {
         let is_there = hubble.socket.exists();
         if was_there != Some(is_there) {
-            hubble.tell(is_there, was_there.is_none());
+            match (is_there, was_there) {
+                // It is told when it has answered.
+                (true, _) => {}
+                (false, Some(_)) => sources.went(&name),
+                (false, None) => {
+                    Sentence::Note(format!("there is no {name}; one that comes is read")).tell();
+                }
+            }
             was_there = Some(is_there);
+            // Another one may understand more.
+            hubble.is_masked = true;
         }
         if !is_there {
             wait = RETRY.0;
@@ -85,15 +98,14 @@ pub(super) async fn follow(socket: PathBuf, window: Arc<Mutex<Window>>, counts: 
             continue;
         }
         let begun = Instant::now();
-        let problem = hubble.attempt().await;
+        let problem = hubble.attempt(|| sources.came(&name)).await;
         if begun.elapsed() >= RETRY.1 {
             wait = RETRY.0;
             outage.up();
+            hubble.is_masked = true;
         }
         if outage.down(&problem, Instant::now().into_std()) && hubble.socket.exists() {
-            let socket = hubble.socket.display();
-            Sentence::Warning(format!("no network flows come from Hubble at {socket} for now: {problem}"))
-                .tell();
+            sources.fails(&name, &problem);
         }
         sleep(wait).await;
         wait = (wait * 2).min(RETRY.1);
@@ -114,23 +126,14 @@ struct Hubble {
 }
 
 impl Hubble {
-    fn tell(&self, is_there: bool, is_first: bool) {
-        let socket = self.socket.display();
-        let text = match (is_there, is_first) {
-            (true, _) => format!("network flows are read from Hubble at {socket}"),
-            (false, true) => format!("there is no Hubble at {socket}; one that comes is read"),
-            (false, false) => format!("Hubble at {socket} is gone: no network flows come from it any more"),
-        };
-        Sentence::Note(text).tell();
-    }
-
-    /// Reads on until the stream ends; why it did.
-    async fn attempt(&mut self) -> String {
+    /// Reads on until the stream ends; why it did. `answers` is called when it begins.
+    async fn attempt(&mut self, answers: impl FnOnce()) -> String {
         let mut stream = match timeout(ANSWER, self.open()).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(problem)) => return problem,
             Err(_) => return format!("no answer in {} s", ANSWER.as_secs()),
         };
+        answers();
         loop {
             match stream.message().await {
                 Ok(Some(message)) => self.take(&message),
@@ -164,6 +167,7 @@ impl Hubble {
     fn request(&self) -> GetFlowsRequest {
         let mask = || FieldMask { paths: FIELDS.iter().map(ToString::to_string).collect() };
         let undecided = [Verdict::Unknown, Verdict::Traced, Verdict::Translated].map(Into::into);
+        let passed = [Verdict::Forwarded, Verdict::Redirected, Verdict::Audit].map(Into::into);
         GetFlowsRequest {
             follow: true,
             blacklist: vec![
@@ -171,10 +175,12 @@ impl Hubble {
                 FlowFilter { verdict: undecided.to_vec(), ..FlowFilter::default() },
                 FlowFilter {
                     event_type: vec![EventTypeFilter { r#type: ACCESS_LOG }],
+                    verdict: passed.to_vec(),
                     ..FlowFilter::default()
                 },
             ],
-            since: Some(timestamp(self.since)),
+            // A clock that was set back since leaves no gap.
+            since: Some(timestamp(self.since.min(now()))),
             field_mask: self.is_masked.then(mask),
             experimental: self.is_masked.then(|| Experimental { field_mask: Some(mask()) }),
         }
@@ -200,13 +206,7 @@ impl Hubble {
     }
 
     fn lost(&mut self, lost: &LostEvent) {
-        let by = match lost.source() {
-            LostEventSource::PerfEventRingBuffer => "perf_ring",
-            LostEventSource::ObserverEventsQueue => "queue",
-            LostEventSource::HubbleRingBuffer => "ring",
-            LostEventSource::UnknownLostEventSource => "unknown",
-        };
-        self.counts.lost(by, lost.num_events_lost);
+        let by = self.counts.lost(lost.source(), lost.num_events_lost);
         self.lost = self.lost.saturating_add(lost.num_events_lost);
         if self.lost_told.is_none_or(|told| told.elapsed() >= WAVE) {
             Sentence::Warning(format!(
@@ -217,6 +217,11 @@ impl Hubble {
             (self.lost, self.lost_told) = (0, Some(Instant::now()));
         }
     }
+}
+
+/// Nanoseconds since 1970.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
 }
 
 fn timestamp(nanoseconds: u64) -> Timestamp {

@@ -13,7 +13,10 @@ use foldhash::fast::RandomState;
 use kestrel_proto::{
     cloud::v1::Policy,
     hubble,
-    node::v1::{self, FlowPeer},
+    node::{
+        FLOW_SPAN,
+        v1::{self, FlowPeer},
+    },
 };
 use prost::Message as _;
 
@@ -29,6 +32,9 @@ const REPORT_BYTES: usize = 256 * 1024;
 /// What flows have in common that are counted together.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Key {
+    /// Which multiple of [`FLOW_SPAN`] was before them. However long nobody takes a window, an address that
+    /// was another pod's before is another flow's, and both ends of a conversation count the same times.
+    span: u32,
     addresses: [u128; 2],
     /// Of both ends, and of the policies.
     names: [u32; 3],
@@ -53,17 +59,12 @@ pub struct Window {
     most: usize,
     flows: HashMap<Key, Counts, RandomState>,
     names: Names,
-    /// Times of the earliest and the latest.
-    times: (u64, u64),
 }
-
-/// Of no flow.
-const NEVER: (u64, u64) = (u64::MAX, 0);
 
 impl Window {
     /// An empty one that counts no more than `most` different flows.
     pub fn new(most: usize) -> Self {
-        Self { most, flows: HashMap::default(), names: Names::default(), times: NEVER }
+        Self { most, flows: HashMap::default(), names: Names::default() }
     }
 
     /// Counts a flow; false if there is no room for it.
@@ -77,6 +78,8 @@ impl Window {
             return false;
         };
         let key = Key {
+            // All that there are fit.
+            span: (flow.time / FLOW_SPAN) as u32,
             addresses: [&flow.source, &flow.destination].map(|peer| peer.address.map_or(0, bits)),
             names: [source, destination, policies],
             port: flow.port,
@@ -100,7 +103,6 @@ impl Window {
                 room.insert(Counts { count: 1, bytes_sent, bytes_received, first: time, last: time });
             }
         }
-        self.times = (self.times.0.min(time), self.times.1.max(time));
         true
     }
 
@@ -109,14 +111,8 @@ impl Window {
         self.flows.len() > self.most / 2 || self.names.bytes > MOST_NAME_BYTES / 2
     }
 
-    /// Nanoseconds between the earliest flow and the latest.
-    pub fn span(&self) -> u64 {
-        self.times.1.saturating_sub(self.times.0)
-    }
-
     /// All that was counted, in parts that fit a message. The window is empty then.
     pub fn close(&mut self) -> Parts {
-        self.times = NEVER;
         let names = mem::take(&mut self.names).into_list();
         Parts { flows: mem::take(&mut self.flows).into_iter(), names }
     }
@@ -351,7 +347,6 @@ mod tests {
         assert!(!window.add(&flow(["web", "db"], 82, 1)), "a third kind");
         assert!(window.add(&flow(["web", "db"], 81, 8)), "of a kind that is counted");
         assert!(window.is_filling());
-        assert_eq!(window.span(), 6);
         let mut flows: Vec<_> = window.close().flatten().collect();
         flows.sort_by_key(|flow| flow.port);
         let of = |flow: &v1::Flow| {
@@ -361,7 +356,20 @@ mod tests {
         let source = flows[0].source.clone().unwrap();
         assert_eq!((source.pod.as_str(), source.namespace.as_str()), ("web", "shop"));
         assert_eq!(source.address, [10, 0, 0, 1].as_slice());
-        assert!(window.span() == 0 && !window.is_filling() && window.close().is_empty());
+        assert!(!window.is_filling() && window.close().is_empty());
+    }
+
+    #[test]
+    fn one_record_never_spans_ten_seconds_however_long_a_window_is_open() {
+        let mut window = Window::new(usize::MAX);
+        for second in [9, 10, 3600, 19, 7205] {
+            assert!(window.add(&flow(["web", "db"], 80, second * 1_000_000_000)));
+        }
+        let mut flows: Vec<_> = window.close().flatten().collect();
+        flows.sort_by_key(|flow| flow.first_seen);
+        let seconds = |flow: &v1::Flow| (flow.first_seen / 1_000_000_000, flow.last_seen / 1_000_000_000);
+        let expected = [(9, 9), (10, 19), (3600, 3600), (7205, 7205)];
+        assert_eq!(flows.iter().map(seconds).collect::<Vec<_>>(), expected);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The access lines of Istio's ztunnel.
 //!
-//! A line names a connection that ended (`connection complete`, INFO or, if it failed, ERROR), one that was
-//! refused before more was known of it (`connection failed`, WARN) or, when asked to log more, one that began
+//! A line names a connection that ended (`connection complete`, INFO or, if it failed, ERROR), one that
+//! failed before more was known of it (`connection failed`, WARN) or, when asked to log more, one that began
 //! (`connection opened`, DEBUG). Its fields follow as `name=value` or, if ztunnel was told so, the whole is a
 //! JSON object. Bytes are those of the end that ztunnel speaks for: what a client's ztunnel calls sent, a
 //! server's calls received.
@@ -27,6 +27,9 @@ const KINDS: [(&str, Kind); 3] = [
     ("connection failed", Kind::Failed),
     ("connection opened", Kind::Opened),
 ];
+
+/// Port of tunnels between ztunnels.
+const TUNNEL: u16 = 15008;
 
 /// Words of errors by which a policy refuses a connection: of the ztunnel that asks its policies, and of the
 /// one that is told by it.
@@ -112,14 +115,16 @@ fn flow<'a>(
     let (address, port) = match inner.map(str::parse::<SocketAddr>) {
         Some(Ok(inner)) => (Some(inner.ip()), inner.port()),
         Some(Err(_)) => (None, inner.and_then(port).unwrap_or_default()),
+        // It failed before it was known what for.
+        None if direction == Direction::Ingress && to.port() == TUNNEL => (Some(to.ip()), 0),
         None => (Some(to.ip()), to.port()),
     };
     let error = text("error");
     let (ours, theirs) = (number("bytes_sent").unwrap_or_default(), number("bytes_recv").unwrap_or_default());
-    let refused =
-        kind == Kind::Failed || error.is_some_and(|error| REFUSED.iter().any(|words| error.contains(words)));
+    let refused = error.is_some_and(|error| REFUSED.iter().any(|words| error.contains(words)));
     let verdict = match error {
         _ if refused => Verdict::Dropped,
+        _ if kind == Kind::Failed => Verdict::Error,
         // What broke after it was up has passed all policies.
         Some(_) if ours == 0 && theirs == 0 => Verdict::Error,
         _ => Verdict::Forwarded,

@@ -121,6 +121,11 @@ pub(super) struct Edge {
 }
 
 impl Edge {
+    /// As it was found last.
+    pub(super) fn is_past(self) -> bool {
+        self.is_past
+    }
+
     /// Below `least`, until it is a quarter above it.
     pub(super) fn is_under(&mut self, value: u64, least: u64) -> bool {
         self.is_past = value < if self.is_past { least.saturating_mul(125) / 100 } else { least };
@@ -204,9 +209,11 @@ impl Conditions {
         self.clock.compare(theirs, ours, round_trip);
     }
 
-    /// What was passed over because there was too much of it, by what it was.
-    pub fn left_out(&self) -> [(&'static str, u64); 2] {
-        [("control_groups", self.stalls.left_out()), ("devices", self.kernel_log.left_out())]
+    /// What was passed over because there was too much of it or it was nobody's, by what it was.
+    pub fn left_out(&self) -> [(&'static str, u64); 3] {
+        let Self { stalls, kernel_log, .. } = self;
+        let devices = ("devices", kernel_log.left_out());
+        [("control_groups", stalls.left_out()), devices, ("kills", kernel_log.strangers())]
     }
 
     /// As the last sample left them.

@@ -66,24 +66,27 @@ impl FileSystems {
         const KIND: &str = "kestrel.ai/DiskPressure";
         let (mut low, mut said) = (Vec::new(), Vec::new());
         for FileSystem { folder, room } in all {
-            let room = match room {
-                Ok(room) => room,
-                Err(why) => {
-                    said.push(format!("of {folder} nothing can be seen ({why})"));
-                    continue;
-                }
-            };
             let (of_bytes, of_inodes) = self.edges.entry(folder.clone()).or_default();
-            let free = permille(room.available, room.size);
-            let inodes = permille(room.inodes_free, room.inodes);
-            if of_bytes.is_under(free, BYTES_LOW * 10) {
+            match room {
+                Ok(room) => {
+                    let free = permille(room.available, room.size);
+                    let inodes = permille(room.inodes_free, room.inodes);
+                    of_bytes.is_under(free, BYTES_LOW * 10);
+                    of_inodes.is_under(inodes, INODES_LOW * 10);
+                    let (available, free, inodes) = (bytes(room.available), percent(free), percent(inodes));
+                    said.push(format!(
+                        "{available} ({free}) of {folder} and {inodes} of its inodes are free"
+                    ));
+                }
+                // What was low is that until it is seen to be otherwise.
+                Err(why) => said.push(format!("of {folder} nothing can be seen ({why})")),
+            }
+            if of_bytes.is_past() {
                 low.push(format!("space of {folder}"));
             }
-            if of_inodes.is_under(inodes, INODES_LOW * 10) {
+            if of_inodes.is_past() {
                 low.push(format!("inodes of {folder}"));
             }
-            let (available, free, inodes) = (bytes(room.available), percent(free), percent(inodes));
-            said.push(format!("{available} ({free}) of {folder} and {inodes} of its inodes are free"));
         }
         if all.iter().all(|it| it.room.is_err()) {
             return Finding::unseen(KIND, &said.join("; "));
@@ -133,7 +136,13 @@ mod tests {
         let finding = all.judge(&[file_system("/logs", 50, 0, 0), hidden.clone()]);
         assert_eq!(finding.status, Status::False);
         assert!(finding.message.contains("of /data nothing can be seen (no such folder)"), "{finding:?}");
-        assert_eq!(all.judge(&[hidden]).status, Status::Unknown);
+        assert_eq!(all.judge(std::slice::from_ref(&hidden)).status, Status::Unknown);
+        let full = file_system("/data", 5, 0, 0);
+        let reason = |finding: Finding| finding.reason.into_owned();
+        assert_eq!(reason(all.judge(&[file_system("/logs", 50, 0, 0), full])), "DiskLow: space of /data");
+        let finding = all.judge(&[file_system("/logs", 50, 0, 0), hidden]);
+        assert!(finding.message.contains("of /data nothing can be seen"), "{finding:?}");
+        assert_eq!(reason(finding), "DiskLow: space of /data", "nobody has seen that it is over");
     }
 
     proptest! {

@@ -50,12 +50,13 @@ pub(super) fn read() -> Seen<String> {
 /// How far the log was read, and what was found in it.
 #[derive(Debug, Default)]
 pub(super) struct KernelLog {
-    /// Time of the last entry, and how many entries of that time were read.
-    last: (Duration, usize),
+    /// Time and text of the last entry.
+    last: Option<(Duration, String)>,
     is_begun: bool,
     /// Of each of [`TROUBLES`]: by device, when the kernel named it last, and how.
     open: [BTreeMap<String, (Duration, String)>; TROUBLES.len()],
     left_out: u64,
+    strangers: u64,
 }
 
 impl KernelLog {
@@ -86,7 +87,13 @@ impl KernelLog {
         }
         let earliest = if self.is_begun { Duration::ZERO } else { uptime.saturating_sub(KEPT) };
         let kills = kill::all(fresh).into_iter().filter(|kill| kill.time >= earliest);
-        let events = kills.filter_map(|kill| event(&kill, pods, uptime, wall)).collect();
+        let mut events = Vec::new();
+        for kill in kills {
+            match event(&kill, pods, uptime, wall) {
+                Some(event) => events.push(event),
+                None => self.strangers += u64::from(kill.pod().is_some()),
+            }
+        }
         self.is_begun = true;
         (self.findings(uptime), events)
     }
@@ -96,17 +103,22 @@ impl KernelLog {
         self.left_out
     }
 
-    /// The entries that were not there before.
+    /// Kills in pods that have no logs on this node: they are another's that shares the kernel, or just gone.
+    pub(super) fn strangers(&self) -> u64 {
+        self.strangers
+    }
+
+    /// The entries that were not there before. Times do not say so: those of two processors may be out of
+    /// order.
     fn fresh<'a, 'b>(&mut self, entries: &'b [Entry<'a>]) -> &'b [Entry<'a>] {
-        let (time, read) = self.last;
-        let older = entries.partition_point(|entry| entry.time < time);
-        let same = entries[older..].iter().take_while(|entry| entry.time == time).count();
-        let fresh = &entries[older + same.min(read)..];
+        let is_last = |entry: &Entry<'_>| {
+            self.last.as_ref().is_some_and(|(time, text)| entry.time == *time && entry.text == text)
+        };
+        let read = entries.iter().rposition(is_last).map_or(0, |at| at + 1);
         if let Some(last) = entries.last() {
-            let count = entries.iter().rev().take_while(|entry| entry.time == last.time).count();
-            self.last = (last.time, count);
+            self.last = Some((last.time, last.text.to_owned()));
         }
-        fresh
+        &entries[read..]
     }
 
     fn turn(&mut self, number: usize, turn: Turn<'_>, entry: &Entry<'_>) {
@@ -122,9 +134,7 @@ impl KernelLog {
 
     fn findings(&mut self, uptime: Duration) -> Vec<Finding> {
         let judge = |(trouble, open): (&Trouble, &mut BTreeMap<String, (Duration, String)>)| {
-            if let Some(quiet) = trouble.quiet {
-                open.retain(|_, (time, _)| uptime.saturating_sub(*time) < quiet);
-            }
+            open.retain(|_, (time, _)| uptime.saturating_sub(*time) < trouble.quiet);
             let devices: Vec<_> = open.keys().filter(|device| !device.is_empty()).cloned().collect();
             let reason = (!open.is_empty()).then(|| match &*devices {
                 [] => trouble.word.to_owned(),

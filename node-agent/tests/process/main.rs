@@ -145,9 +145,10 @@ fn the_engine_alone_reads_to_the_end_and_sums_up() {
 
 #[test]
 fn words_that_are_not_known_are_answered_with_those_that_are() {
-    for (words, part) in
-        [(&["tial"][..], "usage: kestrel-node-agent [tail]"), (&["tail", "--sink", "file"], "link=HOST:PORT")]
-    {
+    for (words, part) in [
+        (&["tial"][..], "usage: kestrel-node-agent [status | tail]"),
+        (&["tail", "--sink", "file"], "link=HOST:PORT"),
+    ] {
         let output = agent().args(words).output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{said}");

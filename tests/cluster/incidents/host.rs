@@ -105,9 +105,9 @@ fn a_file_system_that_fills_up() {
         in_node umount {FOLDER}"
     );
     on_node(&namespace.0, &node, &script);
-    story_until(&node, before, DISK, &format!("CREATE {DISK}=True"));
+    story_until(&node, before, DISK, &format!("{DISK}=True"));
     kubectl(&["exec", "-n", &namespace.0, "surgeon", "--", "touch", "/tmp/seen"]);
-    story_until(&node, before, DISK, &format!("UPDATE {DISK}=False"));
+    story_until(&node, before, DISK, &format!("{DISK}=False"));
     wait_for_story(&node, known, &[&[DISK, "is True", FOLDER], &[DISK, "is False", FOLDER]]);
 }
 
@@ -121,11 +121,11 @@ fn a_runtime_that_stands_still() {
     let known = agent_log(&node).lines().count();
     let before = signals(NODE, "", &node).len();
     on_node(&namespace.0, &node, "pid=$(pidof containerd) && kill -STOP $pid && sleep 30; kill -CONT $pid");
-    story_until(&node, before, RUNTIME, &format!("CREATE {RUNTIME}=False"));
+    story_until(&node, before, RUNTIME, &format!("{RUNTIME}=False"));
     let told = signals(NODE, "", &node);
     let conditions = &told.last().unwrap()["message"]["conditions"];
     let ready = conditions.as_array().unwrap().iter().find(|condition| condition["type"] == "Ready").unwrap();
     assert_eq!(ready["status"], "True", "both views in one message");
-    story_until(&node, before, RUNTIME, &format!("UPDATE {RUNTIME}=True"));
+    story_until(&node, before, RUNTIME, &format!("{RUNTIME}=True"));
     wait_for_story(&node, known, &[&[RUNTIME, "is False", "has not answered for"], &[RUNTIME, "is True"]]);
 }

@@ -86,7 +86,7 @@ fn out_of_memory() {
     apply(&namespace.0, &init.to_string());
     for name in ["greedy", "greedy-init"] {
         expect_story(POD, &namespace.0, name, &["CREATE +OutOfMemory", "UPDATE -OutOfMemory"]);
-        says(&namespace.0, name, &["OOMKilled", "137"]);
+        says(&namespace.0, name, &["memory", "137"]);
     }
 }
 

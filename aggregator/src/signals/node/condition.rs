@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use kestrel_proto::cloud::v1::NodeCondition;
 
-use crate::signals::incident::Finding;
+use crate::signals::incident::{Finding, PREFIX};
 
 /// Conditions whose names end so are well when they are True, like Ready itself
 /// and those of hosts and node monitors that are named after it. `IsVoter` is the
@@ -25,11 +25,12 @@ pub(super) fn joined(conditions: &[NodeCondition], problems: &[Finding]) -> Vec<
 /// Kubernetes names no healthy status. All others follow the convention of its own
 /// pressures and of node-problem-detector: a condition is a problem when it is
 /// True. An Unknown one is none then, as whoever lost sight of a problem has none
-/// to tell.
+/// to tell; of the node agent's none is.
 pub(super) fn problem(condition: &NodeCondition, now: Timestamp) -> Option<Finding> {
     let NodeCondition { r#type: kind, status, reason, message, .. } = condition;
     let is_well_if_true = WELL_IF_TRUE.iter().any(|end| kind.ends_with(end));
-    if is_well_if_true == (status == "True") {
+    let is_unseen = status == "Unknown" && kind.starts_with(PREFIX);
+    if is_unseen || is_well_if_true == (status == "True") {
         return None;
     }
     let since = condition.last_transition_time;

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 
 use kestrel_proto::hubble::{
-    flow::{self, Ip},
+    flow::{self, Ip, LostEventSource},
     observer::{
         GetFlowsResponse,
         get_flows_response::ResponseTypes,
@@ -45,6 +45,7 @@ struct World {
     directory: tempfile::TempDir,
     window: Arc<Mutex<Window>>,
     registry: Registry,
+    sources: Sources,
     follower: JoinHandle<()>,
 }
 
@@ -52,11 +53,15 @@ impl World {
     fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let window = Arc::new(Mutex::new(Window::new(100)));
-        let (counts, mut registry) = (Counts::default(), Registry::default());
+        let (counts, sources, mut registry) = (Counts::default(), Sources::default(), Registry::default());
         counts.register(&mut registry);
-        let follower =
-            tokio::spawn(follow(directory.path().join("hubble.sock"), Arc::clone(&window), counts));
-        Self { directory, window, registry, follower }
+        let follower = tokio::spawn(follow(
+            directory.path().join("hubble.sock"),
+            Arc::clone(&window),
+            counts,
+            sources.clone(),
+        ));
+        Self { directory, window, registry, sources, follower }
     }
 
     /// A server at the socket, and its requests.
@@ -87,9 +92,9 @@ impl World {
     }
 }
 
-fn flow(second: i64) -> GetFlowsResponse {
+fn flow(time: Timestamp) -> GetFlowsResponse {
     let flow = flow::Flow {
-        time: Some(Timestamp { seconds: second, nanos: 5 }),
+        time: Some(time),
         verdict: Verdict::Forwarded.into(),
         ip: Some(Ip { source: "10.0.0.1".to_owned(), destination: "10.0.0.2".to_owned() }),
         ..flow::Flow::default()
@@ -110,9 +115,10 @@ async fn a_socket_that_comes_is_read_and_after_a_restart_read_on_without_repeats
     assert_eq!(request.field_mask.as_ref().unwrap().paths, FIELDS);
     assert_eq!(request.experimental.unwrap().field_mask, request.field_mask);
     assert_eq!(request.blacklist[0].reply, [true]);
-    let far = 4_000_000_000;
-    for second in [far, far + 7, far + 3] {
-        answers.send(Ok(flow(second))).unwrap();
+    let since = request.since.unwrap();
+    let later = |nanos| timestamp((since.seconds as u64) * 1_000_000_000 + (since.nanos as u64) + nanos);
+    for nanos in [1, 7, 3] {
+        answers.send(Ok(flow(later(nanos)))).unwrap();
     }
     let lost = LostEvent { source: LostEventSource::HubbleRingBuffer.into(), num_events_lost: 12 };
     let lost = GetFlowsResponse { response_types: Some(ResponseTypes::LostEvents(lost)), time: None };
@@ -121,13 +127,22 @@ async fn a_socket_that_comes_is_read_and_after_a_restart_read_on_without_repeats
     world.shows(r#"hubble_events_lost_total{by="ring"} 12"#).await;
     let flows: Vec<_> = world.window.lock().unwrap().close().flatten().collect();
     assert_eq!((flows.len(), flows[0].count), (1, 3));
+    assert_eq!(world.sources.names().len(), 1);
 
     // The whole server goes, and another one takes its place.
     server.abort();
     drop((answers, requests));
+    let (server, mut requests) = world.serve();
+    let (request, answers) = next(&mut requests).await;
+    assert_eq!(request.since, Some(later(8)), "after the last that was seen");
+    // The clock was far ahead for a moment.
+    answers.send(Ok(flow(timestamp(4_000_000_000_000_000_000)))).unwrap();
+    world.shows(r#"flows_seen_total{source="hubble"} 4"#).await;
+    server.abort();
+    drop((answers, requests));
     let (_server, mut requests) = world.serve();
     let (request, _answers) = next(&mut requests).await;
-    assert_eq!(request.since, Some(Timestamp { seconds: far + 7, nanos: 6 }), "after the last that was seen");
+    assert!(request.since.unwrap().seconds < 4_000_000_000, "what comes now is not skipped");
     world.follower.abort();
 }
 
@@ -142,7 +157,49 @@ async fn a_server_that_knows_no_masks_is_asked_without() {
     drop(answers);
     let (request, answers) = next(&mut requests).await;
     assert_eq!((request.field_mask, request.experimental), (None, None));
-    answers.send(Ok(flow(4_000_000_000))).unwrap();
+    answers.send(Ok(flow(timestamp(now())))).unwrap();
     world.shows(r#"flows_seen_total{source="hubble"} 1"#).await;
+    world.follower.abort();
+}
+
+#[tokio::test]
+async fn what_a_proxy_refused_is_asked_for_and_what_it_let_pass_is_not() {
+    let world = World::start();
+    let (_server, mut requests) = world.serve();
+    let (request, _answers) = next(&mut requests).await;
+    // As Cilium joins them: all parts of one filter, any of the filters.
+    let is_left_out = |kind: i32, verdict: Verdict| {
+        request.blacklist.iter().any(|filter| {
+            filter.reply.is_empty()
+                && (filter.event_type.is_empty() || filter.event_type.iter().any(|it| it.r#type == kind))
+                && (filter.verdict.is_empty() || filter.verdict.contains(&verdict.into()))
+        })
+    };
+    let (of_packets, of_proxies) = (4, 129);
+    for verdict in [Verdict::Dropped, Verdict::Error] {
+        assert!(!is_left_out(of_packets, verdict) && !is_left_out(of_proxies, verdict), "{verdict:?}");
+    }
+    for verdict in [Verdict::Forwarded, Verdict::Redirected, Verdict::Audit] {
+        assert!(!is_left_out(of_packets, verdict) && is_left_out(of_proxies, verdict), "{verdict:?}");
+    }
+    assert!(is_left_out(of_packets, Verdict::Traced));
+    world.follower.abort();
+}
+
+#[tokio::test]
+async fn a_source_is_one_when_it_has_answered() {
+    let world = World::start();
+    let silent = UnixListener::bind(world.directory.path().join("hubble.sock")).unwrap();
+    for _ in 0..2 {
+        let (asked, _) = timeout(DEADLINE, silent.accept()).await.expect("nobody asked").unwrap();
+        drop(asked);
+        assert!(world.sources.names().is_empty(), "a socket alone is none");
+    }
+    drop(silent);
+    let (_server, mut requests) = world.serve();
+    let (_request, answers) = next(&mut requests).await;
+    answers.send(Ok(flow(timestamp(now())))).unwrap();
+    world.shows(r#"flows_seen_total{source="hubble"} 1"#).await;
+    assert_eq!(world.sources.names().len(), 1);
     world.follower.abort();
 }

@@ -61,7 +61,7 @@ fn every_form_is_read_and_bytes_have_the_direction_of_the_connection() {
         ),
         (
             r#"2026-11-22T07:00:00.000000Z	warn	access	connection failed	src.addr=10.0.1.7:40000 dst.addr=10.0.2.8:15008 direction="inbound" error="unknown destination""#.to_owned(),
-            "10.0.1.7 / > 10.0.2.8 / :15008 Dropped Ingress 0 0".to_owned(),
+            "10.0.1.7 / > 10.0.2.8 / :0 Error Ingress 0 0".to_owned(),
         ),
         (line("\tdebug\taccess\tconnection opened\t", r#"direction="outbound""#), "Told".to_owned()),
         (

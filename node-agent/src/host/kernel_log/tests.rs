@@ -67,10 +67,15 @@ fn a_kill_names_victim_container_and_limit_whatever_the_runtime() {
 
 #[test]
 fn kills_elsewhere_are_not_this_nodes() {
-    let of = |group: &str| told(&killed(99, group, group, "x")).len();
-    assert_eq!(of(&format!("/kubepods/pod{}/{ID}", UID.replace('0', "7"))), 0, "another node's pod");
-    assert_eq!(of("/system.slice/ssh.service"), 0);
-    assert_eq!(of("/"), 0);
+    let of = |group: &str| {
+        let mut log = KernelLog::default();
+        let text = killed(99, group, group, "x");
+        let (_, events) = log.judge(&seen(&text, 100), &pods(), SystemTime::now());
+        (events.len(), log.strangers())
+    };
+    assert_eq!(of(&format!("/kubepods/pod{}/{ID}", UID.replace('0', "7"))), (0, 1), "another node's pod");
+    assert_eq!(of("/system.slice/ssh.service"), (0, 0));
+    assert_eq!(of("/"), (0, 0));
 }
 
 #[test]
@@ -90,9 +95,12 @@ fn each_kill_is_told_once_and_those_of_long_ago_are_not() {
     text += &killed(1015, "", &group, "x");
     assert_eq!(look(&text, 1020), [("1015000000".to_owned(), 5)]);
     // More of the same moment, and the oldest lines gone.
-    let text = killed(1015, "", &group, "x") + &killed(1015, "", &group, "x");
+    let mut text = killed(1015, "", &group, "x") + &killed(1015, "", &group, "y");
     assert_eq!(look(&text, 1030).len(), 1);
-    assert_eq!(look(&line(1031, "other"), 1040), []);
+    // Another processor's clock is a little behind.
+    text += &killed(1014, "", &group, "z");
+    assert_eq!(look(&text, 1035), [("1014000000".to_owned(), 21)]);
+    assert_eq!(look(&line(1036, "other"), 1040), []);
 }
 
 fn states(log: &mut KernelLog, text: &str, uptime: u64) -> Vec<String> {
@@ -104,7 +112,9 @@ fn states(log: &mut KernelLog, text: &str, uptime: u64) -> Vec<String> {
 #[test]
 fn trouble_is_over_when_the_kernel_is_quiet_or_says_so() {
     let mut log = KernelLog::default();
-    let mut text = line(5, "INFO: task dd:77 blocked for more than 120 seconds.");
+    let mut text = line(4, "INFO: task dd:77 blocked for more than 120 seconds.");
+    assert_eq!(states(&mut log, &text, 5), ["TaskHung"]);
+    text += &line(5, "INFO: task dd:77 blocked in I/O wait for more than 120 seconds.");
     assert_eq!(states(&mut log, &text, 304), ["TaskHung"]);
     assert_eq!(states(&mut log, &text, 305), [""; 0]);
     for said in [
@@ -125,6 +135,31 @@ fn trouble_is_over_when_the_kernel_is_quiet_or_says_so() {
 }
 
 #[test]
+fn a_file_system_is_writable_again_in_the_words_of_each_kernel() {
+    let read_only = [
+        "EXT4-fs (sda1): Remounting filesystem read-only",
+        "XFS (sda1): Filesystem has been shut down due to log error (0x2).",
+        "BTRFS info (device sda1: state EA): forced readonly",
+    ];
+    for (number, said, is_over) in [
+        (0, "EXT4-fs (sda1): re-mounted. Opts: errors=remount-ro", true),
+        (0, "EXT4-fs (sda1): re-mounted. Quota mode: none.", true),
+        (0, "EXT4-fs (sda1): re-mounted 0a0b ro. Quota mode: none.", false),
+        (0, "EXT4-fs (sda1): mounted filesystem with ordered data mode. Opts: (null)", true),
+        (1, "XFS (sda1): Ending recovery (logdev: internal)", true),
+        (1, "XFS (sda1): Unmounting Filesystem 0a0b", true),
+        (2, "BTRFS info (device sda1: state EA): last unmount of filesystem 0a0b", true),
+        (2, "BTRFS info (device sda1): first mount of filesystem 0a0b", true),
+    ] {
+        let mut log = KernelLog::default();
+        let text = line(1, read_only[number]) + &line(2, said);
+        let expected: &[&str] = if is_over { &[] } else { &["FileSystemReadOnly: sda1"] };
+        assert_eq!(states(&mut log, &text, 3), expected, "{said}");
+        assert_eq!(states(&mut log, &text, 2 + 24 * 3600), [""; 0], "not for ever");
+    }
+}
+
+#[test]
 fn devices_beyond_the_bound_are_counted() {
     let mut log = KernelLog::default();
     let said = |device| line(1, &format!("EXT4-fs error (device dm-{device}): reading directory"));
@@ -142,6 +177,14 @@ fn the_texts_of_each_file_system_are_known() {
         ),
         ("Buffer I/O error on dev sda1, logical block 5, lost async page write", "FileSystemError: sda1"),
         ("Buffer I/O error on device sda1, logical block 5", "FileSystemError: sda1"),
+        (
+            "I/O error, dev sdb, sector 2048 op 0x0:(READ) flags 0x0 phys_seg 1 prio class 2",
+            "FileSystemError: sdb",
+        ),
+        ("blk_update_request: critical medium error, dev sdb, sector 2048", "FileSystemError: sdb"),
+        ("critical target error, dev sdb, sector 2048", ""),
+        ("Aborting journal on device sda1-8.", "FileSystemError: sda1"),
+        ("Aborting journal on device dm-0-8.", "FileSystemError: dm-0"),
         ("XFS (dm-0): Metadata corruption detected at xfs_agf_read_verify", "FileSystemError: dm-0"),
         ("XFS (dm-0): Metadata I/O Error (0x1) detected at xfs_trans_read_buf_map", "FileSystemError: dm-0"),
         (

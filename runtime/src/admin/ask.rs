@@ -10,20 +10,20 @@ use anyhow::{Context as _, bail};
 
 /// The daemon is on the same host, and answers from memory.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// More than any status has.
+/// More than any answer has.
 const LONGEST: u64 = 64 * 1024;
 
-/// The status of the aggregator whose admin port is `port` of this host.
+/// What is at `/status` of the `daemon` whose admin port is `port` of this host.
 ///
 /// # Errors
 /// It does not answer, in a sentence.
-pub fn ask(port: u16) -> anyhow::Result<String> {
+pub fn ask(daemon: &str, port: u16) -> anyhow::Result<String> {
     let answer = fetch(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).with_context(|| {
-        format!("no aggregator answers at port {port} of this host (HEALTH_PORT); run it where one does, as with kubectl exec")
+        format!("no {daemon} answers at port {port} of this host (HEALTH_PORT); run it where one does, as with kubectl exec")
     })?;
     match answer.split_once("\r\n\r\n") {
         Some((head, text)) if head.starts_with("HTTP/1.0 200") => Ok(text.to_owned()),
-        _ => bail!("what answers at port {port} of this host (HEALTH_PORT) is no aggregator"),
+        _ => bail!("what answers at port {port} of this host (HEALTH_PORT) is no {daemon}"),
     }
 }
 
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_an_aggregators_answer_is_taken() {
+    fn only_an_answer_that_is_one_is_taken() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let server = thread::spawn(move || {
@@ -56,10 +56,10 @@ mod tests {
                 stream.write_all(answer.as_bytes()).unwrap();
             }
         });
-        assert_eq!(ask(port).unwrap(), "all is well\n");
-        assert!(ask(port).unwrap_err().to_string().contains("is no aggregator"));
+        assert_eq!(ask("aggregator", port).unwrap(), "all is well\n");
+        assert!(ask("aggregator", port).unwrap_err().to_string().contains("is no aggregator"));
         server.join().unwrap();
-        let closed = ask(port).unwrap_err().to_string();
+        let closed = ask("aggregator", port).unwrap_err().to_string();
         assert!(closed.contains(&port.to_string()) && closed.contains("HEALTH_PORT"), "{closed}");
     }
 }
