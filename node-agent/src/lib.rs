@@ -11,3 +11,4 @@ pub mod metrics;
 pub mod status;
 pub mod story;
 pub mod tail;
+mod unix_grpc;

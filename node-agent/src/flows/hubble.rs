@@ -10,7 +10,6 @@ use std::{
 
 use bytes::{Buf as _, Bytes};
 use http::uri::PathAndQuery;
-use hyper_util::rt::TokioIo;
 use kestrel_link::outage::Outage;
 use kestrel_proto::hubble::{
     flow::{EventTypeFilter, FlowFilter, LostEvent, Verdict},
@@ -23,12 +22,9 @@ use tokio::{
 };
 use tonic::{
     Code, Request, Status, Streaming,
-    client::Grpc,
     codec::{Codec, DecodeBuf, Decoder},
-    transport::Endpoint,
 };
 use tonic_prost::{ProstCodec, ProstEncoder};
-use tower::service_fn;
 
 use super::{
     counts::Counts,
@@ -36,7 +32,7 @@ use super::{
     sources::Sources,
     window::Window,
 };
-use crate::story::Sentence;
+use crate::{story::Sentence, unix_grpc};
 use scan::Message;
 
 /// Waits between attempts at a socket that is there.
@@ -145,17 +141,7 @@ impl Hubble {
 
     async fn open(&mut self) -> Result<Streaming<Bytes>, String> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|error| error.to_string())?;
-        let mut stream = Some(TokioIo::new(stream));
-        let connect = service_fn(move |_| {
-            let stream = stream.take().ok_or_else(|| std::io::Error::other("the connection was lost"));
-            async move { stream }
-        });
-        let channel = Endpoint::from_static("http://localhost")
-            .connect_with_connector(connect)
-            .await
-            .map_err(|error| error.to_string())?;
-        let mut client = Grpc::new(channel);
-        client.ready().await.map_err(|error| error.to_string())?;
+        let mut client = unix_grpc::client(stream).await?;
         let path = PathAndQuery::from_static("/observer.Observer/GetFlows");
         match client.server_streaming(Request::new(self.request()), path, Raw).await {
             Ok(answer) => Ok(answer.into_inner()),

@@ -7,16 +7,15 @@ use std::{
 };
 
 use http::uri::PathAndQuery;
-use hyper_util::rt::TokioIo;
 use tokio::{net::UnixStream, time::timeout};
-use tonic::{Request, client::Grpc, transport::Endpoint};
+use tonic::Request;
 use tonic_prost::ProstCodec;
-use tower::service_fn;
 
 use super::{
     condition::{Finding, Status},
     sample::Seen,
 };
+use crate::unix_grpc;
 
 /// The condition's type.
 pub(super) const KIND: &str = "kestrel.ai/RuntimeReady";
@@ -86,21 +85,10 @@ pub(super) async fn version(socket: &Path) -> Result<String, String> {
 }
 
 async fn ask(socket: &Path) -> Result<String, String> {
-    // Connected by hand first: the transport's own error hides the reason.
     let stream = UnixStream::connect(socket)
         .await
         .map_err(|error| format!("{} (KESTREL_RUNTIME_SOCKET): {error}", socket.display()))?;
-    let mut stream = Some(TokioIo::new(stream));
-    let connect = service_fn(move |_| {
-        let stream = stream.take().ok_or_else(|| std::io::Error::other("the connection was lost"));
-        async move { stream }
-    });
-    let channel = Endpoint::from_static("http://localhost")
-        .connect_with_connector(connect)
-        .await
-        .map_err(|error| error.to_string())?;
-    let mut client = Grpc::new(channel);
-    client.ready().await.map_err(|error| error.to_string())?;
+    let mut client = unix_grpc::client(stream).await?;
     let path = PathAndQuery::from_static("/runtime.v1.RuntimeService/Version");
     let codec = ProstCodec::<VersionRequest, VersionResponse>::default();
     let answer = client
@@ -113,7 +101,6 @@ async fn ask(socket: &Path) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
-    use crate::host::condition;
     use std::{
         convert::Infallible,
         pin::Pin,
@@ -128,8 +115,10 @@ mod tests {
         server::{Grpc, NamedService},
         transport::Server,
     };
+    use tower::service_fn;
 
     use super::*;
+    use crate::host::condition;
 
     /// A runtime that knows its version and nothing else.
     #[derive(Clone)]
