@@ -75,25 +75,6 @@ pub(super) fn restart_collector(namespace: &str, pod: &str, container: &str) {
     });
 }
 
-/// Runs a script with all power over the pod's node, where `path` is mounted at `at`; it touches `/tmp/done` and stays.
-fn on_node(namespace: &str, pod: &Value, name: &str, script: &str, path: &str, at: &str) {
-    let manifest = json!({
-        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
-        "spec": {
-            "nodeName": pod["spec"]["nodeName"], "terminationGracePeriodSeconds": 0,
-            "containers": [{
-                "name": name, "image": sample_image(), "command": ["sh", "-c", script],
-                "securityContext": {"privileged": true, "runAsUser": 0},
-                "readinessProbe": {"exec": {"command": ["test", "-e", "/tmp/done"]}, "periodSeconds": 1},
-                "volumeMounts": [{"name": "node", "mountPath": at, "mountPropagation": "Bidirectional"}],
-            }],
-            "volumes": [{"name": "node", "hostPath": {"path": path}}],
-        },
-    });
-    apply(namespace, &manifest.to_string());
-    kubectl(&["wait", "-n", namespace, "--for=condition=Ready", &format!("pod/{name}"), "--timeout=60s"]);
-}
-
 /// Scenario: the sidecar is killed, as the kernel does when its memory is short.
 /// Guarantee: the application goes on without a restart; the pod is Ready again once the sidecar is.
 #[test]
@@ -120,7 +101,21 @@ fn fill_state_of(namespace: &str, pod: &Value) -> String {
         "mount -t tmpfs -o size=4k,mode=777 full {place} && dd if=/dev/zero of={place}/full bs=4k count=1 && \
          touch /tmp/done && exec sleep 100000"
     );
-    on_node(namespace, pod, "filler", &script, "/var/lib/kubelet/pods", "/pods");
+    let filler = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "filler"},
+        "spec": {
+            "nodeName": pod["spec"]["nodeName"], "terminationGracePeriodSeconds": 0,
+            "containers": [{
+                "name": "filler", "image": sample_image(), "command": ["sh", "-c", script],
+                "securityContext": {"privileged": true, "runAsUser": 0},
+                "readinessProbe": {"exec": {"command": ["test", "-e", "/tmp/done"]}, "periodSeconds": 1},
+                "volumeMounts": [{"name": "pods", "mountPath": "/pods", "mountPropagation": "Bidirectional"}],
+            }],
+            "volumes": [{"name": "pods", "hostPath": {"path": "/var/lib/kubelet/pods"}}],
+        },
+    });
+    apply(namespace, &filler.to_string());
+    kubectl(&["wait", "-n", namespace, "--for=condition=Ready", "pod/filler", "--timeout=60s"]);
     place
 }
 
