@@ -231,6 +231,7 @@ impl Story {
                 Reason::Emptied => "of files that were emptied (copy and truncate loses what was not read yet; renaming does not)",
                 Reason::Removed => "of removed files, as rotation was faster than the link (a larger containerLogMaxSize or containerLogMaxFiles of the kubelet gives more time)",
                 Reason::Damaged => "of files that are damaged",
+                Reason::Unattended => "of files that were removed between the agent before this one, which ended without reading them, and this one",
             };
             format!("{bytes} bytes {why}")
         });

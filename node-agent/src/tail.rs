@@ -7,7 +7,6 @@ mod usage;
 
 use std::{
     io,
-    path::Path,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -45,7 +44,7 @@ pub fn start(options: Options) -> anyhow::Result<Daemon> {
     let drain = daemon.drain();
     let store = match &options.positions {
         Some(file) => Store::load(file)?,
-        None => Store::empty(Path::new("")),
+        None => Store::default(),
     };
     let source = Source { directory: options.root.clone(), layout: Layout::Pods { except: None } };
     let engine = Engine::new(vec![source], store, Redactor::new(options.redact.clone()));
@@ -85,12 +84,15 @@ fn summary(stats: Stats) {
         cleaned,
         redacted,
         bytes_passed: _,
+        bytes_repeated,
+        gaps,
         bytes_lost,
     } = stats;
     let usage::Usage { cpu, peak } = usage::of_this_process();
     eprint_line(&format!(
         "lines={lines} followed={followed} folded={folded} bytes={bytes_read} joined={joined} left_out={left_out} \
-         malformed={malformed} continued={continued} cleaned={cleaned} redacted={redacted} bytes_lost={} \
+         malformed={malformed} continued={continued} cleaned={cleaned} redacted={redacted} \
+         bytes_repeated={bytes_repeated} gaps={gaps} bytes_lost={} \
          cpu_seconds={:.3} peak_rss_kib={peak}",
         bytes_lost.total(),
         cpu.as_secs_f64()
@@ -163,10 +165,7 @@ impl Follower {
     }
 
     fn save(&mut self) -> anyhow::Result<()> {
-        if self.options.positions.is_some() {
-            self.engine.save(SystemTime::now())?;
-        }
-        Ok(())
+        Ok(self.engine.save(SystemTime::now())?)
     }
 }
 

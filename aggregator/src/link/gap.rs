@@ -12,6 +12,9 @@ pub(super) fn told(gap: LogGap) -> (LogChunk, String) {
         LogGapReason::Emptied => "their file was emptied before they were read",
         LogGapReason::Removed => "their file was removed before they were read",
         LogGapReason::Damaged => "their file is damaged",
+        LogGapReason::Unattended => {
+            "their file was removed while no node agent was there to read it, and some of them may have arrived before"
+        }
         LogGapReason::Ended => "the pod ended before they were read",
         LogGapReason::Unspecified => "they were gone before they were read",
     };

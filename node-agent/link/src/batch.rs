@@ -196,6 +196,7 @@ pub(crate) fn log_gap(Gap { origin, reason, lost }: &Gap) -> LogGap {
         Reason::Emptied => LogGapReason::Emptied,
         Reason::Removed => LogGapReason::Removed,
         Reason::Damaged => LogGapReason::Damaged,
+        Reason::Unattended => LogGapReason::Unattended,
     };
     let lost =
         LogGap { bytes: lost.bytes, lines: lost.lines, uncounted_bytes: lost.uncounted, ..LogGap::default() };

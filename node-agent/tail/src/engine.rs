@@ -146,7 +146,12 @@ pub struct Stats {
     pub redacted: u64,
     /// Bytes that were passed over because they were there long before.
     pub bytes_passed: u64,
-    /// Bytes that were gone before they were delivered.
+    /// Bytes that were under way when a connection ended and are sent again: at most so many
+    /// arrived twice.
+    pub bytes_repeated: u64,
+    /// How often bytes were gone before they were delivered.
+    pub gaps: u64,
+    /// How many.
     pub bytes_lost: LostBytes,
 }
 
@@ -375,7 +380,10 @@ impl Engine {
         self.gaps.rewind();
         self.folds.rewind();
         self.looked.into_all = None;
-        self.series.values_mut().flat_map(|series| &mut series.files).for_each(Tracked::rewind);
+        for file in self.series.values_mut().flat_map(|series| &mut series.files) {
+            self.stats.bytes_repeated += file.ledger.settled() - file.ledger.acked();
+            file.rewind();
+        }
         self.unanswered.clear();
         self.in_flight = self.gaps.in_flight() + self.folds.in_flight();
         self.rewind_look_backs();
@@ -420,8 +428,11 @@ impl Engine {
                     // Its packed copy must not be taken for one that begins alike.
                     self.store.remove(id);
                 } else {
-                    // Also if nothing of it arrived yet, so that it keeps its identity.
-                    self.store.set(id, file.position());
+                    // Also if nothing of it arrived yet, so that it keeps its identity. Of containers' files
+                    // also what is unread: nobody else knows of it if they are removed and this process is killed.
+                    let unread = file.size().saturating_sub(file.position());
+                    let is_told = unread > 0 && series.format == Format::Cri && series.is_wanted();
+                    self.store.set(id, file.position(), is_told.then_some((unread, &series.directory)));
                 }
             }
         }
@@ -466,7 +477,8 @@ impl Engine {
 
     /// Counters since the start.
     pub fn stats(&self) -> Stats {
-        Stats { redacted: self.redactor.count(), bytes_lost: self.gaps.total(), ..self.stats }
+        let (gaps, bytes_lost) = (self.gaps.count(), self.gaps.total());
+        Stats { redacted: self.redactor.count(), gaps, bytes_lost, ..self.stats }
     }
 
     /// What cannot be followed at present.

@@ -123,7 +123,9 @@ fn the_engine_alone_reads_to_the_end_and_sums_up() {
 
     let (out, said) = tail(&root, &["--until-end"]);
     assert_eq!(out, "ERROR \"a\"\nin two pieces\npassword=[redacted]\n");
-    for part in ["lines=3 ", "joined=1 ", "redacted=1 ", "bytes_lost=0 ", "cpu_seconds=0."] {
+    for part in
+        ["lines=3 ", "joined=1 ", "redacted=1 ", "bytes_repeated=0 gaps=0 bytes_lost=0 ", "cpu_seconds=0."]
+    {
         assert!(said.contains(part), "{part} in {said}");
     }
     let (out, _) = tail(&root, &["--until-end", "--sink=json", "--policy=errors"]);

@@ -21,11 +21,14 @@ pub enum Reason {
     Removed,
     /// The file is damaged, or nobody can make it readable any more.
     Damaged,
+    /// The file was removed after a process that had not read it to its end was killed: what of it is not known to have
+    /// arrived, as far as that process had seen it.
+    Unattended,
 }
 
 impl Reason {
     /// All of them, in their order.
-    pub const ALL: [Self; 3] = [Self::Emptied, Self::Removed, Self::Damaged];
+    pub const ALL: [Self; 4] = [Self::Emptied, Self::Removed, Self::Damaged, Self::Unattended];
 
     /// Its name in metrics.
     pub fn as_str(self) -> &'static str {
@@ -33,6 +36,7 @@ impl Reason {
             Self::Emptied => "emptied",
             Self::Removed => "removed",
             Self::Damaged => "damaged",
+            Self::Unattended => "unattended",
         }
     }
 }
@@ -102,6 +106,7 @@ pub(super) struct Gaps {
     /// Was read and is under way, but can't be read again.
     under_way: Vec<(Key, Ledger)>,
     total: LostBytes,
+    count: u64,
 }
 
 impl Gaps {
@@ -111,6 +116,7 @@ impl Gaps {
             return;
         }
         self.total.0[reason as usize] += bytes;
+        self.count += 1;
         let lost = match lines {
             Some(lines) => Lost { bytes, lines, uncounted: 0 },
             None => Lost { bytes, lines: 0, uncounted: bytes },
@@ -170,6 +176,11 @@ impl Gaps {
 
     pub(super) fn total(&self) -> LostBytes {
         self.total
+    }
+
+    /// How often bytes were lost.
+    pub(super) fn count(&self) -> u64 {
+        self.count
     }
 }
 

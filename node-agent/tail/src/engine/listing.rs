@@ -9,14 +9,14 @@ use std::{
 };
 
 use super::{
-    Engine, PATIENCE, Place, Policy, Series, add,
+    Engine, MOST_PROBLEMS, PATIENCE, Place, Policy, Series, add,
     file::{Inode, Tracked},
     gap::Reason,
 };
 use crate::{
     discover::{Below, Candidate, Layout},
     identity::{FileId, head_of},
-    position::Ledger,
+    position::{Ledger, store::Unread},
     read::open_below,
     split::Format,
 };
@@ -342,13 +342,38 @@ impl Engine {
     /// repeat, and a packed copy goes on from the position: it is kept.
     fn forget(&mut self, format: Format, file: &Tracked, others: &BTreeSet<(u64, u64)>) {
         if let Some(id) = file.id.filter(|_| !file.is_from_before) {
-            self.store.set(id, file.position());
+            self.store.set(id, file.position(), None);
         }
         let Some(id) = file.last_id().filter(|_| format == Format::Plain && file.is_removed()) else {
             return;
         };
         if !others.contains(&(id.head, id.inode)) {
             self.store.remove(id);
+        }
+    }
+
+    /// Tells what an earlier process had not read of files that are nowhere any more.
+    pub(super) fn tell_unattended(&mut self) {
+        if !self.store.has_unread() {
+            return;
+        }
+        let files = self.series.values().flat_map(|series| &series.files);
+        let followed: BTreeSet<_> = files.filter_map(|file| file.id).map(|id| (id.head, id.inode)).collect();
+        let (problems, sources) = (&self.problems, &self.sources);
+        // Where something is not followed, it may be that.
+        let is_unclear = |directory: &Path| {
+            problems.len() == MOST_PROBLEMS
+                || problems.keys().any(|place| place.starts_with(directory) || directory.starts_with(place))
+        };
+        let unread =
+            self.store.take_unread(|key, unread| !followed.contains(&key) && !is_unclear(&unread.directory));
+        for Unread { bytes, directory } in unread {
+            let origin = sources
+                .iter()
+                .find_map(|source| source.layout.origin(directory.strip_prefix(&source.directory).ok()?));
+            if let Some(origin) = origin {
+                self.gaps.add(&origin, Reason::Unattended, bytes, None);
+            }
         }
     }
 

@@ -61,6 +61,7 @@ impl Engine {
                 self.apply(number, changes, now);
             }
             self.watch_the_rest();
+            self.tell_unattended();
             self.has_scanned = true;
         }
         self.release(now);

@@ -1,7 +1,7 @@
 //! Positions on disk: one line per file, replaced as a whole.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     io::Write as _,
     path::{Path, PathBuf},
@@ -20,23 +20,37 @@ const MOST: usize = 20_000;
 const FORGET_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// What is remembered of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Entry {
     generation: u32,
     offset: u64,
     /// Seconds since 1970; [`NOW`] since the last write.
     seen: u64,
+    /// Most files have none.
+    unread: Option<Box<Unread>>,
+}
+
+/// What lay behind a file's position when it was last seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unread {
+    /// How much.
+    pub bytes: u64,
+    /// The directory of its file: whose lines they are.
+    pub directory: PathBuf,
 }
 
 /// Stands for the time of the next write: no clock is read before that.
 const NOW: u64 = u64::MAX;
 
-/// The positions in a file.
-#[derive(Debug)]
+/// The positions in a file; by default in none.
+#[derive(Debug, Default)]
 pub struct Store {
-    path: PathBuf,
+    /// `None`: they are not kept.
+    path: Option<PathBuf>,
     /// By head and inode.
     entries: BTreeMap<(u64, u64), Entry>,
+    /// Those with something unread that are as an earlier process left them.
+    left: BTreeSet<(u64, u64)>,
     changed: bool,
 }
 
@@ -61,7 +75,7 @@ enum Problem {
 impl Store {
     /// Positions in the file `path`, none yet.
     pub fn empty(path: &Path) -> Self {
-        Self { path: path.to_owned(), entries: BTreeMap::new(), changed: false }
+        Self { path: Some(path.to_owned()), ..Self::default() }
     }
 
     /// Reads the positions in the file `path`; none if there is no such file yet.
@@ -71,7 +85,7 @@ impl Store {
     pub fn load(path: &Path) -> Result<Self, StoreError> {
         let mut store = Self::empty(path);
         let fail = |problem| StoreError { path: path.to_owned(), problem };
-        let text = match fs::read_to_string(&store.path) {
+        let text = match fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(store),
             Err(error) => return Err(fail(Problem::Read(error))),
@@ -82,6 +96,9 @@ impl Store {
         }
         for (number, line) in lines {
             let (id, entry) = parse(line).ok_or_else(|| fail(Problem::Format(number + 1)))?;
+            if entry.unread.is_some() {
+                store.left.insert((id.head, id.inode));
+            }
             store.entries.insert((id.head, id.inode), entry);
         }
         Ok(store)
@@ -103,12 +120,38 @@ impl Store {
         Some((FileId { head: *head, inode: *inode, generation: entry.generation }, entry.offset))
     }
 
-    /// Remembers that `id` is there and was delivered up to `offset`.
-    pub fn set(&mut self, id: FileId, offset: u64) {
-        let entry = Entry { generation: id.generation, offset, seen: NOW };
-        let before = self.entries.insert((id.head, id.inode), entry);
+    /// Remembers that `id` is there, was delivered up to `offset`, and what is `unread` behind that: how
+    /// much, and in which directory.
+    pub fn set(&mut self, id: FileId, offset: u64, unread: Option<(u64, &Path)>) {
+        let unread =
+            unread.map(|(bytes, directory)| Box::new(Unread { bytes, directory: directory.to_owned() }));
+        let entry = Entry { generation: id.generation, offset, seen: NOW, unread };
+        let before = self.entries.get(&(id.head, id.inode));
         // Being seen is written along with the next real change.
-        self.changed |= before.is_none_or(|before| Entry { seen: NOW, ..before } != entry);
+        self.changed |= before.is_none_or(|before| Entry { seen: NOW, ..before.clone() } != entry);
+        self.left.remove(&(id.head, id.inode));
+        self.entries.insert((id.head, id.inode), entry);
+    }
+
+    /// Whether [`Self::take_unread`] may find something.
+    pub fn has_unread(&self) -> bool {
+        !self.left.is_empty()
+    }
+
+    /// What an earlier process had not read of files that this one did not [`set`](Self::set) and for whose head and
+    /// inode `is_gone` holds. It is given once.
+    pub fn take_unread(&mut self, is_gone: impl Fn((u64, u64), &Unread) -> bool) -> Vec<Unread> {
+        let Self { entries, left, .. } = self;
+        let taken = left.extract_if(.., |key| {
+            entries
+                .get(key)
+                .and_then(|entry| entry.unread.as_deref())
+                .is_none_or(|unread| is_gone(*key, unread))
+        });
+        let taken: Vec<_> =
+            taken.filter_map(|key| entries.get_mut(&key)?.unread.take()).map(|unread| *unread).collect();
+        self.changed |= !taken.is_empty();
+        taken
     }
 
     /// Forgets `id`: the file is no more.
@@ -122,17 +165,21 @@ impl Store {
     /// # Errors
     /// The file cannot be written; the next call tries again.
     pub fn save(&mut self, now: SystemTime) -> Result<(), StoreError> {
-        if !self.changed {
-            return Ok(());
-        }
+        let Some(path) = self.path.clone().filter(|_| self.changed) else { return Ok(()) };
         self.forget(now);
         let mut text = format!("{HEADER}\n");
-        for ((head, inode), Entry { generation, offset, seen }) in &self.entries {
+        for ((head, inode), Entry { generation, offset, seen, unread }) in &self.entries {
             let id = FileId { head: *head, inode: *inode, generation: *generation };
-            text += &format!("{id} {offset} {seen}\n");
+            text += &format!("{id} {offset} {seen}");
+            // A path that is not text, or would break the line, is no container's.
+            let unread = unread.as_ref().and_then(|unread| Some((unread.bytes, unread.directory.to_str()?)));
+            if let Some((bytes, directory)) = unread.filter(|(_, directory)| !directory.contains('\n')) {
+                text += &format!(" {bytes} {directory}");
+            }
+            text.push('\n');
         }
-        replace(&self.path, text.as_bytes())
-            .map_err(|error| StoreError { path: self.path.clone(), problem: Problem::Write(error) })?;
+        replace(&path, text.as_bytes())
+            .map_err(|error| StoreError { path, problem: Problem::Write(error) })?;
         self.changed = false;
         Ok(())
     }
@@ -154,11 +201,14 @@ impl Store {
 }
 
 fn parse(line: &str) -> Option<(FileId, Entry)> {
-    let mut words = line.split(' ');
+    let mut words = line.splitn(5, ' ');
     let id: FileId = words.next()?.parse().ok()?;
     let (offset, seen) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
-    let entry = Entry { generation: id.generation, offset, seen };
-    words.next().is_none().then_some((id, entry))
+    let unread = match words.next() {
+        Some(bytes) => Some(Box::new(Unread { bytes: bytes.parse().ok()?, directory: words.next()?.into() })),
+        None => None,
+    };
+    Some((id, Entry { generation: id.generation, offset, seen, unread }))
 }
 
 /// Writes the file `path` so that after a crash it is either the old or the new one.
@@ -184,7 +234,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let now = SystemTime::now();
         let mut store = Store::load(&directory.path().join("positions")).unwrap();
-        store.set(ID, 42);
+        store.set(ID, 42, None);
         store.save(now).unwrap();
         let store = Store::load(&directory.path().join("positions")).unwrap();
         assert_eq!(store.find(1, 2, |_| false), Some((ID, 42)));
@@ -193,13 +243,35 @@ mod tests {
     }
 
     #[test]
+    fn what_was_unread_is_taken_once_by_the_next_process_and_only_of_files_that_it_has_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("positions");
+        let now = SystemTime::now();
+        let mut store = Store::empty(&path);
+        let gone = FileId { head: 2, ..ID };
+        for id in [ID, gone] {
+            store.set(id, 42, Some((7, Path::new("/logs/a pod/app"))));
+        }
+        store.save(now).unwrap();
+        let mut store = Store::load(&path).unwrap();
+        store.set(ID, 42, Some((7, Path::new("/logs/a pod/app"))));
+        assert_eq!(store.take_unread(|_, _| false), []);
+        let unread = Unread { bytes: 7, directory: "/logs/a pod/app".into() };
+        assert_eq!(store.take_unread(|key, _| key == (2, 2)), [unread]);
+        store.save(now).unwrap();
+        let mut store = Store::load(&path).unwrap();
+        assert_eq!(store.take_unread(|key, _| key == (2, 2)), []);
+        assert_eq!(store.find(2, 2, |_| false), Some((gone, 42)));
+    }
+
+    #[test]
     fn old_entries_go_with_the_next_write() {
         let directory = tempfile::tempdir().unwrap();
         let now = SystemTime::now();
         let mut store = Store::empty(&directory.path().join("positions"));
-        store.set(ID, 42);
+        store.set(ID, 42, None);
         store.save(now - FORGET_AFTER).unwrap();
-        store.set(FileId { head: 2, ..ID }, 1);
+        store.set(FileId { head: 2, ..ID }, 1, None);
         store.save(now).unwrap();
         assert_eq!(Store::load(&directory.path().join("positions")).unwrap().find(1, 2, |_| true), None);
     }
@@ -207,7 +279,8 @@ mod tests {
     #[test]
     fn a_file_of_another_format_is_refused_with_its_line() {
         let directory = tempfile::tempdir().unwrap();
-        fs::write(directory.path().join("positions"), format!("{HEADER}\n{ID} 1 2\n{ID} one two\n")).unwrap();
+        fs::write(directory.path().join("positions"), format!("{HEADER}\n{ID} 1 2\n{ID} 1 2 three\n"))
+            .unwrap();
         let error = Store::load(&directory.path().join("positions")).unwrap_err().to_string();
         assert!(error.ends_with("is not a positions file of this version (line 3)"), "{error}");
     }

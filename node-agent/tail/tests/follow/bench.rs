@@ -139,5 +139,6 @@ pub(super) fn numbered(range: std::ops::Range<u32>) -> Vec<String> {
 }
 
 pub(super) const LIVE: &str = "ns_pod_uid/app/0.log";
+pub(super) const OTHER: &str = "ns_other_uid2/app/0.log";
 pub(super) const ROTATED: &str = "ns_pod_uid/app/0.log.20261121-135000";
 pub(super) const ROTATED_LATER: &str = "ns_pod_uid/app/0.log.20261121-135010";

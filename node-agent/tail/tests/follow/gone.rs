@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use kestrel_tail::engine::{PATIENCE, PINNED_BYTES};
+use kestrel_tail::engine::{PATIENCE, PINNED_BYTES, Reason};
 
 use super::bench::*;
 
@@ -52,7 +52,7 @@ fn what_is_removed_unread_is_held_only_up_to_a_bound_and_counted() {
 fn what_was_not_read_of_removed_files_at_the_very_end_is_a_gap() {
     let mut bench = Bench::pods();
     bench.append(LIVE, &cri(0..10));
-    bench.append("ns_other_uid2/app/0.log", &cri(0..10));
+    bench.append(OTHER, &cri(0..10));
     assert_eq!(bench.read().len(), 20);
     bench.ack_and_save();
     let unread = cri(10..13);
@@ -62,6 +62,31 @@ fn what_was_not_read_of_removed_files_at_the_very_end_is_a_gap() {
     let [gap] = &bench.engine.tell_gaps(9)[..] else { panic!("one gap") };
     assert_eq!((gap.lost.bytes, gap.lost.lines), (unread.len() as u64, 3));
     assert_eq!((gap.origin.pod.as_str(), bench.engine.files()), ("pod", 1));
+}
+
+#[test]
+fn what_a_killed_process_left_unread_is_a_gap_once_its_file_is_gone() {
+    let mut bench = Bench::pods();
+    bench.append(LIVE, &cri(0..10));
+    bench.append(OTHER, &cri(20..30));
+    assert_eq!(bench.read().len(), 20);
+    bench.ack_and_save();
+    let unread = cri(10..13);
+    for file in [LIVE, OTHER] {
+        bench.append(file, &unread);
+    }
+    bench.scan();
+    bench.engine.poll(bench.now);
+    bench.engine.save(SystemTime::now()).unwrap();
+    fs::remove_dir_all(bench.path("ns_pod_uid")).unwrap();
+    bench.restart();
+    assert_eq!(bench.read(), numbered(10..13), "what is there is read on");
+    let [gap] = &bench.engine.tell_gaps(9)[..] else { panic!("one gap") };
+    assert_eq!((gap.reason, gap.lost.bytes, gap.lost.lines), (Reason::Unattended, unread.len() as u64, 0));
+    assert_eq!((&*gap.origin.namespace, &*gap.origin.pod, &*gap.origin.container), ("ns", "pod", "app"));
+    bench.ack_and_save();
+    bench.restart();
+    assert!(bench.read().is_empty() && !bench.engine.has_gaps(), "it is told once");
 }
 
 #[test]
