@@ -368,7 +368,7 @@ mod tests {
         assert!(story.positions(Some("disk full".into())).is_none());
         assert_eq!(story.positions(None), Some(Sentence::Note("positions are kept again".into())));
 
-        let lost = |damaged| LostBytes::from([0, 5, damaged]);
+        let lost = |damaged| LostBytes::from([0, 5, damaged, 0]);
         assert_eq!(story.lost(&LostBytes::default(), start), None);
         assert!(text(story.lost(&lost(0), start)).starts_with("logs are missing: 5 bytes of removed files"));
         assert!(story.lost(&lost(20), start).is_none(), "waves");

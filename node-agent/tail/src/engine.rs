@@ -25,7 +25,7 @@ use crate::{
     discover::{Below, Origin, Source, Tree},
     fold::Folds,
     identity::FileId,
-    position::store::{Store, StoreError},
+    position::store::{Store, StoreError, Unread},
     read::Reader,
     redact::Redactor,
     severity::Level,
@@ -421,6 +421,8 @@ impl Engine {
     /// # Errors
     /// They cannot be written; the next call tries again.
     pub fn save(&mut self, now: SystemTime) -> Result<(), StoreError> {
+        // Nobody knows of it any more once this process was killed and the file removed.
+        let mut unread = BTreeMap::new();
         for series in self.series.values() {
             for file in &series.files {
                 let Some(id) = file.id.filter(|_| !file.is_from_before) else { continue };
@@ -428,14 +430,19 @@ impl Engine {
                     // Its packed copy must not be taken for one that begins alike.
                     self.store.remove(id);
                 } else {
-                    // Also if nothing of it arrived yet, so that it keeps its identity. Of containers' files
-                    // also what is unread: nobody else knows of it if they are removed and this process is killed.
-                    let unread = file.size().saturating_sub(file.position());
-                    let is_told = unread > 0 && series.format == Format::Cri && series.is_wanted();
-                    self.store.set(id, file.position(), is_told.then_some((unread, &series.directory)));
+                    // Also if nothing of it arrived yet, so that it keeps its identity.
+                    self.store.set(id, file.position());
+                    let bytes = file.size().saturating_sub(file.position());
+                    if bytes > 0 && series.format == Format::Cri && series.is_wanted() {
+                        unread.insert(
+                            (id.head, id.inode),
+                            Unread { bytes, directory: series.directory.clone() },
+                        );
+                    }
                 }
             }
         }
+        self.store.keep_unread(unread);
         self.store.save(now)
     }
 

@@ -342,7 +342,7 @@ impl Engine {
     /// repeat, and a packed copy goes on from the position: it is kept.
     fn forget(&mut self, format: Format, file: &Tracked, others: &BTreeSet<(u64, u64)>) {
         if let Some(id) = file.id.filter(|_| !file.is_from_before) {
-            self.store.set(id, file.position(), None);
+            self.store.set(id, file.position());
         }
         let Some(id) = file.last_id().filter(|_| format == Format::Plain && file.is_removed()) else {
             return;
@@ -354,7 +354,7 @@ impl Engine {
 
     /// Tells what an earlier process had not read of files that are nowhere any more.
     pub(super) fn tell_unattended(&mut self) {
-        if !self.store.has_unread() {
+        if !self.store.has_left() {
             return;
         }
         let files = self.series.values().flat_map(|series| &series.files);
@@ -365,9 +365,9 @@ impl Engine {
             problems.len() == MOST_PROBLEMS
                 || problems.keys().any(|place| place.starts_with(directory) || directory.starts_with(place))
         };
-        let unread =
-            self.store.take_unread(|key, unread| !followed.contains(&key) && !is_unclear(&unread.directory));
-        for Unread { bytes, directory } in unread {
+        let left =
+            self.store.take_left(|key, unread| followed.contains(key) || !is_unclear(&unread.directory));
+        for (_, Unread { bytes, directory }) in left.into_iter().filter(|(key, _)| !followed.contains(key)) {
             let origin = sources
                 .iter()
                 .find_map(|source| source.layout.origin(directory.strip_prefix(&source.directory).ok()?));

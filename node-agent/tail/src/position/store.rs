@@ -1,7 +1,7 @@
 //! Positions on disk: one line per file, replaced as a whole.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs, io,
     io::Write as _,
     path::{Path, PathBuf},
@@ -20,15 +20,16 @@ const MOST: usize = 20_000;
 const FORGET_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// What is remembered of a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Entry {
     generation: u32,
     offset: u64,
     /// Seconds since 1970; [`NOW`] since the last write.
     seen: u64,
-    /// Most files have none.
-    unread: Option<Box<Unread>>,
 }
+
+/// Head and inode of a file.
+type Key = (u64, u64);
 
 /// What lay behind a file's position when it was last seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,10 +48,10 @@ const NOW: u64 = u64::MAX;
 pub struct Store {
     /// `None`: they are not kept.
     path: Option<PathBuf>,
-    /// By head and inode.
-    entries: BTreeMap<(u64, u64), Entry>,
-    /// Those with something unread that are as an earlier process left them.
-    left: BTreeSet<(u64, u64)>,
+    entries: BTreeMap<Key, Entry>,
+    unread: BTreeMap<Key, Unread>,
+    /// What an earlier process had not read.
+    left: BTreeMap<Key, Unread>,
     changed: bool,
 }
 
@@ -95,10 +96,8 @@ impl Store {
             return Err(fail(Problem::Format(1)));
         }
         for (number, line) in lines {
-            let (id, entry) = parse(line).ok_or_else(|| fail(Problem::Format(number + 1)))?;
-            if entry.unread.is_some() {
-                store.left.insert((id.head, id.inode));
-            }
+            let (id, entry, unread) = parse(line).ok_or_else(|| fail(Problem::Format(number + 1)))?;
+            store.left.extend(unread.map(|unread| ((id.head, id.inode), unread)));
             store.entries.insert((id.head, id.inode), entry);
         }
         Ok(store)
@@ -120,36 +119,28 @@ impl Store {
         Some((FileId { head: *head, inode: *inode, generation: entry.generation }, entry.offset))
     }
 
-    /// Remembers that `id` is there, was delivered up to `offset`, and what is `unread` behind that: how
-    /// much, and in which directory.
-    pub fn set(&mut self, id: FileId, offset: u64, unread: Option<(u64, &Path)>) {
-        let unread =
-            unread.map(|(bytes, directory)| Box::new(Unread { bytes, directory: directory.to_owned() }));
-        let entry = Entry { generation: id.generation, offset, seen: NOW, unread };
-        let before = self.entries.get(&(id.head, id.inode));
+    /// Remembers that `id` is there and was delivered up to `offset`.
+    pub fn set(&mut self, id: FileId, offset: u64) {
+        let entry = Entry { generation: id.generation, offset, seen: NOW };
+        let before = self.entries.insert((id.head, id.inode), entry);
         // Being seen is written along with the next real change.
-        self.changed |= before.is_none_or(|before| Entry { seen: NOW, ..before.clone() } != entry);
-        self.left.remove(&(id.head, id.inode));
-        self.entries.insert((id.head, id.inode), entry);
+        self.changed |= before.is_none_or(|before| Entry { seen: NOW, ..before } != entry);
     }
 
-    /// Whether [`Self::take_unread`] may find something.
-    pub fn has_unread(&self) -> bool {
+    /// Remembers what is unread of the files that have a position, by head and inode.
+    pub fn keep_unread(&mut self, unread: BTreeMap<Key, Unread>) {
+        self.changed |= self.unread != unread;
+        self.unread = unread;
+    }
+
+    /// Whether an earlier process left something unread that was not taken.
+    pub fn has_left(&self) -> bool {
         !self.left.is_empty()
     }
 
-    /// What an earlier process had not read of files that this one did not [`set`](Self::set) and for whose head and
-    /// inode `is_gone` holds. It is given once.
-    pub fn take_unread(&mut self, is_gone: impl Fn((u64, u64), &Unread) -> bool) -> Vec<Unread> {
-        let Self { entries, left, .. } = self;
-        let taken = left.extract_if(.., |key| {
-            entries
-                .get(key)
-                .and_then(|entry| entry.unread.as_deref())
-                .is_none_or(|unread| is_gone(*key, unread))
-        });
-        let taken: Vec<_> =
-            taken.filter_map(|key| entries.get_mut(&key)?.unread.take()).map(|unread| *unread).collect();
+    /// What an earlier process left unread, of files of which is known what became of them.
+    pub fn take_left(&mut self, is_known: impl Fn(&Key, &Unread) -> bool) -> Vec<(Key, Unread)> {
+        let taken: Vec<_> = self.left.extract_if(.., |key, unread| is_known(key, unread)).collect();
         self.changed |= !taken.is_empty();
         taken
     }
@@ -168,13 +159,14 @@ impl Store {
         let Some(path) = self.path.clone().filter(|_| self.changed) else { return Ok(()) };
         self.forget(now);
         let mut text = format!("{HEADER}\n");
-        for ((head, inode), Entry { generation, offset, seen, unread }) in &self.entries {
-            let id = FileId { head: *head, inode: *inode, generation: *generation };
+        for (key, Entry { generation, offset, seen }) in &self.entries {
+            let id = FileId { head: key.0, inode: key.1, generation: *generation };
             text += &format!("{id} {offset} {seen}");
+            let unread = self.unread.get(key).or_else(|| self.left.get(key));
             // A path that is not text, or would break the line, is no container's.
-            let unread = unread.as_ref().and_then(|unread| Some((unread.bytes, unread.directory.to_str()?)));
-            if let Some((bytes, directory)) = unread.filter(|(_, directory)| !directory.contains('\n')) {
-                text += &format!(" {bytes} {directory}");
+            let directory = unread.and_then(|unread| unread.directory.to_str());
+            if let (Some(unread), Some(directory)) = (unread, directory.filter(|path| !path.contains('\n'))) {
+                text += &format!(" {} {directory}", unread.bytes);
             }
             text.push('\n');
         }
@@ -200,15 +192,15 @@ impl Store {
     }
 }
 
-fn parse(line: &str) -> Option<(FileId, Entry)> {
+fn parse(line: &str) -> Option<(FileId, Entry, Option<Unread>)> {
     let mut words = line.splitn(5, ' ');
     let id: FileId = words.next()?.parse().ok()?;
     let (offset, seen) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
     let unread = match words.next() {
-        Some(bytes) => Some(Box::new(Unread { bytes: bytes.parse().ok()?, directory: words.next()?.into() })),
+        Some(bytes) => Some(Unread { bytes: bytes.parse().ok()?, directory: words.next()?.into() }),
         None => None,
     };
-    Some((id, Entry { generation: id.generation, offset, seen, unread }))
+    Some((id, Entry { generation: id.generation, offset, seen }, unread))
 }
 
 /// Writes the file `path` so that after a crash it is either the old or the new one.
@@ -234,7 +226,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let now = SystemTime::now();
         let mut store = Store::load(&directory.path().join("positions")).unwrap();
-        store.set(ID, 42, None);
+        store.set(ID, 42);
         store.save(now).unwrap();
         let store = Store::load(&directory.path().join("positions")).unwrap();
         assert_eq!(store.find(1, 2, |_| false), Some((ID, 42)));
@@ -243,25 +235,25 @@ mod tests {
     }
 
     #[test]
-    fn what_was_unread_is_taken_once_by_the_next_process_and_only_of_files_that_it_has_not() {
+    fn what_was_left_unread_is_taken_once() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("positions");
         let now = SystemTime::now();
         let mut store = Store::empty(&path);
-        let gone = FileId { head: 2, ..ID };
-        for id in [ID, gone] {
-            store.set(id, 42, Some((7, Path::new("/logs/a pod/app"))));
-        }
-        store.save(now).unwrap();
-        let mut store = Store::load(&path).unwrap();
-        store.set(ID, 42, Some((7, Path::new("/logs/a pod/app"))));
-        assert_eq!(store.take_unread(|_, _| false), []);
         let unread = Unread { bytes: 7, directory: "/logs/a pod/app".into() };
-        assert_eq!(store.take_unread(|key, _| key == (2, 2)), [unread]);
+        let (known, unclear) = ((2, 2), (1, 2));
+        for (head, inode) in [known, unclear] {
+            store.set(FileId { head, inode, generation: 0 }, 42);
+        }
+        store.keep_unread([(known, unread.clone()), (unclear, unread.clone())].into());
         store.save(now).unwrap();
-        let mut store = Store::load(&path).unwrap();
-        assert_eq!(store.take_unread(|key, _| key == (2, 2)), []);
-        assert_eq!(store.find(2, 2, |_| false), Some((gone, 42)));
+        for taken in [vec![(known, unread)], vec![]] {
+            let mut store = Store::load(&path).unwrap();
+            assert!(store.has_left());
+            assert_eq!(store.take_left(|key, _| *key == known), taken);
+            store.save(now).unwrap();
+            assert_eq!(store.find(2, 2, |_| false).map(|(_, offset)| offset), Some(42));
+        }
     }
 
     #[test]
@@ -269,9 +261,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let now = SystemTime::now();
         let mut store = Store::empty(&directory.path().join("positions"));
-        store.set(ID, 42, None);
+        store.set(ID, 42);
         store.save(now - FORGET_AFTER).unwrap();
-        store.set(FileId { head: 2, ..ID }, 1, None);
+        store.set(FileId { head: 2, ..ID }, 1);
         store.save(now).unwrap();
         assert_eq!(Store::load(&directory.path().join("positions")).unwrap().find(1, 2, |_| true), None);
     }
