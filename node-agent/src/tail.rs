@@ -125,9 +125,8 @@ impl Follower {
             if self.read(now).await? {
                 pause = POLL.0;
             } else if !self.options.until_end {
-                let pause_now = if self.engine.is_watched() { POLL.1 } else { pause };
                 tokio::select! {
-                    () = wake.wait(pause_now) => {}
+                    () = wake.wait(self.engine.pause(pause)) => {}
                     () = drain.cancelled() => {}
                 }
                 pause = (pause * 2).min(POLL.1);

@@ -186,7 +186,7 @@ impl Shipper {
                 }
             }
             if !read {
-                let pause = if self.engine.is_watched() { POLL.1 } else { self.pause };
+                let pause = self.engine.pause(self.pause);
                 self.pause = (self.pause * 2).min(POLL.1);
                 let is_waiting = !self.builder.content().is_empty();
                 return if is_waiting { flush_in.min(pause) } else { pause };

@@ -23,6 +23,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// While every directory is watched, the sizes of all files are looked at this often.
 const MEASURE_ANYWAY: Duration = Duration::from_secs(2);
 
+/// While something is waited for, such as the end of a record, it is looked for this often.
+const LOOK_ON: Duration = Duration::from_millis(500);
+
 /// When what was looked at; `None` if it is to be now.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Looked {
@@ -47,6 +50,17 @@ impl Engine {
     /// Whether the kernel says where to look, everywhere.
     pub fn is_watched(&self) -> bool {
         self.watch.as_ref().is_some_and(Watch::is_complete)
+    }
+
+    /// After which time something is to be looked at although the kernel says nothing; `unwatched` where it does not
+    /// say all.
+    pub fn pause(&self, unwatched: Duration) -> Duration {
+        let is_quiet = self.changed.is_empty() && self.waiting.is_empty() && self.held.is_empty();
+        match self.is_watched() {
+            true if is_quiet && !self.looks_back() => MEASURE_ANYWAY,
+            true => LOOK_ON,
+            false => unwatched,
+        }
     }
 
     /// Looks for files that came, went or were renamed.
