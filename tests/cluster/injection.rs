@@ -4,7 +4,7 @@ mod certificates;
 mod coverage;
 mod memory;
 mod others;
-mod profile;
+pub(crate) mod profile;
 mod stored;
 mod trouble;
 mod workloads;
