@@ -8,11 +8,12 @@ use crate::{
     injection::profile::Profile,
     kubectl::eventually,
     namespace::Namespace,
+    process,
     webhook::{created, has_sidecar, pod},
 };
 
 /// The process of the API server of `hack/cluster`, if that is the cluster.
-fn process() -> Option<String> {
+fn api_server() -> Option<String> {
     let is_it = |process: &Path| {
         let command = fs::read(process.join("cmdline")).unwrap_or_default();
         let mut words = command.split(|byte| *byte == 0);
@@ -20,10 +21,7 @@ fn process() -> Option<String> {
             && words.any(|word| word.starts_with(b"--service-cluster-ip-range="))
             && command.windows(21).any(|part| part == b"http://127.0.0.1:2379")
     };
-    let mut processes = fs::read_dir("/proc").unwrap().filter_map(|entry| Some(entry.ok()?.path()));
-    processes
-        .find(|process| is_it(process))
-        .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
+    process::find(is_it)
 }
 
 /// Scenario: the API server is killed and started again while annotated pods are created.
@@ -35,9 +33,9 @@ fn every_pod_that_an_api_server_takes_after_a_restart_has_its_sidecar() {
     let annotations = json!({"kestrel.ai/inject": "true"});
     let create = |number: u32| created(&namespace.0, &pod(&format!("pod-{number}"), &annotations));
     assert!(has_sidecar(&create(0).unwrap()));
-    match process() {
+    match api_server() {
         Some(process) => {
-            assert!(Command::new("kill").args(["-s", "KILL", &process]).status().unwrap().success());
+            process::signal("KILL", &process);
             let refused = create(1).unwrap_err();
             assert!(
                 refused.contains("refused") || refused.contains("EOF") || refused.contains("reset"),

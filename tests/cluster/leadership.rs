@@ -1,6 +1,6 @@
 //! Who leads, and what a change of the leader costs.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{fs, path::Path};
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     kubectl::{OPERATOR, apply, cloud, eventually, kubectl, pods_of, rolled_out, sample_image},
     namespace::Namespace,
+    process,
 };
 
 const LINES: u64 = 4_000;
@@ -62,23 +63,19 @@ fn connected_after(begun: Timestamp) -> SignedDuration {
 /// The leader's process, if its node runs on this machine, as those of `hack/cluster` do.
 fn process_of(pod: &str) -> Option<String> {
     let own = format!("POD_NAME={pod}");
-    let is_it = |process: &PathBuf| {
+    let is_it = |process: &Path| {
         let environment = fs::read(process.join("environ")).unwrap_or_default();
         let program = fs::read(process.join("cmdline")).unwrap_or_default();
         program.starts_with(b"/kestrel-aggregator\0")
             && environment.split(|byte| *byte == 0).any(|variable| variable == own.as_bytes())
     };
-    let mut processes = fs::read_dir("/proc").unwrap().filter_map(|entry| Some(entry.ok()?.path()));
-    processes.find(is_it).map(|process| process.file_name().unwrap().to_str().unwrap().to_owned())
+    process::find(is_it)
 }
 
 /// Sends a signal to a pod's process; deletes the pod with force where that can't be done.
 fn signal(signal: &str, pod: &str) {
     match process_of(pod) {
-        Some(process) => {
-            let sent = Command::new("kill").args(["-s", signal, &process]).status().unwrap();
-            assert!(sent.success(), "{signal} to {pod}");
-        }
+        Some(process) => process::signal(signal, &process),
         None => {
             println!("the process of {pod} is on another machine: deleted with force instead");
             delete_with_force(pod);

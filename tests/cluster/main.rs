@@ -24,5 +24,6 @@ mod link;
 mod logs;
 mod namespace;
 mod policy;
+mod process;
 mod upgrade;
 mod webhook;

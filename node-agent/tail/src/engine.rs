@@ -421,6 +421,9 @@ impl Engine {
     /// # Errors
     /// They cannot be written; the next call tries again.
     pub fn save(&mut self, now: SystemTime) -> Result<(), StoreError> {
+        if !self.store.is_kept() {
+            return Ok(());
+        }
         // Nobody knows of it any more once this process was killed and the file removed.
         let mut unread = BTreeMap::new();
         for series in self.series.values() {

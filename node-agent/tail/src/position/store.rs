@@ -103,6 +103,11 @@ impl Store {
         Ok(store)
     }
 
+    /// Whether there is a file for them.
+    pub fn is_kept(&self) -> bool {
+        self.path.is_some()
+    }
+
     /// When something was written last; `None` if nothing ever was.
     pub fn saved(&self) -> Option<SystemTime> {
         let seen = self.entries.values().map(|entry| entry.seen).filter(|seen| *seen != NOW).max()?;
