@@ -54,8 +54,8 @@ fn main() {
             let mut splitter = Splitter::default();
             each_window(windows, |window| split(&mut splitter, window));
         }
-        "all" => follow(windows, Policy::All, keep, |_| {}),
-        "errors" => follow(windows, Policy::Errors, keep, |_| {}),
+        "all" => follow(windows, Policy::All, |record| keep(record), |_| {}),
+        "errors" => follow(windows, Policy::Errors, |record| keep(record), |_| {}),
         "batch" => {
             let builder = RefCell::new(Builder::default());
             follow(
