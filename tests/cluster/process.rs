@@ -33,8 +33,8 @@ pub(crate) fn exhaust_memory_of(process: &str) {
     let group = memory
         .or_else(|| Some(format!("/sys/fs/cgroup{}", groups.strip_prefix("0::")?.trim_end())))
         .unwrap_or_else(|| panic!("{groups}"));
-    // Bounded, should the group's limit not hold.
-    let script = format!("echo $$ >{group}/cgroup.procs && exec tail -c 500000000 /dev/zero");
+    // What has no end of a line is kept until there is one. Bounded, should the group's limit not hold.
+    let script = format!("echo $$ >{group}/cgroup.procs && head -c 300000000 /dev/zero | tail -n 1 | wc -c");
     let ended = Command::new("timeout").args(["-s", "KILL", "30", "sh", "-c", &script]).output().unwrap();
     println!("what took the memory of {group}: {ended:?}");
 }
