@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use crate::{
     kubectl::{OPERATOR, apply, cloud, eventually, json, kubectl, metric, pods_of},
-    logs::{agent_of, every_line, flood, manifest, nodes, sequence},
+    logs::{agent_of, every_line, manifest, nodes, sequence},
     namespace::Namespace,
 };
 
 /// Lines of about 300 bytes that are written at once: 33 MB, of which the kubelet makes a file of its own.
 const BURST: u64 = 100_000;
 
-/// The kubelet keeps five files, and the agent holds 64 MiB of those that are gone: two or three are lost.
+/// The kubelet keeps five files, packed to 25 MB each, and the agent holds 64 MiB of those that are gone: two or three are lost.
 const BURSTS: u64 = 10;
 
 /// No aggregator runs while this lives.
@@ -62,7 +62,11 @@ fn missing(told: &str) -> u64 {
 fn what_a_kubelet_deleted_unread_is_told_to_the_line() {
     let namespace = Namespace::new("gaps");
     let (_, node) = nodes().into_iter().min().unwrap();
-    let burst = flood("$first", BURST);
+    // Text that packs badly: the kubelet packs what it rotates away, and the agent holds files by their room on the disk.
+    let burst = format!(
+        r#"head -c {} /dev/urandom | base64 -w 280 | awk -v first=$first '{{ print "line " (first + NR - 1) " " $0 }}'"#,
+        BURST * 210
+    );
     let last = BURST * (BURSTS - 1) + 1;
     let script = format!("for first in $(seq 1 {BURST} {last}); do {burst}; sleep 10; done");
     let away = Away::new();

@@ -1,6 +1,5 @@
 //! Who leads, and what a change of the leader costs.
 
-
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 

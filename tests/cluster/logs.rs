@@ -72,10 +72,10 @@ fn lines_arrived(namespace: &str, pod: &str, lines: u64) -> Value {
     })
 }
 
-/// Numbers `lines` lines of about 300 bytes as fast as it can, from the shell's word `first` on.
-pub(crate) fn flood(first: &str, lines: u64) -> String {
+/// Numbers `lines` lines of about 300 bytes as fast as it can.
+fn flood(lines: u64) -> String {
     format!(
-        r#"awk -v first={first} 'BEGIN {{ for (i = 0; i < 28; i++) pad = pad "0123456789"; for (i = 0; i < {lines}; i++) print "line " (first + i) " " pad }}'"#
+        r#"awk 'BEGIN {{ for (i = 0; i < 28; i++) pad = pad "0123456789"; for (i = 1; i <= {lines}; i++) print "line " i " " pad }}'"#
     )
 }
 
@@ -158,7 +158,7 @@ fn lines_survive_the_deletion_of_the_agent_and_of_the_aggregator() {
 #[test]
 fn a_flood_arrives_whole() {
     let namespace = Namespace::new("flood");
-    let script = format!("{}; exec sleep 100000", flood("1", FLOOD));
+    let script = format!("{}; exec sleep 100000", flood(FLOOD));
     for (_, node) in nodes() {
         apply(&namespace.0, &manifest(&node, &script, Some(&node), &every_line()).to_string());
     }
@@ -197,7 +197,7 @@ fn the_last_lines_of_a_deleted_pod_arrive() {
     let namespace = Namespace::new("deleted");
     let names = ["first", "second", "third"];
     for name in names {
-        pod(&namespace.0, name, &flood("1", 5_000));
+        pod(&namespace.0, name, &flood(5_000));
     }
     for name in names {
         let ended = "--for=jsonpath={.status.phase}=Succeeded";
