@@ -156,26 +156,31 @@ impl Connection {
     }
 }
 
-/// Length of the answer at the beginning of `input`, if all of it is there.
+/// Length of the answer at the beginning of `input`, if all of it is there. Its length is told, or it is in chunks, whose
+/// text is JSON and so has no line ends of HTTP in it.
 fn answer(input: &[u8]) -> anyhow::Result<Option<usize>> {
-    const END: &[u8] = b"\r\n\r\n";
-    let Some(head) = input.windows(END.len()).take(MOST_HEAD).position(|piece| piece == END) else {
+    let Some(head) = end_of(b"\r\n\r\n", input) else {
         ensure!(input.len() < MOST_HEAD, "an answer's head has no end");
         return Ok(None);
     };
-    let text = str::from_utf8(&input[..head])?;
+    let text = str::from_utf8(&input[..head])?.to_ascii_lowercase();
     ensure!(
-        text.starts_with("HTTP/1.1 200 "),
+        text.starts_with("http/1.1 200 "),
         "the webhook answers {:?}",
         text.lines().next().unwrap_or_default()
     );
-    let length = text
-        .lines()
-        .filter_map(|line| line.split_once(':'))
-        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
-        .context("an answer without its length")?;
-    let length = head + END.len() + length.1.trim().parse::<usize>()?;
-    Ok((input.len() >= length).then_some(length))
+    let mut fields = text.lines().filter_map(|line| line.split_once(": "));
+    let length = match fields.find(|(name, _)| matches!(*name, "content-length" | "transfer-encoding")) {
+        Some(("content-length", length)) => Some(length.parse()?),
+        Some((_, "chunked")) => end_of(b"\r\n0\r\n\r\n", &input[head..]),
+        _ => bail!("an answer without its length"),
+    };
+    Ok(length.map(|length: usize| head + length).filter(|length| input.len() >= *length))
+}
+
+/// Where the first `sign` in `input` ends.
+fn end_of(sign: &[u8], input: &[u8]) -> Option<usize> {
+    Some(input.windows(sign.len()).position(|piece| piece == sign)? + sign.len())
 }
 
 /// Reads the command line's words, and prints the two figures.
