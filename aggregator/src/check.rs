@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use crate::{
     config::Config,
+    traffic::relay,
     uplink::{self, credentials::RuntimeSecret, trial},
 };
 use rights::{DRY_RUN, ISTIO, ON_REQUEST, RIGHTS, Right};
@@ -70,6 +71,9 @@ pub async fn run(source: &dyn Source, out: &mut dyn io::Write) -> io::Result<boo
         say(vec![Finding { subject: CAUTION, result: Ok(caution) }])?;
     }
     say(servers::findings(source).await)?;
+    if let Some(config) = &config.relay {
+        say(vec![Finding { subject: "Hubble Relay", result: relay::trial(config).await }])?;
+    }
     match client {
         Err(problem) => say(vec![Finding { subject: "Kubernetes", result: Err(problem.to_string()) }])?,
         Ok(client) => {

@@ -5,7 +5,7 @@ mod component;
 mod event;
 mod host;
 mod leader;
-mod node;
+pub(crate) mod node;
 mod pod;
 mod workload;
 

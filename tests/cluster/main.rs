@@ -16,6 +16,7 @@
 mod api_server;
 mod connection;
 mod credentials;
+mod flows;
 mod gaps;
 mod incidents;
 mod injection;
