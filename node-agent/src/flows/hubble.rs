@@ -33,14 +33,14 @@ pub(super) async fn follow(socket: PathBuf, window: Arc<Mutex<Window>>, counts: 
     let (mut outage, mut wait, mut was_there) = (Outage::default(), RETRY.0, None);
     loop {
         let is_there = socket.exists();
+        if was_there.is_none() {
+            sources.looked((!is_there).then(|| name.clone()));
+        }
         if was_there != Some(is_there) {
             match (is_there, was_there) {
-                // It is told when it has answered.
-                (true, _) => {}
                 (false, Some(_)) => sources.went(&name),
-                (false, None) => {
-                    Sentence::Note(format!("there is no {name}; one that comes is read")).tell();
-                }
+                // It is told when it has answered.
+                (true, _) | (false, None) => {}
             }
             was_there = Some(is_there);
             // Another one may understand more.
