@@ -74,7 +74,6 @@ impl From<IpAddr> for Peer<'_> {
 
 /// What a line says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "it is taken apart where it is made, once for each flow")]
 pub enum Line<'a> {
     /// A flow.
     Flow(Flow<'a>),

@@ -37,10 +37,9 @@ pub(super) async fn follow(socket: PathBuf, window: Arc<Mutex<Window>>, counts: 
             sources.looked((!is_there).then(|| name.clone()));
         }
         if was_there != Some(is_there) {
-            match (is_there, was_there) {
-                (false, Some(_)) => sources.went(&name),
-                // It is told when it has answered.
-                (true, _) | (false, None) => {}
+            // That it came is told when it has answered.
+            if let (false, Some(_)) = (is_there, was_there) {
+                sources.went(&name);
             }
             was_there = Some(is_there);
             // Another one may understand more.
