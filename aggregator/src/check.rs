@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use crate::{
     config::Config,
+    executor,
     uplink::{self, credentials::RuntimeSecret, trial},
 };
 use rights::{DRY_RUN, ISTIO, ON_REQUEST, RIGHTS, Right};
@@ -59,8 +60,9 @@ pub async fn run(source: &dyn Source, out: &mut dyn io::Write) -> io::Result<boo
             return Ok(false);
         }
     };
-    let client = client().await;
-    if let Ok(client) = &client {
+    let account = config.executor_account.clone();
+    let clients = clients(&config.namespace, account.as_deref()).await;
+    if let Ok((client, _)) = &clients {
         // What was renewed counts too.
         let secret = RuntimeSecret::new(client.clone(), &config.namespace, None);
         config.uplink.credentials = config.uplink.credentials.kept_in(secret);
@@ -70,15 +72,19 @@ pub async fn run(source: &dyn Source, out: &mut dyn io::Write) -> io::Result<boo
         say(vec![Finding { subject: CAUTION, result: Ok(caution) }])?;
     }
     say(servers::findings(source).await)?;
-    match client {
+    match clients {
         Err(problem) => say(vec![Finding { subject: "Kubernetes", result: Err(problem.to_string()) }])?,
-        Ok(client) => {
+        Ok((client, reader)) => {
             let result = version(&client).await;
             let reachable = result.is_ok();
             say(vec![Finding { subject: "Kubernetes", result }])?;
             // One line is enough for an API server that is away.
             for right in RIGHTS.iter().chain([&DRY_RUN]).filter(|_| reachable) {
                 let result = has(right, &client, &config.namespace).await;
+                say(vec![Finding { subject: "right", result }])?;
+            }
+            if reachable {
+                let result = has(&ON_REQUEST, &reader, &config.namespace).await;
                 say(vec![Finding { subject: "right", result }])?;
             }
         }
@@ -141,12 +147,15 @@ fn until(end: Timestamp, now: Timestamp) -> String {
     format!("good until {end:.0} ({away})")
 }
 
-async fn client() -> anyhow::Result<Client> {
+/// The daemon's own client, and the one that reads for the cloud.
+async fn clients(namespace: &str, account: Option<&str>) -> anyhow::Result<(Client, Client)> {
     let mut config = kube::Config::infer()
         .await
         .context("no Kubernetes API server is known: run in a cluster, or set KUBECONFIG")?;
     config.proxy_url = None;
-    Client::try_from(config).context("the Kubernetes API server's address can't be used")
+    let unusable = "the Kubernetes API server's address can't be used";
+    let client = Client::try_from(config.clone()).context(unusable)?;
+    Ok((client, executor::reader(config, namespace, account).context(unusable)?))
 }
 
 async fn version(client: &Client) -> Result<String, String> {
