@@ -1,11 +1,12 @@
 //! Does what the cloud asks for, and answers.
 //!
-//! It reads the Kubernetes API by a grammar of paths, tries out network policies, takes a new
+//! It reads the Kubernetes API by a grammar of paths, answers commands of kubectl in the process, tries out network policies, takes a new
 //! client certificate and restarts itself; whatever else is asked for is refused
 //! in an answer of its own kind. Whatever is asked for is in the audit.
 
 pub mod audit;
 mod cluster;
+mod command;
 mod hidden;
 mod json;
 mod operator;
@@ -29,7 +30,8 @@ use std::{
 };
 
 use kestrel_proto::cloud::v1::{
-    KubernetesApiRequest, NetworkPolicyWithError, stream_control_request::Request as Tool,
+    KubernetesApiRequest, NetworkPolicyWithError, ShellCommandRequest, ShellCommandResult,
+    stream_control_request::Request as Tool,
 };
 use kube::Client;
 use tokio::{
@@ -93,6 +95,7 @@ pub struct Access {
 pub struct Executor {
     client: Client,
     cluster: Cluster,
+    kinds: command::Kinds,
     switch: Switch,
     audit: Audit,
     credentials: Credentials,
@@ -158,6 +161,7 @@ impl Executor {
         Ok(Arc::new(Self {
             client: own,
             cluster: Cluster { client: reader, excluded, hashes: Hashes::new()? },
+            kinds: command::Kinds::default(),
             switch,
             audit: Audit::new(metrics, &process),
             credentials,
@@ -277,6 +281,7 @@ impl Executor {
     async fn outcome(&self, request: Request, rules: Rules) -> Outcome<'_> {
         match request {
             Request::KubernetesApi(request) => self.read(request, rules).await,
+            Request::ShellCommand(request) => self.command(request, rules).await,
             Request::NetworkPolicy(policy) => self.try_out(policy).await,
             Request::OperatorRestart(request) => {
                 let parts = undecided(&Request::OperatorRestart(request.clone()), 200);
@@ -313,6 +318,16 @@ impl Executor {
         Outcome { place: place.ok(), ..Outcome::lasting(answer, parts) }
     }
 
+    async fn command(&self, request: ShellCommandRequest, rules: Rules) -> Outcome<'_> {
+        let deadline = Instant::now() + command::limit_of(&request);
+        let Ok(place) = timeout_at(deadline, self.places.acquire()).await else {
+            return Outcome::passing(Request::ShellCommand(request), 504, NO_PLACE);
+        };
+        let (answer, parts) = command::answer(&self.cluster, &self.kinds, rules, request, deadline).await;
+        let answer = Answer::Tool(Tool::ShellCommandResponse(answer));
+        Outcome { place: place.ok(), ..Outcome::lasting(answer, parts) }
+    }
+
     /// Waits for room where the answer goes: answers of the largest size would
     /// push each other out unsent. The room is taken while the turn is held.
     async fn room(&self, over: impl Fn() -> Over) -> tokio::sync::MutexGuard<'_, ()> {
@@ -329,6 +344,33 @@ impl Executor {
     fn record(&self) -> MutexGuard<'_, Record<Message>> {
         // It is whole after every one of its operations.
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Answers commands as the daemon would, for who asks on this machine: an owner who wants to see what Kestrel
+/// Cloud sees.
+pub struct Asker {
+    cluster: Cluster,
+    kinds: command::Kinds,
+    rules: Rules,
+}
+
+impl Asker {
+    /// One that reads with `reader`, by these rules.
+    ///
+    /// # Errors
+    /// There is no key for hashes of secrets.
+    pub fn new(reader: Client, rules: Rules, excluded: Excluded) -> anyhow::Result<Self> {
+        let cluster = Cluster { client: reader, excluded, hashes: Hashes::new()? };
+        Ok(Self { cluster, kinds: command::Kinds::default(), rules })
+    }
+
+    /// What one command prints.
+    pub async fn command(&self, line: &str) -> ShellCommandResult {
+        let request = ShellCommandRequest { commands: vec![line.to_owned()], ..Default::default() };
+        let deadline = Instant::now() + command::limit_of(&request);
+        let (answer, _) = command::answer(&self.cluster, &self.kinds, self.rules, request, deadline).await;
+        answer.results.into_iter().next().unwrap_or_default()
     }
 }
 

@@ -14,7 +14,7 @@ use kestrel_aggregator::{
     check,
     config::{self, Config},
     excluded::Excluded,
-    executor::{audit, replay, rules::Rules},
+    executor::{self, Asker, audit, replay, rules::Rules},
     own_logs::OwnLogs,
     run,
 };
@@ -31,12 +31,15 @@ use tracing::error;
 const GRACE: Duration = Duration::from_secs(10);
 
 const USAGE: &str = "\
-usage: kestrel-aggregator [status | check | policy test FILE [OPTIONS] | audit FILE]
+usage: kestrel-aggregator [status | check | ask COMMAND | policy test FILE [OPTIONS] | audit FILE]
 
   (nothing)  the daemon; its environment variables are in docs/interfaces.md
   status     what the daemon on this host is doing, in ten lines (HEALTH_PORT: its admin port)
   check      tries everything an installation needs, with the daemon's variables and KUBECONFIG;
              a line each, ok or FAILED with the remedy, and code 1 if anything failed
+  ask COMMAND
+             answers a command as the daemon would answer it to Kestrel Cloud, such as 'kubectl get pods -A', with KUBECONFIG,
+             in an installed pod as its reading account
   policy test FILE [--secret-hashes] [--dry-run] [--exclude NAMESPACES]
              judges the requests in FILE, a line of JSON each, as the daemon would, without a cluster:
              {\"kubernetes_api_request\": {\"api_paths\": [\"version\"]}} or
@@ -63,6 +66,7 @@ async fn main() -> anyhow::Result<ExitCode> {
             let all_well = check::run(&Environment, &mut io::stdout()).await?;
             Ok(if all_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
+        ["ask", command] => ask(command).await,
         ["policy", "test", file, ref options @ ..] => policy_test(file, options),
         ["audit", file] => audit(file),
         ["help" | "--help" | "-h"] => {
@@ -74,6 +78,20 @@ async fn main() -> anyhow::Result<ExitCode> {
             Ok(ExitCode::from(2))
         }
     }
+}
+
+async fn ask(command: &str) -> anyhow::Result<ExitCode> {
+    let namespace = std::env::var("POD_NAMESPACE").unwrap_or_default();
+    let account = std::env::var("KESTREL_EXECUTOR_ACCOUNT").ok();
+    let mut cluster =
+        kube::Config::infer().await.context("no Kubernetes API server is known: set KUBECONFIG")?;
+    cluster.proxy_url = None;
+    let reader = executor::reader(cluster, &namespace, account.as_deref())?;
+    let excluded = Excluded::parse(&std::env::var("KESTREL_EXCLUDED_NAMESPACES").unwrap_or_default());
+    let answer = Asker::new(reader, Rules::default(), excluded)?.command(command).await;
+    io::stdout().write_all(answer.stdout.as_bytes())?;
+    io::stderr().write_all(answer.stderr.as_bytes())?;
+    Ok(u8::try_from(answer.exit_code).map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
 fn policy_test(file: &str, options: &[&str]) -> anyhow::Result<ExitCode> {

@@ -23,3 +23,17 @@ fn no_path_of_the_corpus_does_more_than_the_policy_says() {
     assert_eq!(wrong, "");
     assert!(summary.refused > 200 && summary.allowed > 30, "{summary:?}");
 }
+
+#[test]
+fn no_command_of_the_corpus_does_more_than_the_policy_says() {
+    let (summary, wrong) = judge(include_str!("policy/commands.jsonl"));
+    assert_eq!(wrong, "");
+    assert!(summary.refused > 380, "{summary:?}");
+}
+
+#[test]
+fn what_incident_work_asks_for_is_allowed() {
+    let (summary, wrong) = judge(include_str!("policy/honest.jsonl"));
+    assert_eq!(wrong, "");
+    assert!(summary.allowed >= 150, "{summary:?}");
+}

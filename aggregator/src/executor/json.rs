@@ -22,6 +22,20 @@ pub(crate) struct Page<'a> {
     /// Objects, or the rows of a table.
     #[serde(borrow, alias = "rows", deserialize_with = "items")]
     pub items: Vec<&'a RawValue>,
+    /// Of a table.
+    #[serde(default, rename = "columnDefinitions")]
+    pub columns: Vec<Column>,
+}
+
+/// A column of a table that the API server set.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+pub(crate) struct Column {
+    pub name: String,
+    #[serde(default)]
+    pub format: String,
+    /// From one on, it is shown only in wide tables.
+    #[serde(default)]
+    pub priority: i32,
 }
 
 /// What is known of the rest of a list.

@@ -4,11 +4,7 @@ use std::io::{self, Write};
 
 use serde::Deserialize;
 
-use super::{
-    path::Readable,
-    reason::{Reason, Refused},
-    rules::Rules,
-};
+use super::{command::Command, path::Readable, rules::Rules};
 use crate::excluded::Excluded;
 
 /// Of a part, the verdict shows so much.
@@ -71,7 +67,9 @@ pub fn test(requests: &str, rules: Rules, excluded: &Excluded, out: &mut dyn Wri
         let judged = paths
             .iter()
             .map(|path| (path, Readable::parse(path).and_then(|it| it.under(rules, excluded)).map(|_| ())))
-            .chain(commands.iter().map(|command| (command, judge_command(command, rules, excluded))));
+            .chain(commands.iter().map(|command| {
+                (command, Command::parse(command).and_then(|it| it.under(rules, excluded)).map(|_| ()))
+            }));
         for (part, verdict) in judged {
             let word = match &verdict {
                 Ok(()) => "allowed",
@@ -98,8 +96,4 @@ pub fn test(requests: &str, rules: Rules, excluded: &Excluded, out: &mut dyn Wri
         }
     }
     Ok(summary)
-}
-
-fn judge_command(_command: &str, _rules: Rules, _excluded: &Excluded) -> Result<(), Refused> {
-    Err(Refused::new(Reason::Unsupported, "commands are not run by this version"))
 }
