@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use crate::{
     config::Config,
     executor,
+    traffic::relay,
     uplink::{self, credentials::RuntimeSecret, trial},
 };
 use rights::{DRY_RUN, ISTIO, ON_REQUEST, RIGHTS, Right};
@@ -72,6 +73,9 @@ pub async fn run(source: &dyn Source, out: &mut dyn io::Write) -> io::Result<boo
         say(vec![Finding { subject: CAUTION, result: Ok(caution) }])?;
     }
     say(servers::findings(source).await)?;
+    if let Some(config) = &config.relay {
+        say(vec![Finding { subject: "Hubble Relay", result: relay::trial(config).await }])?;
+    }
     match clients {
         Err(problem) => say(vec![Finding { subject: "Kubernetes", result: Err(problem.to_string()) }])?,
         Ok((client, reader)) => {

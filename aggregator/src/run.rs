@@ -4,6 +4,7 @@ use std::{future::ready, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use jiff::Timestamp;
+use kestrel_flows::counts::Counts;
 use kestrel_runtime::{
     admin::{AdminPort, Readiness},
     daemon::Daemon,
@@ -23,7 +24,7 @@ use crate::{
     signals::{Signals, clock, event::Mark},
     stats,
     status::Status,
-    traffic::{self, Traffic},
+    traffic::{self, Traffic, relay::Follower},
     uplink::{Retry, Uplink, credentials::RuntimeSecret, drops, lanes::Lanes, metrics::Metrics},
 };
 
@@ -54,6 +55,7 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
         mut uplink,
         spool,
         link,
+        relay,
     } = config;
     let mut cluster = kube::Config::infer()
         .await
@@ -78,6 +80,8 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
     let signals = Signals::new(&thresholds, &lanes.signals(), &pods);
     let flow_metrics = traffic::metrics::Metrics::default();
     let traffic = Traffic::new(mirror.clone(), excluded.clone(), lanes.flows(), flow_metrics.clone());
+    let relay_counts = Counts::default();
+    let relay = relay.map(|relay| Follower::new(relay, traffic.clone(), relay_counts.clone()));
     let executor_metrics = executor::audit::Metrics::default();
     let access = Access {
         own: client.clone(),
@@ -122,6 +126,7 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
     );
     executor_metrics.register(registry.sub_registry_with_prefix("kestrel_executor"));
     flow_metrics.register(registry.sub_registry_with_prefix("kestrel_flows"));
+    relay_counts.register(registry.sub_registry_with_prefix("kestrel_relay"));
     let of_the_inventory = registry.sub_registry_with_prefix("kestrel_inventory");
     watches.register(of_the_inventory);
     of_the_inventory.register_collector(Box::new(Objects::new(mirror.clone())));
@@ -200,10 +205,19 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
     daemon.spawn("leadership", {
         let drain = drain.clone();
         let parts = link::Parts { pods, signals, logs: lanes.logs(), traffic };
-        let serve_link = move |drain| link::serve(link, client, parts, link_metrics, drain);
+        let serve = move |drain: CancellationToken| async move {
+            let relay = async {
+                if let Some(relay) = relay {
+                    relay.run(drain.clone()).await;
+                }
+                Ok(())
+            };
+            tokio::try_join!(link::serve(link, client, parts, link_metrics, drain.clone()), relay)?;
+            Ok(())
+        };
         async move {
             match drain.run_until_cancelled(knows_what_was_open.cancelled()).await {
-                Some(()) => lead(election, uplink, serve_link, drain, answered).await,
+                Some(()) => lead(election, uplink, serve, drain, answered).await,
                 None => Ok(()),
             }
         }
@@ -232,12 +246,12 @@ fn tell_of_itself(daemon: &mut Daemon, (own_logs, identity): (OwnLogs, Identity)
     daemon.spawn("stats", stats::tell(move || status.known(), move |stats| lane.send(stats), drain));
 }
 
-/// Waits for the lead, then does what only a leader may: talk to the cloud and
-/// to the agents. The Lease goes back when both have ended.
+/// Waits for the lead, then does what only a leader may: talk to the cloud, and `serve` the
+/// agents and read Relay. The Lease goes back when both have ended.
 async fn lead<F: Future<Output = anyhow::Result<()>>>(
     election: Option<Arc<Election>>,
     uplink: Uplink,
-    serve_link: impl FnOnce(CancellationToken) -> F,
+    serve: impl FnOnce(CancellationToken) -> F,
     drain: CancellationToken,
     answered: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -255,7 +269,7 @@ async fn lead<F: Future<Output = anyhow::Result<()>>>(
             uplink.run(&answered).await;
             Ok(())
         };
-        tokio::try_join!(uplink, serve_link(drain.clone()))?;
+        tokio::try_join!(uplink, serve(drain.clone()))?;
         quiet.cancel();
         Ok(())
     };

@@ -2,6 +2,7 @@
 
 mod conversation;
 pub mod metrics;
+pub mod relay;
 mod resolve;
 mod table;
 
@@ -13,7 +14,7 @@ use std::{
 
 use kestrel_proto::{
     cloud::v1::{self, stream_flows_request::Request},
-    node::v1::{Flow, FlowDirection, FlowReport},
+    node::v1::{Flow, FlowDirection, FlowReport, FlowSource},
 };
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -28,6 +29,9 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// Nodes whose last report is remembered. When there were more over the time, all are forgotten.
 const MOST_NODES: usize = 20_000;
+
+/// An agent that reads Hubble tells flows of it every ten seconds: the kubelet's probes alone are some.
+const READS_HUBBLE: Duration = Duration::from_mins(5);
 
 /// The flows of all nodes. Clones share them.
 #[derive(Clone)]
@@ -46,6 +50,8 @@ struct State {
     table: Table,
     /// The last report of each node: its run and its number.
     last: HashMap<String, (u64, u64)>,
+    /// When an agent last told what Hubble saw on its node.
+    hubble: Option<Instant>,
 }
 
 impl Traffic {
@@ -56,22 +62,42 @@ impl Traffic {
 
     /// Takes what the agent of `node` reports, once.
     pub(crate) fn take(&self, node: &str, report: FlowReport) {
-        let Shared { mirror, excluded, metrics, .. } = &*self.0;
         let mut state = self.state();
         let FlowReport { run, number, flows } = report;
         if state.last.get(node).is_some_and(|(of, last)| *of == run && *last >= number) {
-            return metrics.left_out(LeftOut::Repeated, flows.len());
+            return self.0.metrics.left_out(LeftOut::Repeated, flows.len());
         }
         if state.last.len() >= MOST_NODES {
             state.last.clear();
         }
         state.last.insert(node.to_owned(), (run, number));
+        if flows.iter().any(|flow| flow.seen_by() == FlowSource::Hubble) {
+            state.hubble = Some(Instant::now());
+        }
+        self.add(state, Some(node), flows);
+    }
+
+    /// Takes what Relay shows, of all nodes.
+    pub(crate) fn take_of_relay(&self, flows: Vec<Flow>) {
+        self.add(self.state(), None, flows);
+    }
+
+    /// Whether agents read Hubble on their nodes.
+    pub(crate) fn has_hubble_of_agents(&self) -> bool {
+        self.state().hubble.is_some_and(|told| told.elapsed() < READS_HUBBLE)
+    }
+
+    /// Adds what `node` saw, or something that sees all.
+    fn add(&self, mut state: MutexGuard<'_, State>, node: Option<&str>, flows: Vec<Flow>) {
+        let Shared { mirror, excluded, metrics, .. } = &*self.0;
         let now = Instant::now();
         for mut flow in flows {
             metrics.received(&flow);
             match judge(node, &flow, mirror, excluded) {
                 Ok(conversation) => {
-                    if flow.direction() == FlowDirection::Unspecified {
+                    if let Some(node) = node
+                        && flow.direction() == FlowDirection::Unspecified
+                    {
                         flow.set_direction(conversation.direction_at(node));
                     }
                     let policies = state.table.add(conversation, &flow, now);
@@ -110,13 +136,18 @@ impl Traffic {
 }
 
 /// Whose flow it is, unless it is none to tell.
-fn judge(node: &str, flow: &Flow, mirror: &Mirror, excluded: &Excluded) -> Result<Conversation, LeftOut> {
+fn judge(
+    node: Option<&str>,
+    flow: &Flow,
+    mirror: &Mirror,
+    excluded: &Excluded,
+) -> Result<Conversation, LeftOut> {
     let conversation = resolve(flow, |address, time| mirror.resident(address, time));
     if conversation.ends().any(|end| excluded.has(&end.endpoint.ns)) {
         return Err(LeftOut::Kept);
     }
     // An agent speaks for its node: of what is between two others it can know nothing.
-    if conversation.ends().all(|end| !end.node.is_empty() && *end.node != *node) {
+    if node.is_some_and(|node| conversation.ends().all(|end| !end.node.is_empty() && *end.node != *node)) {
         return Err(LeftOut::Foreign);
     }
     Ok(conversation)

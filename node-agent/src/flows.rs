@@ -3,13 +3,10 @@
 //! The aggregator says whose addresses they were, as it alone knows all pods.
 
 mod aws_policy;
-pub mod counts;
 mod files;
-pub mod flow;
 mod hubble;
 mod missing;
 pub mod sources;
-pub mod window;
 mod ztunnel;
 
 use std::{
@@ -19,6 +16,10 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use kestrel_flows::{
+    counts::Counts,
+    window::{MOST_FLOWS, Parts, Window},
+};
 use kestrel_proto::node::{FLOW_SPAN, v1::FlowReport};
 use tokio::{
     sync::{mpsc, watch},
@@ -28,17 +29,12 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::Config;
-use counts::Counts;
 use files::Files;
 use missing::Missing;
 use sources::Sources;
-use window::{Parts, Window};
 
 /// How often sources are looked at.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// Different flows of a window; each takes about 150 bytes.
-const MOST_FLOWS: usize = 32 * 1024;
 
 /// What the link takes of flows and answers.
 pub struct Outbox {

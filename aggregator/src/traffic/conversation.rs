@@ -28,8 +28,13 @@ struct Views {
 
 /// What one counts in packets, another counts in connections: their counts are not added. Of what passed, and
 /// of what did not, the first of these that saw any is told.
-const SOURCES: [FlowSource; 4] =
-    [FlowSource::Hubble, FlowSource::AwsPolicyAgent, FlowSource::Ztunnel, FlowSource::Unspecified];
+const SOURCES: [FlowSource; 5] = [
+    FlowSource::Hubble,
+    FlowSource::HubbleRelay,
+    FlowSource::AwsPolicyAgent,
+    FlowSource::Ztunnel,
+    FlowSource::Unspecified,
+];
 
 /// Of one direction, as far as told apart. More are left out and counted.
 const MOST_POLICIES: usize = 64;

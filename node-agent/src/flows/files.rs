@@ -10,23 +10,21 @@ use std::{
     time::{Instant, SystemTime},
 };
 
+use kestrel_flows::{
+    counts::{Counts, LeftOut},
+    flow::{self, Flow, Line},
+    window::Window,
+};
 use kestrel_tail::{
     cri,
     discover::{Layout, Origin, Source, glob::Pattern},
     engine::{Engine, Policy, Record},
     position::store::Store,
     redact::{Expressions, Redactor},
-    time::Clock,
+    time::{Clock, Timestamp},
 };
 
-use super::{
-    aws_policy,
-    counts::{Counts, LeftOut},
-    flow::{self, Flow, Line, nanoseconds},
-    sources::Sources,
-    window::Window,
-    ztunnel,
-};
+use super::{aws_policy, sources::Sources, ztunnel};
 use crate::{config::Config, story::Sentence};
 
 /// Turns of reading, of 256 KiB at most, before others get theirs.
@@ -187,4 +185,10 @@ fn source(directory: &Path, name: &str, pattern: Pattern) -> Option<Source> {
     let origin = Origin { container: name.to_owned(), ..Origin::default() };
     let layout = Layout::Files { origin, patterns: vec![pattern] };
     Some(Source { directory: directory.to_owned(), layout })
+}
+
+/// A time as flows have it; one before 1970 counts as 1970.
+pub(super) fn nanoseconds(time: Timestamp) -> u64 {
+    let seconds = u64::try_from(time.seconds).unwrap_or_default();
+    seconds.saturating_mul(1_000_000_000).saturating_add(time.nanos.into())
 }

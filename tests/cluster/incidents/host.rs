@@ -8,7 +8,7 @@ use super::{
     signals,
 };
 use crate::{
-    kubectl::{OPERATOR, apply, eventually, json, kubectl, pods_of, sample_image},
+    kubectl::{OPERATOR, agent_log, apply, eventually, json, kubectl, pods_of, sample_image},
     namespace::Namespace,
 };
 
@@ -18,14 +18,6 @@ const RUNTIME: &str = "kestrel.ai/RuntimeReady";
 
 /// What `hack/test` has the agents watch, see `values.yaml`.
 const FOLDER: &str = "/run/kestrel-disk";
-
-/// The log of the agent on a node.
-fn agent_log(node: &str) -> String {
-    let agents = pods_of("node-agent");
-    let of_node =
-        agents.iter().find(|agent| json(&["get", "pod", "-n", OPERATOR, agent])["spec"]["nodeName"] == *node);
-    kubectl(&["logs", "-n", OPERATOR, of_node.expect("an agent runs on the node")])
-}
 
 /// Waits until a node's agent has written lines after the first `known` ones, one after the other, that have
 /// these parts.

@@ -39,7 +39,7 @@ fn pod_on(node: &str, name: &str) -> Value {
 }
 
 /// A node whose trouble takes nothing from us but its own: the cloud runs elsewhere.
-pub(super) fn expendable_node() -> String {
+pub(crate) fn expendable_node() -> String {
     let cloud = json(&["get", "pods", "-n", "kestrel-cloud"]);
     let of_cloud: Vec<_> =
         cloud["items"].as_array().unwrap().iter().map(|pod| &pod["spec"]["nodeName"]).collect();
