@@ -1,5 +1,7 @@
 //! The corpora of requests, judged by the code that judges them in a cluster.
 
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
 use kestrel_aggregator::{
     excluded::Excluded,
     executor::{replay, rules::Rules},

@@ -1,5 +1,7 @@
 //! Commands beside the real kubectl, on an API server of their own; and what of a cluster's secrets they show.
 
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
 #[path = "../api_server.rs"]
 mod api_server;
 
