@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 use crate::{
     config::Config,
+    executor,
     traffic::relay,
     uplink::{self, credentials::RuntimeSecret, trial},
 };
@@ -47,8 +48,9 @@ pub async fn run(source: &dyn Source, out: &mut dyn io::Write) -> io::Result<Exi
             return Ok(report.code());
         }
     };
-    let client = client().await;
-    if let Ok(client) = &client {
+    let account = config.executor_account.clone();
+    let clients = clients(&config.namespace, account.as_deref()).await;
+    if let Ok((client, _)) = &clients {
         // What was renewed counts too.
         let secret = RuntimeSecret::new(client.clone(), &config.namespace, None);
         config.uplink.credentials = config.uplink.credentials.kept_in(secret);
@@ -60,15 +62,19 @@ pub async fn run(source: &dyn Source, out: &mut dyn io::Write) -> io::Result<Exi
     if let Some(config) = &config.relay {
         report.say([Finding::of("Hubble Relay", relay::trial(config).await)])?;
     }
-    match client {
+    match clients {
         Err(problem) => report.say([Finding::failed("Kubernetes", problem.to_string())])?,
-        Ok(client) => {
+        Ok((client, reader)) => {
             let result = version(&client).await;
             let reachable = result.is_ok();
             report.say([Finding::of("Kubernetes", result)])?;
             // One line is enough for an API server that is away.
             for right in RIGHTS.iter().chain([&DRY_RUN]).filter(|_| reachable) {
                 let result = has(right, &client, &config.namespace).await;
+                report.say([Finding::of("right", result)])?;
+            }
+            if reachable {
+                let result = has(&ON_REQUEST, &reader, &config.namespace).await;
                 report.say([Finding::of("right", result)])?;
             }
         }
@@ -123,12 +129,15 @@ fn until(end: Timestamp, now: Timestamp) -> String {
     format!("good until {end:.0} ({away})")
 }
 
-async fn client() -> anyhow::Result<Client> {
+/// The daemon's own client, and the one that reads for the cloud.
+async fn clients(namespace: &str, account: Option<&str>) -> anyhow::Result<(Client, Client)> {
     let mut config = kube::Config::infer()
         .await
         .context("no Kubernetes API server is known: run in a cluster, or set KUBECONFIG")?;
     config.proxy_url = None;
-    Client::try_from(config).context("the Kubernetes API server's address can't be used")
+    let unusable = "the Kubernetes API server's address can't be used";
+    let client = Client::try_from(config.clone()).context(unusable)?;
+    Ok((client, executor::reader(config, namespace, account).context(unusable)?))
 }
 
 async fn version(client: &Client) -> Result<String, String> {

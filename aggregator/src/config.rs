@@ -53,6 +53,12 @@ pub struct Config {
     /// `KESTREL_ISTIO_ROOT_NAMESPACE` (`istio-system`): policies there are for the
     /// whole mesh.
     pub mesh_root: String,
+    /// `KESTREL_EXECUTOR_SWITCH` (unset: everything that the chart's defaults allow): the ConfigMap that says
+    /// what of Kestrel Cloud's requests is done.
+    pub executor_switch: Option<String>,
+    /// `KESTREL_EXECUTOR_ACCOUNT` (unset: the own account): the ServiceAccount of the own namespace as which
+    /// they read.
+    pub executor_account: Option<String>,
     /// `DD_API_KEY`, `ARGOCD_NAMESPACE`, `ROLLOUTS_DISABLED`, `FLUX_DISABLED`,
     /// `KARPENTER_DISABLED`: what the commit tells of.
     pub integrations: Integrations,
@@ -91,6 +97,8 @@ impl Config {
             excluded: Excluded::parse(&settings.text("KESTREL_EXCLUDED_NAMESPACES", "")),
             thresholds: settings.parse("KESTREL_THRESHOLDS", Thresholds::default()),
             mesh_root: mesh_root(&mut settings),
+            executor_switch: settings.optional("KESTREL_EXECUTOR_SWITCH"),
+            executor_account: settings.optional("KESTREL_EXECUTOR_ACCOUNT"),
             integrations: Integrations {
                 datadog: settings.optional("DD_API_KEY").is_some(),
                 argocd: settings.optional("ARGOCD_NAMESPACE").is_some(),

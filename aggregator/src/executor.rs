@@ -1,16 +1,28 @@
 //! Does what the cloud asks for, and answers.
 //!
-//! This version reads the Kubernetes API, tries out network policies, takes a new
+//! It reads the Kubernetes API by a grammar of paths, answers commands of kubectl in the process, tries out network policies, takes a new
 //! client certificate and restarts itself; whatever else is asked for is refused
-//! in an answer of its own kind.
+//! in an answer of its own kind. Whatever is asked for is in the audit.
 
+pub mod audit;
+mod cluster;
+mod command;
+mod hidden;
 mod json;
 mod operator;
 mod path;
+mod percent;
 mod policy;
+mod query;
 mod read;
+mod reason;
 mod record;
 mod refusal;
+pub mod replay;
+pub mod rules;
+mod secret;
+pub mod switch;
+mod terminal;
 
 use std::{
     sync::{Arc, MutexGuard, PoisonError},
@@ -18,7 +30,8 @@ use std::{
 };
 
 use kestrel_proto::cloud::v1::{
-    KubernetesApiRequest, NetworkPolicyWithError, stream_control_request::Request as Tool,
+    KubernetesApiRequest, NetworkPolicyWithError, ShellCommandRequest, ShellCommandResult,
+    stream_control_request::Request as Tool,
 };
 use kube::Client;
 use tokio::{
@@ -27,6 +40,16 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use self::reason::{Reason, Refused};
+use self::{
+    audit::{Asked, Audit, Decision, Part},
+    cluster::Cluster,
+    hidden::Hashes,
+    record::{Key, Limits, Record, Verdict},
+    refusal::{refuse, verdict},
+    rules::Rules,
+    switch::Switch,
+};
 use crate::{
     excluded::Excluded,
     uplink::{
@@ -35,8 +58,6 @@ use crate::{
         lanes::{Lanes, Over},
     },
 };
-use record::{Key, Limits, Record, Verdict};
-use refusal::{refuse, verdict};
 
 /// Batches that run at the same time; each may hold some 20 MiB.
 const AT_ONCE: usize = 8;
@@ -46,12 +67,39 @@ const IN_ALL: usize = 256;
 /// What is kept to answer repeats from; more entries than can run at once.
 const KEPT: Limits = Limits { entries: 4096, bytes: 32 * 1024 * 1024, age: Duration::from_secs(600) };
 
+/// A client that reads as `account`, a ServiceAccount of `namespace`; without one, as who it is.
+///
+/// # Errors
+/// The API server's address can't be used.
+pub fn reader(mut cluster: kube::Config, namespace: &str, account: Option<&str>) -> kube::Result<Client> {
+    cluster.auth_info.impersonate =
+        account.map(|account| format!("system:serviceaccount:{namespace}:{account}"));
+    Client::try_from(cluster)
+}
+
+/// What the executor may do in the cluster, and for whom.
+pub struct Access {
+    /// The operator's own account: it tries network policies.
+    pub own: Client,
+    /// The account that reads, and can do nothing else.
+    pub reader: Client,
+    /// What the owner of the cluster allows.
+    pub switch: Switch,
+    /// Logs and events of these namespaces are not read.
+    pub excluded: Excluded,
+    /// Counts what is asked for.
+    pub metrics: audit::Metrics,
+}
+
 /// Runs requests beside each other.
 pub struct Executor {
     client: Client,
+    cluster: Cluster,
+    kinds: command::Kinds,
+    switch: Switch,
+    audit: Audit,
     credentials: Credentials,
     lanes: Lanes,
-    excluded: Excluded,
     record: std::sync::Mutex<Record<Message>>,
     places: Semaphore,
     /// Whose turn it is to wait for room in a lane.
@@ -63,6 +111,8 @@ pub struct Executor {
 /// What came of a request.
 struct Outcome<'a> {
     answer: Answer,
+    /// What was decided of each part.
+    parts: Vec<Part>,
     /// The cloud should ask again, and so a repeat is run.
     passing: bool,
     /// Taken until the answer is in its lane: until then it holds memory.
@@ -72,36 +122,56 @@ struct Outcome<'a> {
 }
 
 impl Outcome<'_> {
-    fn lasting(answer: Answer) -> Self {
-        Self { answer, passing: false, place: None, restart: None }
+    fn lasting(answer: Answer, parts: Vec<Part>) -> Self {
+        Self { answer, parts, passing: false, place: None, restart: None }
+    }
+
+    fn refused(request: Request, refused: &Refused) -> Self {
+        let parts = refusal::parts_of(&request);
+        let parts = parts.iter().map(|part| Part::refused(part, refused)).collect();
+        Self::lasting(refuse(request, refused.status().into(), &refused.to_string()), parts)
     }
 
     fn passing(request: Request, status: i32, why: &str) -> Self {
-        Self { passing: true, ..Self::lasting(refuse(request, status, why)) }
+        let parts = undecided(&request, status);
+        Self { passing: true, ..Self::lasting(refuse(request, status, why), parts) }
     }
 }
 
+/// The parts of a request that was not refused, and not done either.
+fn undecided(request: &Request, status: i32) -> Vec<Part> {
+    let part = |what| Part { what, decision: Decision::Allowed, status, bytes: 0 };
+    refusal::parts_of(request).into_iter().map(part).collect()
+}
+
 impl Executor {
-    /// An executor that reads with `client` and answers into `lanes`; logs and events of `excluded` namespaces
-    /// it does not read. It ends the process by `drain` when it is asked to.
+    /// An executor that does what `access` allows and answers into `lanes`. It ends the process by `drain`
+    /// when it is asked to.
+    ///
+    /// # Errors
+    /// There is no key for hashes of secrets.
     pub fn new(
-        client: Client,
+        access: Access,
         credentials: Credentials,
         lanes: Lanes,
-        excluded: Excluded,
         drain: CancellationToken,
-    ) -> Arc<Self> {
-        Arc::new(Self {
-            client,
+    ) -> anyhow::Result<Arc<Self>> {
+        let Access { own, reader, switch, excluded, metrics } = access;
+        let process = jiff::Timestamp::now().as_millisecond().to_string();
+        Ok(Arc::new(Self {
+            client: own,
+            cluster: Cluster { client: reader, excluded, hashes: Hashes::new()? },
+            kinds: command::Kinds::default(),
+            switch,
+            audit: Audit::new(metrics, &process),
             credentials,
             lanes,
-            excluded,
             record: std::sync::Mutex::new(Record::new(KEPT)),
             places: Semaphore::new(AT_ONCE),
             turn: Mutex::default(),
             tasks: TaskTracker::new(),
             drain,
-        })
+        }))
     }
 
     /// The end where requests go in.
@@ -128,6 +198,7 @@ impl Executor {
         match verdict {
             Verdict::Run if self.tasks.len() >= IN_ALL => {
                 let _asker = key.and_then(|key| self.record().abandoned(&key));
+                self.audit.tell(&Asked::of(&request), &undecided(&request, 429), Duration::ZERO);
                 let why = format!("{IN_ALL} requests wait already: ask again later");
                 answers.send(refuse(request, 429, &why));
             }
@@ -136,6 +207,7 @@ impl Executor {
             }
             Verdict::Runs => {}
             Verdict::Answered(message) => {
+                self.audit.tell(&Asked::of(&request), &undecided(&request, 208), Duration::ZERO);
                 self.tasks.spawn(async move {
                     let _turn = executor.drain.run_until_cancelled(executor.room(|| over)).await;
                     executor.lanes.answers(over).send_encoded(message);
@@ -144,6 +216,7 @@ impl Executor {
             Verdict::Forgotten => {
                 let why = "this request was answered before, and the answer is not kept any more: it is not \
                            run again, ask with another request_id";
+                self.audit.tell(&Asked::of(&request), &undecided(&request, 410), Duration::ZERO);
                 answers.send(refuse(request, 410, why));
             }
         }
@@ -153,8 +226,9 @@ impl Executor {
         // Where it came last.
         let asker = || key.as_ref().and_then(|key| self.record().asker(key)).unwrap_or(over);
         let again = request.clone();
+        let (asked, begun) = (Asked::of(&request), Instant::now());
         let work = async {
-            let outcome = self.outcome(request).await;
+            let outcome = self.permitted(request).await;
             // Only what was read can be large.
             let turn = if outcome.place.is_some() { Some(self.room(asker).await) } else { None };
             (outcome, turn)
@@ -162,6 +236,7 @@ impl Executor {
         let (outcome, turn) = self.drain.run_until_cancelled(work).await.unwrap_or_else(|| {
             (Outcome::passing(again, 503, "the operator is being stopped: ask again"), None)
         });
+        self.audit.tell(&asked, &outcome.parts, begun.elapsed());
         match key {
             // Without an id.
             None => self.lanes.answers(over).send(outcome.answer),
@@ -183,18 +258,40 @@ impl Executor {
         }
     }
 
-    async fn outcome(&self, request: Request) -> Outcome<'_> {
+    /// What comes of a request as long as the owner allows it.
+    async fn permitted(&self, request: Request) -> Outcome<'_> {
+        // Without it the connection would come to its end.
+        if let Request::CertificateRenewal(request) = request {
+            let parts =
+                vec![Part { what: String::new(), decision: Decision::Allowed, status: 200, bytes: 0 }];
+            return Outcome::lasting(operator::renew_certificate(&self.credentials, request).await, parts);
+        }
+        let rules = match self.switch.rules().await {
+            Ok(rules) => rules,
+            // It may be switched on again, and the request come again.
+            Err(off) => return Outcome { passing: true, ..Outcome::refused(request, &off) },
+        };
+        let again = request.clone();
+        tokio::select! {
+            outcome = self.outcome(request, rules) => outcome,
+            off = self.switch.turned_off() => Outcome { passing: true, ..Outcome::refused(again, &off) },
+        }
+    }
+
+    async fn outcome(&self, request: Request, rules: Rules) -> Outcome<'_> {
         match request {
-            Request::KubernetesApi(request) => self.read(request).await,
+            Request::KubernetesApi(request) => self.read(request, rules).await,
+            Request::ShellCommand(request) => self.command(request, rules).await,
             Request::NetworkPolicy(policy) => self.try_out(policy).await,
-            Request::CertificateRenewal(request) => {
-                Outcome::lasting(operator::renew_certificate(&self.credentials, request).await)
-            }
             Request::OperatorRestart(request) => {
+                let parts = undecided(&Request::OperatorRestart(request.clone()), 200);
                 let (answer, restart) = operator::restart(request);
-                Outcome { restart, ..Outcome::lasting(answer) }
+                Outcome { restart, ..Outcome::lasting(answer, parts) }
             }
-            other => Outcome::lasting(refuse(other, 501, "not supported by this version of the operator")),
+            other => {
+                let why = "not supported by this version of the operator";
+                Outcome::refused(other, &Refused::new(Reason::Unsupported, why))
+            }
         }
     }
 
@@ -205,17 +302,30 @@ impl Executor {
         };
         let rejected = policy::try_out(&self.client, &policy, deadline).await.err();
         let passing = rejected.as_ref().is_some_and(|rejected| rejected.passing);
+        let status = if rejected.is_some() { 422 } else { 200 };
         let why = rejected.map(|rejected| rejected.why).unwrap_or_default();
-        Outcome { place: place.ok(), passing, ..Outcome::lasting(verdict(policy, why)) }
+        let parts = undecided(&Request::NetworkPolicy(policy.clone()), status);
+        Outcome { place: place.ok(), passing, ..Outcome::lasting(verdict(policy, why), parts) }
     }
 
-    async fn read(&self, request: KubernetesApiRequest) -> Outcome<'_> {
-        let deadline = Instant::now() + read::limit(&request);
+    async fn read(&self, request: KubernetesApiRequest, rules: Rules) -> Outcome<'_> {
+        let deadline = Instant::now() + read::limit_of(&request);
         let Ok(place) = timeout_at(deadline, self.places.acquire()).await else {
             return Outcome::passing(Request::KubernetesApi(request), 504, NO_PLACE);
         };
-        let answer = read::answer(&self.client, &self.excluded, request, deadline).await;
-        Outcome { place: place.ok(), ..Outcome::lasting(Answer::Tool(Tool::KubernetesApiResponse(answer))) }
+        let (answer, parts) = read::answer(&self.cluster, rules, request, deadline).await;
+        let answer = Answer::Tool(Tool::KubernetesApiResponse(answer));
+        Outcome { place: place.ok(), ..Outcome::lasting(answer, parts) }
+    }
+
+    async fn command(&self, request: ShellCommandRequest, rules: Rules) -> Outcome<'_> {
+        let deadline = Instant::now() + command::limit_of(&request);
+        let Ok(place) = timeout_at(deadline, self.places.acquire()).await else {
+            return Outcome::passing(Request::ShellCommand(request), 504, NO_PLACE);
+        };
+        let (answer, parts) = command::answer(&self.cluster, &self.kinds, rules, request, deadline).await;
+        let answer = Answer::Tool(Tool::ShellCommandResponse(answer));
+        Outcome { place: place.ok(), ..Outcome::lasting(answer, parts) }
     }
 
     /// Waits for room where the answer goes: answers of the largest size would
@@ -234,6 +344,33 @@ impl Executor {
     fn record(&self) -> MutexGuard<'_, Record<Message>> {
         // It is whole after every one of its operations.
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Answers commands as the daemon would, for who asks on this machine: an owner who wants to see what Kestrel
+/// Cloud sees.
+pub struct Asker {
+    cluster: Cluster,
+    kinds: command::Kinds,
+    rules: Rules,
+}
+
+impl Asker {
+    /// One that reads with `reader`, by these rules.
+    ///
+    /// # Errors
+    /// There is no key for hashes of secrets.
+    pub fn new(reader: Client, rules: Rules, excluded: Excluded) -> anyhow::Result<Self> {
+        let cluster = Cluster { client: reader, excluded, hashes: Hashes::new()? };
+        Ok(Self { cluster, kinds: command::Kinds::default(), rules })
+    }
+
+    /// What one command prints.
+    pub async fn command(&self, line: &str) -> ShellCommandResult {
+        let request = ShellCommandRequest { commands: vec![line.to_owned()], ..Default::default() };
+        let deadline = Instant::now() + command::limit_of(&request);
+        let (answer, _) = command::answer(&self.cluster, &self.kinds, self.rules, request, deadline).await;
+        answer.results.into_iter().next().unwrap_or_default()
     }
 }
 

@@ -15,7 +15,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     config::Config,
-    executor::Executor,
+    executor::{self, Access, Executor, rules::Rules, switch::Switch},
     inventory::{self, Mirror, Objects, Parts, Pods, Watches, pods::Policies},
     leader::{Election, standing::Standing},
     link,
@@ -49,6 +49,8 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
         excluded,
         thresholds,
         mesh_root,
+        executor_switch,
+        executor_account,
         integrations,
         mut uplink,
         spool,
@@ -60,7 +62,9 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
         .context("no Kubernetes API server is known: run in a cluster, or set KUBECONFIG")?;
     // The proxy is for the way out of the cluster.
     cluster.proxy_url = None;
-    let client = Client::try_from(cluster).context("the Kubernetes API server's address can't be used")?;
+    let unusable = "the Kubernetes API server's address can't be used";
+    let client = Client::try_from(cluster.clone()).context(unusable)?;
+    let reader = executor::reader(cluster, &namespace, executor_account.as_deref()).context(unusable)?;
 
     let mut daemon = Daemon::new();
     let drain = daemon.drain();
@@ -81,8 +85,18 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
     };
     let relay_counts = Counts::default();
     let relay = relay.map(|relay| Follower::new(relay, traffic.clone(), relay_counts.clone()));
-    let executor =
-        Executor::new(client.clone(), credentials.clone(), lanes.clone(), excluded.clone(), drain.clone());
+    let executor_metrics = executor::audit::Metrics::default();
+    let access = Access {
+        own: client.clone(),
+        reader,
+        switch: match executor_switch {
+            None => Switch::fixed(Rules::default()),
+            Some(name) => Switch::config_map(client.clone(), &namespace, &name),
+        },
+        excluded: excluded.clone(),
+        metrics: executor_metrics.clone(),
+    };
+    let executor = Executor::new(access, credentials.clone(), lanes.clone(), drain.clone())?;
     let uplink = Uplink::new(uplink, lanes.clone(), mirror.clone(), executor.requests(), metrics.clone());
     let election = election.map(|election| {
         let told = Arc::new((lanes.clone(), mirror.clone(), signals.note.clone()));
@@ -113,6 +127,7 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
         "Events of hosts that were not told: of a pod of another node, malformed, or too many",
         signals.happened.dropped(),
     );
+    executor_metrics.register(registry.sub_registry_with_prefix("kestrel_executor"));
     let of_flows = registry.sub_registry_with_prefix("kestrel_flows");
     flow_metrics.register(of_flows);
     of_flows.register(

@@ -111,7 +111,12 @@ fn no_right_can_be_given_away_or_hides_behind_a_wildcard() {
         for part in [&right.group, &right.resource, &right.verb] {
             assert_ne!(part, "*", "{right:?}");
         }
-        assert!(!["escalate", "bind", "impersonate", "delete", "deletecollection"].contains(&&*right.verb));
+        assert!(!["escalate", "bind", "delete", "deletecollection"].contains(&&*right.verb));
+        // As one account of its own namespace, which only reads.
+        let reads = right.scope == "own"
+            && right.resource == "serviceaccounts"
+            && right.names == ["kestrel-executor"];
+        assert!(right.verb != "impersonate" || reads, "{right:?}");
         for door in ["exec", "attach", "proxy", "portforward", "ephemeralcontainers", "token"] {
             assert!(!right.resource.ends_with(&format!("/{door}")), "{right:?}");
         }
@@ -152,6 +157,33 @@ fn the_node_agent_has_no_rights_and_no_token_for_the_api_server() {
 fn reading_logs_on_request_can_be_switched_off() {
     let rights = rendered(&Objects::with(&["podLogs.onRequest=false"]));
     assert!(rights.iter().all(|right| right.resource != "pods/log"));
+}
+
+#[test]
+fn who_reads_for_the_cloud_reads_no_secrets_unless_the_owner_allows_their_hashes() {
+    let objects = Objects::with(&[]);
+    let account = objects.get("ServiceAccount", "kestrel-executor");
+    assert_eq!(account["automountServiceAccountToken"], false);
+    let switch = |objects: &Objects| objects.get("ConfigMap", "kestrel-executor")["data"].clone();
+    let is = |enabled: &str, hashes: &str| serde_json::json!({"enabled": enabled, "secretHashes": hashes, "dryRun": "false"});
+    assert_eq!(switch(&objects), is("true", "false"));
+    assert_eq!(switch(&Objects::with(&["operator.executor.enabled=false"])), is("false", "false"));
+    let hashed = Objects::with(&["operator.executor.secretHashes=true"]);
+    assert_eq!(switch(&hashed), is("true", "true"));
+    let (without, with) = (rendered(&objects), rendered(&hashed));
+    assert!(
+        without
+            .iter()
+            .filter(|right| right.account == "kestrel-executor")
+            .all(|right| right.resource != "secrets")
+    );
+    let more: Vec<_> =
+        with.difference(&without).map(|right| (&*right.account, &*right.resource, &*right.verb)).collect();
+    assert_eq!(more, [("kestrel-executor", "secrets", "get"), ("kestrel-executor", "secrets", "list")]);
+    // The switch is no part of the pods, so that turning it restarts none.
+    let pods =
+        |objects: &Objects| objects.get("Deployment", "kestrel-aggregator")["spec"]["template"].clone();
+    assert_eq!(pods(&objects), pods(&Objects::with(&["operator.executor.enabled=false"])));
 }
 
 #[test]

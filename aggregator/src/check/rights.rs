@@ -61,14 +61,12 @@ pub(super) const ISTIO: Right = cluster("security.istio.io", &["authorizationpol
 /// Those of the table in `docs/security.md`.
 pub(super) const RIGHTS: [Right; 18] = [
     cluster("", &["namespaces", "nodes", "pods", "services"], READ),
-    cluster("", &["events"], &["get", "list"]),
     cluster("events.k8s.io", &["events"], READ),
     cluster("events.k8s.io", &["events"], &["create"]),
     cluster("apps", &["deployments", "statefulsets", "daemonsets", "replicasets"], READ),
     cluster("batch", &["jobs", "cronjobs"], READ),
     cluster("networking.k8s.io", &["networkpolicies"], READ),
     ISTIO,
-    ON_REQUEST,
     cluster("authentication.k8s.io", &["tokenreviews"], &["create"]),
     create("coordination.k8s.io", &["leases"]),
     keep("coordination.k8s.io", &["leases"], "kestrel-aggregator", &["get", "update"]),
@@ -78,6 +76,8 @@ pub(super) const RIGHTS: [Right; 18] = [
     keep("", &["secrets"], "kestrel-agent-link", &["get", "update"]),
     keep("", &["secrets"], "kestrel-operator-jwt-runtime", &["get", "update"]),
     keep("", &["configmaps"], "kestrel-agent-link-ca", &["patch"]),
+    keep("", &["configmaps"], "kestrel-executor", &["get"]),
+    keep("", &["serviceaccounts"], "kestrel-executor", &["impersonate"]),
 ];
 
 impl fmt::Display for Right {

@@ -1,120 +1,278 @@
-//! Takes out of an answer of the API what only costs room: `managedFields`
-//! and kubectl's copy of the last applied object (which can hold secrets of its own).
+//! Takes out of an object of the API what only costs room (`managedFields`, kubectl's copy of the last
+//! applied object), and puts hashes in the place of what is secret.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde::Deserialize;
+use serde_json::{Map, Value, value::RawValue};
+
+use super::{hidden::Hashes, secret, terminal::printable};
 
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// A JSON object whose values are kept as they were written, so that a large
-/// answer is not taken apart in memory.
-type Object<'a> = BTreeMap<String, &'a RawValue>;
-
-/// The answer without those parts; `None` if it is not a JSON object.
-pub(crate) fn strip(json: &str) -> Option<String> {
-    let mut object: BTreeMap<String, Owned<'_>> = parse(json)?;
-    let items =
-        object.get("items").and_then(|items| serde_json::from_str::<Vec<&RawValue>>(items.get()).ok());
-    match items {
-        Some(items) => {
-            let stripped: Vec<Box<RawValue>> = items.into_iter().map(strip_object).collect();
-            object.insert("items".to_owned(), Owned::New(serde_json::value::to_raw_value(&stripped).ok()?));
-            serde_json::to_string(&object).ok()
-        }
-        None => Some(strip_object(serde_json::from_str(json).ok()?).get().to_owned()),
-    }
+/// A page of a list, whose items are kept as they were written: a large one is never whole in memory as objects.
+#[derive(Deserialize)]
+pub(crate) struct Page<'a> {
+    #[serde(default, rename = "apiVersion")]
+    pub api_version: String,
+    #[serde(default)]
+    pub kind: String,
+    #[serde(default)]
+    pub metadata: PageMetadata,
+    /// Objects, or the rows of a table.
+    #[serde(borrow, alias = "rows", deserialize_with = "items")]
+    pub items: Vec<&'a RawValue>,
+    /// Of a table.
+    #[serde(default, rename = "columnDefinitions")]
+    pub columns: Vec<Column>,
 }
 
-fn parse<'a, T: Deserialize<'a>>(json: &'a str) -> Option<T> {
-    serde_json::from_str(json).ok()
+/// A column of a table that the API server set.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+pub(crate) struct Column {
+    pub name: String,
+    #[serde(default)]
+    pub format: String,
+    /// From one on, it is shown only in wide tables.
+    #[serde(default)]
+    pub priority: i32,
 }
 
-/// A value as it was written, or a new one.
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Owned<'a> {
-    Written(&'a RawValue),
-    New(Box<RawValue>),
+/// What is known of the rest of a list.
+#[derive(Default, Deserialize)]
+pub(crate) struct PageMetadata {
+    /// Asks for the next page; empty on the last.
+    #[serde(default, rename = "continue")]
+    pub next: String,
+    #[serde(default, rename = "resourceVersion")]
+    pub resource_version: String,
+    #[serde(default, rename = "remainingItemCount")]
+    pub remaining: Option<u64>,
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Owned<'a> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        <&RawValue>::deserialize(deserializer).map(Self::Written)
-    }
+/// Go writes an empty list as `null`.
+fn items<'de: 'a, 'a, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<&'a RawValue>, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
-impl Owned<'_> {
-    fn get(&self) -> &str {
-        match self {
-            Self::Written(value) => value.get(),
-            Self::New(value) => value.get(),
-        }
-    }
-}
-
-/// One object without the two parts; whatever is not shaped like one stays.
-fn strip_object(object: &RawValue) -> Box<RawValue> {
-    let stripped = || {
-        let mut fields: BTreeMap<String, Owned<'_>> = parse(object.get())?;
-        let mut metadata: BTreeMap<String, Owned<'_>> = parse(fields.get("metadata")?.get())?;
+/// An object as the cloud may see it. `is_secret`: it came from where Secrets are.
+pub(crate) fn clean(object: &mut Value, is_secret: bool, hashes: &Hashes) {
+    let kind = object["kind"].as_str().unwrap_or_default().to_owned();
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.remove("managedFields");
-        let annotations = metadata.get("annotations").and_then(|written| {
-            let mut annotations: Object<'_> = parse(written.get())?;
-            annotations.remove(LAST_APPLIED)?;
-            serde_json::value::to_raw_value(&annotations).ok()
-        });
-        if let Some(annotations) = annotations {
-            metadata.insert("annotations".to_owned(), Owned::New(annotations));
+        if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
+            annotations.remove(LAST_APPLIED);
+            hide_named(annotations, hashes);
         }
-        fields.insert("metadata".to_owned(), Owned::New(serde_json::value::to_raw_value(&metadata).ok()?));
-        serde_json::value::to_raw_value(&fields).ok()
-    };
-    stripped().unwrap_or_else(|| object.to_owned())
+    }
+    if is_secret || kind == "Secret" {
+        for field in ["data", "stringData"] {
+            for value in
+                object.get_mut(field).and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut)
+            {
+                let text = value.as_str().unwrap_or_default();
+                *value =
+                    if field == "data" { hashes.of_base64(text) } else { hashes.of(text.as_bytes()) }.into();
+            }
+        }
+    } else if kind == "ConfigMap" {
+        if let Some(data) = object.get_mut("data").and_then(Value::as_object_mut) {
+            hide_named(data, hashes);
+        }
+        let binary = object.get_mut("binaryData").and_then(Value::as_object_mut);
+        for value in binary.into_iter().flat_map(Map::values_mut) {
+            *value = hashes.of_base64(value.as_str().unwrap_or_default()).into();
+        }
+    }
+    walk(object, hashes, 0);
+}
+
+/// Entries of a map that anyone may fill: by their names, and by being one blob.
+fn hide_named(map: &mut Map<String, Value>, hashes: &Hashes) {
+    for (name, value) in map {
+        if let Some(text) = value.as_str().filter(|text| is_open(text))
+            && (secret::is_name(name) || secret::is_blob(text))
+        {
+            *value = hashes.of(text.as_bytes()).into();
+        }
+    }
+}
+
+/// It is something, and not hidden already.
+fn is_open(text: &str) -> bool {
+    let is_hidden = text.starts_with("[hidden:") && text.ends_with(']');
+    !text.is_empty() && !is_hidden
+}
+
+/// An object is not nested deeper.
+const DEPTH: usize = 100;
+
+fn walk(value: &mut Value, hashes: &Hashes, depth: usize) {
+    match value {
+        // The parser of JSON has a limit of its own.
+        _ if depth > DEPTH => *value = Value::Null,
+        Value::String(text) => {
+            if let Some(clean) = text_of(text, hashes) {
+                *text = clean;
+            }
+        }
+        Value::Array(items) => {
+            hide_following(items, hashes);
+            items.iter_mut().for_each(|item| walk(item, hashes, depth + 1));
+        }
+        Value::Object(fields) => {
+            hide_variable(fields, hashes);
+            let odd: Vec<String> =
+                fields.keys().filter(|name| matches!(printable(name), Cow::Owned(_))).cloned().collect();
+            for name in odd {
+                if let Some(field) = fields.remove(&name) {
+                    fields.insert(printable(&name).into_owned(), field);
+                }
+            }
+            for (name, field) in &mut *fields {
+                match field.as_str() {
+                    // Fields of custom resources, such as spec.password.
+                    Some(text) if is_open(text) && secret::is_name(name) => {
+                        *field = hashes.of(text.as_bytes()).into();
+                    }
+                    _ => walk(field, hashes, depth + 1),
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The text without secrets and without what a terminal obeys; `None` if it is so already.
+pub(crate) fn text_of(text: &str, hashes: &Hashes) -> Option<String> {
+    let shown = printable(text);
+    match hashes.within(&shown) {
+        None => match shown {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(shown) => Some(shown),
+        },
+        hidden => hidden,
+    }
+}
+
+/// An environment variable: its name and its value are fields beside each other.
+fn hide_variable(fields: &mut Map<String, Value>, hashes: &Hashes) {
+    let named = fields.get("name").and_then(Value::as_str).is_some_and(secret::is_name);
+    let Some(value) = fields.get_mut("value") else { return };
+    if let Some(text) = value.as_str().filter(|text| is_open(text) && !text.starts_with("$("))
+        && (named || secret::is_blob(text))
+    {
+        *value = hashes.of(text.as_bytes()).into();
+    }
+}
+
+/// The argument behind an option that is named like a secret: `["--password", "x"]`.
+fn hide_following(items: &mut [Value], hashes: &Hashes) {
+    for place in 1..items.len() {
+        let option = items[place - 1].as_str().and_then(|before| before.strip_prefix('-'));
+        let named = option.is_some_and(|name| !name.contains('=') && secret::is_name(name));
+        if named
+            && let Some(text) = items[place].as_str().filter(|text| is_open(text) && !text.starts_with("-"))
+        {
+            items[place] = hashes.of(text.as_bytes()).into();
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 
-    fn stripped(value: Value) -> Value {
-        serde_json::from_str(&strip(&value.to_string()).unwrap()).unwrap()
-    }
-
-    fn object(name: &str, bloat: bool) -> Value {
-        let mut object = json!({
-            "kind": "Pod", "apiVersion": "v1", "spec": {"metadata": {"managedFields": "kept"}, "n": 1.50},
-            "metadata": {"name": name, "annotations": {"a": "\"b\""}, "labels": null},
-        });
-        if bloat {
-            object["metadata"]["managedFields"] = json!([{"manager": "kubectl"}]);
-            object["metadata"]["annotations"][LAST_APPLIED] = json!("{}");
-        }
-        object
+    fn cleaned(mut object: Value) -> (Value, Hashes) {
+        let hashes = Hashes::new().unwrap();
+        clean(&mut object, false, &hashes);
+        (object, hashes)
     }
 
     #[test]
-    fn the_bloat_goes_from_objects_and_from_lists_and_nothing_else_does() {
-        assert_eq!(stripped(object("one", true)), object("one", false));
-        assert_eq!(stripped(object("one", false)), object("one", false));
-        let list = |bloat| {
-            let items = [object("a", bloat), json!("odd"), object("b", false), json!({"metadata": 3})];
-            json!({"kind": "PodList", "metadata": {"continue": "x"}, "items": items})
+    fn the_bloat_goes_and_nothing_else_does() {
+        let object = |bloat: bool| {
+            let mut object = json!({
+                "kind": "Pod", "apiVersion": "v1", "spec": {"metadata": {"managedFields": "kept"}, "n": 1.50},
+                "metadata": {"name": "p", "annotations": {"a": "\"b\""}, "labels": null},
+            });
+            if bloat {
+                object["metadata"]["managedFields"] = json!([{"manager": "kubectl"}]);
+                object["metadata"]["annotations"][LAST_APPLIED] = json!("{}");
+            }
+            object
         };
-        assert_eq!(stripped(list(true)), list(false));
-        assert_eq!(
-            stripped(json!({"items": "not a list", "major": "1"})),
-            json!({"items": "not a list", "major": "1"})
-        );
+        assert_eq!(cleaned(object(true)).0, object(false));
+        for odd in [json!({"metadata": 3}), json!("odd"), json!([1]), json!({"kind": "Secret", "data": 5})] {
+            assert_eq!(cleaned(odd.clone()).0, odd);
+        }
     }
 
     #[test]
-    fn what_is_no_object_is_not_touched() {
-        for text in ["ok", "[1]", "{\"cut\": ", ""] {
-            assert_eq!(strip(text), None, "{text}");
-        }
+    fn values_of_secrets_are_hashes_wherever_they_stand() {
+        let (secret, hashes) =
+            cleaned(json!({"kind": "Secret", "data": {"a": "aHVudGVyMg=="}, "stringData": {"b": "hunter2"},
+            "metadata": {"annotations": {"api-token": "hunter2", "note": "password=hunter2", "n": "5"}}}));
+        let hash = hashes.of(b"hunter2");
+        assert_eq!(secret["data"]["a"], *hash);
+        assert_eq!(secret["stringData"]["b"], *hash);
+        let annotations = &secret["metadata"]["annotations"];
+        assert_eq!((&annotations["api-token"], &annotations["n"]), (&json!(hash), &json!("5")));
+        assert_eq!(annotations["note"], format!("password={hash}"));
+
+        let (pod, hashes) = cleaned(json!({"kind": "Pod", "spec": {"containers": [{
+            "env": [
+                {"name": "DB_PASSWORD", "value": "hunter2"}, {"name": "DB_HOST", "value": "db"},
+                {"name": "URL", "value": "redis://u:hunter2@redis"},
+                {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "token", "key": "token"}}},
+            ],
+            "args": ["--password", "hunter2", "--token=hunter2", "--verbose", "x"],
+        }], "automountServiceAccountToken": false, "volumes": [{"secret": {"secretName": "s"}}]}}));
+        let text = pod.to_string();
+        assert!(!text.contains("hunter2"), "{text}");
+        let hash = hashes.of(b"hunter2");
+        let container = &pod["spec"]["containers"][0];
+        assert_eq!(
+            (&container["env"][0]["value"], &container["env"][1]["value"]),
+            (&json!(hash), &json!("db"))
+        );
+        assert_eq!(
+            container["env"][3]["valueFrom"]["secretKeyRef"],
+            json!({"name": "token", "key": "token"})
+        );
+        assert_eq!(
+            container["args"],
+            json!(["--password", hash, format!("--token={hash}"), "--verbose", "x"])
+        );
+        assert_eq!(pod["spec"]["volumes"], json!([{"secret": {"secretName": "s"}}]));
+    }
+
+    #[test]
+    fn a_config_map_is_shown_but_for_what_looks_like_a_key() {
+        let release = "H4sIAAAAAAAA".repeat(6) + "9z";
+        let (map, hashes) = cleaned(
+            json!({"kind": "ConfigMap", "binaryData": {"keystore": "AAEC"}, "data": {
+                "release": release, "app.yaml": "user: me\npassword: hunter2\nport: 5\n", "api_key": "k", "color": "blue",
+                "escape": "\u{1b}[31mred",
+            }}),
+        );
+        assert_eq!(map["data"]["release"], hashes.of(release.as_bytes()));
+        assert_eq!(
+            map["data"]["app.yaml"],
+            format!("user: me\npassword: {}\nport: 5\n", hashes.of(b"hunter2"))
+        );
+        assert_eq!(map["data"]["api_key"], hashes.of(b"k"));
+        assert_eq!((&map["data"]["color"], &map["data"]["escape"]), (&json!("blue"), &json!("red")));
+        assert_eq!(map["binaryData"]["keystore"], hashes.of(&[0, 1, 2]));
+    }
+
+    #[test]
+    fn a_page_without_items_is_an_empty_one_and_an_object_is_no_page() {
+        let page = |text| serde_json::from_str::<Page<'_>>(text).map(|page| page.items.len()).ok();
+        assert_eq!(page(r#"{"kind":"PodList","items":null,"metadata":{"continue":"x"}}"#), Some(0));
+        assert_eq!(page(r#"{"items":[1,{}]}"#), Some(2));
+        assert_eq!(page(r#"{"kind":"Pod"}"#), None);
     }
 }

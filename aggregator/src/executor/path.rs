@@ -1,16 +1,27 @@
 //! Which paths of the Kubernetes API the cloud may read.
 
-use crate::excluded::Excluded;
+use super::{
+    percent::{decode, encode},
+    query::{Query, is_label},
+    reason::{Reason, Refused},
+};
+use crate::{excluded::Excluded, executor::rules::Rules};
+
+/// A path with its query is no longer.
+const PATH_BYTES: usize = 16 * 1024;
+/// What etcd lets an object be called.
+const NAME_BYTES: usize = 253;
 
 /// A path that may be read, in the canonical form in which it is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Readable {
-    /// Path and query, percent-encoded once.
-    pub uri: String,
+    /// Percent-encoded once, without the query.
+    path: String,
+    pub query: Query,
     /// What the answer is.
     pub form: Form,
-    /// Only the metadata of objects is wanted.
-    pub metadata_only: bool,
+    /// It is, or has, Secrets.
+    pub is_secret: bool,
     /// Whose logs or events are there.
     told: Told,
 }
@@ -33,28 +44,10 @@ pub(crate) enum Form {
     Object,
     /// A container's log.
     Log,
-    /// Something of the API server's own.
-    Other,
-}
-
-/// Why a path may not be read, with the status that the answer carries.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Refused {
-    /// It is not a path of the API.
-    #[error("{0}")]
-    Malformed(&'static str),
-    /// It is one that is never read.
-    #[error("{0}")]
-    Forbidden(&'static str),
-}
-
-impl Refused {
-    pub(crate) fn status(&self) -> u16 {
-        match self {
-            Self::Malformed(_) => 400,
-            Self::Forbidden(_) => 403,
-        }
-    }
+    /// What the API server says of its own health.
+    Health,
+    /// What kinds there are, and of what they consist.
+    Schema,
 }
 
 impl Readable {
@@ -64,33 +57,66 @@ impl Readable {
     /// # Errors
     /// It may not be read; the sentence says why.
     pub(crate) fn parse(path: &str) -> Result<Self, Refused> {
+        if path.len() > PATH_BYTES {
+            let why = format!("a path of {} bytes is longer than {PATH_BYTES}", path.len());
+            return Err(Refused::new(Reason::TooLarge, why));
+        }
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
         let segments = segments(path.strip_prefix('/').unwrap_or(path))?;
         let names: Vec<&str> = segments.iter().map(String::as_str).collect();
         let form = admit(&names)?;
-        let mut uri = String::new();
+        let query = Query::parse(form, query)?;
+        let mut path = String::new();
         for segment in &segments {
-            uri.push('/');
-            encode(segment, &mut uri);
+            path.push('/');
+            encode(segment, &mut path);
         }
-        let metadata_only = query_into(query, &mut uri)?;
-        Ok(Self { uri, form, metadata_only, told: told(&names, form) })
+        let is_secret = matches!(resource(&names), Some(("secrets", _)));
+        Ok(Self { path, query, form, is_secret, told: told(&names, form) })
     }
 
-    /// The same, if it has no logs and no events of `excluded` namespaces.
+    /// Path and query, percent-encoded once.
+    pub(crate) fn uri(&self) -> String {
+        let mut uri = self.path.clone();
+        self.query.render(&mut uri);
+        uri
+    }
+
+    /// The same, if the cluster's owner lets it be read: no logs and no events of `excluded` namespaces,
+    /// and Secrets as `rules` say.
     ///
     /// # Errors
-    /// It has, or may have.
-    pub(crate) fn outside(self, excluded: &Excluded) -> Result<Self, Refused> {
+    /// It stays in the cluster, or may.
+    pub(crate) fn under(self, rules: Rules, excluded: &Excluded) -> Result<Self, Refused> {
+        if self.is_secret && !rules.secret_hashes {
+            return Err(Refused::new(
+                Reason::Secret,
+                "Secrets are not read; their owner may allow hashes of their values (Helm: operator.executor.secretHashes)",
+            ));
+        }
         match &self.told {
-            Told::Of(namespace) if excluded.has(namespace) => Err(Refused::Forbidden(
+            Told::Of(namespace) if excluded.has(namespace) => Err(Refused::new(
+                Reason::Kept,
                 "logs and events of this namespace stay in the cluster (Helm: data.namespaces.exclude)",
             )),
-            Told::OfAll if !excluded.is_empty() => Err(Refused::Forbidden(
+            Told::OfAll if !excluded.is_empty() => Err(Refused::new(
+                Reason::Kept,
                 "events of some namespaces stay in the cluster (Helm: data.namespaces.exclude): ask for those of one",
             )),
             _ => Ok(self),
         }
+    }
+}
+
+/// The resource of a path, and what stands below it.
+fn resource<'a, 'b>(segments: &'b [&'a str]) -> Option<(&'a str, &'b [&'a str])> {
+    match segments {
+        ["api", "v1", rest @ ..] | ["apis", _, _, rest @ ..] => match rest {
+            ["namespaces", _, "status" | "finalize"] => Some(("namespaces", &rest[1..])),
+            ["namespaces", _, resource, below @ ..] | [resource, below @ ..] => Some((resource, below)),
+            [] => None,
+        },
+        _ => None,
     }
 }
 
@@ -112,14 +138,22 @@ fn segments(path: &str) -> Result<Vec<String>, Refused> {
     path.split('/')
         .map(|segment| {
             let segment = decode(segment, false)?;
+            if segment.contains('%') {
+                return Err(Refused::new(Reason::Encoding, "the path is encoded more than once"));
+            }
+            if !segment.bytes().all(|byte| byte.is_ascii_graphic()) {
+                let why = "names of the Kubernetes API are printable ASCII, without blanks";
+                return Err(Refused::new(Reason::Characters, why));
+            }
             let plain = !segment.is_empty()
+                && segment.len() <= NAME_BYTES
                 && segment != "."
                 && segment != ".."
-                && !segment.contains(|c: char| matches!(c, '/' | '\\' | '%' | '?' | '#') || c.is_control());
+                && !segment.contains(['/', '\\', '?', '#']);
             if plain {
                 Ok(segment)
             } else {
-                Err(Refused::Malformed("this is not a path of the Kubernetes API"))
+                Err(Refused::new(Reason::Malformed, "this is not a path of the Kubernetes API"))
             }
         })
         .collect()
@@ -128,28 +162,59 @@ fn segments(path: &str) -> Result<Vec<String>, Refused> {
 /// Whether the path may be read, and what is there.
 fn admit(segments: &[&str]) -> Result<Form, Refused> {
     match segments {
-        ["api" | "apis" | "version" | "healthz" | "livez" | "readyz"] | ["apis", _] => Ok(Form::Other),
-        ["openapi", "v2"] | ["openapi", "v3", ..] => Ok(Form::Other),
-        ["api", "v1", resources @ ..] => admit_resource(true, resources),
-        ["apis", _group, _version, resources @ ..] => admit_resource(false, resources),
-        _ => Err(Refused::Malformed(
+        ["api" | "apis" | "version"] => Ok(Form::Schema),
+        ["healthz" | "livez" | "readyz"] => Ok(Form::Health),
+        ["apis", group] if is_group(group) => Ok(Form::Schema),
+        ["openapi", "v2"] | ["openapi", "v3"] | ["openapi", "v3", "version" | "api" | "apis" | "logs"] => {
+            Ok(Form::Schema)
+        }
+        ["openapi", "v3", "api", version] if is_version(version) => Ok(Form::Schema),
+        ["openapi", "v3", "apis", group] if is_group(group) => Ok(Form::Schema),
+        ["openapi", "v3", "apis", group, version] if is_group(group) && is_version(version) => {
+            Ok(Form::Schema)
+        }
+        ["api", "v1", ..] => admit_resource(true, segments),
+        ["apis", group, version, ..] if is_group(group) && is_version(version) => {
+            admit_resource(false, segments)
+        }
+        _ => Err(Refused::new(
+            Reason::Unknown,
             "only api/v1, apis, openapi, version, healthz, livez and readyz of the Kubernetes API are read",
         )),
     }
 }
 
+fn is_group(text: &str) -> bool {
+    text.len() <= NAME_BYTES && text.split('.').all(is_label)
+}
+
+/// Such as `v1` and `v1beta1`.
+fn is_version(text: &str) -> bool {
+    is_label(text)
+        && text.strip_prefix('v').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+}
+
 fn admit_resource(is_core: bool, segments: &[&str]) -> Result<Form, Refused> {
-    let (resource, below) = match segments {
-        [] => return Ok(Form::Other),
-        ["watch" | "proxy" | "redirect", ..] => {
-            return Err(Refused::Forbidden("watch and proxy paths are never followed"));
+    let Some((resource, below)) = resource(segments) else { return Ok(Form::Schema) };
+    // Below the group's version: the namespace, where there is one.
+    if let ["api", "v1", "namespaces", namespace, _, ..] | ["apis", _, _, "namespaces", namespace, _, ..] =
+        segments
+        && !is_label(namespace)
+    {
+        return Err(Refused::new(Reason::Malformed, "this is not the name of a namespace"));
+    }
+    match resource {
+        "watch" => {
+            return Err(Refused::new(Reason::Endless, "a watch never ends: ask for a list"));
         }
-        ["namespaces", _, "status"] => ("namespaces", &segments[1..]),
-        ["namespaces", _, resource, below @ ..] => (*resource, below),
-        [resource, below @ ..] => (*resource, below),
-    };
-    if resource == "secrets" {
-        return Err(Refused::Forbidden("Secrets are never read for the cloud"));
+        "proxy" | "redirect" => {
+            return Err(Refused::new(Reason::Acts, "proxy paths are never followed"));
+        }
+        "bindings" => return Err(Refused::new(Reason::Acts, "bindings are made, and never read")),
+        _ if !is_label(resource) => {
+            return Err(Refused::new(Reason::Malformed, "this is not the name of a resource"));
+        }
+        _ => {}
     }
     match below {
         [] => Ok(Form::List),
@@ -158,75 +223,11 @@ fn admit_resource(is_core: bool, segments: &[&str]) -> Result<Form, Refused> {
         [_name, "status" | "scale"] => Ok(Form::Object),
         // Everything else below an object does something (exec, attach,
         // portforward, proxy, eviction, binding) or hands out credentials (token).
-        _ => Err(Refused::Forbidden(
-            "below an object only status, scale and a pod's log are read; exec, attach, portforward, proxy and \
-             token never",
+        _ => Err(Refused::new(
+            Reason::Acts,
+            "below an object only status, scale and a pod's log are read; exec, attach, portforward, proxy, \
+             ephemeralcontainers, binding and token never",
         )),
-    }
-}
-
-/// Appends the query, encoded once; says if `metadata=true` was in it.
-fn query_into(query: &str, uri: &mut String) -> Result<bool, Refused> {
-    let (mut metadata_only, mut separator) = (false, '?');
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let (name, value) = (decode(name, true)?, decode(value, true)?);
-        match name.as_str() {
-            "metadata" => {
-                metadata_only = value == "true";
-                continue;
-            }
-            // The API server takes every other value, even none, for "yes".
-            "watch" | "follow" if !matches!(value.to_ascii_lowercase().as_str(), "false" | "0") => {
-                return Err(Refused::Malformed("a watch never ends: ask without watch and follow"));
-            }
-            "watch" | "follow" => continue,
-            "insecureSkipTLSVerifyBackend" => {
-                return Err(Refused::Forbidden("the kubelet's certificate is always verified"));
-            }
-            _ => {}
-        }
-        uri.push(separator);
-        separator = '&';
-        encode(&name, uri);
-        uri.push('=');
-        encode(&value, uri);
-    }
-    Ok(metadata_only)
-}
-
-/// Decodes `%XX` once, and in a query `+` as a blank.
-fn decode(text: &str, in_query: bool) -> Result<String, Refused> {
-    let malformed = || Refused::Malformed("a % must be followed by two hexadecimal digits of valid UTF-8");
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, after @ ..] = rest {
-        rest = after;
-        match first {
-            b'%' => {
-                let digits = after.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
-                let digits = digits.filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
-                let byte =
-                    digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()).ok_or_else(malformed)?;
-                bytes.push(byte);
-                rest = &after[2..];
-            }
-            b'+' if in_query => bytes.push(b' '),
-            other => bytes.push(*other),
-        }
-    }
-    String::from_utf8(bytes).map_err(|_| malformed())
-}
-
-/// Encodes everything but RFC 3986's unreserved characters.
-fn encode(text: &str, into: &mut String) {
-    use std::fmt::Write as _;
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            into.push(char::from(byte));
-        } else {
-            let _writing_to_a_string_works = write!(into, "%{byte:02X}");
-        }
     }
 }
 
@@ -236,10 +237,16 @@ mod tests {
 
     use super::*;
 
+    fn under(path: &str, secret_hashes: bool, excluded: &str) -> Result<Readable, Refused> {
+        let rules = Rules { secret_hashes, ..Rules::default() };
+        Readable::parse(path).and_then(|readable| readable.under(rules, &Excluded::parse(excluded)))
+    }
+
     fn uri(path: &str) -> String {
         match Readable::parse(path) {
-            Ok(Readable { uri, form, metadata_only, .. }) => {
-                format!("{form:?} {}{uri}", if metadata_only { "metadata " } else { "" })
+            Ok(readable) => {
+                let metadata = if readable.query.metadata_only { "metadata " } else { "" };
+                format!("{:?} {metadata}{}", readable.form, readable.uri())
             }
             Err(refused) => refused.status().to_string(),
         }
@@ -248,19 +255,19 @@ mod tests {
     #[test]
     fn plain_reads_are_allowed_and_come_out_canonical() {
         for (path, expected) in [
-            ("version", "Other /version"),
-            ("/api", "Other /api"),
-            ("apis", "Other /apis"),
-            ("readyz?verbose", "Other /readyz?verbose="),
-            ("openapi/v2", "Other /openapi/v2"),
-            ("openapi/v3/apis/apps/v1?hash=A", "Other /openapi/v3/apis/apps/v1?hash=A"),
+            ("version", "Schema /version"),
+            ("/api", "Schema /api"),
+            ("apis", "Schema /apis"),
+            ("readyz?verbose", "Health /readyz?verbose=true"),
+            ("openapi/v2", "Schema /openapi/v2"),
+            ("openapi/v3/apis/apps/v1?hash=A", "Schema /openapi/v3/apis/apps/v1?hash=A"),
             ("api/v1/pods", "List /api/v1/pods"),
             ("api/v1/namespaces", "List /api/v1/namespaces"),
             ("api/v1/namespaces/kube-system", "Object /api/v1/namespaces/kube-system"),
             ("api/v1/namespaces/a/status", "Object /api/v1/namespaces/a/status"),
             ("api/v1/nodes/n1", "Object /api/v1/nodes/n1"),
             ("api/v1/namespaces/a/pods/p/status", "Object /api/v1/namespaces/a/pods/p/status"),
-            ("apis/apps", "Other /apis/apps"),
+            ("apis/apps", "Schema /apis/apps"),
             (
                 "apis/apps/v1/namespaces/a/deployments/d/scale",
                 "Object /apis/apps/v1/namespaces/a/deployments/d/scale",
@@ -270,11 +277,15 @@ mod tests {
                 "List /api/v1/pods?labelSelector=app%3Dx%2Cb%21%3Dc&limit=5",
             ),
             ("api/v1/pods?labelSelector=app=x+y", "List /api/v1/pods?labelSelector=app%3Dx%20y"),
-            ("api/v1/pods?watch=false&x=", "List /api/v1/pods?x="),
+            ("api/v1/pods?watch=false&limit=1", "List /api/v1/pods?limit=1"),
             ("api/v1/pods?metadata=true&limit=5", "List metadata /api/v1/pods?limit=5"),
             (
                 "api/v1/namespaces/a/pods/p/log?container=c&tailLines=10",
-                "Log /api/v1/namespaces/a/pods/p/log?container=c&tailLines=10",
+                "Log /api/v1/namespaces/a/pods/p/log?container=c&tailLines=10&limitBytes=8388608",
+            ),
+            (
+                "api/v1/namespaces/a/pods/p/log?limitBytes=4294967295",
+                "Log /api/v1/namespaces/a/pods/p/log?limitBytes=8388608&tailLines=10000",
             ),
             // A namespace or a pod may be called like a resource.
             ("api/v1/namespaces/secrets/pods", "List /api/v1/namespaces/secrets/pods"),
@@ -309,17 +320,17 @@ mod tests {
             "api/v1/namespaces/a/serviceaccounts/s/token",
             "api/v1/namespaces/a/pods/p/log?insecureSkipTLSVerifyBackend=true",
         ] {
-            let refused = Readable::parse(path).unwrap_err();
-            assert!(matches!(refused.status(), 403 | 400), "{path}");
-            assert!(refused.status() == 403 || path.ends_with('/'), "{path}: {refused}");
+            let refused = under(path, false, "").unwrap_err();
+            let endless = refused.reason == Reason::Endless;
+            assert!(refused.status() == 403 || endless || path.ends_with('/'), "{path}: {refused}");
         }
     }
 
     #[test]
     fn logs_and_events_of_excluded_namespaces_are_not_read() {
         let ask = |path, excluded| {
-            let readable = Readable::parse(path).unwrap();
-            readable.outside(&Excluded::parse(excluded)).map_err(|refused| refused.status()).is_ok()
+            Readable::parse(path).unwrap();
+            under(path, false, excluded).is_ok()
         };
         for path in [
             "api/v1/namespaces/bank/pods/p/log?container=c",
@@ -383,19 +394,21 @@ mod tests {
             path in "/?(api/v1|apis/[a-z.]{1,8}/v1|\\PC{0,10})(/(namespaces|secrets|pods|%73ecrets|exec|proxy|watch|[a-z%2Ff.]{1,8}|\\PC{0,6})){0,5}(\\?\\PC{0,20})?"
         ) {
             if let Ok(readable) = Readable::parse(&path) {
-                let again = Readable::parse(&readable.uri).unwrap();
-                prop_assert_eq!(&again.uri, &readable.uri, "canonical");
-                prop_assert!(readable.uri.is_ascii() && !readable.uri.contains("//"));
-                let path = readable.uri.split('?').next().unwrap_or_default();
+                let uri = readable.uri();
+                let again = Readable::parse(&uri).unwrap();
+                prop_assert_eq!(&again.uri(), &uri, "canonical");
+                prop_assert!(uri.is_ascii() && !uri.contains("//"));
+                let path = uri.split('?').next().unwrap_or_default();
                 let segments: Vec<String> = path[1..].split('/').map(|s| decode(s, false).unwrap()).collect();
                 prop_assert!(!segments.iter().any(|s| s.is_empty() || s == ".." || s.contains('/')));
                 let last = segments.last().map(String::as_str).unwrap_or_default();
                 if segments.len() >= 7 && segments[0] == "api" {
                     prop_assert!(matches!(last, "status" | "scale" | "log"));
                 }
-                prop_assert!(!matches!(segments.iter().map(String::as_str).collect::<Vec<_>>()[..],
-                    ["api", "v1", "secrets", ..] | ["api", "v1", "namespaces", _, "secrets", ..]));
-                prop_assert!(readable.uri.parse::<http::Uri>().is_ok());
+                let secret = matches!(segments.iter().map(String::as_str).collect::<Vec<_>>()[..],
+                    ["api", "v1", "secrets", ..] | ["api", "v1", "namespaces", _, "secrets", ..]);
+                prop_assert!(!secret || readable.is_secret);
+                prop_assert!(uri.parse::<http::Uri>().is_ok());
             }
         }
     }

@@ -2,24 +2,21 @@
 
 use std::time::Duration;
 
-use http::{Request, header};
-use http_body_util::BodyExt as _;
 use kestrel_proto::cloud::v1::{KubernetesApiRequest, KubernetesApiResponse, KubernetesApiResult};
-use kube::{Client, client::Body};
-use serde::Deserialize;
+use serde_json::json;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    json,
+    audit::{Decision, Part},
+    cluster::{Cluster, Failure, READ_BYTES, narrower},
     path::{Form, Readable},
+    reason::{Reason, Refused},
+    rules::Rules,
 };
-use crate::excluded::Excluded;
 
 /// The answers of a batch together, in equal shares. Below the wire's limit by
 /// enough for paths and sentences.
-const ANSWER_BYTES: usize = 8 * 1024 * 1024;
-/// No more of one answer of the API server is read.
-const READ_BYTES: usize = ANSWER_BYTES;
+pub(super) const ANSWER_BYTES: usize = 8 * 1024 * 1024;
 /// Paths in one request; with more, the shares would be of no use.
 pub(crate) const PATHS: usize = 100;
 /// A path, and a sentence of the API server, is echoed up to here.
@@ -29,41 +26,65 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 /// For a batch that names too much time.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// How long `request` may take, from its arrival.
-pub(crate) fn limit(request: &KubernetesApiRequest) -> Duration {
-    match u64::try_from(request.timeout_seconds) {
+/// How long a batch may take, from its arrival, if it names so many seconds.
+pub(super) fn limit(timeout_seconds: i32, default: Duration) -> Duration {
+    match u64::try_from(timeout_seconds) {
         Ok(seconds @ 1..) => Duration::from_secs(seconds).min(LONGEST_TIMEOUT),
-        _ => DEFAULT_TIMEOUT,
+        _ => default,
     }
 }
 
-/// Runs the GETs of `request` one after another, until the `deadline`.
-pub(crate) async fn answer(
-    client: &Client,
-    excluded: &Excluded,
+/// How long `request` may take.
+pub(super) fn limit_of(request: &KubernetesApiRequest) -> Duration {
+    limit(request.timeout_seconds, DEFAULT_TIMEOUT)
+}
+
+/// Runs the GETs of `request` one after another, until the `deadline`. Says of each what was decided.
+pub(super) async fn answer(
+    cluster: &Cluster,
+    rules: Rules,
     request: KubernetesApiRequest,
     deadline: Instant,
-) -> KubernetesApiResponse {
-    let limit = limit(&request);
+) -> (KubernetesApiResponse, Vec<Part>) {
+    let limit = limit_of(&request);
     let KubernetesApiRequest { request_id, api_paths, .. } = request;
     if api_paths.len() > PATHS {
-        let global_error_message =
-            format!("{} paths in one request are too many: at most {PATHS}", api_paths.len());
-        return KubernetesApiResponse { request_id, results: Vec::new(), global_error_message };
+        let why = format!("{} paths in one request are too many: at most {PATHS}", api_paths.len());
+        let refused = Refused::new(Reason::TooLarge, why);
+        let global_error_message = refused.to_string();
+        let response = KubernetesApiResponse { request_id, results: Vec::new(), global_error_message };
+        return (response, vec![Part::refused("", &refused)]);
     }
     let share = ANSWER_BYTES / api_paths.len().max(1);
     let mut results = Vec::with_capacity(api_paths.len());
+    let mut parts = Vec::with_capacity(api_paths.len());
     for path in api_paths {
-        let readable = Readable::parse(&path).and_then(|readable| readable.outside(excluded));
-        let outcome = match readable {
-            Err(refused) => Outcome::failed(refused.status(), refused.to_string()),
-            Ok(readable) => timeout_at(deadline, get(client, &readable)).await.unwrap_or_else(|_| {
-                Outcome::failed(504, format!("no answer within the {} s of this request", limit.as_secs()))
-            }),
+        let readable = Readable::parse(&path).and_then(|readable| readable.under(rules, &cluster.excluded));
+        let (outcome, decision) = match readable {
+            Err(refused) => {
+                (Outcome::failed(refused.status(), refused.to_string()), Decision::Refused(refused.reason))
+            }
+            Ok(readable) => {
+                let outcome = match timeout_at(deadline, get(cluster, &readable, share)).await {
+                    Ok(outcome) => outcome
+                        .unwrap_or_else(|Failure { status, message, .. }| Outcome::failed(status, message)),
+                    Err(_) => {
+                        let why = format!("no answer within the {} s of this request", limit.as_secs());
+                        Outcome::failed(504, why)
+                    }
+                };
+                (outcome, Decision::Allowed)
+            }
         };
-        results.push(outcome.result(path, share));
+        parts.push(Part {
+            what: path.clone(),
+            decision,
+            status: outcome.status.into(),
+            bytes: outcome.data.len(),
+        });
+        results.push(outcome.result(path));
     }
-    KubernetesApiResponse { request_id, results, global_error_message: String::new() }
+    (KubernetesApiResponse { request_id, results, global_error_message: String::new() }, parts)
 }
 
 /// What became of one GET.
@@ -72,22 +93,15 @@ struct Outcome {
     data: String,
     /// Why it failed, or what is missing in `data` and how to get it.
     message: String,
-    /// How to ask for less.
-    narrower: &'static str,
 }
 
 impl Outcome {
     fn failed(status: u16, message: String) -> Self {
-        Self { status, data: String::new(), message, narrower: "" }
+        Self { status, data: String::new(), message }
     }
 
-    fn result(self, mut api_path: String, share: usize) -> KubernetesApiResult {
-        let Self { status, mut data, mut message, narrower } = self;
-        let whole = data.len();
-        if whole > share {
-            cut(&mut data, share);
-            message = format!("cut to {} of {whole} bytes: ask for less with {narrower}", data.len());
-        }
+    fn result(self, mut api_path: String) -> KubernetesApiResult {
+        let Self { status, data, mut message } = self;
         cut(&mut message, TEXT_BYTES);
         cut(&mut api_path, TEXT_BYTES);
         KubernetesApiResult {
@@ -105,73 +119,108 @@ pub(crate) fn cut(text: &mut String, bytes: usize) {
     text.truncate(text.floor_char_boundary(bytes));
 }
 
-/// What the API server says when it does not give what was asked for.
-#[derive(Deserialize)]
-struct Status {
-    message: String,
+/// The same between two lines, where there is an end of one. Says if it was longer.
+pub(super) fn cut_lines(text: &mut String, bytes: usize) -> bool {
+    if text.len() <= bytes {
+        return false;
+    }
+    cut(text, bytes);
+    if let Some(end) = text.rfind('\n') {
+        text.truncate(end + 1);
+    }
+    true
 }
 
-async fn get(client: &Client, readable: &Readable) -> Outcome {
-    let request = Request::get(&readable.uri).header(header::ACCEPT, accept(readable)).body(Body::empty());
-    let request = match request {
-        Ok(request) => request,
-        Err(error) => return Outcome::failed(400, format!("this is not a usable path: {error}")),
-    };
-    let unreachable = |error: kube::Error| {
-        let cause = anyhow::Error::new(error);
-        Outcome::failed(503, format!("the API server does not answer: {}", cause.root_cause()))
-    };
-    let response = match client.send(request).await {
-        Ok(response) => response,
-        Err(error) => return unreachable(error),
-    };
-    let (parts, mut body) = response.into_parts();
-    let mut bytes = Vec::new();
-    while bytes.len() <= READ_BYTES
-        && let Some(frame) = body.frame().await
-    {
-        match frame.map(hyper::body::Frame::into_data) {
-            Ok(Ok(data)) => bytes.extend_from_slice(&data),
-            // Trailers.
-            Ok(Err(_)) => {}
-            Err(error) => return unreachable(error),
-        }
+async fn get(cluster: &Cluster, readable: &Readable, share: usize) -> Result<Outcome, Failure> {
+    if readable.form == Form::List {
+        return list(cluster, readable, share).await;
     }
-    let is_cut = bytes.len() > READ_BYTES;
-    bytes.truncate(READ_BYTES);
-    let text = String::from_utf8(bytes)
-        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
-    if !parts.status.is_success() {
-        let message = serde_json::from_str(&text).map_or(text, |status: Status| status.message);
-        return Outcome::failed(parts.status.as_u16(), message);
+    let answer = cluster.get(&readable.uri(), accept(readable)).await?;
+    let narrower = narrower(readable.form);
+    if readable.form == Form::Log {
+        let whole = answer.text.len();
+        let mut data = cluster.cleaned_lines(answer.text);
+        let message = match cut_lines(&mut data, share) || answer.is_cut || whole >= READ_BYTES {
+            true => format!("cut to {} of {whole} bytes: ask for less with {narrower}", data.len()),
+            false => String::new(),
+        };
+        return Ok(Outcome { status: 200, data, message });
     }
-    let narrower = match readable.form {
-        Form::Log => "tailLines, sinceSeconds or limitBytes",
-        _ => "limit, labelSelector, fieldSelector or metadata=true",
-    };
     // What is cut is no JSON, from which nothing could be taken out that must not go.
-    if is_cut && matches!(readable.form, Form::List | Form::Object) {
-        let why = format!("more than {} MiB: ask for less with {narrower}", READ_BYTES / 1024 / 1024);
-        return Outcome::failed(413, why);
+    let data = match readable.form {
+        _ if answer.is_cut => answer.text,
+        Form::Object => cluster.cleaned_text(&answer.text, readable.is_secret)?.to_string(),
+        _ => cluster.cleaned_schema(answer.text),
+    };
+    if answer.is_cut || data.len() > share {
+        let why = format!("more than {share} bytes: ask for it alone, or for less with {narrower}");
+        return Err(Failure::own(413, why));
     }
-    let message = match is_cut {
-        true => format!("cut after {READ_BYTES} bytes: ask for less with {narrower}"),
+    Ok(Outcome { status: 200, data, message: String::new() })
+}
+
+/// As many objects as there is room for: what is cut is still a list.
+async fn list(cluster: &Cluster, readable: &Readable, share: usize) -> Result<Outcome, Failure> {
+    let (mut items, mut count, mut seen) = (String::new(), 0_u64, 0_u64);
+    let (mut api_version, mut kind, mut metadata) = (String::new(), String::new(), json!({}));
+    // For all that stands around the items.
+    let room = share.saturating_sub(2048);
+    cluster
+        .pages(readable, accept(readable), |page| {
+            for item in &page.items {
+                let item = cluster.cleaned(item, readable.is_secret)?.to_string();
+                if items.len() + item.len() >= room {
+                    break;
+                }
+                if count > 0 {
+                    items.push(',');
+                }
+                items.push_str(&item);
+                count += 1;
+            }
+            api_version.clone_from(&page.api_version);
+            kind.clone_from(&page.kind);
+            metadata = json!({"resourceVersion": page.metadata.resource_version});
+            seen += page.items.len() as u64;
+            if seen > count {
+                seen += page.metadata.remaining.unwrap_or_default();
+                return Ok(false);
+            }
+            if readable.query.value("limit").is_some() && !page.metadata.next.is_empty() {
+                metadata["continue"] = page.metadata.next.clone().into();
+                metadata["remainingItemCount"] = page.metadata.remaining.into();
+            }
+            Ok(true)
+        })
+        .await?;
+    let message = match seen > count {
+        true => format!(
+            "cut to {count} of at least {seen} objects, for want of room: ask for less with {}",
+            narrower(Form::List)
+        ),
         false => String::new(),
     };
-    let data = match readable.form {
-        Form::Log => text,
-        _ => json::strip(&text).unwrap_or(text),
-    };
-    Outcome { status: parts.status.as_u16(), data, message, narrower }
+    if count == 0 && seen > 0 {
+        return Err(Failure::own(
+            413,
+            format!("the first object has more than {share} bytes: ask for it alone, or with metadata=true"),
+        ));
+    }
+    let data = format!(
+        "{{\"apiVersion\":{},\"items\":[{items}],\"kind\":{},\"metadata\":{metadata}}}",
+        json!(api_version),
+        json!(kind)
+    );
+    Ok(Outcome { status: 200, data, message })
 }
 
 fn accept(readable: &Readable) -> &'static str {
-    match (readable.form, readable.metadata_only) {
+    match (readable.form, readable.query.metadata_only) {
         (Form::List, true) => "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
         (Form::Object, true) => "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1",
-        (Form::Log, _) => "*/*",
+        (Form::Log | Form::Health, _) => "*/*",
         (Form::List | Form::Object, false) => "application/json",
-        (Form::Other, _) => "application/json, */*",
+        (Form::Schema, _) => "application/json, */*",
     }
 }
 
@@ -179,10 +228,37 @@ fn accept(readable: &Readable) -> &'static str {
 mod tests {
     use std::convert::Infallible;
 
+    use http::{Request, header};
     use http_body_util::Full;
-    use serde_json::json;
+    use kube::{Client, client::Body};
+    use serde_json::{Value, json};
 
     use super::*;
+    use crate::{excluded::Excluded, executor::hidden::Hashes};
+
+    /// A page of a list: 2000 Services of 1 KiB, or 40 pods of 1 MiB.
+    fn page(uri: &http::Uri) -> Vec<u8> {
+        let query: std::collections::BTreeMap<&str, usize> = uri
+            .query()
+            .unwrap_or_default()
+            .split('&')
+            .filter_map(|pair| pair.split_once('='))
+            .filter_map(|(key, value)| Some((key, value.parse().ok()?)))
+            .collect();
+        let (count, size) = if uri.path().ends_with("pods") { (40, 1 << 20) } else { (2000, 1 << 10) };
+        let begin = query.get("continue").copied().unwrap_or(0);
+        let end = (begin + query.get("limit").copied().unwrap_or(count)).min(count);
+        let items: Vec<Value> = (begin..end)
+            .map(|n| json!({"metadata": {"name": n.to_string()}, "x": "x".repeat(size)}))
+            .collect();
+        let mut list =
+            json!({"kind": "List", "apiVersion": "v1", "items": items, "metadata": {"resourceVersion": "7"}});
+        if end < count {
+            list["metadata"]["continue"] = end.to_string().into();
+            list["metadata"]["remainingItemCount"] = (count - end).into();
+        }
+        list.to_string().into_bytes()
+    }
 
     /// A client of an API server that answers by path.
     fn client() -> Client {
@@ -195,9 +271,8 @@ mod tests {
                     let metadata = json!({"name": "p", "managedFields": [{"manager": "x"}]});
                     (200, json!({"metadata": metadata, "accept": accept}).to_string().into_bytes())
                 }
-                "/api/v1/pods" | "/api/v1/namespaces/a/pods/large/log" => {
-                    (200, "ä".repeat(5 * 1024 * 1024).into_bytes())
-                }
+                "/api/v1/namespaces/a/pods/large/log" => (200, "ä".repeat(5 * 1024 * 1024).into_bytes()),
+                "/api/v1/services" | "/api/v1/pods" => (200, page(request.uri())),
                 "/api/v1/nodes" => std::future::pending().await,
                 _ => (404, br#"{"kind":"Status","message":"pods \"q\" not found"}"#.to_vec()),
             };
@@ -210,8 +285,11 @@ mod tests {
     async fn ask(paths: &[&str], timeout_seconds: i32) -> Vec<KubernetesApiResult> {
         let api_paths = paths.iter().map(ToString::to_string).collect();
         let request = KubernetesApiRequest { request_id: "r".to_owned(), api_paths, timeout_seconds };
-        let deadline = Instant::now() + limit(&request);
-        let answer = answer(&client(), &Excluded::parse("bank"), request, deadline).await;
+        let deadline = Instant::now() + limit_of(&request);
+        let cluster =
+            Cluster { client: client(), excluded: Excluded::parse("bank"), hashes: Hashes::new().unwrap() };
+        let (answer, parts) = answer(&cluster, Rules::default(), request, deadline).await;
+        assert_eq!(parts.len(), answer.results.len());
         assert_eq!(answer.request_id, "r");
         answer.results
     }
@@ -238,9 +316,9 @@ mod tests {
         assert_eq!(results[0].response_data, r#"{"major":"1","minor":"35"}"#);
         assert_eq!(results[1].response_data, r#"{"accept":"application/json","metadata":{"name":"p"}}"#);
         assert!(results[2].response_data.contains("as=PartialObjectMetadata;"), "{:?}", results[2]);
-        assert_eq!(results[3].response_data, "one\u{fffd}two\0\n");
+        assert_eq!(results[3].response_data, "one\u{fffd}two\n");
         assert_eq!(results[4].error_message, "pods \"q\" not found");
-        assert!(results[5].error_message.contains("Secrets are never read"));
+        assert!(results[5].error_message.starts_with("refused (secret): Secrets are not read"));
         assert!(results[7].error_message.contains("data.namespaces.exclude"));
     }
 
@@ -257,11 +335,35 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_objects_too_large_to_be_cleaned_nothing_is_told() {
+    async fn pages_are_followed_as_long_as_there_is_room_and_what_is_cut_is_a_list() {
+        let listed = |result: &KubernetesApiResult| {
+            let list: Value = serde_json::from_str(&result.response_data).unwrap();
+            (list["items"].as_array().unwrap().len(), list["metadata"].clone())
+        };
+        let results = ask(&["api/v1/services"], 0).await;
+        assert_eq!(listed(&results[0]), (2000, json!({"resourceVersion": "7"})));
+        assert_eq!(results[0].error_message, "");
+        let results = ask(&["api/v1/services?limit=10&continue=5"], 0).await;
+        let metadata = json!({"resourceVersion": "7", "continue": "15", "remainingItemCount": 1985});
+        assert_eq!(listed(&results[0]), (10, metadata));
+        // Pages of 500 and of 62 are too large to be read, one of 7 is not.
         let results = ask(&["api/v1/pods"], 0).await;
-        assert_eq!((results[0].status_code, results[0].success), (413, false));
-        assert_eq!(results[0].response_data, "");
+        assert!(results[0].success && listed(&results[0]).0 == 7, "{}", results[0].error_message);
+        assert!(
+            results[0].error_message.starts_with("cut to 7 of at least 40 objects"),
+            "{}",
+            results[0].error_message
+        );
+        let results = ask(&["api/v1/pods?limit=20"], 0).await;
+        assert_eq!((results[0].status_code, results[0].response_data.as_str()), (413, ""));
         assert!(results[0].error_message.starts_with("more than 8 MiB: ask for less with limit"));
+        let results = ask(&["api/v1/pods"; 20], 0).await;
+        assert_eq!(
+            (results[0].status_code, results[0].success),
+            (413, false),
+            "{}",
+            results[0].error_message
+        );
     }
 
     #[tokio::test(start_paused = true)]

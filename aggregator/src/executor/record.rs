@@ -54,6 +54,8 @@ pub(super) fn is_read(request: &Request) -> bool {
     matches!(
         request,
         Request::KubernetesApi(_)
+            // No command changes anything.
+            | Request::ShellCommand(_)
             | Request::MetricsQuery(_)
             | Request::DatadogQuery(_)
             | Request::YamlDryRun(_)

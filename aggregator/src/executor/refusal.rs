@@ -111,6 +111,21 @@ pub(crate) fn refuse(request: Request, status: i32, why: &str) -> Answer {
     })
 }
 
+/// What a request asks for, one by one, as far as the answer would echo it.
+pub(super) fn parts_of(request: &Request) -> Vec<String> {
+    let first = |parts: &[String]| parts.iter().take(PATHS).cloned().collect();
+    let manifests = |manifests: &[YamlManifest]| {
+        manifests.iter().take(PATHS).map(|manifest| manifest.manifest_id.clone()).collect()
+    };
+    match request {
+        Request::KubernetesApi(request) => first(&request.api_paths),
+        Request::ShellCommand(request) => first(&request.commands),
+        Request::YamlDryRun(request) => manifests(&request.yaml_manifests),
+        Request::YamlApply(request) => manifests(&request.yaml_manifests),
+        _ => vec![String::new()],
+    }
+}
+
 /// What became of a proposed policy; it is accepted if there is no `error_message`.
 pub(super) fn verdict(policy: NetworkPolicyWithError, mut error_message: String) -> Answer {
     let NetworkPolicyWithError { mut network_policy, mut policy_id, .. } = policy;

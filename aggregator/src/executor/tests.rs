@@ -37,13 +37,24 @@ fn answers<M: prost::Message + Default>(lanes: &Lanes, lane: Lane) -> Vec<M> {
     taken.map(|body| M::decode(body).unwrap()).collect()
 }
 
+/// What the chart allows, with one client for everything.
+fn access(client: Client) -> Access {
+    Access {
+        own: client.clone(),
+        reader: client,
+        switch: Switch::fixed(Rules::default()),
+        excluded: Excluded::default(),
+        metrics: audit::Metrics::default(),
+    }
+}
+
 /// An executor before an API server that never answers.
 fn executor(drain: &CancellationToken) -> (Arc<Executor>, Lanes) {
     let silent =
         async |_: http::Request<Body>| pending::<Result<http::Response<Full<Bytes>>, Infallible>>().await;
     let client = Client::new(tower::service_fn(silent), "default");
     let lanes = Lanes::new(Metrics::default());
-    (Executor::new(client, credentials(), lanes.clone(), Excluded::default(), drain.clone()), lanes)
+    (Executor::new(access(client), credentials(), lanes.clone(), drain.clone()).unwrap(), lanes)
 }
 
 #[tokio::test(start_paused = true)]
@@ -102,7 +113,7 @@ async fn a_repeat_is_answered_once_from_the_record() {
     };
     let client = Client::new(tower::service_fn(server), "default");
     let (lanes, drain) = (Lanes::new(Metrics::default()), CancellationToken::new());
-    let executor = Executor::new(client, credentials(), lanes.clone(), Excluded::default(), drain.clone());
+    let executor = Executor::new(access(client), credentials(), lanes.clone(), drain.clone()).unwrap();
     let ask = |over, id: &str| {
         let (request_id, api_paths) = (id.to_owned(), vec!["version".to_owned()]);
         let request = KubernetesApiRequest { request_id, api_paths, ..Default::default() };
@@ -144,7 +155,7 @@ async fn each_policy_gets_its_verdict_whatever_its_id_and_a_repeat_the_same_one(
     };
     let client = Client::new(tower::service_fn(server), "default");
     let (lanes, drain) = (Lanes::new(Metrics::default()), CancellationToken::new());
-    let executor = Executor::new(client, credentials(), lanes.clone(), Excluded::default(), drain.clone());
+    let executor = Executor::new(access(client), credentials(), lanes.clone(), drain.clone()).unwrap();
     let policy = |name: &str| {
         format!(
             "{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{name: {name}, namespace: a}}}}"
@@ -215,4 +226,56 @@ async fn a_certificate_that_is_of_no_use_is_refused_with_the_reason() {
         changed = lanes.changed();
     };
     assert!(!answer.success && answer.error_message.contains("client_cert"), "{answer:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_switch_ends_what_runs_and_keeps_out_what_comes() {
+    let on = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let says = Arc::clone(&on);
+    let server = move |request: http::Request<Body>| {
+        let on = says.load(Ordering::Relaxed);
+        async move {
+            if !request.uri().path().contains("configmaps") {
+                return pending().await;
+            }
+            let map = format!("{{\"data\": {{\"enabled\": \"{on}\"}}}}");
+            Ok::<_, Infallible>(http::Response::new(Full::new(Bytes::from(map))))
+        }
+    };
+    let client = Client::new(tower::service_fn(server), "default");
+    let (lanes, drain) = (Lanes::new(Metrics::default()), CancellationToken::new());
+    let switch = Switch::config_map(client.clone(), "kestrel-ai", "kestrel-executor");
+    let access = Access { switch, ..access(client) };
+    let executor = Executor::new(access, credentials(), lanes.clone(), drain.clone()).unwrap();
+    let ask = || {
+        let request = KubernetesApiRequest {
+            api_paths: vec!["version".to_owned()],
+            timeout_seconds: 300,
+            ..Default::default()
+        };
+        executor.take(Over::Control, Request::KubernetesApi(request));
+    };
+    let refused = || {
+        let answers = answers::<KubernetesApiResponse>(&lanes, Lane::ControlAnswers);
+        answers
+            .iter()
+            .map(|answer| answer.results[0].error_message.starts_with("refused (off)"))
+            .collect::<Vec<_>>()
+    };
+    ask();
+    sleep(Duration::from_secs(60)).await;
+    assert!(refused().is_empty(), "it runs");
+    on.store(false, Ordering::Relaxed);
+    sleep(Duration::from_secs(4)).await;
+    assert_eq!(refused(), [true], "within seconds");
+    ask();
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(refused(), [true]);
+    on.store(true, Ordering::Relaxed);
+    sleep(Duration::from_secs(2)).await;
+    ask();
+    sleep(Duration::from_secs(60)).await;
+    assert!(refused().is_empty(), "it runs again");
+    drain.cancel();
+    executor.finish().await;
 }

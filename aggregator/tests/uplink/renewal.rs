@@ -4,7 +4,11 @@ use std::{path::Path, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jiff::{SignedDuration, Timestamp};
-use kestrel_aggregator::{excluded::Excluded, executor::Executor, uplink::credentials::Credentials};
+use kestrel_aggregator::{
+    excluded::Excluded,
+    executor::{Access, Executor, audit, rules::Rules, switch::Switch},
+    uplink::credentials::Credentials,
+};
 use kestrel_dev_cloud::{
     Authority, Claims, Cloud, Faults, Record, Stream, credentials::Identity, faults::When,
 };
@@ -33,13 +37,14 @@ impl Operator {
         config.credentials = config.credentials.kept_in(server.secret());
         let credentials = config.credentials.clone();
         let (mut rig, drain) = (Rig::with(folder, config), CancellationToken::new());
-        let executor = Executor::new(
-            server.client(),
-            credentials.clone(),
-            rig.lanes.clone(),
-            Excluded::default(),
-            drain.clone(),
-        );
+        let access = Access {
+            own: server.client(),
+            reader: server.client(),
+            switch: Switch::fixed(Rules::default()),
+            excluded: Excluded::default(),
+            metrics: audit::Metrics::default(),
+        };
+        let executor = Executor::new(access, credentials.clone(), rig.lanes.clone(), drain.clone()).unwrap();
         let (_, nobody) = tokio::sync::mpsc::unbounded_channel();
         let (mut requests, run) = (std::mem::replace(&mut rig.requests, nobody), executor.requests());
         tokio::spawn(async move {

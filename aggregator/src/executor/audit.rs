@@ -1,0 +1,251 @@
+//! What was asked for and what was decided, for the owner of the cluster: a line of the log each, whose hash
+//! has that of the line before in it, so that none can be changed or taken out unseen; and counters.
+
+use std::{fmt, sync::Mutex, time::Duration};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family},
+    registry::Registry,
+};
+use tracing::info;
+
+use super::{
+    hidden::hex,
+    read::cut,
+    reason::{Reason, Refused},
+    terminal::printable,
+};
+use crate::uplink::Request;
+
+/// Of what was asked for, a line shows so much.
+const SHOWN_BYTES: usize = 512;
+/// Characters of a hash in a line: 128 bits.
+const HASH_CHARS: usize = 32;
+/// What begins the first line of a process.
+const BEGIN: &str = "begin";
+/// Finds the lines of the audit in a log.
+const MARK: &str = "audit ";
+
+/// What was decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Decision {
+    Allowed,
+    Refused(Reason),
+}
+
+/// A part of a request: a path, a command, a manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Part {
+    /// As it was asked for.
+    pub what: String,
+    pub decision: Decision,
+    /// Of HTTP, or of a command.
+    pub status: i32,
+    /// Of the answer.
+    pub bytes: usize,
+}
+
+impl Part {
+    pub(super) fn refused(what: &str, refused: &Refused) -> Self {
+        let (decision, status) = (Decision::Refused(refused.reason), refused.status().into());
+        Self { what: what.to_owned(), decision, status, bytes: 0 }
+    }
+}
+
+/// Counters of requests; clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    parts: Family<Labels, Counter>,
+    bytes: Counter,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Labels {
+    request: &'static str,
+    decision: &'static str,
+}
+
+impl Metrics {
+    /// Registers everything.
+    pub fn register(&self, registry: &mut Registry) {
+        let help = "Paths, commands, manifests and orders that Kestrel Cloud asked for; decision is allowed, or why it was refused";
+        registry.register("requests", help, self.parts.clone());
+        registry.register("answer_bytes", "Bytes of what was answered to them", self.bytes.clone());
+    }
+}
+
+/// The chain of this process.
+pub(super) struct Audit {
+    chain: Mutex<Chain>,
+    metrics: Metrics,
+}
+
+/// The last line's number and hash.
+#[derive(Debug)]
+struct Chain {
+    number: u64,
+    hash: String,
+}
+
+impl Chain {
+    fn new(first: String) -> Self {
+        Self { number: 0, hash: first }
+    }
+
+    /// The next line.
+    fn line(&mut self, what: &str) -> String {
+        self.number += 1;
+        let line = format!("{MARK}{} {what} after={}", self.number, self.hash);
+        self.hash = hash(&line);
+        format!("{line} hash={}", self.hash)
+    }
+}
+
+fn hash(line: &str) -> String {
+    let mut hash = hex(digest(&SHA256, line.as_bytes()).as_ref());
+    hash.truncate(HASH_CHARS);
+    hash
+}
+
+/// The kind of a request, as a label.
+pub(super) fn kind(request: &Request) -> &'static str {
+    match request {
+        Request::KubernetesApi(_) => "kubernetes_api",
+        Request::ShellCommand(_) => "shell_command",
+        Request::YamlDryRun(_) => "yaml_dry_run",
+        Request::YamlApply(_) => "yaml_apply",
+        Request::CertificateRenewal(_) => "certificate_renewal",
+        Request::OperatorRestart(_) => "operator_restart",
+        Request::MetricsQuery(_) => "metrics_query",
+        Request::DatadogQuery(_) => "datadog_query",
+        Request::NetworkPolicy(_) => "network_policy",
+    }
+}
+
+/// Who asked: a request's kind and id.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    pub kind: &'static str,
+    pub id: String,
+}
+
+impl Asked {
+    pub(super) fn of(request: &Request) -> Self {
+        let id = match request {
+            Request::KubernetesApi(it) => &it.request_id,
+            Request::ShellCommand(it) => &it.request_id,
+            Request::YamlDryRun(it) => &it.request_id,
+            Request::YamlApply(it) => &it.request_id,
+            Request::CertificateRenewal(it) => &it.request_id,
+            Request::OperatorRestart(it) => &it.request_id,
+            Request::MetricsQuery(it) => &it.request_id,
+            Request::DatadogQuery(it) => &it.request_id,
+            Request::NetworkPolicy(it) => &it.policy_id,
+        };
+        let mut id = id.clone();
+        cut(&mut id, 64);
+        Self { kind: kind(request), id }
+    }
+}
+
+impl fmt::Display for Decision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Allowed => f.write_str("allowed"),
+            Self::Refused(reason) => write!(f, "refused={}", reason.as_str()),
+        }
+    }
+}
+
+impl Audit {
+    /// `process` tells one chain from another, such as the moment of the start.
+    pub(super) fn new(metrics: Metrics, process: &str) -> Self {
+        Self { chain: Mutex::new(Chain::new(format!("{BEGIN}-{process}"))), metrics }
+    }
+
+    /// Writes a line of what was answered to each part.
+    pub(super) fn tell(&self, asked: &Asked, parts: &[Part], took: Duration) {
+        for Part { what, decision, status, bytes } in parts {
+            let label = match decision {
+                Decision::Allowed => "allowed",
+                Decision::Refused(reason) => reason.as_str(),
+            };
+            self.metrics.parts.get_or_create(&Labels { request: asked.kind, decision: label }).inc();
+            self.metrics.bytes.inc_by(*bytes as u64);
+            let mut what = printable(what).into_owned();
+            cut(&mut what, SHOWN_BYTES);
+            let Asked { kind, id } = asked;
+            let milliseconds = took.as_millis();
+            let text = format!(
+                "{kind} id={id:?} {what:?} {decision} status={status} bytes={bytes} ms={milliseconds}"
+            );
+            // It is whole after every line.
+            let mut chain = self.chain.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            info!("{}", chain.line(&text));
+        }
+    }
+}
+
+/// What a log says of its own audit.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// Lines of the audit that follow from the one before.
+    pub sound: u64,
+    /// Processes that began a chain.
+    pub chains: u64,
+    /// Lines that were changed, or before which some are missing, by their number in the log.
+    pub broken: Vec<u64>,
+}
+
+/// Checks the lines of the audit in a log, as it was written in text.
+pub fn verify(log: &str) -> Verdict {
+    let mut verdict = Verdict::default();
+    let mut last = String::new();
+    for (number, line) in (1_u64..).zip(log.lines()) {
+        let Some(line) = line.find(MARK).map(|place| &line[place..]) else { continue };
+        let Some((body, told)) = line.trim_end().rsplit_once(" hash=") else { continue };
+        let Some((_, after)) = body.rsplit_once(" after=") else { continue };
+        let begins = after.starts_with(BEGIN);
+        verdict.chains += u64::from(begins);
+        if hash(body) == told && (begins || after == last) {
+            verdict.sound += 1;
+        } else {
+            verdict.broken.push(number);
+        }
+        told.clone_into(&mut last);
+    }
+    verdict
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_is_changed_missing_or_added_breaks_the_chain() {
+        let mut chain = Chain::new("begin-x".to_owned());
+        let lines: Vec<String> =
+            (0..5).map(|n| format!("time INFO {}", chain.line(&format!("get \"{n}\"")))).collect();
+        let judge = |lines: &[String]| {
+            let verdict = verify(&lines.join("\n"));
+            (verdict.sound, verdict.broken)
+        };
+        assert_eq!(judge(&lines), (5, vec![]));
+        let mut changed = lines.clone();
+        changed[2] = changed[2].replace("get \"2\"", "get \"9\"");
+        assert_eq!(judge(&changed), (4, vec![3]));
+        let mut shorter = lines.clone();
+        shorter.remove(1);
+        assert_eq!(judge(&shorter), (3, vec![2]));
+        let mut twice = lines.clone();
+        twice.insert(3, lines[0].clone());
+        // The one that begins anew is sound in itself; the one behind it does not follow from it.
+        assert_eq!(judge(&twice), (5, vec![5]));
+        let mut again = Chain::new("begin-y".to_owned());
+        let both: Vec<String> = lines.iter().cloned().chain([again.line("get")]).collect();
+        assert_eq!(verify(&both.join("\n")).chains, 2);
+        assert_eq!(judge(&both).1, Vec::<u64>::new());
+    }
+}

@@ -1,0 +1,197 @@
+//! The Kubernetes API as the executor reads it: bounded answers, pages followed, and nothing handed on that
+//! was not cleaned.
+
+use http::{Request, header};
+use http_body_util::BodyExt as _;
+use kube::{Client, client::Body};
+use serde::Deserialize;
+use serde_json::{Value, value::RawValue};
+
+use super::{
+    hidden::Hashes,
+    json::{self, Page},
+    path::{Form, Readable},
+    terminal::printable,
+};
+use crate::excluded::Excluded;
+
+/// No more of one answer of the API server is read.
+pub(super) const READ_BYTES: usize = 8 * 1024 * 1024;
+/// Objects in a page, for who names no number …
+const PAGE: u32 = 500;
+/// … and how many times fewer, where so many are too large.
+const SMALLER: u32 = 8;
+
+/// The cluster, with what is known of what has to stay in it.
+pub(super) struct Cluster {
+    pub client: Client,
+    pub excluded: Excluded,
+    pub hashes: Hashes,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Failure {
+    /// As the API server says it; 503 where it says nothing, 413 where it says too much.
+    pub status: u16,
+    pub message: String,
+    /// In one word, where the API server said it.
+    pub reason: Option<String>,
+}
+
+impl Failure {
+    pub(super) fn own(status: u16, message: impl Into<String>) -> Self {
+        Self { status, message: message.into(), reason: None }
+    }
+}
+
+/// An answer as it came.
+pub(super) struct Answer {
+    pub text: String,
+    /// There was more.
+    pub is_cut: bool,
+}
+
+/// What the API server says when it does not give what was asked for.
+#[derive(Deserialize)]
+struct Status {
+    message: String,
+    #[serde(default)]
+    reason: String,
+}
+
+/// How to ask for less.
+pub(super) fn narrower(form: Form) -> &'static str {
+    match form {
+        Form::Log => "tailLines, sinceSeconds or limitBytes",
+        _ => "limit, labelSelector, fieldSelector or metadata=true",
+    }
+}
+
+impl Cluster {
+    /// One GET, of which at most [`READ_BYTES`] are read.
+    ///
+    /// # Errors
+    /// The API server does not answer, or not with what was asked for.
+    pub(super) async fn get(&self, uri: &str, accept: &str) -> Result<Answer, Failure> {
+        let request = Request::get(uri).header(header::ACCEPT, accept).body(Body::empty());
+        let request =
+            request.map_err(|error| Failure::own(400, format!("this is not a usable path: {error}")))?;
+        self.send(request).await
+    }
+
+    pub(super) async fn send(&self, request: Request<Body>) -> Result<Answer, Failure> {
+        let unreachable = |error: kube::Error| {
+            let cause = anyhow::Error::new(error);
+            Failure::own(503, format!("the API server does not answer: {}", cause.root_cause()))
+        };
+        let (parts, mut body) = self.client.send(request).await.map_err(unreachable)?.into_parts();
+        let mut bytes = Vec::new();
+        while bytes.len() <= READ_BYTES
+            && let Some(frame) = body.frame().await
+        {
+            // Trailers are no data.
+            if let Ok(data) = frame.map_err(unreachable)?.into_data() {
+                bytes.extend_from_slice(&data);
+            }
+        }
+        let is_cut = bytes.len() > READ_BYTES;
+        bytes.truncate(READ_BYTES);
+        let text = String::from_utf8(bytes)
+            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
+        if !parts.status.is_success() {
+            let said = serde_json::from_str(&text)
+                .unwrap_or_else(|_| Status { message: text, reason: String::new() });
+            let message = self.cleaned_lines(said.message);
+            return Err(Failure { status: parts.status.as_u16(), message, reason: Some(said.reason) });
+        }
+        Ok(Answer { text, is_cut })
+    }
+
+    /// The pages of a list, one after another while `each` wants more. Who names a `limit` gets one page.
+    ///
+    /// # Errors
+    /// As [`Self::get`]; an object that is too large by itself.
+    pub(super) async fn pages(
+        &self,
+        readable: &Readable,
+        accept: &str,
+        mut each: impl FnMut(&Page<'_>) -> Result<bool, Failure>,
+    ) -> Result<(), Failure> {
+        let asked = readable.query.value("limit").is_some();
+        let mut limit = PAGE;
+        let mut next = String::new();
+        loop {
+            let mut page = readable.clone();
+            if !asked {
+                page.query.pairs.push(("limit", limit.to_string()));
+            }
+            if !next.is_empty() {
+                // A token carries the version of the list.
+                page.query.pairs.retain(|(key, _)| !key.starts_with("resourceVersion"));
+                page.query.pairs.push(("continue", next.clone()));
+            }
+            let answer = self.get(&page.uri(), accept).await?;
+            if answer.is_cut {
+                if asked || limit == 1 {
+                    let why = format!(
+                        "more than {} MiB: ask for less with {}",
+                        READ_BYTES >> 20,
+                        narrower(Form::List)
+                    );
+                    return Err(Failure::own(413, why));
+                }
+                limit = (limit / SMALLER).max(1);
+                continue;
+            }
+            let page: Page<'_> = serde_json::from_str(&answer.text).map_err(|error| {
+                Failure::own(502, format!("the API server's list can't be read: {error}"))
+            })?;
+            let more = each(&page)?;
+            if asked || !more || page.metadata.next.is_empty() {
+                return Ok(());
+            }
+            next.clone_from(&page.metadata.next);
+        }
+    }
+
+    /// One object or an item of a list, as the cloud may see it.
+    ///
+    /// # Errors
+    /// It is no JSON.
+    pub(super) fn cleaned(&self, written: &RawValue, is_secret: bool) -> Result<Value, Failure> {
+        self.cleaned_text(written.get(), is_secret)
+    }
+
+    pub(super) fn cleaned_text(&self, written: &str, is_secret: bool) -> Result<Value, Failure> {
+        let mut object: Value = serde_json::from_str(written)
+            .map_err(|error| Failure::own(502, format!("the API server's answer can't be read: {error}")))?;
+        json::clean(&mut object, is_secret, &self.hashes);
+        Ok(object)
+    }
+
+    /// Text as the cloud may see it.
+    pub(super) fn cleaned_lines(&self, text: String) -> String {
+        json::text_of(&text, &self.hashes).unwrap_or(text)
+    }
+
+    /// What the API server says of its kinds and of itself: nothing in it is secret, but what describes a
+    /// kind was written by somebody.
+    pub(super) fn cleaned_schema(&self, text: String) -> String {
+        let escaped = ["\\u000", "\\u001", "\\u007", "\\u008", "\\u009", "\\u20", "\\ufe"];
+        let text = match printable(&text) {
+            std::borrow::Cow::Owned(shown) => shown,
+            std::borrow::Cow::Borrowed(_) => text,
+        };
+        if !escaped.iter().any(|sign| text.contains(sign)) {
+            return text;
+        }
+        match serde_json::from_str::<Value>(&text) {
+            Ok(mut value) => {
+                json::clean(&mut value, false, &self.hashes);
+                value.to_string()
+            }
+            Err(_) => text,
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! `kubectl auth can-i`: what the account that reads for the cloud may do.
+
+use http::{Request, header};
+use kube::client::Body;
+use serde_json::{Value, json};
+
+use super::{
+    Output,
+    kubectl::Kubectl,
+    list,
+    session::{Session, Trouble},
+    table, text,
+};
+use crate::executor::cluster::Failure;
+
+/// Reviews are asked for by a POST, of nothing but these two kinds; nothing is stored.
+async fn review(session: &Session<'_>, kind: &str, spec: Value) -> Result<Value, Trouble> {
+    let path = format!("/apis/authorization.k8s.io/v1/{}s", kind.to_lowercase());
+    let body = json!({"apiVersion": "authorization.k8s.io/v1", "kind": kind, "spec": spec});
+    let request = Request::post(path)
+        .header(header::CONTENT_TYPE, "application/json")
+        .header(header::ACCEPT, "application/json")
+        .body(Body::from(body.to_string().into_bytes()))
+        .map_err(|error| Failure::own(400, format!("this is not a usable question: {error}")))?;
+    let answer = session.cluster.send(request).await?;
+    Ok(session.cluster.cleaned_text(&answer.text, false)?)
+}
+
+pub(super) async fn run(session: &Session<'_>, command: &Kubectl) -> Result<Output, Trouble> {
+    let all = command.arguments.has("all-namespaces");
+    if command.arguments.has("list") {
+        return rules(session, command).await;
+    }
+    let mut output = Output::default();
+    let (verb, what) = (command.words[0].as_str(), command.words[1].as_str());
+    let attributes = if what.starts_with('/') {
+        json!({"nonResourceAttributes": {"verb": verb, "path": what}})
+    } else {
+        let (kind, name) = match what.split_once('/') {
+            Some((kind, name)) => (kind, Some(name)),
+            None => (what, command.words.get(2).map(String::as_str)),
+        };
+        // As kubectl does, a kind that the cluster does not have is asked for all the same.
+        let (group, resource, namespaced) = match session.resource(kind).await {
+            Ok(resource) => (resource.group, resource.name, resource.namespaced),
+            Err(_) if kind == "*" => ("*".to_owned(), kind.to_owned(), true),
+            Err(_) => {
+                output.warn(&format!("the server doesn't have a resource type '{kind}'\n"));
+                let (name, group) = kind.split_once('.').unwrap_or((kind, ""));
+                (group.to_owned(), name.to_owned(), true)
+            }
+        };
+        if !namespaced && !all {
+            output.warn(&format!(
+                "resource '{resource}' is not namespace scoped{}\n",
+                match group.as_str() {
+                    "" => String::new(),
+                    group => format!(" in group '{group}'"),
+                }
+            ));
+        }
+        let namespace = if all || !namespaced { "" } else { command.namespace() };
+        json!({"resourceAttributes": {
+            "verb": verb, "group": group, "resource": resource, "namespace": namespace,
+            "name": name.unwrap_or_default(), "subresource": command.arguments.value("subresource").unwrap_or_default(),
+        }})
+    };
+    let review = review(session, "SelfSubjectAccessReview", attributes).await?;
+    let allowed = review["status"]["allowed"] == true;
+    if !command.arguments.has("quiet") {
+        let reason = text(&review, &["status", "reason"]);
+        let because = if reason.is_empty() || allowed { String::new() } else { format!(" - {reason}") };
+        output.stdout = format!("{}{because}\n", if allowed { "yes" } else { "no" });
+    }
+    output.code = i32::from(!allowed);
+    Ok(output)
+}
+
+/// `--list`.
+async fn rules(session: &Session<'_>, command: &Kubectl) -> Result<Output, Trouble> {
+    let review = review(session, "SelfSubjectRulesReview", json!({"namespace": command.namespace()})).await?;
+    let words = |rule: &Value, field: &str| -> Vec<String> {
+        list(rule, &[field]).iter().filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    let shown = |words: Vec<String>| format!("[{}]", words.join(" "));
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    for rule in list(&review, &["status", "resourceRules"]) {
+        for group in words(rule, "apiGroups") {
+            for resource in words(rule, "resources") {
+                let name = match (group.as_str(), resource.split_once('/')) {
+                    ("", _) => resource.clone(),
+                    (group, Some((resource, sub))) => format!("{resource}.{group}/{sub}"),
+                    (group, None) => format!("{resource}.{group}"),
+                };
+                rows.push(vec![
+                    name,
+                    "[]".to_owned(),
+                    shown(words(rule, "resourceNames")),
+                    shown(words(rule, "verbs")),
+                ]);
+            }
+        }
+    }
+    for rule in list(&review, &["status", "nonResourceRules"]) {
+        rows.push(vec![
+            String::new(),
+            shown(words(rule, "nonResourceURLs")),
+            "[]".to_owned(),
+            shown(words(rule, "verbs")),
+        ]);
+    }
+    rows.sort();
+    if !command.arguments.has("no-headers") {
+        rows.insert(
+            0,
+            ["Resources", "Non-Resource URLs", "Resource Names", "Verbs"].map(str::to_owned).to_vec(),
+        );
+    }
+    Ok(Output::of(table::columns(&rows)))
+}

@@ -1,0 +1,517 @@
+//! What may stand behind a pipe: the few filters of text that investigations use, without their programs.
+
+use std::{cmp::Ordering, collections::BTreeMap};
+
+use super::{
+    flags::{Arguments, Flag, flag, value},
+    pattern::Pattern,
+};
+use crate::executor::reason::{Reason, Refused};
+
+/// A filter.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Filter {
+    Grep(Grep),
+    Head(Count),
+    Tail(Count),
+    Wc(Arguments),
+    Sort(Arguments),
+    Uniq(Arguments),
+    Cut(Cut),
+}
+
+/// The program, its flags and what it does, for the documentation.
+pub(crate) const FILTERS: [(&str, &[Flag]); 7] = [
+    ("grep", GREP),
+    ("head", COUNT),
+    ("tail", COUNT),
+    ("wc", WC),
+    ("sort", SORT),
+    ("uniq", UNIQ),
+    ("cut", CUT),
+];
+
+const GREP: &[Flag] = &[
+    flag("ignore-case", Some('i')),
+    flag("invert-match", Some('v')),
+    flag("count", Some('c')),
+    flag("line-number", Some('n')),
+    flag("word-regexp", Some('w')),
+    flag("fixed-strings", Some('F')),
+    flag("extended-regexp", Some('E')),
+    flag("only-matching", Some('o')),
+    value("regexp", Some('e')),
+    value("after-context", Some('A')),
+    value("before-context", Some('B')),
+    value("context", Some('C')),
+    value("max-count", Some('m')),
+];
+const COUNT: &[Flag] = &[value("lines", Some('n')), value("bytes", Some('c'))];
+const WC: &[Flag] = &[flag("lines", Some('l')), flag("words", Some('w')), flag("bytes", Some('c'))];
+const SORT: &[Flag] = &[
+    flag("reverse", Some('r')),
+    flag("numeric-sort", Some('n')),
+    flag("unique", Some('u')),
+    flag("ignore-case", Some('f')),
+    value("key", Some('k')),
+    value("field-separator", Some('t')),
+];
+const UNIQ: &[Flag] = &[flag("count", Some('c')), flag("repeated", Some('d')), flag("unique", Some('u'))];
+const CUT: &[Flag] =
+    &[value("delimiter", Some('d')), value("fields", Some('f')), value("characters", Some('c'))];
+
+/// So many lines or bytes, from the near end; with a sign, all but those, or from there on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Count {
+    number: usize,
+    is_bytes: bool,
+    is_signed: bool,
+}
+
+/// Lines with a pattern, or without.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Grep {
+    flags: Arguments,
+    patterns: Vec<Pattern>,
+    before: usize,
+    after: usize,
+    most: usize,
+}
+
+/// Fields or characters of each line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Cut {
+    delimiter: Option<char>,
+    ranges: Vec<(usize, usize)>,
+}
+
+impl Filter {
+    /// Reads a command behind a pipe.
+    ///
+    /// # Errors
+    /// It is no filter that there is, or would read a file.
+    pub(crate) fn parse(words: &[String]) -> Result<Self, Refused> {
+        let (program, arguments) =
+            words.split_first().map_or(("", &[][..]), |(first, rest)| (first.as_str(), rest));
+        let Some((_, table)) = FILTERS.iter().find(|(name, _)| *name == program) else {
+            let known: Vec<&str> = FILTERS.iter().map(|(name, _)| *name).collect();
+            let why = format!(
+                "behind a pipe there are {}, and not {program:?}; fields are picked with -o jsonpath or -o custom-columns",
+                known.join(", ")
+            );
+            return Err(Refused::new(Reason::Unknown, why));
+        };
+        // As they have been written since there were no flags: head -5.
+        let arguments: Vec<String> = match (program, arguments) {
+            ("head" | "tail", [first, rest @ ..])
+                if first.len() > 1
+                    && first[1..].bytes().all(|byte| byte.is_ascii_digit())
+                    && first.starts_with('-') =>
+            {
+                [vec!["-n".to_owned(), first[1..].to_owned()], rest.to_vec()].concat()
+            }
+            _ => arguments.to_vec(),
+        };
+        let parsed = Arguments::parse(&arguments, table, &[])?;
+        let files = |allowed: usize| match parsed.words().get(allowed) {
+            Some(file) => Err(Refused::new(Reason::File, format!("there are no files, so no {file:?}"))),
+            None => Ok(()),
+        };
+        if program != "grep" {
+            files(0)?;
+        }
+        Ok(match program {
+            "grep" => {
+                let (words, mut sources): (Vec<&str>, Vec<&str>) =
+                    (parsed.words(), parsed.values("regexp").collect());
+                let by_flag = !sources.is_empty();
+                files(usize::from(!by_flag))?;
+                if !by_flag {
+                    sources.extend(words.first());
+                }
+                if sources.is_empty() {
+                    return Err(Refused::new(Reason::Malformed, "grep has no pattern"));
+                }
+                let (fixed, extended, fold, whole) = (
+                    parsed.has("fixed-strings"),
+                    parsed.has("extended-regexp"),
+                    parsed.has("ignore-case"),
+                    parsed.has("word-regexp"),
+                );
+                let patterns = sources
+                    .into_iter()
+                    .map(|source| Pattern::parse(source, fixed, extended, fold, whole))
+                    .collect::<Result<_, _>>()?;
+                let number = |name| parsed.value(name).map_or(Ok(None), |text| number(text).map(Some));
+                let around = number("context")?.unwrap_or(0);
+                let before = number("before-context")?.unwrap_or(around);
+                let after = number("after-context")?.unwrap_or(around);
+                let most = number("max-count")?.unwrap_or(usize::MAX);
+                Self::Grep(Grep { patterns, before, after, most, flags: parsed })
+            }
+            "head" | "tail" => {
+                let (text, is_bytes) = match (parsed.value("bytes"), parsed.value("lines")) {
+                    (Some(bytes), _) => (bytes, true),
+                    (None, lines) => (lines.unwrap_or("10"), false),
+                };
+                let sign = if program == "head" { '-' } else { '+' };
+                let (number_text, is_signed) = match text.strip_prefix(sign) {
+                    Some(rest) => (rest, true),
+                    None => (text, false),
+                };
+                let count = Count { number: number(number_text)?, is_bytes, is_signed };
+                if program == "head" { Self::Head(count) } else { Self::Tail(count) }
+            }
+            "wc" => Self::Wc(parsed),
+            "sort" => {
+                if let Some(key) = parsed.value("key") {
+                    sort_key(key)?;
+                }
+                Self::Sort(parsed)
+            }
+            "uniq" => Self::Uniq(parsed),
+            _ => {
+                let (text, delimiter) = match (parsed.value("characters"), parsed.value("fields")) {
+                    (Some(characters), _) => (characters, None),
+                    (None, Some(fields)) => {
+                        let delimiter = parsed.value("delimiter").unwrap_or("\t");
+                        let mut chars = delimiter.chars();
+                        match (chars.next(), chars.next()) {
+                            (Some(char), None) => (fields, Some(char)),
+                            _ => return Err(Refused::new(Reason::Malformed, "cut -d takes one character")),
+                        }
+                    }
+                    _ => return Err(Refused::new(Reason::Malformed, "cut needs -f or -c")),
+                };
+                Self::Cut(Cut { delimiter, ranges: ranges(text)? })
+            }
+        })
+    }
+
+    /// What comes of a text, and the exit code.
+    pub(crate) fn apply(&self, text: &str) -> (String, i32) {
+        match self {
+            Self::Grep(grep) => grep.apply(text),
+            Self::Head(count) => (count.head(text).to_owned(), 0),
+            Self::Tail(count) => (count.tail(text).to_owned(), 0),
+            Self::Wc(flags) => (word_count(text, flags), 0),
+            Self::Sort(flags) => (sorted(text, flags), 0),
+            Self::Uniq(flags) => (unique(text, flags), 0),
+            Self::Cut(cut) => (cut.apply(text), 0),
+        }
+    }
+}
+
+fn number(text: &str) -> Result<usize, Refused> {
+    match text.parse::<u32>() {
+        Ok(number) if !text.starts_with('+') => Ok(number as usize),
+        _ => Err(Refused::new(Reason::Malformed, format!("{text:?} is not a number"))),
+    }
+}
+
+/// Such as `1,3-5,7-`.
+fn ranges(text: &str) -> Result<Vec<(usize, usize)>, Refused> {
+    text.split(',')
+        .map(|range| {
+            let (from, to) = range.split_once('-').unwrap_or((range, range));
+            let from = if from.is_empty() { 1 } else { number(from)? };
+            let to = if to.is_empty() { usize::MAX } else { number(to)? };
+            match from {
+                0 => Err(Refused::new(Reason::Malformed, "fields and characters are counted from 1")),
+                _ => Ok((from, to)),
+            }
+        })
+        .collect()
+}
+
+fn sort_key(key: &str) -> Result<(usize, usize, bool, bool), Refused> {
+    let part = |text: &str| {
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let options = &text[digits..];
+        if options.bytes().any(|option| !b"nr".contains(&option)) {
+            return Err(Refused::new(Reason::Malformed, "a key of sort is such as 2, 2,2, 2n or 2nr"));
+        }
+        Ok((number(&text[..digits])?, options.contains('n'), options.contains('r')))
+    };
+    let (from, to) = match key.split_once(',') {
+        Some((from, to)) => (part(from)?, part(to)?),
+        None => (part(key)?, (usize::MAX, false, false)),
+    };
+    if from.0 == 0 {
+        return Err(Refused::new(Reason::Malformed, "fields are counted from 1"));
+    }
+    Ok((from.0, to.0, from.1 || to.1, from.2 || to.2))
+}
+
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    text.split_terminator('\n')
+}
+
+fn joined<S: AsRef<str>>(lines: impl IntoIterator<Item = S>) -> String {
+    let mut text = String::new();
+    for line in lines {
+        text.push_str(line.as_ref());
+        text.push('\n');
+    }
+    text
+}
+
+impl Count {
+    fn head(self, text: &str) -> &str {
+        let Self { number, is_bytes, is_signed } = self;
+        let whole = if is_bytes { text.len() } else { lines(text).count() };
+        let wanted = if is_signed { whole.saturating_sub(number) } else { number };
+        if is_bytes { &text[..text.floor_char_boundary(wanted)] } else { &text[..after_lines(text, wanted)] }
+    }
+
+    fn tail(self, text: &str) -> &str {
+        let Self { number, is_bytes, is_signed } = self;
+        let whole = if is_bytes { text.len() } else { lines(text).count() };
+        let left_out = if is_signed { number.saturating_sub(1) } else { whole.saturating_sub(number) };
+        if is_bytes {
+            &text[text.ceil_char_boundary(left_out.min(text.len()))..]
+        } else {
+            &text[after_lines(text, left_out)..]
+        }
+    }
+}
+
+/// Where so many lines end.
+fn after_lines(text: &str, count: usize) -> usize {
+    match count {
+        0 => 0,
+        _ => text.match_indices('\n').nth(count - 1).map_or(text.len(), |(place, _)| place + 1),
+    }
+}
+
+impl Grep {
+    fn apply(&self, text: &str) -> (String, i32) {
+        let [invert, number, count, only] =
+            ["invert-match", "line-number", "count", "only-matching"].map(|name| self.flags.has(name));
+        let lines: Vec<&str> = lines(text).collect();
+        let hits: Vec<usize> = lines
+            .iter()
+            .enumerate()
+            .filter(|(_, line)| self.patterns.iter().any(|pattern| pattern.find(line, 0).is_some()) != invert)
+            .map(|(place, _)| place)
+            .take(self.most)
+            .collect();
+        let code = i32::from(hits.is_empty());
+        if count {
+            return (format!("{}\n", hits.len()), code);
+        }
+        let mut shown: Vec<String> = Vec::new();
+        let mut last: Option<usize> = None;
+        let line = |place: usize, sign: &str, line: &str| {
+            if number { format!("{}{sign}{line}", place + 1) } else { line.to_owned() }
+        };
+        for (nth, place) in hits.iter().copied().enumerate() {
+            if only {
+                for range in
+                    self.patterns.iter().filter(|_| !invert).flat_map(|pattern| pattern.all(lines[place]))
+                {
+                    shown.push(line(place, ":", &lines[place][range]));
+                }
+                continue;
+            }
+            let from = place.saturating_sub(self.before).max(last.map_or(0, |last| last + 1));
+            if last.is_some_and(|last| from > last + 1) && (self.before > 0 || self.after > 0) {
+                shown.push("--".to_owned());
+            }
+            shown.extend((from..place).map(|context| line(context, "-", lines[context])));
+            if last.is_none_or(|last| place > last) {
+                shown.push(line(place, ":", lines[place]));
+            }
+            let next = hits.get(nth + 1).copied().unwrap_or(lines.len());
+            let to = (place.saturating_add(self.after)).min(next.saturating_sub(1)).min(lines.len() - 1);
+            shown.extend((place + 1..=to).map(|context| line(context, "-", lines[context])));
+            last = Some(to.max(place));
+        }
+        (joined(shown), code)
+    }
+}
+
+fn word_count(text: &str, flags: &Arguments) -> String {
+    let counts = [
+        ("lines", text.matches('\n').count()),
+        ("words", text.split_whitespace().count()),
+        ("bytes", text.len()),
+    ];
+    let all = counts.iter().all(|(name, _)| !flags.has(name));
+    let chosen: Vec<usize> =
+        counts.into_iter().filter(|(name, _)| all || flags.has(name)).map(|(_, count)| count).collect();
+    match &chosen[..] {
+        [one] => format!("{one}\n"),
+        more => more.iter().map(|count| format!("{count:7}")).collect::<Vec<_>>().join(" ") + "\n",
+    }
+}
+
+fn sorted(text: &str, flags: &Arguments) -> String {
+    let key = flags.value("key").and_then(|key| sort_key(key).ok());
+    let separator = flags.value("field-separator").and_then(|text| text.chars().next());
+    let numeric = flags.has("numeric-sort") || key.is_some_and(|key| key.2);
+    let reverse = flags.has("reverse") || key.is_some_and(|key| key.3);
+    let fold = flags.has("ignore-case");
+    let part = |line: &str| -> String {
+        let Some((from, to, ..)) = key else { return line.to_owned() };
+        let fields: Vec<&str> = match separator {
+            Some(separator) => line.split(separator).collect(),
+            None => line.split_whitespace().collect(),
+        };
+        let to = to.min(fields.len());
+        fields.get(from - 1..to).map(|fields| fields.join(" ")).unwrap_or_default()
+    };
+    let by = |one: &str, other: &str| -> Ordering {
+        let (one, other) = (part(one), part(other));
+        if numeric {
+            return leading_number(&one).total_cmp(&leading_number(&other));
+        }
+        if fold { one.to_ascii_uppercase().cmp(&other.to_ascii_uppercase()) } else { one.cmp(&other) }
+    };
+    let mut all: Vec<&str> = lines(text).collect();
+    all.sort_by(|one, other| {
+        let order = by(one, other);
+        let order = if reverse { order.reverse() } else { order };
+        // sort's last resort.
+        order.then_with(|| if reverse { other.cmp(one) } else { one.cmp(other) })
+    });
+    if flags.has("unique") {
+        all.dedup_by(|one, other| by(one, other).is_eq());
+    }
+    joined(all)
+}
+
+fn leading_number(text: &str) -> f64 {
+    let text = text.trim_start();
+    let end = text
+        .char_indices()
+        .take_while(|(place, char)| char.is_ascii_digit() || *char == '.' || (*place == 0 && *char == '-'))
+        .map(|(place, _)| place + 1)
+        .last()
+        .unwrap_or(0);
+    text[..end].parse().unwrap_or(0.0)
+}
+
+fn unique(text: &str, flags: &Arguments) -> String {
+    let mut groups: Vec<(usize, &str)> = Vec::new();
+    for line in lines(text) {
+        match groups.last_mut() {
+            Some((count, last)) if *last == line => *count += 1,
+            _ => groups.push((1, line)),
+        }
+    }
+    let wanted = |count: usize| (!flags.has("repeated") || count > 1) && (!flags.has("unique") || count == 1);
+    joined(
+        groups.into_iter().filter(|(count, _)| wanted(*count)).map(|(count, line)| {
+            if flags.has("count") { format!("{count:7} {line}") } else { line.to_owned() }
+        }),
+    )
+}
+
+impl Cut {
+    fn apply(&self, text: &str) -> String {
+        let wanted = |place: usize| self.ranges.iter().any(|(from, to)| (*from..=*to).contains(&place));
+        joined(lines(text).map(|line| {
+            match self.delimiter {
+                None => (1..)
+                    .zip(line.chars())
+                    .filter(|(place, _)| wanted(*place))
+                    .map(|(_, char)| char)
+                    .collect::<String>(),
+                Some(delimiter) if !line.contains(delimiter) => line.to_owned(),
+                Some(delimiter) => {
+                    let fields: BTreeMap<usize, &str> = (1..).zip(line.split(delimiter)).collect();
+                    let fields: Vec<&str> = fields
+                        .into_iter()
+                        .filter(|(place, _)| wanted(*place))
+                        .map(|(_, field)| field)
+                        .collect();
+                    fields.join(&*delimiter.encode_utf8(&mut [0; 4]))
+                }
+            }
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::executor::command::words;
+
+    fn run(line: &str, text: &str) -> (String, i32) {
+        let stages = words::split(line).unwrap();
+        Filter::parse(&stages[0]).unwrap().apply(text)
+    }
+
+    #[test]
+    fn filters_do_what_their_programs_do() {
+        let text = "b 2\na 10\nc 2\na 10\n";
+        for (line, expected) in [
+            ("grep a", "a 10\na 10\n"),
+            ("grep -v a", "b 2\nc 2\n"),
+            ("grep -c 2", "2\n"),
+            ("grep -in B", "1:b 2\n"),
+            ("grep -E 'b|c'", "b 2\nc 2\n"),
+            ("grep -m 1 a", "a 10\n"),
+            ("grep -o '[0-9]*$'", "2\n10\n2\n10\n"),
+            ("grep -n -B1 c", "2-a 10\n3:c 2\n"),
+            ("grep -A1 -e b -e c", "b 2\na 10\nc 2\na 10\n"),
+            ("grep -w 1", ""),
+            ("grep -F 'a 1'", "a 10\na 10\n"),
+            ("head -n 1", "b 2\n"),
+            ("head -2", "b 2\na 10\n"),
+            ("head -n -3", "b 2\n"),
+            ("head -c 3", "b 2"),
+            ("tail -n 1", "a 10\n"),
+            ("tail -n +4", "a 10\n"),
+            ("tail -1", "a 10\n"),
+            ("wc -l", "4\n"),
+            ("wc", "      4       8      18\n"),
+            ("sort", "a 10\na 10\nb 2\nc 2\n"),
+            ("sort -ru", "c 2\nb 2\na 10\n"),
+            ("sort -k2n", "b 2\nc 2\na 10\na 10\n"),
+            ("sort -t' ' -k 2,2 -r", "c 2\nb 2\na 10\na 10\n"),
+            ("uniq", "b 2\na 10\nc 2\na 10\n"),
+            ("cut -d' ' -f2", "2\n10\n2\n10\n"),
+            ("cut -c1,3-", "b2\na10\nc2\na10\n"),
+            ("cut -d: -f1", "b 2\na 10\nc 2\na 10\n"),
+        ] {
+            assert_eq!(run(line, text).0, expected, "{line}");
+        }
+        assert_eq!(run("uniq -c", "a\na\nb\n").0, "      2 a\n      1 b\n");
+        assert_eq!(run("uniq -d", "a\na\nb\n").0, "a\n");
+        assert_eq!(run("grep x -A1", "x\n1\n2\nx\n").0, "x\n1\n--\nx\n");
+        assert_eq!((run("grep a", text).1, run("grep z", text).1), (0, 1));
+    }
+
+    #[test]
+    fn no_filter_reads_a_file_or_runs_a_program() {
+        for (line, reason) in [
+            ("grep x /etc/passwd", Reason::File),
+            ("head /etc/passwd", Reason::File),
+            ("sort -o /tmp/x", Reason::Unknown),
+            ("grep -f /etc/passwd", Reason::Unknown),
+            ("grep -r x", Reason::Unknown),
+            ("xargs kubectl delete", Reason::Unknown),
+            ("sh", Reason::Unknown),
+            ("tee x", Reason::Unknown),
+            ("awk '{print $1}'", Reason::Unknown),
+            ("tail -f", Reason::Unknown),
+            ("cut -f0", Reason::Malformed),
+            ("grep", Reason::Malformed),
+        ] {
+            let stages = words::split(line).unwrap();
+            assert_eq!(Filter::parse(&stages[0]).unwrap_err().reason, reason, "{line}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_breaks_a_filter(text in "([ab1 \\-]|\n|\\PC){0,40}", place in 0..9_usize) {
+            let line = ["grep -n -C1 a", "head -c 5", "tail -c 5", "wc", "sort -k2nr -u", "uniq -c", "cut -d- -f2-", "grep -o '.a*'", "tail -n +2"];
+            run(line[place], &text);
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! `kubectl get`.
+
+use std::cmp::Ordering;
+
+use serde_json::{Value, json};
+
+use super::{
+    Output,
+    discovery::Resource,
+    go_text, json_text,
+    jsonpath::Template,
+    kubectl::{Format, Kubectl},
+    quantity,
+    session::{Grid, Row, Session, Trouble, named, with_query},
+    table, yaml,
+};
+
+/// Objects that were asked for: all of a kind, or one.
+pub(super) struct Target {
+    pub resource: Resource,
+    pub name: Option<String>,
+}
+
+/// What the words name.
+pub(super) async fn targets(session: &Session<'_>, words: &[String]) -> Result<Vec<Target>, Trouble> {
+    let mut targets = Vec::new();
+    if words.iter().any(|word| word.contains('/')) {
+        for word in words {
+            let Some((kind, name)) = word.split_once('/') else {
+                return Err(Trouble::said(
+                    "there is no need to specify a resource type as a separate argument when passing arguments in resource/name form (e.g. 'kubectl get resource/<resource_name>' instead of 'kubectl get resource resource/<resource_name>'",
+                ));
+            };
+            let resource = session.resource(kind).await?;
+            targets.push(Target { resource, name: Some(name.to_owned()) });
+        }
+        return Ok(targets);
+    }
+    let Some((kinds, names)) = words.split_first() else { return Ok(targets) };
+    let mut resources: Vec<Resource> = Vec::new();
+    for kind in kinds.split(',').filter(|kind| !kind.is_empty()) {
+        let known = session.resources().await?;
+        let of_category: Vec<Resource> = known
+            .iter()
+            .filter(|resource| {
+                resource.categories.iter().any(|category| category == kind) && resource.can("list")
+            })
+            .cloned()
+            .collect();
+        match of_category.is_empty() {
+            true => resources.push(session.resource(kind).await?),
+            // Of a kind in several versions, the first is the preferred one.
+            false => of_category.into_iter().for_each(|resource| {
+                if !resources.iter().any(|known| known.group == resource.group && known.name == resource.name)
+                {
+                    resources.push(resource);
+                }
+            }),
+        }
+    }
+    if names.is_empty() {
+        return Ok(resources.into_iter().map(|resource| Target { resource, name: None }).collect());
+    }
+    for resource in resources {
+        targets
+            .extend(names.iter().map(|name| Target { resource: resource.clone(), name: Some(name.clone()) }));
+    }
+    Ok(targets)
+}
+
+/// Where the objects of a target are.
+pub(super) fn path(target: &Target, command: &Kubectl) -> String {
+    let all = command.arguments.has("all-namespaces");
+    let namespace = (!all || target.name.is_some()).then(|| command.namespace());
+    let path = target.resource.path(namespace);
+    match &target.name {
+        None => path,
+        Some(name) => {
+            let path = named(&path, name);
+            match command.arguments.value("subresource") {
+                Some(subresource) => format!("{path}/{subresource}"),
+                None => path,
+            }
+        }
+    }
+}
+
+fn selectors(target: &Target, command: &Kubectl, include: &str) -> Vec<(&'static str, String)> {
+    let value = |name: &str| command.arguments.value(name).unwrap_or_default().to_owned();
+    let mut pairs = vec![("includeObject", include.to_owned())];
+    if target.name.is_none() {
+        pairs.push(("labelSelector", value("selector")));
+        pairs.push(("fieldSelector", value("field-selector")));
+    }
+    pairs
+}
+
+fn uri(target: &Target, command: &Kubectl, include: &str) -> String {
+    let pairs = selectors(target, command, include);
+    let pairs: Vec<(&str, &str)> = pairs.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    with_query(&path(target, command), &pairs)
+}
+
+pub(super) async fn run(session: &Session<'_>, command: &Kubectl) -> Result<Output, Trouble> {
+    let targets = targets(session, &command.words).await?;
+    if targets.iter().any(|target| target.name.is_some()) && command.arguments.has("all-namespaces") {
+        return Err(Trouble::said("a resource cannot be retrieved by name across all namespaces"));
+    }
+    if targets.iter().any(|target| target.name.is_some()) && command.arguments.value("selector").is_some() {
+        return Err(Trouble::said("name cannot be provided when a selector is specified"));
+    }
+    match &command.format {
+        Format::Table { wide } => human(session, command, &targets, *wide).await,
+        _ => objects(session, command, &targets).await,
+    }
+}
+
+/// As tables that the API server set.
+async fn human(
+    session: &Session<'_>,
+    command: &Kubectl,
+    targets: &[Target],
+    wide: bool,
+) -> Result<Output, Trouble> {
+    let include = if command.sort.is_some() { "Object" } else { "" };
+    let mut output = Output::default();
+    let mut groups: Vec<(&Resource, Grid)> = Vec::new();
+    for target in targets {
+        match session.table(&uri(target, command, include), target.name.is_none()).await {
+            Ok(grid) => match groups.last_mut() {
+                Some((resource, group)) if **resource == target.resource => group.rows.extend(grid.rows),
+                _ => groups.push((&target.resource, grid)),
+            },
+            Err(trouble) if trouble.is_not_found() && command.arguments.has("ignore-not-found") => {}
+            Err(trouble) => output.fails(&trouble),
+        }
+    }
+    let with_kind = command.arguments.has("show-kind") || groups.len() > 1;
+    let headers = !command.arguments.has("no-headers");
+    let mut texts = Vec::new();
+    for (resource, mut grid) in groups.into_iter().filter(|(_, grid)| !grid.rows.is_empty()) {
+        if grid.is_cut {
+            output.warn(&format!(
+                "{} was cut after {} objects, for want of room",
+                resource.name,
+                grid.rows.len()
+            ));
+        }
+        if let Some(path) = &command.sort {
+            sort(&mut grid.rows, path, |row| &row.object);
+        }
+        texts.push(text(command, resource, &grid, wide, with_kind, headers));
+    }
+    output.stdout = texts.join(if headers { "\n" } else { "" });
+    if output.stdout.is_empty() && output.code == 0 && !command.arguments.has("ignore-not-found") {
+        let namespaced = targets.iter().all(|target| target.resource.namespaced);
+        output.stderr.push_str(&match namespaced && !command.arguments.has("all-namespaces") {
+            true => format!("No resources found in {} namespace.\n", command.namespace()),
+            false => "No resources found\n".to_owned(),
+        });
+    }
+    Ok(output)
+}
+
+fn text(
+    command: &Kubectl,
+    resource: &Resource,
+    grid: &Grid,
+    wide: bool,
+    with_kind: bool,
+    headers: bool,
+) -> String {
+    let shown: Vec<usize> =
+        (0..grid.columns.len()).filter(|place| wide || grid.columns[*place].priority == 0).collect();
+    let with_namespace = command.arguments.has("all-namespaces") && resource.namespaced;
+    let show_labels = command.arguments.has("show-labels");
+    let labels: Vec<&str> =
+        command.arguments.values("label-columns").flat_map(|names| names.split(',')).collect();
+    let mut rows = Vec::with_capacity(grid.rows.len() + 1);
+    if headers {
+        let mut row: Vec<String> = Vec::new();
+        row.extend(with_namespace.then(|| "NAMESPACE".to_owned()));
+        row.extend(shown.iter().map(|place| grid.columns[*place].name.to_uppercase()));
+        row.extend(labels.iter().map(|label| label.rsplit('/').next().unwrap_or_default().to_uppercase()));
+        row.extend(show_labels.then(|| "LABELS".to_owned()));
+        rows.push(row);
+    }
+    let name_column = grid.columns.iter().position(|column| column.format == "name");
+    for Row { cells, object } in &grid.rows {
+        let metadata = &object["metadata"];
+        let mut row: Vec<String> = Vec::new();
+        row.extend(with_namespace.then(|| metadata["namespace"].as_str().unwrap_or_default().to_owned()));
+        row.extend(shown.iter().filter_map(|place| {
+            let cell = cells.get(*place)?;
+            let named = with_kind && Some(*place) == name_column;
+            Some(if named { format!("{}/{cell}", resource.singular_qualified()) } else { cell.clone() })
+        }));
+        row.extend(
+            labels.iter().map(|label| metadata["labels"][*label].as_str().unwrap_or_default().to_owned()),
+        );
+        row.extend(show_labels.then(|| super::pairs(&metadata["labels"])));
+        rows.push(row);
+    }
+    table::columns(&rows)
+}
+
+/// As objects.
+async fn objects(session: &Session<'_>, command: &Kubectl, targets: &[Target]) -> Result<Output, Trouble> {
+    let mut output = Output::default();
+    let mut items = Vec::new();
+    for target in targets {
+        let uri = uri(target, command, "");
+        let found = match target.name {
+            Some(_) => session.object(&uri).await.map(|object| vec![object]),
+            None => session.list(&uri).await.map(|objects| {
+                if objects.is_cut {
+                    let count = objects.items.len();
+                    output.warn(&format!(
+                        "{} was cut after {count} objects, for want of room",
+                        target.resource.name
+                    ));
+                }
+                objects.items
+            }),
+        };
+        match found {
+            Ok(found) => items.extend(found),
+            Err(trouble) if trouble.is_not_found() && command.arguments.has("ignore-not-found") => {}
+            Err(trouble) => output.fails(&trouble),
+        }
+    }
+    if let Some(path) = &command.sort {
+        sort(&mut items, path, |item| item);
+    }
+    let is_single = matches!(targets, [Target { name: Some(_), .. }]);
+    if is_single && items.is_empty() {
+        return Ok(output);
+    }
+    output.stdout = shown(&command.format, items, is_single, command.arguments.has("no-headers"))
+        .map_err(Trouble::Said)?;
+    Ok(output)
+}
+
+/// Objects in the format that was asked for.
+pub(super) fn shown(
+    format: &Format,
+    mut items: Vec<Value>,
+    is_single: bool,
+    no_headers: bool,
+) -> Result<String, String> {
+    Ok(match format {
+        Format::Name => items.iter().map(|item| format!("{}\n", name_of(item))).collect(),
+        Format::Columns(columns) => custom(columns, &items, no_headers)?,
+        other => {
+            let all = match items.pop() {
+                Some(item) if is_single => item,
+                last => {
+                    items.extend(last);
+                    json!({"apiVersion": "v1", "items": items, "kind": "List", "metadata": {"resourceVersion": ""}})
+                }
+            };
+            match other {
+                Format::Json => json_text::indented(&all),
+                Format::Yaml => yaml::write(&all),
+                Format::Path { template, as_json: false } => template.show(&all)?,
+                Format::Path { template, .. } => {
+                    json_text::indented(&Value::Array(template.values(&all)?.into_iter().cloned().collect()))
+                }
+                _ => String::new(),
+            }
+        }
+    })
+}
+
+fn name_of(object: &Value) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (kind, name) = (text(&object["kind"]).to_lowercase(), text(&object["metadata"]["name"]));
+    match text(&object["apiVersion"]).split_once('/') {
+        Some((group, _)) => format!("{kind}.{group}/{name}"),
+        None => format!("{kind}/{name}"),
+    }
+}
+
+fn custom(columns: &[(String, Template)], items: &[Value], no_headers: bool) -> Result<String, String> {
+    let mut rows = Vec::new();
+    if !no_headers {
+        rows.push(columns.iter().map(|(header, _)| header.clone()).collect());
+    }
+    for item in items {
+        let cell = |(_, path): &(String, Template)| {
+            let values = path.values(item)?;
+            Ok::<_, String>(match values.is_empty() {
+                true => "<none>".to_owned(),
+                false => values.into_iter().map(go_text).collect::<Vec<_>>().join(","),
+            })
+        };
+        rows.push(columns.iter().map(cell).collect::<Result<Vec<_>, _>>()?);
+    }
+    Ok(table::columns(&rows))
+}
+
+/// By the first value of a path; objects without it come first.
+pub(super) fn sort<T>(items: &mut [T], path: &Template, object: impl Fn(&T) -> &Value) {
+    items.sort_by(|one, other| {
+        let of = |item| path.values(object(item)).ok().and_then(|values| values.first().copied().cloned());
+        match (of(one), of(other)) {
+            (None, None) => Ordering::Equal,
+            (None, Some(_)) => Ordering::Less,
+            (Some(_), None) => Ordering::Greater,
+            (Some(one), Some(other)) => compare(&one, &other),
+        }
+    });
+}
+
+fn compare(one: &Value, other: &Value) -> Ordering {
+    match (one, other) {
+        (Value::Number(one), Value::Number(other)) => {
+            one.as_f64().partial_cmp(&other.as_f64()).unwrap_or(Ordering::Equal)
+        }
+        (Value::String(one), Value::String(other)) => match (quantity::parse(one), quantity::parse(other)) {
+            (Some(one), Some(other)) => one.total_cmp(&other),
+            _ => one.cmp(other),
+        },
+        (Value::Bool(one), Value::Bool(other)) => one.cmp(other),
+        (Value::Null, Value::Null) => Ordering::Equal,
+        (Value::Null, _) => Ordering::Less,
+        (_, Value::Null) => Ordering::Greater,
+        _ => Ordering::Equal,
+    }
+}

@@ -1,0 +1,299 @@
+//! What a command asks the cluster: every path goes through the grammar and the rules that paths of the cloud
+//! go through, whoever wrote it.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use tokio::sync::Mutex;
+
+use super::discovery::{self, Resource};
+use crate::executor::{
+    cluster::{Cluster, Failure, READ_BYTES},
+    json::{Column, Page},
+    path::Readable,
+    percent::encode,
+    reason::Refused,
+    rules::Rules,
+};
+
+/// How long what kinds there are is taken for known.
+const KINDS_HOLD: Duration = Duration::from_secs(60);
+const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,\
+                          application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json";
+
+/// The kinds of the cluster, as they were last seen.
+pub(crate) type Kinds = Mutex<Option<(Instant, Arc<Vec<Resource>>)>>;
+
+/// Why a command comes to its end.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// It asked for what is not given.
+    Refused(Refused),
+    /// The API server did not give it.
+    Failed(Failure),
+    /// In kubectl's words.
+    Said(String),
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl From<Refused> for Trouble {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
+
+impl Trouble {
+    pub(super) fn said(text: impl Into<String>) -> Self {
+        Self::Said(text.into())
+    }
+
+    pub(super) fn is_not_found(&self) -> bool {
+        matches!(self, Self::Failed(failure) if failure.status == 404)
+    }
+
+    /// As kubectl writes it to its errors.
+    pub(super) fn line(&self) -> String {
+        match self {
+            Self::Refused(refused) => refused.to_string(),
+            Self::Failed(Failure { message, reason: Some(reason), .. }) if !reason.is_empty() => {
+                format!("Error from server ({reason}): {message}")
+            }
+            Self::Failed(Failure { message, reason: Some(_), .. }) => format!("Error from server: {message}"),
+            Self::Failed(Failure { message, .. }) => format!("error: {message}"),
+            Self::Said(text) => format!("error: {text}"),
+        }
+    }
+}
+
+/// A table as the API server set it.
+#[derive(Default)]
+pub(super) struct Grid {
+    pub columns: Vec<Column>,
+    pub rows: Vec<Row>,
+    /// There was no room for more.
+    pub is_cut: bool,
+}
+
+pub(super) struct Row {
+    pub cells: Vec<String>,
+    /// The object, or its metadata.
+    pub object: Value,
+}
+
+/// Objects of a list.
+#[derive(Default)]
+pub(super) struct Objects {
+    pub items: Vec<Value>,
+    pub is_cut: bool,
+}
+
+/// One command's way to the cluster.
+pub(super) struct Session<'a> {
+    pub cluster: &'a Cluster,
+    pub rules: Rules,
+    pub kinds: &'a Kinds,
+}
+
+/// A path with a query, encoded once.
+pub(super) fn with_query(path: &str, pairs: &[(&str, &str)]) -> String {
+    let mut uri = path.to_owned();
+    for (place, (key, value)) in pairs.iter().filter(|(_, value)| !value.is_empty()).enumerate() {
+        uri.push(if place == 0 { '?' } else { '&' });
+        uri.push_str(key);
+        uri.push('=');
+        encode(value, &mut uri);
+    }
+    uri
+}
+
+/// The same with one name behind it.
+pub(super) fn named(path: &str, name: &str) -> String {
+    let mut path = format!("{path}/");
+    encode(name, &mut path);
+    path
+}
+
+impl Session<'_> {
+    fn readable(&self, uri: &str) -> Result<Readable, Refused> {
+        Readable::parse(uri)?.under(self.rules, &self.cluster.excluded)
+    }
+
+    /// One object.
+    pub(super) async fn object(&self, uri: &str) -> Result<Value, Trouble> {
+        let readable = self.readable(uri)?;
+        let answer = self.cluster.get(&readable.uri(), "application/json").await?;
+        if answer.is_cut {
+            return Err(Failure::own(413, "the object is larger than 8 MiB").into());
+        }
+        Ok(self.cluster.cleaned_text(&answer.text, readable.is_secret)?)
+    }
+
+    /// The objects of a list, with their kind, as far as there is room.
+    pub(super) async fn list(&self, uri: &str) -> Result<Objects, Trouble> {
+        let readable = self.readable(uri)?;
+        let (mut objects, mut bytes) = (Objects::default(), 0);
+        self.cluster
+            .pages(&readable, "application/json", |page| {
+                let kind = page.kind.strip_suffix("List").unwrap_or(&page.kind);
+                for item in &page.items {
+                    bytes += item.get().len();
+                    if bytes > READ_BYTES {
+                        objects.is_cut = true;
+                        return Ok(false);
+                    }
+                    let mut item = self.cluster.cleaned(item, readable.is_secret)?;
+                    if let Some(fields) = item.as_object_mut() {
+                        fields.entry("apiVersion").or_insert_with(|| page.api_version.clone().into());
+                        fields.entry("kind").or_insert_with(|| kind.into());
+                    }
+                    objects.items.push(item);
+                }
+                Ok(true)
+            })
+            .await?;
+        Ok(objects)
+    }
+
+    /// The table of a list or of one object.
+    pub(super) async fn table(&self, uri: &str, is_list: bool) -> Result<Grid, Trouble> {
+        let readable = self.readable(uri)?;
+        let (mut grid, mut bytes) = (Grid::default(), 0);
+        let mut take = |page: &Page<'_>| -> Result<bool, Failure> {
+            let is_table = page.kind == "Table";
+            if grid.columns.is_empty() {
+                grid.columns = if is_table { page.columns.clone() } else { plain_columns() };
+            }
+            for item in &page.items {
+                bytes += item.get().len();
+                if bytes > READ_BYTES {
+                    grid.is_cut = true;
+                    return Ok(false);
+                }
+                grid.rows.push(self.row(item.get(), is_table, readable.is_secret)?);
+            }
+            Ok(true)
+        };
+        if is_list {
+            self.cluster.pages(&readable, TABLE, take).await?;
+            return Ok(grid);
+        }
+        let answer = self.cluster.get(&readable.uri(), TABLE).await?;
+        if answer.is_cut {
+            return Err(Failure::own(413, "the object is larger than 8 MiB").into());
+        }
+        match serde_json::from_str::<Page<'_>>(&answer.text) {
+            Ok(page) => {
+                take(&page)?;
+            }
+            Err(_) => {
+                grid.columns = plain_columns();
+                grid.rows.push(self.row(&answer.text, false, readable.is_secret)?);
+            }
+        }
+        Ok(grid)
+    }
+
+    fn row(&self, written: &str, is_table: bool, is_secret: bool) -> Result<Row, Failure> {
+        if !is_table {
+            let object = self.cluster.cleaned_text(written, is_secret)?;
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            let age = super::age(object["metadata"]["creationTimestamp"].as_str());
+            return Ok(Row { cells: vec![text(&object["metadata"]["name"]), age], object });
+        }
+        let row: Value = serde_json::from_str(written)
+            .map_err(|error| Failure::own(502, format!("the API server's table can't be read: {error}")))?;
+        let cells = row["cells"]
+            .as_array()
+            .map_or(&[][..], Vec::as_slice)
+            .iter()
+            .map(|cell| self.cell(cell))
+            .collect();
+        let object = self.cluster.cleaned_text(&row["object"].to_string(), is_secret)?;
+        Ok(Row { cells, object })
+    }
+
+    fn cell(&self, cell: &Value) -> String {
+        let text = match cell {
+            Value::Null => String::new(),
+            Value::String(text) => text.clone(),
+            other => super::go_text(other),
+        };
+        let text = self.cluster.cleaned_lines(text);
+        match text.find(['\n', '\r', '\u{c}']) {
+            Some(end) => format!("{}...", &text[..end]),
+            None => text,
+        }
+    }
+
+    /// Text, such as a log.
+    pub(super) async fn log(&self, uri: &str) -> Result<String, Trouble> {
+        let readable = self.readable(uri)?;
+        let answer = self.cluster.get(&readable.uri(), "*/*").await?;
+        Ok(self.cluster.cleaned_lines(answer.text))
+    }
+
+    /// What the API server says of itself.
+    pub(super) async fn schema(&self, uri: &str, accept: &str) -> Result<String, Trouble> {
+        let readable = self.readable(uri)?;
+        let answer = self.cluster.get(&readable.uri(), accept).await?;
+        if answer.is_cut {
+            return Err(Failure::own(413, "the API server's description is larger than 8 MiB").into());
+        }
+        Ok(answer.text)
+    }
+
+    /// The kinds that the cluster has.
+    pub(super) async fn resources(&self) -> Result<Arc<Vec<Resource>>, Trouble> {
+        let mut kinds = self.kinds.lock().await;
+        if let Some((when, known)) = &*kinds
+            && when.elapsed() < KINDS_HOLD
+        {
+            return Ok(Arc::clone(known));
+        }
+        let (core, groups) =
+            tokio::try_join!(self.schema("/api", AGGREGATED), self.schema("/apis", AGGREGATED))?;
+        let found = match (discovery::aggregated(&core), discovery::aggregated(&groups)) {
+            (Some(core), Some(groups)) => [core, groups].concat(),
+            _ => self.older_resources(&groups).await?,
+        };
+        let found = Arc::new(found);
+        *kinds = Some((Instant::now(), Arc::clone(&found)));
+        Ok(found)
+    }
+
+    /// Of an API server before 1.27: a question for each version of each group.
+    async fn older_resources(&self, groups: &str) -> Result<Vec<Resource>, Trouble> {
+        let mut found = discovery::of_version(&self.schema("/api/v1", "application/json").await?, "", "v1");
+        for (group, version) in discovery::group_versions(groups) {
+            // A group whose server is away has no kinds.
+            if let Ok(text) = self.schema(&format!("/apis/{group}/{version}"), "application/json").await {
+                found.extend(discovery::of_version(&text, &group, &version));
+            }
+        }
+        Ok(found)
+    }
+
+    /// The kind that a word names.
+    pub(super) async fn resource(&self, word: &str) -> Result<Resource, Trouble> {
+        let resources = self.resources().await?;
+        match discovery::find(&resources, word) {
+            Some(resource) => Ok(resource.clone()),
+            None => Err(Trouble::said(format!("the server doesn't have a resource type \"{word}\""))),
+        }
+    }
+}
+
+fn plain_columns() -> Vec<Column> {
+    let column =
+        |name: &str, format: &str| Column { name: name.to_owned(), format: format.to_owned(), priority: 0 };
+    vec![column("Name", "name"), column("Age", "")]
+}

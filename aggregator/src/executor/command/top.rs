@@ -1,0 +1,186 @@
+//! `kubectl top`.
+
+use serde_json::Value;
+
+use super::{
+    Output,
+    kubectl::Kubectl,
+    list, quantity,
+    session::{Session, Trouble, named, with_query},
+    table, text,
+};
+
+/// Millicores and bytes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Use {
+    cpu: f64,
+    memory: f64,
+}
+
+impl Use {
+    fn of(usage: &Value) -> Self {
+        let number = |field: &str| quantity::parse(text(usage, &[field])).unwrap_or_default();
+        Self { cpu: number("cpu") * 1000.0, memory: number("memory") }
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self { cpu: self.cpu + other.cpu, memory: self.memory + other.memory }
+    }
+
+    /// The API rounds up to whole units.
+    fn cells(self) -> [String; 2] {
+        [format!("{}m", self.cpu.ceil()), format!("{}Mi", (self.memory / 1_048_576.0).floor())]
+    }
+
+    fn by(self, sort: Option<&str>) -> f64 {
+        match sort {
+            Some("cpu") => self.cpu,
+            Some("memory") => self.memory,
+            _ => 0.0,
+        }
+    }
+}
+
+fn sorting(command: &Kubectl) -> Result<Option<&str>, Trouble> {
+    match command.arguments.value("sort-by") {
+        None | Some("cpu" | "memory") => Ok(command.arguments.value("sort-by")),
+        Some(_) => Err(Trouble::said("--sort-by accepts only cpu or memory")),
+    }
+}
+
+fn unavailable(trouble: Trouble) -> Trouble {
+    match trouble {
+        trouble if trouble.is_not_found() => Trouble::said("Metrics API not available"),
+        trouble => trouble,
+    }
+}
+
+/// Rows whose last cells are in no column of their own, as kubectl ends each with a tab.
+fn shown(rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<String>> =
+        rows.iter().map(|row| row.iter().cloned().chain([String::new()]).collect()).collect();
+    table::columns(&rows)
+}
+
+pub(super) async fn pods(session: &Session<'_>, command: &Kubectl) -> Result<Output, Trouble> {
+    let sort = sorting(command)?;
+    let all = command.arguments.has("all-namespaces");
+    let value = |name: &str| command.arguments.value(name).unwrap_or_default();
+    let path = match all {
+        true => "/apis/metrics.k8s.io/v1beta1/pods".to_owned(),
+        false => format!("/apis/metrics.k8s.io/v1beta1/namespaces/{}/pods", command.namespace()),
+    };
+    let mut pods = match command.words.first() {
+        Some(name) => vec![session.object(&named(&path, name)).await.map_err(unavailable)?],
+        None => {
+            let selectors =
+                [("labelSelector", value("selector")), ("fieldSelector", value("field-selector"))];
+            session.list(&with_query(&path, &selectors)).await.map_err(unavailable)?.items
+        }
+    };
+    if pods.is_empty() {
+        let stderr = match all {
+            true => "No resources found\n".to_owned(),
+            false => format!("No resources found in {} namespace.\n", command.namespace()),
+        };
+        return Ok(Output { stderr, ..Output::default() });
+    }
+    let used = |pod: &Value| {
+        list(pod, &["containers"]).iter().map(|it| Use::of(&it["usage"])).fold(Use::default(), Use::plus)
+    };
+    let key = |pod: &Value| {
+        let namespace = if all { text(pod, &["metadata", "namespace"]) } else { "" };
+        (namespace.to_owned(), text(pod, &["metadata", "name"]).to_owned())
+    };
+    pods.sort_by(|one, other| {
+        used(other).by(sort).total_cmp(&used(one).by(sort)).then_with(|| key(one).cmp(&key(other)))
+    });
+    let containers = command.arguments.has("containers");
+    let lead = |namespace: &str, pod: &str| -> Vec<String> {
+        [all.then(|| namespace.to_owned()), containers.then(|| pod.to_owned())]
+            .into_iter()
+            .flatten()
+            .collect()
+    };
+    let mut rows = Vec::new();
+    if !command.arguments.has("no-headers") {
+        rows.push(
+            [lead("NAMESPACE", "POD"), ["NAME", "CPU(cores)", "MEMORY(bytes)"].map(str::to_owned).to_vec()]
+                .concat(),
+        );
+    }
+    let mut total = Use::default();
+    for pod in &pods {
+        let (namespace, name) = (text(pod, &["metadata", "namespace"]), text(pod, &["metadata", "name"]));
+        total = total.plus(used(pod));
+        let mut lines: Vec<(String, Use)> = match containers {
+            false => vec![(name.to_owned(), used(pod))],
+            true => list(pod, &["containers"])
+                .iter()
+                .map(|container| (text(container, &["name"]).to_owned(), Use::of(&container["usage"])))
+                .collect(),
+        };
+        lines.sort_by(|one, other| {
+            other.1.by(sort).total_cmp(&one.1.by(sort)).then_with(|| one.0.cmp(&other.0))
+        });
+        rows.extend(
+            lines
+                .into_iter()
+                .map(|(line, used)| [lead(namespace, name), vec![line], used.cells().to_vec()].concat()),
+        );
+    }
+    if command.arguments.has("sum") {
+        let width = lead("", "").len() + 1;
+        let blank = |count: usize| vec![String::new(); count];
+        rows.push([blank(width), vec!["________".to_owned(); 2]].concat());
+        rows.push([blank(width), total.cells().to_vec()].concat());
+    }
+    Ok(Output::of(shown(&rows)))
+}
+
+pub(super) async fn nodes(session: &Session<'_>, command: &Kubectl) -> Result<Output, Trouble> {
+    let sort = sorting(command)?;
+    let selector = [("labelSelector", command.arguments.value("selector").unwrap_or_default())];
+    let (metrics, nodes) = ("/apis/metrics.k8s.io/v1beta1/nodes", "/api/v1/nodes");
+    let (mut metrics, mut nodes) = match command.words.first() {
+        Some(name) => (
+            vec![session.object(&named(metrics, name)).await.map_err(unavailable)?],
+            vec![session.object(&named(nodes, name)).await?],
+        ),
+        None => (
+            session.list(&with_query(metrics, &selector)).await.map_err(unavailable)?.items,
+            session.list(&with_query(nodes, &selector)).await?.items,
+        ),
+    };
+    let name = |object: &Value| text(object, &["metadata", "name"]).to_owned();
+    metrics.sort_by(|one, other| {
+        let of = |node: &Value| Use::of(&node["usage"]).by(sort);
+        of(other).total_cmp(&of(one)).then_with(|| name(one).cmp(&name(other)))
+    });
+    let room = if command.arguments.has("show-capacity") { "capacity" } else { "allocatable" };
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    if !command.arguments.has("no-headers") {
+        rows.push(["NAME", "CPU(cores)", "CPU(%)", "MEMORY(bytes)", "MEMORY(%)"].map(str::to_owned).to_vec());
+    }
+    for node in &metrics {
+        let used = Use::of(&node["usage"]);
+        let has =
+            nodes.iter().find(|known| name(known) == name(node)).map(|known| Use::of(&known["status"][room]));
+        let percent = |used: f64, has: f64| match has > 0.0 {
+            true => format!("{}%", (used / has * 100.0).floor()),
+            false => "<unknown>".to_owned(),
+        };
+        let [cpu, memory] = used.cells();
+        let has = has.unwrap_or_default();
+        rows.push(vec![
+            name(node),
+            cpu,
+            percent(used.cpu, has.cpu),
+            memory,
+            percent(used.memory, has.memory),
+        ]);
+    }
+    nodes.retain(|node| !metrics.iter().any(|known| name(known) == name(node)));
+    rows.extend(nodes.iter().map(|node| [vec![name(node)], vec!["<unknown>".to_owned(); 4]].concat()));
+    Ok(Output::of(shown(&rows)))
+}

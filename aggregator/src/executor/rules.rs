@@ -1,0 +1,48 @@
+//! What the owner of the cluster allows, apart from what no owner can.
+
+use std::collections::BTreeMap;
+
+/// As the ConfigMap of the switch has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// Anything at all is answered.
+    pub enabled: bool,
+    /// Secrets are read, with hashes in the place of their values.
+    pub secret_hashes: bool,
+    /// Manifests are tried by a dry run.
+    pub dry_run: bool,
+}
+
+impl Default for Rules {
+    /// Those of the chart.
+    fn default() -> Self {
+        Self { enabled: true, secret_hashes: false, dry_run: false }
+    }
+}
+
+impl Rules {
+    /// From the data of the ConfigMap. What it does not say is not allowed; what it says
+    /// in other words than `true` is not either.
+    pub fn of(data: &BTreeMap<String, String>) -> Self {
+        let says = |key: &str| data.get(key).is_some_and(|value| value.trim() == "true");
+        Self { enabled: says("enabled"), secret_hashes: says("secretHashes"), dry_run: says("dryRun") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_true_allows() {
+        let of = |pairs: &[(&str, &str)]| {
+            Rules::of(&pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect())
+        };
+        let nothing = Rules { enabled: false, secret_hashes: false, dry_run: false };
+        for data in [&[][..], &[("enabled", "yes")], &[("enabled", "False")], &[("Enabled", "true")]] {
+            assert_eq!(of(data), nothing, "{data:?}");
+        }
+        assert_eq!(of(&[("enabled", "true\n")]), Rules::default());
+        assert!(of(&[("enabled", "true"), ("secretHashes", "true")]).secret_hashes);
+    }
+}

@@ -1,0 +1,41 @@
+//! The corpora of requests, judged by the code that judges them in a cluster.
+
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+use kestrel_aggregator::{
+    excluded::Excluded,
+    executor::{replay, rules::Rules},
+};
+
+fn judge(requests: &str) -> (replay::Summary, String) {
+    let mut out = Vec::new();
+    let summary = replay::test(requests, Rules::default(), &Excluded::default(), &mut out).unwrap();
+    let wrong = String::from_utf8(out)
+        .unwrap()
+        .lines()
+        .filter(|line| line.contains("WRONG") || line.contains("NOT A"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    (summary, wrong)
+}
+
+#[test]
+fn no_path_of_the_corpus_does_more_than_the_policy_says() {
+    let (summary, wrong) = judge(include_str!("policy/api.jsonl"));
+    assert_eq!(wrong, "");
+    assert!(summary.refused > 200 && summary.allowed > 30, "{summary:?}");
+}
+
+#[test]
+fn no_command_of_the_corpus_does_more_than_the_policy_says() {
+    let (summary, wrong) = judge(include_str!("policy/commands.jsonl"));
+    assert_eq!(wrong, "");
+    assert!(summary.refused > 380, "{summary:?}");
+}
+
+#[test]
+fn what_incident_work_asks_for_is_allowed() {
+    let (summary, wrong) = judge(include_str!("policy/honest.jsonl"));
+    assert_eq!(wrong, "");
+    assert!(summary.allowed >= 150, "{summary:?}");
+}

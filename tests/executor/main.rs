@@ -1,0 +1,239 @@
+//! Commands beside the real kubectl, on an API server of their own; and what of a cluster's secrets they show.
+
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+#[path = "../api_server.rs"]
+mod api_server;
+
+use std::{
+    path::Path,
+    process::{Command, Output},
+    time::{Duration, Instant},
+};
+
+use kestrel_aggregator::{
+    excluded::Excluded,
+    executor::{Asker, rules::Rules},
+};
+use serde_json::{Value, json};
+
+use api_server::ApiServer;
+
+const SEED: &str = include_str!("seed.yaml");
+const HONEST: &str = include_str!("../../aggregator/tests/policy/honest.jsonl");
+const ADVERSARIAL: &str = include_str!("../../aggregator/tests/policy/commands.jsonl");
+/// Every secret of the seed.
+const MARKER: &str = "marker-of-a-secret";
+/// The same in base64, as far as it does not depend on what is around.
+const ENCODED: &str = "bWFya2VyLW9mLWEtc2VjcmV0";
+
+fn kubectl(server: &ApiServer, arguments: &[&str]) -> Output {
+    let program = server.kubeconfig.with_file_name("bin").join("kubectl");
+    Command::new(program).arg("--kubeconfig").arg(&server.kubeconfig).args(arguments).output().unwrap()
+}
+
+/// Creates the objects, and their statuses, which no controller writes here.
+fn seed(server: &ApiServer, folder: &Path) {
+    let file = folder.join("seed.yaml");
+    // Custom objects after their kind.
+    std::fs::write(&file, SEED).unwrap();
+    let created = kubectl(server, &["create", "-f", file.to_str().unwrap()]);
+    assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stderr));
+    let established =
+        kubectl(server, &["wait", "--for=condition=Established", "--timeout=30s", "crd/widgets.example.com"]);
+    assert!(established.status.success());
+    let widget = json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "blue", "namespace": "shop", "labels": {"a": "b"}},
+        "spec": {"colour": "blue", "sizes": [1, 2]}});
+    let deployment_uid = uid(server, "deployment/web");
+    let replica_set = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": "web-5d", "namespace": "shop", "labels": {"app": "web"},
+        "annotations": {"deployment.kubernetes.io/revision": "1"},
+        "ownerReferences": [{"apiVersion": "apps/v1", "kind": "Deployment", "name": "web", "uid": deployment_uid, "controller": true}]},
+        "spec": {"replicas": 2, "selector": {"matchLabels": {"app": "web"}},
+            "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "app", "image": "registry.example/web:1.0"}]}}}});
+    for object in [widget, replica_set] {
+        let file = folder.join("more.json");
+        std::fs::write(&file, object.to_string()).unwrap();
+        let created = kubectl(server, &["create", "-f", file.to_str().unwrap()]);
+        assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stderr));
+    }
+    let running = |pod_ip: &str, restarts: u32, container: &str| {
+        json!({"status": {"phase": "Running", "podIP": pod_ip, "podIPs": [{"ip": pod_ip}], "hostIP": "10.0.0.1", "startTime": "2026-01-02T03:04:05Z",
+            "conditions": [{"type": "Ready", "status": "True"}],
+            "containerStatuses": [{"name": container, "ready": true, "restartCount": restarts, "image": "i", "imageID": "sha", "containerID": "containerd://1",
+                "state": {"running": {"startedAt": "2026-01-02T03:04:06Z"}},
+                "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled", "startedAt": "2026-01-02T03:00:00Z", "finishedAt": "2026-01-02T03:01:00Z"}}}]}})
+    };
+    for (what, namespace, status) in [
+        ("pod/web-1", "shop", running("10.1.0.5", 2, "app")),
+        ("pod/web-2", "shop", running("10.1.0.6", 0, "app")),
+        (
+            "deployment/web",
+            "shop",
+            json!({"status": {"observedGeneration": 1, "replicas": 2, "updatedReplicas": 2, "readyReplicas": 2, "availableReplicas": 2}}),
+        ),
+        (
+            "statefulset/db",
+            "shop",
+            json!({"status": {"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1, "currentReplicas": 1, "readyReplicas": 0}}),
+        ),
+        (
+            "daemonset/agent",
+            "shop",
+            json!({"status": {"observedGeneration": 1, "desiredNumberScheduled": 2, "currentNumberScheduled": 2, "updatedNumberScheduled": 1,
+            "numberMisscheduled": 0, "numberReady": 1, "numberAvailable": 1}}),
+        ),
+        (
+            "node/node-1",
+            "",
+            json!({"status": {"addresses": [{"type": "InternalIP", "address": "10.0.0.1"}], "conditions": [{"type": "Ready", "status": "True"}],
+            "capacity": {"cpu": "4", "memory": "8Gi"}, "allocatable": {"cpu": "4", "memory": "8Gi"}}}),
+        ),
+    ] {
+        let patch = status.to_string();
+        let mut arguments = vec!["patch", what, "--subresource=status", "--type=merge", "-p", &patch];
+        if !namespace.is_empty() {
+            arguments.extend(["-n", namespace]);
+        }
+        let patched = kubectl(server, &arguments);
+        assert!(patched.status.success(), "{what}: {}", String::from_utf8_lossy(&patched.stderr));
+    }
+}
+
+fn uid(server: &ApiServer, what: &str) -> String {
+    let output = kubectl(server, &["get", what, "-n", "shop", "-o", "jsonpath={.metadata.uid}"]);
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn commands(corpus: &str) -> Vec<String> {
+    corpus
+        .lines()
+        .map(|line| {
+            let line: Value = serde_json::from_str(line).unwrap();
+            line["shell_command_request"]["commands"][0].as_str().unwrap().to_owned()
+        })
+        .collect()
+}
+
+/// What differs by design: who answers, addresses of the API server as the caller sees it, and error texts of programs.
+fn differs(command: &str) -> bool {
+    ["kubectl version", "kubectl cluster-info", "kubectl top", "kubectl describe crd", "kubectl logs"]
+        .iter()
+        .any(|beginning| command.starts_with(beginning))
+}
+
+/// Words of each line, with ages as one word: they go on between the two answers.
+fn comparable(text: &str) -> Vec<Vec<String>> {
+    let is_age = |word: &str| {
+        word.ends_with(['s', 'm', 'h', 'd'])
+            && word.starts_with(|char: char| char.is_ascii_digit())
+            && word.chars().all(|char| char.is_ascii_digit() || "smhdy".contains(char))
+    };
+    let word = |word: &str| if is_age(word) { "AGE".to_owned() } else { word.to_owned() };
+    text.lines().map(|line| line.split_whitespace().map(word).collect()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_are_answered_as_kubectl_answers_them_and_sooner() {
+    let (server, folder) = (ApiServer::start(), tempfile::tempdir().unwrap());
+    seed(&server, folder.path());
+    let client = server.client().await;
+    let asker = Asker::new(client.clone(), Rules::default(), Excluded::default()).unwrap();
+    let bin = server.kubeconfig.with_file_name("bin");
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+
+    let (mut wrong, mut exact, mut compared) = (Vec::new(), 0, 0);
+    let (mut own_times, mut their_times): (Vec<Duration>, Vec<Duration>) = (Vec::new(), Vec::new());
+    let honest = commands(HONEST);
+    assert!(honest.len() >= 150);
+    for command in &honest {
+        let begun = Instant::now();
+        let ours = asker.command(command).await;
+        own_times.push(begun.elapsed());
+        let begun = Instant::now();
+        // The real one needs a shell for its pipes.
+        let theirs = Command::new("bash")
+            .args(["-c", command])
+            .env("PATH", &path)
+            .env("KUBECONFIG", &server.kubeconfig)
+            .env("HOME", folder.path())
+            .output()
+            .unwrap();
+        their_times.push(begun.elapsed());
+        if differs(command) {
+            continue;
+        }
+        compared += 1;
+        let stdout = String::from_utf8(theirs.stdout).unwrap();
+        exact += u32::from(stdout == ours.stdout);
+        if comparable(&stdout) != comparable(&ours.stdout) || (theirs.status.success() != ours.success) {
+            wrong.push(format!(
+                "--- {command}\nkubectl ({:?}):\n{stdout}{}\nours ({}):\n{}{}\n",
+                theirs.status.code(),
+                String::from_utf8_lossy(&theirs.stderr),
+                ours.exit_code,
+                ours.stdout,
+                ours.stderr
+            ));
+        }
+    }
+    let median = |times: &mut Vec<Duration>| {
+        times.sort();
+        times[times.len() / 2]
+    };
+    let (own, their) = (median(&mut own_times), median(&mut their_times));
+    let ratio = their.as_secs_f64() / own.as_secs_f64();
+    println!(
+        "{compared} of {} commands compared, {exact} equal to the byte; median {own:?}, of kubectl {their:?}: {ratio:.1} times",
+        honest.len()
+    );
+    if std::env::var_os("KESTREL_BENCH").is_some() {
+        assert!(ratio >= 5.0, "only {ratio:.1} times as fast as kubectl");
+    }
+    assert!(wrong.is_empty(), "{} of {compared} differ:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// With an administrator's rights, so that nothing but the policy keeps a secret.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_command_shows_a_secret_whoever_it_runs_as() {
+    let (server, folder) = (ApiServer::start(), tempfile::tempdir().unwrap());
+    seed(&server, folder.path());
+    let client = server.client().await;
+    for secret_hashes in [false, true] {
+        let rules = Rules { secret_hashes, ..Rules::default() };
+        let asker = Asker::new(client.clone(), rules, Excluded::default()).unwrap();
+        let mut lines = commands(ADVERSARIAL);
+        lines.extend(
+            [
+                "kubectl get secrets -A -o yaml",
+                "kubectl get secret db -n vault -o json",
+                "kubectl get secret x -o jsonpath='{.data.password}'",
+                "kubectl get secret x -o custom-columns=D:.data.password",
+                "kubectl describe secret x",
+                "kubectl get cm keys -n vault -o yaml",
+                "kubectl get cm -A -o json",
+                "kubectl get pod leaks -n vault -o yaml",
+                "kubectl describe pod leaks -n vault",
+                "kubectl get pods -A -o jsonpath='{..env}'",
+                "kubectl get pods -A -o jsonpath='{..args}'",
+                "kubectl get all,cm -n vault -o json",
+                "kubectl get secrets -A --sort-by=.data.password",
+                "kubectl get secret db -n vault -o jsonpath='{.metadata.annotations}'",
+            ]
+            .map(str::to_owned),
+        );
+        let mut hidden = 0;
+        for line in lines {
+            let answer = asker.command(&line).await;
+            for text in [&answer.stdout, &answer.stderr] {
+                // What was asked is echoed in errors; no command of the corpus has the marker in it.
+                assert!(!text.contains(MARKER) && !text.contains(ENCODED), "{line}: {text}");
+            }
+            hidden += answer.stdout.matches("[hidden:").count();
+        }
+        assert!(hidden > 10, "{hidden}");
+        let same = asker.command("kubectl get secret x -o jsonpath='{.data.password}'").await.stdout;
+        let map =
+            asker.command("kubectl get cm keys -n vault -o jsonpath='{.data.db_password}'").await.stdout;
+        assert_eq!(secret_hashes, same == map, "equal secrets have equal hashes: {same} {map}");
+    }
+}
