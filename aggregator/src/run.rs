@@ -75,7 +75,10 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
     let pods = Pods::new(Policies { default: logs_policy, excluded: excluded.clone() });
     let signals = Signals::new(&thresholds, &lanes.signals(), &pods);
     let flow_metrics = traffic::metrics::Metrics::default();
-    let traffic = Traffic::new(mirror.clone(), excluded.clone(), lanes.flows(), flow_metrics.clone());
+    let traffic = {
+        let (edges, lane) = (signals.edges.clone(), lanes.flows());
+        Traffic::new(mirror.clone(), excluded.clone(), edges, lane, flow_metrics.clone())
+    };
     let relay_counts = Counts::default();
     let relay = relay.map(|relay| Follower::new(relay, traffic.clone(), relay_counts.clone()));
     let executor =
@@ -110,7 +113,13 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
         "Events of hosts that were not told: of a pod of another node, malformed, or too many",
         signals.happened.dropped(),
     );
-    flow_metrics.register(registry.sub_registry_with_prefix("kestrel_flows"));
+    let of_flows = registry.sub_registry_with_prefix("kestrel_flows");
+    flow_metrics.register(of_flows);
+    of_flows.register(
+        "edges_left_out",
+        "Failures between workloads that no incident was made of, because too much failed at a time",
+        signals.edges.left_out(),
+    );
     relay_counts.register(registry.sub_registry_with_prefix("kestrel_relay"));
     let of_the_inventory = registry.sub_registry_with_prefix("kestrel_inventory");
     watches.register(of_the_inventory);

@@ -1,6 +1,7 @@
 //! Network flows of all nodes on their way to the cloud.
 
 mod conversation;
+mod edge;
 pub mod metrics;
 pub mod relay;
 mod resolve;
@@ -12,14 +13,16 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use kestrel_proto::{
-    cloud::v1::{self, stream_flows_request::Request},
-    node::v1::{Flow, FlowDirection, FlowReport, FlowSource},
+    cloud::v1::stream_flows_request::Request,
+    node::v1::{Flow, FlowDirection, FlowReport, FlowSource, NameFailure},
 };
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::{excluded::Excluded, inventory::Mirror, uplink::lanes::FlowLane};
+use crate::{excluded::Excluded, inventory::Mirror, signals::edges::Edges, uplink::lanes::FlowLane};
+use conversation::Seen;
 use metrics::{LeftOut, Metrics};
 use resolve::{Conversation, resolve};
 use table::Table;
@@ -40,6 +43,7 @@ pub struct Traffic(Arc<Shared>);
 struct Shared {
     mirror: Mirror,
     excluded: Excluded,
+    edges: Edges,
     lane: FlowLane,
     metrics: Metrics,
     state: Mutex<State>,
@@ -55,15 +59,16 @@ struct State {
 }
 
 impl Traffic {
-    /// No flows yet. Who is who says `mirror`; flows of `excluded` namespaces stay in the cluster.
-    pub fn new(mirror: Mirror, excluded: Excluded, lane: FlowLane, metrics: Metrics) -> Self {
-        Self(Arc::new(Shared { mirror, excluded, lane, metrics, state: Mutex::default() }))
+    /// No flows yet. Who is who says `mirror`; flows of `excluded` namespaces stay in the cluster. What does not get
+    /// through `edges` is told.
+    pub fn new(mirror: Mirror, excluded: Excluded, edges: Edges, lane: FlowLane, metrics: Metrics) -> Self {
+        Self(Arc::new(Shared { mirror, excluded, edges, lane, metrics, state: Mutex::default() }))
     }
 
     /// Takes what the agent of `node` reports, once.
     pub(crate) fn take(&self, node: &str, report: FlowReport) {
         let mut state = self.state();
-        let FlowReport { run, number, flows } = report;
+        let FlowReport { run, number, flows, name_failures } = report;
         if state.last.get(node).is_some_and(|(of, last)| *of == run && *last >= number) {
             return self.0.metrics.left_out(LeftOut::Repeated, flows.len());
         }
@@ -75,11 +80,17 @@ impl Traffic {
             state.hubble = Some(Instant::now());
         }
         self.add(state, Some(node), flows);
+        self.add_failures(Some(node), name_failures);
     }
 
     /// Takes what Relay shows, of all nodes.
     pub(crate) fn take_of_relay(&self, flows: Vec<Flow>) {
         self.add(self.state(), None, flows);
+    }
+
+    /// Takes what Relay shows of name servers, likewise.
+    pub(crate) fn take_failures_of_relay(&self, failures: Vec<NameFailure>) {
+        self.add_failures(None, failures);
     }
 
     /// Whether agents read Hubble on their nodes.
@@ -113,6 +124,17 @@ impl Traffic {
         self.send(full);
     }
 
+    /// Tells what `node`, or something that sees all, saw of name servers that could not answer.
+    fn add_failures(&self, node: Option<&str>, failures: Vec<NameFailure>) {
+        let Shared { mirror, excluded, metrics, edges, .. } = &*self.0;
+        for failure in failures {
+            match judge(node, &edge::as_flow(&failure), mirror, excluded) {
+                Ok(conversation) => edge::unresolved(edges, &conversation, &failure, Timestamp::now()),
+                Err(reason) => metrics.left_out(reason, 1),
+            }
+        }
+    }
+
     /// Sends what has settled, until the drain; then all.
     pub async fn run(self, drain: CancellationToken) {
         let mut look = interval(LOOK);
@@ -125,8 +147,14 @@ impl Traffic {
         self.send(all);
     }
 
-    fn send(&self, flows: Vec<v1::Flow>) {
-        flows.into_iter().for_each(|flow| self.0.lane.send(Request::Flow(flow)));
+    fn send(&self, settled: Vec<Seen>) {
+        let now = Timestamp::now();
+        for seen in settled {
+            for flow in seen.told() {
+                edge::tell(&self.0.edges, &flow, &seen, now);
+                self.0.lane.send(Request::Flow(flow));
+            }
+        }
     }
 
     /// Whole after every use, so a panic elsewhere has not harmed it.

@@ -118,7 +118,7 @@ fn a_hubble_that_comes_is_read_and_policies_need_none() {
 
     let node = expendable_node();
     let socket = socket_of(&node);
-    says(&node, &format!("there is no Hubble at {SOCKET}"), 1);
+    says(&node, &format!("no Hubble at {SOCKET}"), 1);
     for name in ["web", "db"] {
         let manifest = json!({
             "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},

@@ -5,6 +5,7 @@ use std::{fs, net::TcpListener, path::Path, time::Duration};
 use kestrel_aggregator::{
     excluded::Excluded,
     inventory::Mirror,
+    signals::{component::Components, edges::Edges},
     traffic::{
         self, Traffic,
         relay::{self, Config, Follower},
@@ -46,7 +47,8 @@ impl World {
             (Counts::default(), traffic::metrics::Metrics::default(), Registry::default());
         counts.register(&mut registry);
         let lanes = Lanes::new(Metrics::default());
-        let traffic = Traffic::new(Mirror::default(), Excluded::parse(""), lanes.flows(), metrics);
+        let edges = Edges::new(Components::new(lanes.signals()), lanes.signals());
+        let traffic = Traffic::new(Mirror::default(), Excluded::parse(""), edges, lanes.flows(), metrics);
         let drain = CancellationToken::new();
         let follower = Follower::new(config.clone(), traffic, counts).at_once().run(drain.clone());
         Self { folder, config, registry, follower: tokio::spawn(follower), drain }

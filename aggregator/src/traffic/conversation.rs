@@ -6,7 +6,10 @@ use kestrel_proto::{
 };
 use prost_types::Timestamp;
 
-use super::resolve::{Conversation, End};
+use super::{
+    edge,
+    resolve::{Conversation, End},
+};
 
 /// How often, as one end saw it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -49,6 +52,8 @@ pub(super) struct Seen {
     last: u64,
     ingress_allowed_by: Vec<v1::Policy>,
     egress_allowed_by: Vec<v1::Policy>,
+    /// What stopped it, in a few words each.
+    stopped_by: Vec<String>,
 }
 
 impl Seen {
@@ -60,7 +65,13 @@ impl Seen {
             last: 0,
             ingress_allowed_by: Vec::new(),
             egress_allowed_by: Vec::new(),
+            stopped_by: Vec::new(),
         }
+    }
+
+    /// What stopped it, as far as anybody who saw it says so.
+    pub(super) fn stopped_by(&self) -> impl Iterator<Item = &str> {
+        self.stopped_by.iter().map(String::as_str)
     }
 
     /// Another node, or the same one again, has seen it. How many policies there was no room for.
@@ -80,6 +91,9 @@ impl Seen {
             FlowVerdict::Unspecified | FlowVerdict::Dropped | FlowVerdict::Error => &mut view.stopped,
         };
         *counter = counter.saturating_add(flow.count);
+        if flow.verdict() != FlowVerdict::Forwarded {
+            edge::add_why(&mut self.stopped_by, flow);
+        }
         self.first = self.first.min(flow.first_seen);
         self.last = self.last.max(flow.last_seen);
         for (known, policies) in [

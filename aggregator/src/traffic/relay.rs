@@ -190,8 +190,12 @@ fn say(said: &mut String, sentence: &str) {
 }
 
 fn hand_over(window: &Mutex<Window>, traffic: &Traffic) {
-    let parts = lock(window).close();
+    let (parts, failures) = {
+        let mut window = lock(window);
+        (window.close(), window.take_failures())
+    };
     parts.for_each(|flows| traffic.take_of_relay(flows));
+    traffic.take_failures_of_relay(failures);
 }
 
 /// Whole after every use.

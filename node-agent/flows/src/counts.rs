@@ -65,7 +65,8 @@ impl Tally {
     pub fn count(&mut self, line: Line<'_>, window: &mut Window) {
         match line {
             Line::Flow(flow) if window.add(&flow) => self.seen += 1,
-            Line::Flow(_) => self.too_many += 1,
+            Line::NameFailure(failure) if window.add_failure(&failure) => {}
+            Line::Flow(_) | Line::NameFailure(_) => self.too_many += 1,
             Line::Unreadable => self.unreadable += 1,
             Line::Told | Line::Other => {}
         }

@@ -34,6 +34,21 @@ pub struct Flow<'a> {
     pub policies: &'a [u8],
 }
 
+/// An answer of a name server that says that it could not resolve a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NameFailure<'a> {
+    /// Who asked.
+    pub client: Peer<'a>,
+    /// Whom.
+    pub server: Peer<'a>,
+    /// How it failed (RFC 6895).
+    pub code: u32,
+    /// What was asked for.
+    pub name: &'a str,
+    /// Nanoseconds since 1970.
+    pub time: u64,
+}
+
 /// One end of a flow. What is empty was not said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Peer<'a> {
@@ -59,10 +74,11 @@ impl From<IpAddr> for Peer<'_> {
 
 /// What a line says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "it is taken apart where it is made, once for each flow")]
 pub enum Line<'a> {
     /// A flow.
     Flow(Flow<'a>),
+    /// No flow, but why one is not made.
+    NameFailure(NameFailure<'a>),
     /// Something of a flow that is told by another line.
     Told,
     /// Something else.

@@ -31,7 +31,7 @@ use tonic::{Code, Status};
 
 use crate::{
     counts::{Counts, Tally},
-    flow::{Flow, Line, Source},
+    flow::{Flow, Line, NameFailure, Source},
     window::Window,
 };
 use call::Call;
@@ -48,15 +48,22 @@ const WAVE: Duration = Duration::from_secs(300);
 const NAMES: usize = 5;
 
 /// Of records of L7 (Cilium's `MessageTypeAccessLog`). What a proxy let pass, packets have told; what it
-/// refused, nothing else tells.
+/// refused, nothing else tells, nor does anything else tell what name servers answer.
 const ACCESS_LOG: i32 = 129;
 
+/// Of packets and sockets (`MessageTypeDrop` to `MessageTypeTraceSock`), whose replies say nothing new.
+const PACKETS: std::ops::RangeInclusive<i32> = 1..=7;
+
+/// Of which L7 what passed is not asked for.
+const TOLD_BY_PACKETS: [&str; 2] = ["http", "kafka"];
+
 /// What is read of a flow, what Cilium has had longest first.
-const FIELDS: [&str; 15] = [
+const FIELDS: [&str; 16] = [
     "time",
     "verdict",
     "IP",
     "l4",
+    "l7",
     "source",
     "destination",
     "destination_names",
@@ -72,7 +79,7 @@ const FIELDS: [&str; 15] = [
 
 /// How many of [`FIELDS`] the versions of Cilium know, the newest first: 1.17, 1.15, 1.14, and one that knows no
 /// masks.
-const KNOWN: [usize; 4] = [FIELDS.len(), 13, 11, 0];
+const KNOWN: [usize; 4] = [FIELDS.len(), 14, 12, 0];
 
 /// Something for people that happened while flows were read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -190,7 +197,8 @@ impl Hubble {
         let resume = &mut self.resume;
         let read = call.messages(|message| match scan::read(message, self.source) {
             // A clock that was far ahead for a moment does not have us skip what comes.
-            Message::Line(Line::Flow(Flow { time, .. })) if !resume.is_new(time.min(now), message) => {}
+            Message::Line(Line::Flow(Flow { time, .. }) | Line::NameFailure(NameFailure { time, .. }))
+                if !resume.is_new(time.min(now), message) => {}
             Message::Line(line) => tally.count(line, window),
             Message::Lost(lost) => other.push(Other::Lost(lost)),
             Message::Nodes(nodes) => other.push(Other::Nodes(nodes)),
@@ -209,11 +217,16 @@ impl Hubble {
         GetFlowsRequest {
             follow: true,
             blacklist: vec![
-                FlowFilter { reply: vec![true], ..FlowFilter::default() },
+                FlowFilter {
+                    reply: vec![true],
+                    event_type: PACKETS.map(|r#type| EventTypeFilter { r#type }).collect(),
+                    ..FlowFilter::default()
+                },
                 FlowFilter { verdict: undecided.to_vec(), ..FlowFilter::default() },
                 FlowFilter {
                     event_type: vec![EventTypeFilter { r#type: ACCESS_LOG }],
                     verdict: passed.to_vec(),
+                    protocol: TOLD_BY_PACKETS.map(str::to_owned).to_vec(),
                     ..FlowFilter::default()
                 },
             ],

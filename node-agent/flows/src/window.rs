@@ -3,6 +3,7 @@
 //! Memory is bounded by the number of different flows and by the bytes of what says who their ends are. When
 //! there is no more room, flows of a kind that is not counted yet are left out, which the caller counts.
 
+mod failures;
 mod names;
 
 use std::{
@@ -19,7 +20,8 @@ use kestrel_proto::node::{
 };
 use prost::Message as _;
 
-use crate::flow::{Direction, Flow, Source, Verdict};
+use crate::flow::{Direction, Flow, NameFailure, Source, Verdict};
+use failures::Failures;
 use names::{Named, Names};
 
 /// Different flows of a window in the agent and the aggregator; each takes about 150 bytes.
@@ -74,12 +76,13 @@ pub struct Window {
     most: usize,
     flows: HashMap<Key, Counts, RandomState>,
     names: Names,
+    failures: Failures,
 }
 
 impl Window {
     /// An empty one that counts no more than `most` different flows.
     pub fn new(most: usize) -> Self {
-        Self { most, flows: HashMap::default(), names: Names::default() }
+        Self { most, flows: HashMap::default(), names: Names::default(), failures: Failures::default() }
     }
 
     /// Counts a flow; false if there is no room for it.
@@ -121,6 +124,16 @@ impl Window {
             }
         }
         true
+    }
+
+    /// Counts an answer of a name server; false if there is no room for it.
+    pub fn add_failure(&mut self, failure: &NameFailure<'_>) -> bool {
+        self.failures.add(failure)
+    }
+
+    /// The answers that were counted. There are none then.
+    pub fn take_failures(&mut self) -> Vec<v1::NameFailure> {
+        self.failures.take()
     }
 
     /// Whether there is room for not much more.

@@ -33,14 +33,13 @@ pub(super) async fn follow(socket: PathBuf, window: Arc<Mutex<Window>>, counts: 
     let (mut outage, mut wait, mut was_there) = (Outage::default(), RETRY.0, None);
     loop {
         let is_there = socket.exists();
+        if was_there.is_none() {
+            sources.looked((!is_there).then(|| name.clone()));
+        }
         if was_there != Some(is_there) {
-            match (is_there, was_there) {
-                // It is told when it has answered.
-                (true, _) => {}
-                (false, Some(_)) => sources.went(&name),
-                (false, None) => {
-                    Sentence::Note(format!("there is no {name}; one that comes is read")).tell();
-                }
+            // That it came is told when it has answered.
+            if let (false, Some(_)) = (is_there, was_there) {
+                sources.went(&name);
             }
             was_there = Some(is_there);
             // Another one may understand more.

@@ -50,7 +50,7 @@ pub(crate) fn expendable_node() -> String {
 
 /// What the cloud was told of one condition of a node in all messages after the first `known`
 /// ones, in order: `Ready=Unknown`, `Ready=True`.
-fn story_of(node: &str, known: usize, kind: &str) -> Vec<String> {
+pub(super) fn story_of(node: &str, known: usize, kind: &str) -> Vec<String> {
     let told = signals(NODE, "", node).split_off(known);
     let told = told.iter().map(|signal| {
         let mut conditions = signal["message"]["conditions"].as_array().unwrap().iter();

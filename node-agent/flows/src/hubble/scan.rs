@@ -15,7 +15,7 @@ use prost::{
     encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field},
 };
 
-use crate::flow::{Direction, Flow, Line, Peer, Source, Verdict};
+use crate::flow::{Direction, Flow, Line, NameFailure, Peer, Source, Verdict};
 
 /// Field numbers of `hubble/observer.proto` and `hubble/flow.proto`.
 mod field {
@@ -30,6 +30,7 @@ mod field {
     pub(super) const SOURCE: u32 = 8;
     pub(super) const DESTINATION: u32 = 9;
     pub(super) const DESTINATION_NAMES: u32 = 14;
+    pub(super) const L7: u32 = 15;
     pub(super) const DESTINATION_SERVICE: u32 = 21;
     pub(super) const DIRECTION: u32 = 22;
     pub(super) const DROP_REASON: u32 = 25;
@@ -127,7 +128,7 @@ fn flow(message: &[u8], seen_by: Source) -> Option<Line<'_>> {
     let (mut time, mut verdict, mut direction, mut is_reply, mut reason) = (0, 0, 0, false, 0);
     let (mut addresses, mut l4) = ([None; 2], (0, 0));
     let (mut source, mut destination, mut service, mut name) = (&[][..], &[][..], &[][..], "");
-    let mut policies: Option<Range<usize>> = None;
+    let (mut policies, mut l7): (Option<Range<usize>>, _) = (None, None);
     fields(message, |field, value, place| match field {
         field::TIME => time = nanoseconds(value.bytes()),
         field::VERDICT => verdict = value.number(),
@@ -136,6 +137,7 @@ fn flow(message: &[u8], seen_by: Source) -> Option<Line<'_>> {
         field::SOURCE => source = value.bytes(),
         field::DESTINATION => destination = value.bytes(),
         field::DESTINATION_NAMES if name.is_empty() => name = value.text(),
+        field::L7 => l7 = Some(value.bytes()),
         field::DESTINATION_SERVICE => service = value.bytes(),
         field::DIRECTION => direction = value.number(),
         field::DROP_REASON => reason = value.number(),
@@ -157,11 +159,18 @@ fn flow(message: &[u8], seen_by: Source) -> Option<Line<'_>> {
         // Seen on its way, where nothing decides.
         Some(Seen::Traced | Seen::Translated | Seen::Unknown) | None => return Some(Line::Told),
     };
-    if is_reply {
+    let [from, to] = addresses;
+    if let Some((code, name)) = l7.and_then(name_failure) {
+        // Of an answer, the server is the source.
+        let client = Peer { address: to, endpoint: destination, ..Peer::default() };
+        let server = Peer { address: from, endpoint: source, ..Peer::default() };
+        return Some(Line::NameFailure(NameFailure { client, server, code, name, time }));
+    }
+    // What a proxy let pass, packets have told.
+    if is_reply || l7.is_some() && verdict == Verdict::Forwarded {
         return Some(Line::Told);
     }
     let (protocol, port) = l4;
-    let [from, to] = addresses;
     Some(Line::Flow(Flow {
         source: Peer { address: from, endpoint: source, ..Peer::default() },
         destination: Peer {
@@ -192,6 +201,26 @@ fn flow(message: &[u8], seen_by: Source) -> Option<Line<'_>> {
         },
         policies: policies.map_or(&[], |place| &message[place]),
     }))
+}
+
+/// Code and name, if a record of L7 is an answer of a name server that failed. That there is no such name is an answer.
+fn name_failure(l7: &[u8]) -> Option<(u32, &str)> {
+    /// `L7FlowType` of an answer, and codes of RFC 6895.
+    const RESPONSE: u64 = 2;
+    const ANSWERS: [u32; 2] = [0, 3];
+    let (mut kind, mut dns) = (0, None);
+    fields(l7, |field, value, _| match field {
+        1 => kind = value.number(),
+        100 => dns = Some(value.bytes()),
+        _ => {}
+    })?;
+    let (mut code, mut name) = (0, "");
+    fields(dns.filter(|_| kind == RESPONSE)?, |field, value, _| match field {
+        1 => name = value.text(),
+        6 => code = u32::try_from(value.number()).unwrap_or_default(),
+        _ => {}
+    })?;
+    (!ANSWERS.contains(&code)).then_some((code, name))
 }
 
 fn nanoseconds(timestamp: &[u8]) -> u64 {

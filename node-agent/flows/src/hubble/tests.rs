@@ -139,7 +139,7 @@ async fn of_relay_the_last_seconds_are_read_again_and_counted_once() {
 async fn a_server_that_knows_fewer_fields_is_asked_for_those_and_another_for_all() {
     let mut world = World::start(Hubble::of_node(Counts::default())).await;
     let asked = |request: GetFlowsRequest| request.field_mask.map_or(0, |mask| mask.paths.len());
-    for (fields, expected) in [(15, End::Fields), (13, End::Fields), (11, End::Fields)] {
+    for (fields, expected) in [(16, End::Fields), (14, End::Fields), (12, End::Fields)] {
         let (request, _, end) = world.answer([Err(Status::unknown("invalid fieldmask"))]).await;
         assert_eq!((asked(request), end), (fields, expected));
     }
@@ -147,7 +147,7 @@ async fn a_server_that_knows_fewer_fields_is_asked_for_those_and_another_for_all
     assert_eq!((asked(request), end), (0, End::Problem("broken (Unknown)".to_owned())));
     world.hubble.forget_version();
     let (request, _, end) = world.answer([Err(Status::not_found("no ring"))]).await;
-    assert_eq!((asked(request), end), (15, End::Problem("no ring (NotFound)".to_owned())));
+    assert_eq!((asked(request), end), (16, End::Problem("no ring (NotFound)".to_owned())));
 }
 
 #[tokio::test]
@@ -221,13 +221,15 @@ async fn a_server_says_how_it_is() {
 fn what_a_proxy_refused_is_asked_for_and_what_it_let_pass_is_not() {
     let request = Hubble::of_node(Counts::default()).request();
     // As Cilium joins them: all parts of one filter, any of the filters.
-    let is_left_out = |kind: i32, verdict: Verdict| {
+    let of_protocol = |kind: i32, verdict: Verdict, protocol: &str| {
         request.blacklist.iter().any(|filter| {
             filter.reply.is_empty()
                 && (filter.event_type.is_empty() || filter.event_type.iter().any(|it| it.r#type == kind))
                 && (filter.verdict.is_empty() || filter.verdict.contains(&verdict.into()))
+                && (filter.protocol.is_empty() || filter.protocol.iter().any(|it| it == protocol))
         })
     };
+    let is_left_out = |kind, verdict| of_protocol(kind, verdict, "http");
     let (of_packets, of_proxies) = (4, 129);
     for verdict in [Verdict::Dropped, Verdict::Error] {
         assert!(!is_left_out(of_packets, verdict) && !is_left_out(of_proxies, verdict), "{verdict:?}");
@@ -236,6 +238,10 @@ fn what_a_proxy_refused_is_asked_for_and_what_it_let_pass_is_not() {
         assert!(!is_left_out(of_packets, verdict) && is_left_out(of_proxies, verdict), "{verdict:?}");
     }
     assert!(is_left_out(of_packets, Verdict::Traced));
+    assert!(
+        !of_protocol(of_proxies, Verdict::Forwarded, "dns"),
+        "nothing else tells what name servers answer"
+    );
 }
 
 /// Messages of any length, cut into frames anywhere, come out whole.

@@ -170,6 +170,13 @@ fn of_hubble(name: String, rest: &[u8]) -> Option<FlowPeer> {
     Some(FlowPeer { address: Default::default(), namespace, pod, service, kind, name: known_as, labels })
 }
 
+/// Who an encoded endpoint is, without an address.
+pub(super) fn peer_of(endpoint: &[u8]) -> FlowPeer {
+    // With no Service before it.
+    let text = [&0_u32.to_be_bytes(), endpoint].concat();
+    of_hubble(String::new(), &text).unwrap_or_default()
+}
+
 fn policy(policy: flow::Policy) -> Policy {
     let flow::Policy { name, namespace, labels, revision, kind } = policy;
     Policy { name, namespace, labels, revision, kind }

@@ -133,7 +133,7 @@ async fn one_that_knows_fewer_fields_is_asked_again_at_once() {
         // As Cilium says it.
         answers.send(Err(Status::unknown("invalid fieldmask"))).unwrap();
     };
-    assert_eq!(known, [15, 13, 11, 0]);
+    assert_eq!(known, [16, 14, 12, 0]);
     answers.send(Ok(flow())).unwrap();
     world.counts("1 of hubble").await;
     world.follower.abort();

@@ -144,3 +144,26 @@ proptest! {
         prop_assert_eq!(read.time, seconds as u64 * 1_000_000_000 + 1);
     }
 }
+
+#[test]
+fn an_answer_of_a_name_server_that_failed_is_told_of_who_asked_and_others_are_not() {
+    let of = |kind: flow::L7FlowType, code, verdict: flow::Verdict| {
+        let dns = flow::Dns { query: "api.example.com.".to_owned(), rcode: code };
+        let l7 = flow::Layer7 { r#type: kind.into(), dns: Some(dns) };
+        let is_reply = Some(kind == flow::L7FlowType::Response);
+        encode(flow::Flow { l7: Some(l7), is_reply, verdict: verdict.into(), ..flow() })
+    };
+    let (answer, forwarded) = (flow::L7FlowType::Response, flow::Verdict::Forwarded);
+    let message = of(answer, 2, forwarded);
+    let Message::Line(Line::NameFailure(failure)) = read(&message, Source::Hubble) else { panic!() };
+    assert_eq!((failure.code, failure.name, failure.time), (2, "api.example.com.", 5_000_000_006));
+    assert_eq!(failure.server.address, Some([10, 0, 0, 1].into()), "the source of an answer");
+    assert_eq!(Endpoint::decode(failure.client.endpoint).unwrap(), flow().destination.unwrap());
+    for message in
+        [of(answer, 0, forwarded), of(answer, 3, forwarded), of(flow::L7FlowType::Request, 0, forwarded)]
+    {
+        assert_eq!(read(&message, Source::Hubble), Message::Line(Line::Told));
+    }
+    let refused = of(flow::L7FlowType::Request, 0, flow::Verdict::Dropped);
+    assert!(matches!(read(&refused, Source::Hubble), Message::Line(Line::Flow(_))), "by a policy of names");
+}
