@@ -196,7 +196,7 @@ async fn a_node_of_relay_that_knows_fewer_fields_is_asked_for_those() {
     let (_, heard, end) = world.answer([Ok(before.clone()), Ok(refused)]).await;
     assert_eq!((heard, end), (vec![News::Answers], End::Fields));
     let (request, ..) = world.answer([]).await;
-    assert_eq!(request.field_mask.unwrap().paths.len(), 13);
+    assert_eq!(request.field_mask.unwrap().paths.len(), KNOWN[1]);
     assert!(
         request.since.is_some_and(|since| (since.seconds, since.nanos) > time_of(&before)),
         "what was counted is not asked for"
