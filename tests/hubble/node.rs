@@ -10,10 +10,8 @@ use kestrel_node_agent::{
 use kestrel_proto::node::v1::{Flow, FlowSource, FlowVerdict};
 use prometheus_client::registry::Registry;
 use tempfile::TempDir;
-use tokio::{
-    task::{JoinHandle, yield_now},
-    time::timeout,
-};
+use tokio::{task::yield_now, time::timeout};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::{DEADLINE, Hubble, shows};
 
@@ -22,7 +20,7 @@ struct Reader {
     directory: TempDir,
     outbox: Outbox,
     registry: Registry,
-    watch: JoinHandle<anyhow::Result<()>>,
+    watch: AbortOnDropHandle<()>,
 }
 
 impl Reader {
@@ -38,7 +36,7 @@ impl Reader {
         let (counts, mut registry) = (Counts::default(), Registry::default());
         counts.register(&mut registry);
         let (watch, outbox) = flows::watch(&config.unwrap(), counts);
-        let watch = tokio::spawn(watch);
+        let watch = AbortOnDropHandle::new(tokio::spawn(async { watch.await.unwrap() }));
         // It looks for the socket in its first turns, of which each is one of the test's single thread.
         for _ in 0..10 {
             yield_now().await;

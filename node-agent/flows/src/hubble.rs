@@ -134,8 +134,16 @@ impl Hubble {
 
     /// Another server may answer from now on, which may know more.
     pub fn forget_version(&mut self) {
-        self.version = 0;
+        self.set_version(0);
         self.unreached.clear();
+    }
+
+    /// With other fields the same flow has other bytes.
+    fn set_version(&mut self, version: usize) {
+        if self.version != version {
+            self.version = version;
+            self.resume.forget();
+        }
     }
 
     /// Counts what the server at the other end of `io` shows into `window`, from where it was left, until it ends.
@@ -164,6 +172,11 @@ impl Hubble {
                 let mut window = window.lock().unwrap_or_else(PoisonError::into_inner);
                 self.count(&mut call, &mut window, &mut other)
             };
+            // What a node refuses, Relay tells as trouble of that node.
+            if other.iter().any(Other::is_about_fields) && self.version + 1 < KNOWN.len() {
+                self.set_version(self.version + 1);
+                return End::Fields;
+            }
             other.into_iter().filter_map(|message| self.told(message)).for_each(&mut heard);
             if let Err(status) = read {
                 return self.end(&status);
@@ -228,7 +241,7 @@ impl Hubble {
         // One whose flows have not all of the fields, which Cilium says without a code of its own.
         let may_be_fields = matches!(status.code(), Code::InvalidArgument | Code::Unknown);
         if may_be_fields && self.version + 1 < KNOWN.len() {
-            self.version += 1;
+            self.set_version(self.version + 1);
             return End::Fields;
         }
         End::Problem(words(status))
@@ -287,6 +300,15 @@ impl Hubble {
 enum Other {
     Lost(LostEvent),
     Nodes(NodeStatusEvent),
+}
+
+impl Other {
+    fn is_about_fields(&self) -> bool {
+        let Self::Nodes(nodes) = self else { return false };
+        let message = nodes.message.to_lowercase();
+        nodes.state_change() == NodeState::NodeError
+            && (message.contains("fieldmask") || message.contains("field mask"))
+    }
 }
 
 /// What a server says of itself; only Relay knows numbers of nodes.

@@ -43,6 +43,15 @@ impl Resume {
         self.latest.saturating_sub(self.overlap).max(self.forgotten)
     }
 
+    /// What came can't be known again: nothing of it is asked for.
+    pub(super) fn forget(&mut self) {
+        if !self.recent.is_empty() {
+            self.forgotten = self.latest.saturating_add(1);
+        }
+        self.recent.clear();
+        self.known.clear();
+    }
+
     /// Notes a flow of `time` that lies in `message`; false if it was read before.
     pub(super) fn is_new(&mut self, time: u64, message: &[u8]) -> bool {
         if self.overlap == 0 {
@@ -95,6 +104,8 @@ mod tests {
         assert_eq!((resume.recent.len(), resume.known.len(), resume.since()), (MOST, MOST, 10));
         assert!(resume.is_new(OVERLAP * 2, b"later"));
         assert_eq!((resume.recent.len(), resume.since()), (1, OVERLAP));
+        resume.forget();
+        assert_eq!((resume.known.len(), resume.since()), (0, OVERLAP * 2 + 1));
     }
 
     proptest! {

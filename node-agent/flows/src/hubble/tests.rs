@@ -184,6 +184,33 @@ async fn what_is_missing_is_told_and_counted() {
 }
 
 #[tokio::test]
+async fn a_node_of_relay_that_knows_fewer_fields_is_asked_for_those() {
+    let mut world = World::start(Hubble::of_relay(Counts::default())).await;
+    let nodes = NodeStatusEvent {
+        state_change: NodeState::NodeError.into(),
+        node_names: vec!["n1".to_owned()],
+        message: "invalid fieldmask".to_owned(),
+    };
+    let refused = GetFlowsResponse { response_types: Some(ResponseTypes::NodeStatus(nodes)), time: None };
+    let before = flow(now());
+    let (_, heard, end) = world.answer([Ok(before.clone()), Ok(refused)]).await;
+    assert_eq!((heard, end), (vec![News::Answers], End::Fields));
+    let (request, ..) = world.answer([]).await;
+    assert_eq!(request.field_mask.unwrap().paths.len(), KNOWN[1]);
+    assert!(
+        request.since.is_some_and(|since| (since.seconds, since.nanos) > time_of(&before)),
+        "what was counted is not asked for"
+    );
+}
+
+fn time_of(response: &GetFlowsResponse) -> (i64, i32) {
+    match &response.response_types {
+        Some(ResponseTypes::Flow(flow::Flow { time: Some(time), .. })) => (time.seconds, time.nanos),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
 async fn a_server_says_how_it_is() {
     let world = World::start(Hubble::of_relay(Counts::default())).await;
     let stream = TcpStream::connect(world.address).await.unwrap();
