@@ -13,6 +13,7 @@ use prometheus_client::registry::Registry;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
+    als,
     config::Config,
     executor::Executor,
     inventory::{self, Mirror, Objects, Parts, Pods, Watches, pods::Policies},
@@ -23,7 +24,10 @@ use crate::{
     signals::{Signals, clock, event::Mark},
     stats,
     status::Status,
-    traffic::{self, Traffic},
+    traffic::{
+        self, Traffic,
+        requests::{self, Requests},
+    },
     uplink::{Retry, Uplink, credentials::RuntimeSecret, drops, lanes::Lanes, metrics::Metrics},
 };
 
@@ -52,6 +56,7 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
         mut uplink,
         spool,
         link,
+        als,
     } = config;
     let mut cluster = kube::Config::infer()
         .await
@@ -74,6 +79,14 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
     let signals = Signals::new(&thresholds, &lanes.signals(), &pods);
     let flow_metrics = traffic::metrics::Metrics::default();
     let traffic = Traffic::new(mirror.clone(), excluded.clone(), lanes.flows(), flow_metrics.clone());
+    let (als_metrics, request_metrics) = (als::Metrics::default(), requests::metrics::Metrics::default());
+    let requests = Requests::new(
+        mirror.clone(),
+        excluded.clone(),
+        namespace.clone(),
+        lanes.flows(),
+        request_metrics.clone(),
+    );
     let executor =
         Executor::new(client.clone(), credentials.clone(), lanes.clone(), excluded.clone(), drain.clone());
     let uplink = Uplink::new(uplink, lanes.clone(), mirror.clone(), executor.requests(), metrics.clone());
@@ -96,6 +109,7 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
         metrics: metrics.clone(),
         spool: spool.map(|spool| spool.bytes),
         watches: watches.clone(),
+        requests: als.is_some().then(|| requests.clone()),
     };
 
     let mut registry = Registry::default();
@@ -107,6 +121,10 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
         signals.happened.dropped(),
     );
     flow_metrics.register(registry.sub_registry_with_prefix("kestrel_flows"));
+    if als.is_some() {
+        request_metrics.register(registry.sub_registry_with_prefix("kestrel_requests"));
+        als_metrics.register(registry.sub_registry_with_prefix("kestrel_als"));
+    }
     let of_the_inventory = registry.sub_registry_with_prefix("kestrel_inventory");
     watches.register(of_the_inventory);
     of_the_inventory.register_collector(Box::new(Objects::new(mirror.clone())));
@@ -185,10 +203,20 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
     daemon.spawn("leadership", {
         let drain = drain.clone();
         let parts = link::Parts { pods, signals, logs: lanes.logs(), traffic };
-        let serve_link = move |drain| link::serve(link, client, parts, link_metrics, drain);
+        let place = (client.clone(), link.clone());
+        let serve_als = move |drain: CancellationToken| async move {
+            match als {
+                Some(als) => als::serve(als, Some(place), requests, als_metrics, drain).await,
+                None => Ok(()),
+            }
+        };
+        let serve = move |drain: CancellationToken| async move {
+            let link = link::serve(link, client, parts, link_metrics, drain.clone());
+            tokio::try_join!(link, serve_als(drain)).map(|_| ())
+        };
         async move {
             match drain.run_until_cancelled(knows_what_was_open.cancelled()).await {
-                Some(()) => lead(election, uplink, serve_link, drain, answered).await,
+                Some(()) => lead(election, uplink, serve, drain, answered).await,
                 None => Ok(()),
             }
         }
@@ -217,12 +245,12 @@ fn tell_of_itself(daemon: &mut Daemon, (own_logs, identity): (OwnLogs, Identity)
     daemon.spawn("stats", stats::tell(move || status.known(), move |stats| lane.send(stats), drain));
 }
 
-/// Waits for the lead, then does what only a leader may: talk to the cloud and
-/// to the agents. The Lease goes back when both have ended.
+/// Waits for the lead, then does what only a leader may: talk to the cloud, and
+/// serve agents and proxies. The Lease goes back when both have ended.
 async fn lead<F: Future<Output = anyhow::Result<()>>>(
     election: Option<Arc<Election>>,
     uplink: Uplink,
-    serve_link: impl FnOnce(CancellationToken) -> F,
+    serve: impl FnOnce(CancellationToken) -> F,
     drain: CancellationToken,
     answered: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -233,14 +261,20 @@ async fn lead<F: Future<Output = anyhow::Result<()>>>(
             leadership => leadership,
         },
     };
-    let quiet = CancellationToken::new();
+    let (quiet, told) = (CancellationToken::new(), CancellationToken::new());
     let work = async {
         let uplink = async {
-            // Not before the last answers are in their lanes.
-            uplink.run(&answered).await;
-            Ok(())
+            // Not before the last answers, flows and requests are in their lanes.
+            uplink.run(&told).await;
+            anyhow::Ok(())
         };
-        tokio::try_join!(uplink, serve_link(drain.clone()))?;
+        let serving = async {
+            serve(drain).await?;
+            answered.cancelled().await;
+            told.cancel();
+            anyhow::Ok(())
+        };
+        tokio::try_join!(uplink, serving)?;
         quiet.cancel();
         Ok(())
     };

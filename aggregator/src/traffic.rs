@@ -1,7 +1,8 @@
-//! Network flows of all nodes on their way to the cloud.
+//! Network flows of all nodes, and requests that proxies logged, on their way to the cloud.
 
 mod conversation;
 pub mod metrics;
+pub mod requests;
 mod resolve;
 mod table;
 

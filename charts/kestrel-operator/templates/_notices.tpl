@@ -8,7 +8,6 @@
   "k8sApiServer.cidr" (list (and (.Values.k8sApiServer).cidr (not (.Values.networkPolicy).create)) "no NetworkPolicy is made without networkPolicy.create")
   "hubble.cidr" (list (.Values.hubble).cidr "Hubble is read on each node, by its socket")
   "operator.cilium.hubble.tls.forceDisable" (list ((($operator.cilium).hubble).tls).forceDisable "Hubble is read on each node, by its socket")
-  "operator.istio.enabled" (list ($operator.istio).enabled "Envoy's access logs are not received")
   "operator.otel.enabled" (list ($operator.otel).enabled "metrics are not received")
   "operator.datadog.enabled" (list ($operator.datadog).enabled "Datadog is not queried")
   "operator.argocd.enabled" (list (and ($operator.argocd).enabled (not ($operator.argocd).namespace)) "operator.argocd.namespace has to say where Argo CD is")

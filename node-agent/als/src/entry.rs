@@ -355,7 +355,8 @@ fn response<'a>(message: &'a [u8], entry: &mut Entry<'a>) -> Result<(), Malforme
                 while let Some((field, value)) = wrapper.next()? {
                     if field == 1 {
                         // No status has more digits.
-                        entry.code = u16::try_from(value.number()).ok().filter(|code| *code < 1000).unwrap_or(0);
+                        entry.code =
+                            u16::try_from(value.number()).ok().filter(|code| *code < 1000).unwrap_or(0);
                     }
                 }
             }

@@ -8,7 +8,7 @@ use crate::wire::{Fields, Malformed, Value};
 const MOST_BYTES: usize = 256;
 
 /// An Envoy, as it says itself at the beginning of its stream. What it does not say is empty.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Identity {
     /// Its node id; of Istio `type~address~pod.namespace~domain`.
     pub id: String,
@@ -151,7 +151,8 @@ mod tests {
 
     fn identity(id: &str, metadata: &[(&str, &str)]) -> Identity {
         let value = |text: &&str| prost_types::Value { kind: Some(Kind::StringValue((*text).to_owned())) };
-        let fields: BTreeMap<_, _> = metadata.iter().map(|(name, text)| ((*name).to_owned(), value(text))).collect();
+        let fields: BTreeMap<_, _> =
+            metadata.iter().map(|(name, text)| ((*name).to_owned(), value(text))).collect();
         let node = Node { id: id.to_owned(), metadata: Some(Struct { fields }), ..Node::default() };
         Identity::read(&Identifier { node: Some(node), log_name: "kestrel".to_owned() }.encode_to_vec())
     }

@@ -57,7 +57,8 @@ impl<'a> Key<'a> {
     /// Reads what [`write`] has written.
     pub(crate) fn read(bytes: &'a [u8]) -> Option<Self> {
         let (head, texts) = bytes.split_first_chunk::<HEAD>()?;
-        let [r0, r1, r2, r3, side, protocol, method, grpc, c0, c1, p0, p1, f0, f1, f2, f3, lengths @ ..] = *head;
+        let [r0, r1, r2, r3, side, protocol, method, grpc, c0, c1, p0, p1, f0, f1, f2, f3, lengths @ ..] =
+            *head;
         let mut rest = texts;
         let [peer, cluster, authority, principal] = lengths.map(|length| {
             let (text, after) = rest.split_at_checked(length.into()).unwrap_or((rest, &[]));
@@ -96,18 +97,20 @@ pub(crate) fn write(out: &mut Vec<u8>, reporter: &Reporter, entry: &Entry<'_>, f
         Side::Server => [entry.client.ip, &[]],
     };
     let port = if server.is_empty() { entry.local.port } else { entry.upstream.port };
-    let authority = if side == Side::Client && !names_somebody(entry.cluster) { entry.authority } else { &[] };
+    let authority =
+        if side == Side::Client && !names_somebody(entry.cluster) { entry.authority } else { &[] };
     // What only one end knows would keep both apart, and of a client that spoke for itself nobody else has to.
     let principal = if side == Side::Server { entry.principal } else { &[] };
     let is_http = entry.protocol != Protocol::Tcp;
     let grpc = entry.grpc_status.unwrap_or(u8::MAX);
     let reporter = reporter.number.to_le_bytes();
     let (head, texts) = match fold {
-        Fold::Nothing | Fold::Path => (
-            (entry.method, grpc, entry.code, port, entry.flags),
-            [peer, entry.cluster, authority, principal],
-        ),
-        Fold::Detail => ((0, u8::MAX, entry.code / 100 * 100, 0, Flags::default()), [&[], entry.cluster, authority, &[]]),
+        Fold::Nothing | Fold::Path => {
+            ((entry.method, grpc, entry.code, port, entry.flags), [peer, entry.cluster, authority, principal])
+        }
+        Fold::Detail => {
+            ((0, u8::MAX, entry.code / 100 * 100, 0, Flags::default()), [&[], entry.cluster, authority, &[]])
+        }
         Fold::All => ((0, u8::MAX, 0, 0, Flags::default()), [&[][..]; 4]),
     };
     let (method, grpc, code, port, Flags(flags)) = head;
@@ -141,7 +144,10 @@ fn side(reporter: &Reporter, entry: &Entry<'_>) -> Side {
 pub fn names_somebody(cluster: &[u8]) -> bool {
     !matches!(
         cluster,
-        b"" | b"PassthroughCluster" | b"InboundPassthroughCluster" | b"BlackHoleCluster" | b"original-dst-cluster"
+        b"" | b"PassthroughCluster"
+            | b"InboundPassthroughCluster"
+            | b"BlackHoleCluster"
+            | b"original-dst-cluster"
     )
 }
 
@@ -201,7 +207,10 @@ mod tests {
 
         entry.local = Address::default();
         write(&mut bytes, &reporter, &entry, Fold::Nothing);
-        assert_eq!((Key::read(&bytes).unwrap().side, Key::read(&bytes).unwrap().authority), (Side::Client, &b"web"[..]));
+        assert_eq!(
+            (Key::read(&bytes).unwrap().side, Key::read(&bytes).unwrap().authority),
+            (Side::Client, &b"web"[..])
+        );
         write(&mut bytes, &reporter, &entry, Fold::All);
         let key = Key::read(&bytes).unwrap();
         assert_eq!((key.reporter, key.code, key.cluster, key.template), (7, 0, &[][..], &b":other"[..]));

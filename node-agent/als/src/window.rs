@@ -4,10 +4,7 @@
 //! an entry's own row, it is counted in one that says less: without its path, then without what else tells it apart, at last
 //! only that its reporter had it.
 
-use std::{
-    collections::HashMap,
-    hash::BuildHasher as _,
-};
+use std::{collections::HashMap, hash::BuildHasher as _};
 
 use foldhash::fast::RandomState;
 
@@ -160,7 +157,8 @@ impl Window {
                 return fold;
             }
             let destination = *destination.get_or_insert_with(|| {
-                let named = (entry.cluster, if key::names_somebody(entry.cluster) { &[] } else { entry.authority });
+                let named =
+                    (entry.cluster, if key::names_somebody(entry.cluster) { &[] } else { entry.authority });
                 self.of_destination.hasher().hash_one((reporter.number, named))
             });
             let rows = self.of_destination.get(&destination).copied().unwrap_or_default();
@@ -251,7 +249,10 @@ mod tests {
         let rows: Vec<_> = window.rows().collect();
         assert_eq!(rows.len(), 1);
         let (key, counts) = rows[0];
-        assert_eq!((key.template, counts.count, counts.sent, counts.received), (&b"/orders/:id"[..], 5000, 50_000, 100_000));
+        assert_eq!(
+            (key.template, counts.count, counts.sent, counts.received),
+            (&b"/orders/:id"[..], 5000, 50_000, 100_000)
+        );
         assert_eq!((counts.first, counts.last, counts.took), (0, 4_999_000 + 2_000_000, 10_000_000));
         assert_eq!((counts.times.quantile(0.99), counts.why.as_deref()), (1984 + 32, Some(&b"TLS"[..])));
     }
@@ -282,7 +283,8 @@ mod tests {
     #[test]
     fn a_destination_of_any_cardinality_and_a_full_window_are_bounded() {
         let mut window = Window::default();
-        let hosts: Vec<String> = (0..3000).map(|number| format!("10.{}.{}.1", number / 250, number % 250)).collect();
+        let hosts: Vec<String> =
+            (0..3000).map(|number| format!("10.{}.{}.1", number / 250, number % 250)).collect();
         for host in &hosts {
             let upstream = Address { ip: host.as_bytes(), port: 80 };
             window.add(&reporter(), &Entry { upstream, ..entry("/") }, ROOM);
@@ -303,7 +305,8 @@ mod tests {
     fn what_was_counted_apart_adds_up() {
         let (mut one, mut other, mut all) = (Window::default(), Window::default(), Window::default());
         for number in 0..100 {
-            let entry = Entry { duration: number * 1_000_000, start: number, attempts: number as u32, ..entry("/") };
+            let entry =
+                Entry { duration: number * 1_000_000, start: number, attempts: number as u32, ..entry("/") };
             let part = if number % 3 == 0 { &mut one } else { &mut other };
             part.add(&reporter(), &entry, ROOM);
             all.add(&reporter(), &entry, ROOM);

@@ -1,5 +1,7 @@
 //! The walk over the wire against full decoding.
 
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
 use std::collections::BTreeMap;
 
 use kestrel_als::{
@@ -10,8 +12,8 @@ use kestrel_als::{
 use kestrel_proto::envoy::{
     config::core::v3::{self as core, SocketAddress},
     data::accesslog::v3::{
-        AccessLogCommon, ConnectionProperties, HttpAccessLogEntry, HttpRequestProperties, HttpResponseProperties,
-        ResponseFlags, TcpAccessLogEntry, TlsProperties,
+        AccessLogCommon, ConnectionProperties, HttpAccessLogEntry, HttpRequestProperties,
+        HttpResponseProperties, ResponseFlags, TcpAccessLogEntry, TlsProperties,
         response_flags::Unauthorized,
         tls_properties::{
             CertificateProperties,
@@ -31,8 +33,9 @@ fn text() -> impl Strategy<Value = String> {
 }
 
 fn address() -> impl Strategy<Value = Option<core::Address>> {
-    let socket = (text(), 0..65_536u32)
-        .prop_map(|(address, port_value)| core::address::Address::SocketAddress(SocketAddress { address, port_value }));
+    let socket = (text(), 0..65_536u32).prop_map(|(address, port_value)| {
+        core::address::Address::SocketAddress(SocketAddress { address, port_value })
+    });
     let pipe = text().prop_map(|path| core::address::Address::Pipe(core::Pipe { path }));
     of(of(prop_oneof![socket, pipe]).prop_map(|address| core::Address { address }))
 }
@@ -63,32 +66,38 @@ fn flags() -> impl Strategy<Value = Option<ResponseFlags>> {
 }
 
 fn why() -> impl Strategy<Value = String> {
-    prop_oneof![text(), Just("rbac_access_denied_matched_policy[none]".to_owned()), Just("TLS_error: x".to_owned())]
+    prop_oneof![
+        text(),
+        Just("rbac_access_denied_matched_policy[none]".to_owned()),
+        Just("TLS_error: x".to_owned())
+    ]
 }
 
 fn common() -> impl Strategy<Value = AccessLogCommon> {
     let who = (address(), address(), address(), address(), tls(), text());
     let when = (of(any::<(i64, i32)>()), duration(), duration());
     let how = (flags(), why(), why(), why(), any::<bool>(), any::<[u64; 2]>(), any::<u32>());
-    (who, when, how).prop_map(|((remote, local, upstream, direct, tls_properties, cluster), when, how)| AccessLogCommon {
-        downstream_remote_address: remote,
-        downstream_local_address: local,
-        upstream_remote_address: upstream,
-        downstream_direct_remote_address: direct,
-        tls_properties,
-        upstream_cluster: cluster,
-        start_time: when.0.map(|(seconds, nanos)| prost_types::Timestamp { seconds, nanos }),
-        duration: when.1,
-        time_to_last_downstream_tx_byte: when.2,
-        response_flags: how.0,
-        upstream_transport_failure_reason: how.1,
-        downstream_transport_failure_reason: how.2,
-        connection_termination_details: how.3,
-        intermediate_log_entry: how.4,
-        upstream_wire_bytes_sent: how.5[0],
-        upstream_wire_bytes_received: how.5[1],
-        upstream_request_attempt_count: how.6,
-        stream_id: "passed over".to_owned(),
+    (who, when, how).prop_map(|((remote, local, upstream, direct, tls_properties, cluster), when, how)| {
+        AccessLogCommon {
+            downstream_remote_address: remote,
+            downstream_local_address: local,
+            upstream_remote_address: upstream,
+            downstream_direct_remote_address: direct,
+            tls_properties,
+            upstream_cluster: cluster,
+            start_time: when.0.map(|(seconds, nanos)| prost_types::Timestamp { seconds, nanos }),
+            duration: when.1,
+            time_to_last_downstream_tx_byte: when.2,
+            response_flags: how.0,
+            upstream_transport_failure_reason: how.1,
+            downstream_transport_failure_reason: how.2,
+            connection_termination_details: how.3,
+            intermediate_log_entry: how.4,
+            upstream_wire_bytes_sent: how.5[0],
+            upstream_wire_bytes_received: how.5[1],
+            upstream_request_attempt_count: how.6,
+            stream_id: "passed over".to_owned(),
+        }
     })
 }
 
@@ -112,13 +121,15 @@ fn http() -> impl Strategy<Value = HttpAccessLogEntry> {
         },
     );
     let response = (of(any::<u32>()), any::<[u64; 2]>(), headers(), headers(), why()).prop_map(
-        |(response_code, bytes, response_headers, response_trailers, response_code_details)| HttpResponseProperties {
-            response_code,
-            response_headers_bytes: bytes[0],
-            response_body_bytes: bytes[1],
-            response_headers,
-            response_trailers,
-            response_code_details,
+        |(response_code, bytes, response_headers, response_trailers, response_code_details)| {
+            HttpResponseProperties {
+                response_code,
+                response_headers_bytes: bytes[0],
+                response_body_bytes: bytes[1],
+                response_headers,
+                response_trailers,
+                response_code_details,
+            }
         },
     );
     (of(common()), 0..6i32, of(request), of(response)).prop_map(
@@ -134,12 +145,15 @@ fn http() -> impl Strategy<Value = HttpAccessLogEntry> {
 fn tcp() -> impl Strategy<Value = TcpAccessLogEntry> {
     let bytes = any::<(u64, u64)>()
         .prop_map(|(received_bytes, sent_bytes)| ConnectionProperties { received_bytes, sent_bytes });
-    (of(common()), of(bytes))
-        .prop_map(|(common_properties, connection_properties)| TcpAccessLogEntry { common_properties, connection_properties })
+    (of(common()), of(bytes)).prop_map(|(common_properties, connection_properties)| TcpAccessLogEntry {
+        common_properties,
+        connection_properties,
+    })
 }
 
 fn message() -> impl Strategy<Value = StreamAccessLogsMessage> {
-    let http = vec(http(), 0..4).prop_map(|log_entry| LogEntries::HttpLogs(HttpAccessLogEntries { log_entry }));
+    let http =
+        vec(http(), 0..4).prop_map(|log_entry| LogEntries::HttpLogs(HttpAccessLogEntries { log_entry }));
     let tcp = vec(tcp(), 0..4).prop_map(|log_entry| LogEntries::TcpLogs(TcpAccessLogEntries { log_entry }));
     let identifier = text().prop_map(|log_name| Identifier { node: None, log_name });
     (of(identifier), of(prop_oneof![http, tcp]))
@@ -151,7 +165,9 @@ type Socket = (String, u16);
 
 fn socket(address: &Option<core::Address>) -> Socket {
     match address.as_ref().and_then(|address| address.address.as_ref()) {
-        Some(core::address::Address::SocketAddress(socket)) => (socket.address.clone(), socket.port_value as u16),
+        Some(core::address::Address::SocketAddress(socket)) => {
+            (socket.address.clone(), socket.port_value as u16)
+        }
         _ => Socket::default(),
     }
 }
@@ -178,15 +194,13 @@ struct Expected {
 
 impl Expected {
     fn of_common(common: AccessLogCommon) -> Self {
-        let AccessLogCommon { response_flags, .. } = common;
-        let ResponseFlags { unauthorized_details, .. } = response_flags.clone().unwrap_or_default();
-        let set = response_flags.unwrap_or_default();
+        let set = common.response_flags.unwrap_or_default();
         let codes = [
             ("LH", set.failed_local_healthcheck),
             ("UH", set.no_healthy_upstream),
             ("UT", set.upstream_request_timeout),
             ("NR", set.no_route_found),
-            ("UAEX", unauthorized_details.is_some()),
+            ("UAEX", set.unauthorized_details.is_some()),
             ("URX", set.upstream_retry_limit_exceeded),
             ("DR", set.downstream_remote_reset),
         ];
@@ -200,7 +214,8 @@ impl Expected {
         // In the order of the fields' numbers.
         let reasons = [&failures[0], &ended, &failures[1]];
         let why = reasons.into_iter().rfind(|text| !text.is_empty()).cloned().unwrap_or_default();
-        let duration = |duration: Option<prost_types::Duration>| duration.map_or(0, |of| time(of.seconds, of.nanos));
+        let duration =
+            |duration: Option<prost_types::Duration>| duration.map_or(0, |of| time(of.seconds, of.nanos));
         Self {
             sockets: [
                 socket(&common.downstream_direct_remote_address),
@@ -252,8 +267,10 @@ impl Expected {
             expected.denied = true;
             expected.texts[2] = response.response_code_details;
         }
-        let is_grpc = request.request_headers.get("content-type").is_some_and(|of| of.starts_with("application/grpc"));
-        let posted = request.request_method == 3 && entry.protocol_version == 3 && path == "/shop.v1.Orders/Get";
+        let is_grpc =
+            request.request_headers.get("content-type").is_some_and(|of| of.starts_with("application/grpc"));
+        let posted =
+            request.request_method == 3 && entry.protocol_version == 3 && path == "/shop.v1.Orders/Get";
         let status = |of: &BTreeMap<String, String>| of.get("grpc-status").map(|status| status.parse().ok());
         // The later field wins.
         expected.grpc_status =

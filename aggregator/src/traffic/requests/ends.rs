@@ -54,7 +54,9 @@ pub(super) fn resolve(
                 (Some(found), Some(by)) if found.ns != by.ns => by,
                 (Some(found), _) => found,
                 (None, Some(by)) => by,
-                (None, None) => return Ends { source: End::unknown(address), destination: own, service: String::new() },
+                (None, None) => {
+                    return Ends { source: End::unknown(address), destination: own, service: String::new() };
+                }
             };
             Ends { source: End { address, named }, destination: own, service: String::new() }
         }
@@ -69,7 +71,12 @@ pub(super) fn reporter(
 ) -> End {
     let Identity { address, pod, namespace, kind, workload, id, .. } = identity;
     let found = address.and_then(|address| resident(address, time)).map(|found| of_resident(&found));
-    let said = |kind: &str, name: &str| Named { ns: namespace.clone(), kind: kind.to_owned(), name: name.to_owned(), ..Named::default() };
+    let said = |kind: &str, name: &str| Named {
+        ns: namespace.clone(),
+        kind: kind.to_owned(),
+        name: name.to_owned(),
+        ..Named::default()
+    };
     let named = match found {
         Some(found) if namespace.is_empty() || found.ns == *namespace => found,
         _ if !kind.is_empty() => said(kind, workload),
@@ -85,9 +92,12 @@ pub(super) fn reporter(
 fn principal(uri: &str) -> Option<Named> {
     let path = uri.strip_prefix("spiffe://")?.split_once('/')?.1;
     match path.split('/').collect::<Vec<_>>()[..] {
-        ["ns", ns, "sa", name] if !ns.is_empty() && !name.is_empty() => {
-            Some(Named { ns: ns.to_owned(), kind: "ServiceAccount".to_owned(), name: name.to_owned(), ..Named::default() })
-        }
+        ["ns", ns, "sa", name] if !ns.is_empty() && !name.is_empty() => Some(Named {
+            ns: ns.to_owned(),
+            kind: "ServiceAccount".to_owned(),
+            name: name.to_owned(),
+            ..Named::default()
+        }),
         _ => None,
     }
 }
@@ -138,7 +148,11 @@ mod tests {
         format!("{}/{}/{}", end.named.ns, end.named.kind, end.named.name)
     }
 
-    fn ends(side: Side, [peer, cluster, authority, principal]: [&str; 4], identity: &Identity) -> [String; 3] {
+    fn ends(
+        side: Side,
+        [peer, cluster, authority, principal]: [&str; 4],
+        identity: &Identity,
+    ) -> [String; 3] {
         let key = Key {
             reporter: 0,
             side,
@@ -160,7 +174,11 @@ mod tests {
 
     #[test]
     fn ends_are_who_had_the_address_or_who_the_certificate_or_the_proxy_names() {
-        let web = Identity { address: "10.0.0.1".parse().ok(), namespace: "shop".to_owned(), ..Identity::default() };
+        let web = Identity {
+            address: "10.0.0.1".parse().ok(),
+            namespace: "shop".to_owned(),
+            ..Identity::default()
+        };
         let db = "outbound|5432||db.shop.svc.cluster.local";
         for (side, about, expected) in [
             (Side::Client, ["10.0.0.2", db, "", ""], ["shop/Deployment/web", "shop/StatefulSet/db", "db"]),
@@ -175,8 +193,16 @@ mod tests {
                 ["192.0.2.1", "PassthroughCluster", "192.0.2.1:443", ""],
                 ["shop/Deployment/web", "/Unknown/unknown", ""],
             ),
-            (Side::Client, ["10.0.0.2", "default/db/80", "", ""], ["shop/Deployment/web", "shop/StatefulSet/db", "default/db/80"]),
-            (Side::Server, ["10.0.0.2", "inbound|80||", "", ""], ["shop/StatefulSet/db", "shop/Deployment/web", ""]),
+            (
+                Side::Client,
+                ["10.0.0.2", "default/db/80", "", ""],
+                ["shop/Deployment/web", "shop/StatefulSet/db", "default/db/80"],
+            ),
+            (
+                Side::Server,
+                ["10.0.0.2", "inbound|80||", "", ""],
+                ["shop/StatefulSet/db", "shop/Deployment/web", ""],
+            ),
             (
                 Side::Server,
                 ["10.0.0.2", "inbound|80||", "", "spiffe://cluster.local/ns/bank/sa/teller"],
@@ -187,7 +213,11 @@ mod tests {
                 ["10.9.9.9", "inbound|80||", "", "spiffe://cluster.local/ns/shop/sa/job"],
                 ["shop/ServiceAccount/job", "shop/Deployment/web", ""],
             ),
-            (Side::Server, ["127.0.0.6", "inbound|80||", "", "x"], ["/Unknown/unknown", "shop/Deployment/web", ""]),
+            (
+                Side::Server,
+                ["127.0.0.6", "inbound|80||", "", "x"],
+                ["/Unknown/unknown", "shop/Deployment/web", ""],
+            ),
         ] {
             assert_eq!(ends(side, about, &web), expected, "{about:?}");
         }
@@ -202,7 +232,10 @@ mod tests {
         };
         assert_eq!(say("10.0.0.1", ["", "", "", "", ""]), "shop/Deployment/web");
         assert_eq!(say("10.0.0.1", ["bank", "teller-0", "", "", "x"]), "bank/Pod/teller-0");
-        assert_eq!(say("10.9.9.9", ["bank", "teller-0", "StatefulSet", "teller", "x"]), "bank/StatefulSet/teller");
+        assert_eq!(
+            say("10.9.9.9", ["bank", "teller-0", "StatefulSet", "teller", "x"]),
+            "bank/StatefulSet/teller"
+        );
         assert_eq!(say("", ["", "", "", "", "envoy-1"]), "/Unmanaged/envoy-1");
         assert_eq!(say("", ["", "", "", "", ""]), "/Unknown/unknown");
     }

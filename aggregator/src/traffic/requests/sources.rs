@@ -1,6 +1,9 @@
 //! Who reports, and how much of it could be used.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use kestrel_als::{Reporter, identity::Identity};
 
@@ -29,7 +32,8 @@ impl Tally {
         self.aggregated + self.folded + self.refused
     }
 
-    pub(super) fn add(&mut self, other: Self) {
+    /// Adds what became of others.
+    pub fn add(&mut self, other: Self) {
         self.aggregated += other.aggregated;
         self.folded += other.folded;
         self.refused += other.refused;
@@ -39,7 +43,7 @@ impl Tally {
 /// A proxy whose stream is open, or whose entries have not been told.
 #[derive(Debug)]
 struct Known {
-    identity: Identity,
+    identity: Arc<Identity>,
     streams: usize,
     /// The window in which it was last heard of.
     heard: u64,
@@ -48,7 +52,7 @@ struct Known {
 /// All of them.
 #[derive(Debug)]
 pub(super) struct Sources {
-    numbers: HashMap<Identity, u32>,
+    numbers: HashMap<Arc<Identity>, u32>,
     known: HashMap<u32, Known>,
     next: u32,
     tallies: BTreeMap<String, Tally>,
@@ -58,9 +62,10 @@ pub(super) struct Sources {
 
 impl Default for Sources {
     fn default() -> Self {
-        let anybody = Known { identity: Identity::default(), streams: 1, heard: 0 };
+        let identity = Arc::<Identity>::default();
+        let anybody = Known { identity: Arc::clone(&identity), streams: 1, heard: 0 };
         Self {
-            numbers: HashMap::from([(Identity::default(), ANYBODY)]),
+            numbers: HashMap::from([(identity, ANYBODY)]),
             known: HashMap::from([(ANYBODY, anybody)]),
             next: 1,
             tallies: BTreeMap::new(),
@@ -79,12 +84,15 @@ impl Sources {
                 let number = self.next;
                 // In a century.
                 self.next = self.next.wrapping_add(1).max(1);
-                self.numbers.insert(identity.clone(), number);
+                let identity = Arc::new(identity);
+                self.numbers.insert(Arc::clone(&identity), number);
                 self.known.insert(number, Known { identity, streams: 0, heard: self.windows });
                 number
             }
         };
-        let Some(known) = self.known.get_mut(&number) else { return Reporter { number: ANYBODY, address: [].into() } };
+        let Some(known) = self.known.get_mut(&number) else {
+            return Reporter { number: ANYBODY, address: [].into() };
+        };
         known.streams += 1;
         known.heard = self.windows;
         let address = known.identity.address.map(|address| address.to_string()).unwrap_or_default();
@@ -99,9 +107,9 @@ impl Sources {
         }
     }
 
-    /// Who it is.
-    pub(super) fn identity(&self, number: u32) -> Option<Identity> {
-        Some(self.known.get(&number)?.identity.clone())
+    /// Who they are, by their numbers.
+    pub(super) fn identities(&self) -> HashMap<u32, Arc<Identity>> {
+        self.known.iter().map(|(number, known)| (*number, Arc::clone(&known.identity))).collect()
     }
 
     /// A window has been taken to be told: proxies of which nothing is in a later one are forgotten.
@@ -116,7 +124,11 @@ impl Sources {
 
     /// Something became of entries of this workload.
     pub(super) fn count(&mut self, source: &str, tally: Tally) {
-        let name = if self.tallies.contains_key(source) || self.tallies.len() < MOST_SOURCES { source } else { OTHERS };
+        let name = if self.tallies.contains_key(source) || self.tallies.len() < MOST_SOURCES {
+            source
+        } else {
+            OTHERS
+        };
         match self.tallies.get_mut(name) {
             Some(known) => known.add(tally),
             None => drop(self.tallies.insert(name.to_owned(), tally)),
@@ -144,15 +156,15 @@ mod tests {
         assert_eq!((&one, &*one.address), (&again, &b"10.0.0.1"[..]));
         sources.close(&one);
         (0..9).for_each(|_| sources.forget());
-        assert!(sources.identity(one.number).is_some(), "a stream is open");
+        assert!(sources.identities().contains_key(&one.number), "a stream is open");
         sources.close(&one);
         (0..3).for_each(|_| sources.forget());
-        assert!(sources.identity(one.number).is_some());
+        assert!(sources.identities().contains_key(&one.number));
         sources.forget();
-        assert!(sources.identity(one.number).is_none());
+        assert!(!sources.identities().contains_key(&one.number));
         let numbers: Vec<u32> = (0..MOST_REPORTERS + 3).map(|id| sources.open(identity(id)).number).collect();
         assert_eq!(numbers.iter().filter(|number| **number == ANYBODY).count(), 4);
-        assert_eq!(sources.identity(ANYBODY), Some(Identity::default()));
+        assert_eq!(*sources.identities()[&ANYBODY], Identity::default());
     }
 
     #[test]

@@ -61,12 +61,16 @@ mod tests {
     #[test]
     fn an_entry_is_of_the_time_in_which_it_ended_as_long_as_that_is_open() {
         let mut spans = Spans::default();
-        let mut add = |spans: &mut Spans, end: u64, now: u64| {
+        let add = |spans: &mut Spans, end: u64, now: u64| {
             let reporter = Reporter { number: 0, address: [].into() };
             spans.window(end * SECOND, now * SECOND).add(&reporter, &Entry::default(), MOST_BYTES);
         };
         let sizes = |spans: &Spans| {
-            spans.open.iter().map(|(span, window)| (*span, window.rows().next().unwrap().1.count)).collect::<Vec<_>>()
+            spans
+                .open
+                .iter()
+                .map(|(span, window)| (*span, window.rows().next().unwrap().1.count))
+                .collect::<Vec<_>>()
         };
         add(&mut spans, 1009, 1010);
         add(&mut spans, 1010, 1010);

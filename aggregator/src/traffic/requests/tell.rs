@@ -2,8 +2,10 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use kestrel_als::{Counts, Key, Side, Window, entry::Protocol, flags::Flags, identity::Identity, template};
-use kestrel_proto::cloud::v1::{HttpAccessLogData, L7AccessLog, L7Endpoint, L7ProtocolType, TcpAccessLogData};
+use kestrel_als::{Counts, Key, Side, Window, entry::Protocol, flags::Flags, template};
+use kestrel_proto::cloud::v1::{
+    HttpAccessLogData, L7AccessLog, L7Endpoint, L7ProtocolType, TcpAccessLogData,
+};
 
 use super::{
     super::conversation::time,
@@ -53,7 +55,7 @@ struct Views {
 #[derive(PartialEq, Eq, Hash)]
 struct Row {
     edge: usize,
-    service: Arc<str>,
+    service: String,
     protocol: Protocol,
     method: u8,
     code: u16,
@@ -65,47 +67,54 @@ struct Row {
 
 /// A row that will be told: its counts, and of the first of its entries who was who.
 struct Telling {
-    ends: Ends,
-    node: String,
+    ends: Arc<Ends>,
+    node: Arc<str>,
     cluster: String,
     counts: Counts,
 }
 
-/// Tells what a window has counted. `ends` says who was who and who reported, or why that stays here.
+/// Rows with this in common are of the same ends.
+type Who<'a> = (u32, Side, [&'a [u8]; 4]);
+
+/// Who that was, which edge that is, and the reporter's node id.
+struct Found {
+    ends: Arc<Ends>,
+    edge: usize,
+    node: Arc<str>,
+}
+
+/// Tells what a window has counted. `ends` says who was who and which node reported, or why that stays here.
 ///
 /// Where both ends' proxies report, every request is in the window twice. Of each edge the view with more requests is
 /// told, as the other one's proxies did not see, or did not get through to us with, all of them.
-pub(super) fn tell(window: &Window, ends: impl Fn(&Key<'_>, &Counts) -> Result<(Ends, Identity), Kept>) -> Told {
+pub(super) fn tell(
+    window: &Window,
+    ends: impl Fn(&Key<'_>, &Counts) -> Result<(Ends, Arc<str>), Kept>,
+) -> Told {
     let mut told = Told::default();
     let (mut edges, mut views): (HashMap<Edge, usize>, Vec<Views>) = Default::default();
-    let mut placed = Vec::with_capacity(window.len());
+    let mut known: HashMap<Who<'_>, Result<Found, Kept>> = HashMap::new();
     for (key, counts) in window.rows() {
-        let (ends, identity) = match ends(&key, counts) {
-            Ok(ends) => ends,
-            Err(Kept::Excluded) => {
-                told.excluded += counts.count;
-                continue;
-            }
-            Err(Kept::Own) => {
-                told.own += counts.count;
-                continue;
-            }
-        };
-        let edge = Edge([&ends.source, &ends.destination].map(place));
-        let edge = *edges.entry(edge).or_insert_with(|| {
-            views.push(Views::default());
-            views.len() - 1
+        let found = known.entry(who(&key)).or_insert_with(|| {
+            let (ends, node) = ends(&key, counts)?;
+            let edge = Edge([&ends.source, &ends.destination].map(place));
+            let edge = *edges.entry(edge).or_insert_with(|| {
+                views.push(Views::default());
+                views.len() - 1
+            });
+            Ok(Found { ends: Arc::new(ends), edge, node })
         });
-        let side = match key.side {
-            Side::Client => &mut views[edge].client,
-            Side::Server => &mut views[edge].server,
-        };
-        *side += counts.count;
-        placed.push((key, counts, edge, ends, identity));
+        match (found, key.side) {
+            (Ok(found), Side::Client) => views[found.edge].client += counts.count,
+            (Ok(found), Side::Server) => views[found.edge].server += counts.count,
+            (Err(Kept::Excluded), _) => told.excluded += counts.count,
+            (Err(Kept::Own), _) => told.own += counts.count,
+        }
     }
     let mut rows: HashMap<Row, Telling> = HashMap::new();
-    for (key, counts, edge, ends, identity) in placed {
-        let views = &mut views[edge];
+    for (key, counts) in window.rows() {
+        let Some(Ok(found)) = known.get(&who(&key)) else { continue };
+        let views = &mut views[found.edge];
         let teller = if views.server > views.client { Side::Server } else { Side::Client };
         if key.side != teller {
             told.twice += counts.count;
@@ -113,8 +122,8 @@ pub(super) fn tell(window: &Window, ends: impl Fn(&Key<'_>, &Counts) -> Result<(
         }
         told.entries += counts.count;
         let mut row = Row {
-            edge,
-            service: ends.service.as_str().into(),
+            edge: found.edge,
+            service: found.ends.service.clone(),
             protocol: key.protocol,
             method: key.method,
             code: key.code,
@@ -128,12 +137,17 @@ pub(super) fn tell(window: &Window, ends: impl Fn(&Key<'_>, &Counts) -> Result<(
         }
         let telling = rows.entry(row).or_insert_with(|| {
             views.rows += 1;
-            Telling { ends, node: identity.id, cluster: text(key.cluster), counts: Counts::default() }
+            let (ends, node) = (Arc::clone(&found.ends), Arc::clone(&found.node));
+            Telling { ends, node, cluster: text(key.cluster), counts: Counts::default() }
         });
         telling.counts.merge(counts);
     }
     told.messages = rows.into_iter().map(|(row, telling)| message(row, telling)).collect();
     told
+}
+
+fn who<'a>(key: &Key<'a>) -> Who<'a> {
+    (key.reporter, key.side, [key.peer, key.cluster, key.authority, key.principal])
 }
 
 /// By name; what has none, by its address.
@@ -145,15 +159,18 @@ fn place(end: &End) -> String {
 }
 
 /// Where the quantiles of a row's times are, as the messages have no field for them.
-const QUANTILES: [(&str, f64); 3] =
-    [("x-kestrel-latency-p50-ms", 0.5), ("x-kestrel-latency-p90-ms", 0.9), ("x-kestrel-latency-p99-ms", 0.99)];
+const QUANTILES: [(&str, f64); 3] = [
+    ("x-kestrel-latency-p50-ms", 0.5),
+    ("x-kestrel-latency-p90-ms", 0.9),
+    ("x-kestrel-latency-p99-ms", 0.99),
+];
 
 fn message(row: Row, telling: Telling) -> L7AccessLog {
     let Row { service, protocol, method, code, grpc_status, flags, port, path, .. } = row;
     let Telling { ends, node, cluster, counts } = telling;
     let is_tcp = protocol == Protocol::Tcp;
     let refused = Flags::DENIED.or(Flags::UNAUTHORIZED).or(Flags::NO_ROUTE).or(Flags::NO_CLUSTER);
-    let allowed = !flags.any(refused) && !(is_tcp && flags.any(Flags::UPSTREAM_FAILURE));
+    let allowed = !(flags.any(refused) || is_tcp && flags.any(Flags::UPSTREAM_FAILURE));
     let why = counts.why.as_deref().map(text).unwrap_or_default();
     let (transport_failure, termination) =
         if flags.any(Flags::TLS) { (why, String::new()) } else { (String::new(), why) };
@@ -174,7 +191,7 @@ fn message(row: Row, telling: Telling) -> L7AccessLog {
         bytes_sent: counts.sent,
         bytes_received: counts.received,
         allowed,
-        node_id: node,
+        node_id: node.to_string(),
         cluster_name: cluster,
         count: i64::try_from(counts.count).unwrap_or(i64::MAX),
         first_seen: Some(time(counts.first)),
