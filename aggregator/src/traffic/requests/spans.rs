@@ -11,7 +11,7 @@ use kestrel_proto::node::FLOW_SPAN;
 pub(super) const SETTLES: Duration = Duration::from_secs(5);
 
 /// Bytes that the rows of one window may take: about 100,000.
-pub(super) const MOST_BYTES: usize = 32 * 1024 * 1024;
+pub(super) const MOST_BYTES: usize = 48 * 1024 * 1024;
 
 /// The windows that are open: the present one, and for some seconds the one before.
 #[derive(Debug, Default)]
