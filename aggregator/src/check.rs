@@ -4,16 +4,20 @@
 mod rights;
 mod servers;
 
-use std::{io, time::Duration};
+use std::{io, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use jiff::Timestamp;
-use kestrel_runtime::config::Source;
+use kestrel_runtime::{
+    check::{Finding, Report},
+    config::Source,
+};
 use kube::Client;
 use tokio::time::timeout;
 
 use crate::{
     config::Config,
+    traffic::relay,
     uplink::{self, credentials::RuntimeSecret, trial},
 };
 use rights::{DRY_RUN, ISTIO, ON_REQUEST, RIGHTS, Right};
@@ -25,38 +29,22 @@ const OLDEST: u32 = 24;
 /// The oldest whose pods can be given a collector.
 const INJECTION: u32 = 30;
 
-/// What works, but not as it should: it is written in place of `ok`.
-const CAUTION: &str = "caution";
 /// Why who the server is does not count.
 const UNVERIFIED: &str = "TLS_INSECURE_SKIP_VERIFY (Helm: server.tls.insecureSkipVerify) is true";
 /// Has to be done when the API server does not answer.
 const REMEDY: &str = "check KUBECONFIG and the way to the API server";
 
-/// What came of one trial; the error names its remedy.
-struct Finding {
-    subject: &'static str,
-    result: Result<String, String>,
-}
-
-/// Runs all trials, writes a line for each as it ends, and says whether all went well.
+/// Runs all trials, writes a line for each as it ends, and says with what to end.
 ///
 /// # Errors
 /// Nothing can be written.
-pub async fn run(source: &dyn Source, out: &mut dyn io::Write) -> io::Result<bool> {
-    let mut all_well = true;
-    let mut say = |findings: Vec<Finding>| {
-        for finding in findings {
-            all_well &= finding.result.is_ok();
-            writeln!(out, "{}", line(&finding))?;
-        }
-        out.flush()
-    };
+pub async fn run(source: &dyn Source, out: &mut dyn io::Write) -> io::Result<ExitCode> {
+    let mut report = Report::new(out);
     let mut config = match Config::read(source) {
         Ok(config) => config,
         Err(mistakes) => {
-            let finding = |mistake| Finding { subject: "settings", result: Err(mistake) };
-            say(mistakes.0.into_iter().map(finding).collect())?;
-            return Ok(false);
+            report.say(mistakes.0.into_iter().map(|mistake| Finding::failed("settings", mistake)))?;
+            return Ok(report.code());
         }
     };
     let client = client().await;
@@ -65,33 +53,27 @@ pub async fn run(source: &dyn Source, out: &mut dyn io::Write) -> io::Result<boo
         let secret = RuntimeSecret::new(client.clone(), &config.namespace, None);
         config.uplink.credentials = config.uplink.credentials.kept_in(secret);
     }
-    say(cloud(&config.uplink).await)?;
-    for caution in config.uplink.credentials.cautions() {
-        say(vec![Finding { subject: CAUTION, result: Ok(caution) }])?;
+    report.say(cloud(&config.uplink).await)?;
+    let cautions = config.uplink.credentials.cautions();
+    report.say(cautions.into_iter().map(|caution| Finding::caution("credentials", caution)))?;
+    report.say(servers::findings(source).await)?;
+    if let Some(config) = &config.relay {
+        report.say([Finding::of("Hubble Relay", relay::trial(config).await)])?;
     }
-    say(servers::findings(source).await)?;
     match client {
-        Err(problem) => say(vec![Finding { subject: "Kubernetes", result: Err(problem.to_string()) }])?,
+        Err(problem) => report.say([Finding::failed("Kubernetes", problem.to_string())])?,
         Ok(client) => {
             let result = version(&client).await;
             let reachable = result.is_ok();
-            say(vec![Finding { subject: "Kubernetes", result }])?;
+            report.say([Finding::of("Kubernetes", result)])?;
             // One line is enough for an API server that is away.
             for right in RIGHTS.iter().chain([&DRY_RUN]).filter(|_| reachable) {
                 let result = has(right, &client, &config.namespace).await;
-                say(vec![Finding { subject: "right", result }])?;
+                report.say([Finding::of("right", result)])?;
             }
         }
     }
-    Ok(all_well)
-}
-
-fn line(Finding { subject, result }: &Finding) -> String {
-    match result {
-        Ok(found) if *subject == CAUTION => format!("{subject} {found}"),
-        Ok(found) => format!("ok      {subject}: {found}"),
-        Err(problem) => format!("FAILED  {subject}: {problem}"),
-    }
+    Ok(report.code())
 }
 
 /// Token, certificate and server; the last only with what the first two give.
@@ -114,23 +96,23 @@ async fn cloud(config: &uplink::Config) -> Vec<Finding> {
     };
     let until = |end: Option<Timestamp>| end.map_or("without an end".to_owned(), |end| until(end, now));
     vec![
-        Finding {
-            subject: "token",
-            result: token
+        Finding::of(
+            "token",
+            token
                 .map(|(tenant, end)| format!("of tenant {tenant}, {}", until(end)))
                 .map_err(|problem| problem.to_string()),
-        },
-        Finding {
-            subject: "certificate",
-            result: certificate
+        ),
+        Finding::of(
+            "certificate",
+            certificate
                 .map(|end| {
                     let authority =
                         if insecure { "no authority was read" } else { "the server's authority can be read" };
                     format!("{}; its key fits it, and {authority}", until(end))
                 })
                 .map_err(|problem| problem.to_string()),
-        },
-        Finding { subject: "server", result: server },
+        ),
+        Finding::of("server", server),
     ]
 }
 
@@ -213,12 +195,6 @@ mod tests {
         assert!(judge("24+").unwrap().contains("collectors in pods would need 1.30"));
         assert_eq!(judge("30+").unwrap(), "v1.30+.0");
         assert_eq!(judge_version("2", "0", "v2.0.0").unwrap(), "v2.0.0");
-    }
-
-    #[test]
-    fn a_caution_is_neither_ok_nor_failed() {
-        let finding = |subject| line(&Finding { subject, result: Ok("so".to_owned()) });
-        assert_eq!([finding("token"), finding(CAUTION)], ["ok      token: so", "caution so"]);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::{
     inventory::Integrations,
     leader, link,
     signals::thresholds::Thresholds,
+    traffic::relay,
     uplink::{
         self, Keepalive, Retry,
         credentials::{Bootstrap, Credentials, TokenSource},
@@ -67,6 +68,8 @@ pub struct Config {
     pub link: link::Config,
     /// `ENABLE_ISTIO_ALS` (`false`): access logs of Envoys are received on `ISTIO_ALS_PORT` (8080).
     pub als: Option<als::Config>,
+    /// Hubble Relay, unless `DISABLE_CILIUM_FLOWS`.
+    pub relay: Option<relay::Config>,
 }
 
 impl Config {
@@ -103,6 +106,7 @@ impl Config {
             },
             uplink,
             spool: spool(&mut settings),
+            relay: relay::Config::read(&mut settings),
             link: link::Config {
                 port: settings.parse("KESTREL_LINK_PORT", 8443),
                 max_connections: settings.parse("KESTREL_LINK_MAX_CONNECTIONS", 6000),

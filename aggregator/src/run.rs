@@ -4,6 +4,7 @@ use std::{future::ready, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use jiff::Timestamp;
+use kestrel_flows::counts::Counts;
 use kestrel_runtime::{
     admin::{AdminPort, Readiness},
     daemon::Daemon,
@@ -26,6 +27,7 @@ use crate::{
     status::Status,
     traffic::{
         self, Traffic,
+        relay::Follower,
         requests::{self, Requests},
     },
     uplink::{Retry, Uplink, credentials::RuntimeSecret, drops, lanes::Lanes, metrics::Metrics},
@@ -57,6 +59,7 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
         spool,
         link,
         als,
+        relay,
     } = config;
     let mut cluster = kube::Config::infer()
         .await
@@ -78,7 +81,12 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
     let pods = Pods::new(Policies { default: logs_policy, excluded: excluded.clone() });
     let signals = Signals::new(&thresholds, &lanes.signals(), &pods);
     let flow_metrics = traffic::metrics::Metrics::default();
-    let traffic = Traffic::new(mirror.clone(), excluded.clone(), lanes.flows(), flow_metrics.clone());
+    let traffic = {
+        let (edges, lane) = (signals.edges.clone(), lanes.flows());
+        Traffic::new(mirror.clone(), excluded.clone(), edges, lane, flow_metrics.clone())
+    };
+    let relay_counts = Counts::default();
+    let relay = relay.map(|relay| Follower::new(relay, traffic.clone(), relay_counts.clone()));
     let (als_metrics, request_metrics) = (als::Metrics::default(), requests::metrics::Metrics::default());
     let requests = Requests::new(
         mirror.clone(),
@@ -120,7 +128,14 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
         "Events of hosts that were not told: of a pod of another node, malformed, or too many",
         signals.happened.dropped(),
     );
-    flow_metrics.register(registry.sub_registry_with_prefix("kestrel_flows"));
+    let of_flows = registry.sub_registry_with_prefix("kestrel_flows");
+    flow_metrics.register(of_flows);
+    of_flows.register(
+        "edges_left_out",
+        "Failures between workloads that no incident was made of, because too much failed at a time",
+        signals.edges.left_out(),
+    );
+    relay_counts.register(registry.sub_registry_with_prefix("kestrel_relay"));
     if als.is_some() {
         request_metrics.register(registry.sub_registry_with_prefix("kestrel_requests"));
         als_metrics.register(registry.sub_registry_with_prefix("kestrel_als"));
@@ -211,8 +226,15 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
             }
         };
         let serve = move |drain: CancellationToken| async move {
+            let relay = async {
+                if let Some(relay) = relay {
+                    relay.run(drain.clone()).await;
+                }
+                Ok(())
+            };
             let link = link::serve(link, client, parts, link_metrics, drain.clone());
-            tokio::try_join!(link, serve_als(drain)).map(|_| ())
+            tokio::try_join!(link, relay, serve_als(drain.clone()))?;
+            Ok(())
         };
         async move {
             match drain.run_until_cancelled(knows_what_was_open.cancelled()).await {
@@ -245,8 +267,8 @@ fn tell_of_itself(daemon: &mut Daemon, (own_logs, identity): (OwnLogs, Identity)
     daemon.spawn("stats", stats::tell(move || status.known(), move |stats| lane.send(stats), drain));
 }
 
-/// Waits for the lead, then does what only a leader may: talk to the cloud, and
-/// serve agents and proxies. The Lease goes back when both have ended.
+/// Waits for the lead, then does what only a leader may: talk to the cloud, and `serve` the
+/// agents and proxies and read Relay. The Lease goes back when both have ended.
 async fn lead<F: Future<Output = anyhow::Result<()>>>(
     election: Option<Arc<Election>>,
     uplink: Uplink,

@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod component;
 pub mod cron_job;
+pub mod edges;
 pub mod event;
 pub mod happened;
 pub mod incident;
@@ -28,6 +29,7 @@ use jiff::Timestamp;
 use crate::{inventory, uplink::lanes::SignalLane};
 use component::Components;
 use cron_job::CronJob;
+use edges::Edges;
 use event::{Events, Networkless};
 use happened::Happened;
 use job::Job;
@@ -63,6 +65,8 @@ pub struct Signals {
     pub events: Events,
     /// What happened on hosts.
     pub happened: Happened,
+    /// What does not get through between workloads.
+    pub edges: Edges,
     /// What of all that is open.
     pub note: Note,
 }
@@ -87,6 +91,7 @@ impl Signals {
             jobs: Register::new(thresholds.clone(), voice()),
             cron_jobs: Register::new(thresholds.clone(), voice()),
             happened: Happened::new(pods.clone(), lane.clone()),
+            edges: Edges::new(components.clone(), voice()),
             events: Events::new(components.clone(), networkless, lane.clone()),
             components,
             note,
@@ -105,6 +110,7 @@ impl Signals {
         self.jobs.tick(now);
         self.cron_jobs.tick(now);
         self.components.tick(now);
+        self.edges.tick(now);
     }
 }
 

@@ -10,7 +10,7 @@ mod call;
 mod chunk;
 mod connection;
 pub mod credentials;
-mod dial;
+pub(crate) mod dial;
 pub mod drops;
 mod frames;
 pub mod lanes;

@@ -1,9 +1,11 @@
 // Hubble as Cilium's agent serves it, without a kernel: Cilium's own parser, ring and observer, behind a socket.
 //
-//	hubble SOCKET CAPACITY
+//	hubble SOCKET CAPACITY [ADDRESS/NAMESPACE/POD ADDRESS/NAMESPACE/POD]
+//	hubble relay ADDRESS SOCKET [FOLDER]
 //
+// The second is Cilium's Relay of the node at SOCKET, with TLS for clients that show a certificate if FOLDER has tls.crt, tls.key and ca.crt.
 // CAPACITY is how many events the ring keeps (one less than a power of two). Each line of the standard input is a kind
-// of event and how many of them happen: `passed`, `dropped`, `replies` (packets of shop/web-1 to shop/db-0, port 5432, and back),
+// of event and how many of them happen: `passed`, `dropped`, `replies` (packets of the first of the two pods to the second, which are shop/web-1 and shop/db-0 if none are named, port 5432, and back),
 // `lost` (events that the kernel's ring lost, told as one). It prints a line when it serves, and one for each line read.
 package main
 
@@ -18,6 +20,7 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	flowpb "github.com/cilium/cilium/api/v1/flow"
@@ -36,15 +39,23 @@ import (
 	"google.golang.org/grpc"
 )
 
-const (
-	web  = "10.0.1.7"
-	db   = "10.0.2.8"
-	port = 5432
-)
+const port = 5432
+
+var web, db = "10.0.1.7", "10.0.2.8"
 
 var pods = map[string]*testutils.FakeEndpointInfo{
 	web: {ID: 7, Identity: 1007, PodNamespace: "shop", PodName: "web-1", Labels: []string{"k8s:app=web"}},
 	db:  {ID: 8, Identity: 1008, PodNamespace: "shop", PodName: "db-0", Labels: []string{"k8s:app=db"}},
+}
+
+// name gives the pod at the address the name ADDRESS/NAMESPACE/POD; its address then.
+func name(address, as string) string {
+	pod := pods[address]
+	delete(pods, address)
+	address, rest, _ := strings.Cut(as, "/")
+	pod.PodNamespace, pod.PodName, _ = strings.Cut(rest, "/")
+	pods[address] = pod
+	return address
 }
 
 func newParser(logger logrus.FieldLogger) (*parser.Parser, error) {
@@ -149,12 +160,18 @@ func run(socket string, capacity int) error {
 }
 
 func main() {
-	if len(os.Args) != 3 {
-		log.Fatal("usage: hubble SOCKET CAPACITY")
-	}
-	capacity, err := strconv.Atoi(os.Args[2])
-	if err == nil {
-		err = run(os.Args[1], capacity)
+	err := errors.New("usage: hubble SOCKET CAPACITY [POD POD], or hubble relay ADDRESS SOCKET [FOLDER]")
+	switch arguments := os.Args[1:]; {
+	case len(arguments) > 2 && arguments[0] == "relay":
+		err = serveRelay(arguments[1], arguments[2], strings.Join(arguments[3:], ""))
+	case len(arguments) == 2, len(arguments) == 4:
+		var capacity int
+		if len(arguments) == 4 {
+			web, db = name(web, arguments[2]), name(db, arguments[3])
+		}
+		if capacity, err = strconv.Atoi(arguments[1]); err == nil {
+			err = run(arguments[0], capacity)
+		}
 	}
 	if err != nil {
 		log.Fatal(err)

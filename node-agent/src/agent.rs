@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::Config,
     flows::Outbox,
-    host::{condition::Conditions, event::Events, kubelet::Kubelet, sample::Sample},
+    host::{self, condition::Conditions, event::Events, kubelet::Kubelet, sample::Sample},
     metrics::Metrics,
     status::{Moment, Question},
     story::{Sentence, Story},
@@ -63,6 +63,8 @@ pub struct Agent {
     shipper: Shipper,
     pods: Pods,
     conditions: Conditions,
+    /// Seconds that are added to this node's clock where it is compared.
+    clock_ahead: i64,
     /// The aggregator has not been told of the conditions as they are.
     report_due: bool,
     /// When the report that has no answer yet was sent.
@@ -77,24 +79,7 @@ pub struct Agent {
 impl Agent {
     /// An agent that goes on where the stored positions say.
     pub fn new(config: &Config, metrics: Metrics, linked: Ready) -> Self {
-        let mut beginning = vec![Sentence::Note(format!(
-            "the agent of node {} reads the logs in {} and keeps positions in {}",
-            config.node,
-            config.pod_logs.display(),
-            config.state.display()
-        ))];
-        if let Some((namespace, name)) = &config.own_pod {
-            beginning.push(Sentence::Note(format!("not following {namespace}/{name}: that is this log")));
-        }
-        if !config.excluded.is_empty() {
-            let names = config.excluded.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-            let text = format!("not following what stays in the cluster: the logs of all pods of {names}");
-            beginning.push(Sentence::Note(text));
-        }
-        let left_out = config.host.left_out();
-        if !left_out.is_empty() {
-            beginning.push(Sentence::Note(format!("of this node, not watched: {}", left_out.join(", "))));
-        }
+        let mut beginning = beginning(config);
         let positions = config.state.join("positions");
         let (store, look_back) = match Store::load(&positions) {
             Ok(store) => (store, Some(config.look_back)),
@@ -123,6 +108,7 @@ impl Agent {
             ),
             pods: Pods::new(UNNAMED, config.excluded.clone()),
             conditions: Conditions::new(config.host.pressure, Kubelet::new(config.host.probes)),
+            clock_ahead: config.host.clock_ahead,
             report_due: false,
             reported: None,
             next_report: Instant::now(),
@@ -173,8 +159,9 @@ impl Agent {
                 }
                 _ = scan.tick() => self.scan(),
                 _ = summaries.tick() => {
-                    let summary = self.moment(&flows).summary();
-                    tell(self.story.summary(summary));
+                    let moment = self.moment(&flows);
+                    let (state, summary) = (moment.state(), moment.summary());
+                    tell(self.story.summary(state, summary, Instant::now()));
                 }
                 () = wake.wait(pause) => {}
             }
@@ -205,7 +192,8 @@ impl Agent {
             }
             Some(Notice::Clock(theirs)) => {
                 if let Some(asked) = self.reported.take() {
-                    self.conditions.compare_clocks(theirs, SystemTime::now(), asked.elapsed());
+                    let ours = host::ahead(SystemTime::now(), self.clock_ahead);
+                    self.conditions.compare_clocks(theirs, ours, asked.elapsed());
                 }
             }
             None => {}
@@ -215,8 +203,8 @@ impl Agent {
     fn on_sample(&mut self, sample: &Sample) {
         let (changed, events) = self.conditions.update(sample);
         self.report_due |= changed;
-        self.story.conditions(self.conditions.current()).iter().for_each(Sentence::tell);
         let now = Instant::now();
+        self.story.conditions(self.conditions.current(), now).iter().for_each(Sentence::tell);
         events.iter().for_each(|event| tell(self.story.happened(event, now)));
         self.story.repeated(now).iter().for_each(Sentence::tell);
         self.events.add(events);
@@ -228,7 +216,7 @@ impl Agent {
         engine.scan(now);
         self.pods.assign(engine, now);
         tell(self.story.pods(engine.origins(), &self.pod_logs, now));
-        engine.news().iter().for_each(|news| self.story.problem(news).tell());
+        self.story.problems(engine.news(), now).iter().for_each(Sentence::tell);
         tell(self.story.lost(&engine.stats().bytes_lost, now));
         tell(self.story.positions(self.shipper.save_error().map(ToString::to_string)));
         self.metrics.update(&self.shipper, &self.conditions, &self.events);
@@ -291,6 +279,29 @@ impl Agent {
         );
         Sentence::Note(text).tell();
     }
+}
+
+/// What it is about to do, as its settings say.
+pub(crate) fn beginning(config: &Config) -> Vec<Sentence> {
+    let mut beginning = vec![Sentence::Note(format!(
+        "the agent of node {} reads the logs in {} and keeps positions in {}",
+        config.node,
+        config.pod_logs.display(),
+        config.state.display()
+    ))];
+    if let Some((namespace, name)) = &config.own_pod {
+        beginning.push(Sentence::Note(format!("not following {namespace}/{name}: that is this log")));
+    }
+    if !config.excluded.is_empty() {
+        let names = config.excluded.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let text = format!("not following what stays in the cluster: the logs of all pods of {names}");
+        beginning.push(Sentence::Note(text));
+    }
+    let left_out = config.host.left_out();
+    if !left_out.is_empty() {
+        beginning.push(Sentence::Note(format!("of this node, not watched: {}", left_out.join(", "))));
+    }
+    beginning
 }
 
 fn tell(sentence: Option<Sentence>) {

@@ -71,6 +71,8 @@ pub struct Host {
     pub pressure: host::Limits,
     /// Time between the kubelet's probes; zero: it is not watched.
     pub probes: Duration,
+    /// So many seconds are added to the node's clock where it is compared, to see what a wrong one does.
+    pub clock_ahead: i64,
 }
 
 impl Host {
@@ -98,6 +100,7 @@ impl Host {
             file_systems: names.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect(),
             pressure,
             probes: Duration::from_secs(settings.parse("KESTREL_PROBE_SECONDS", 0)),
+            clock_ahead: settings.parse("KESTREL_CLOCK_AHEAD_SECONDS", 0),
         }
     }
 
@@ -116,7 +119,8 @@ impl Host {
         all.into_iter().filter(|(is_watched, _)| !is_watched).map(|(_, what)| what).collect()
     }
 
-    fn cgroups(&self) -> PathBuf {
+    /// Where the host's control groups are.
+    pub(crate) fn cgroups(&self) -> PathBuf {
         self.root.join("sys/fs/cgroup")
     }
 

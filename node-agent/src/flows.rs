@@ -3,13 +3,10 @@
 //! The aggregator says whose addresses they were, as it alone knows all pods.
 
 mod aws_policy;
-pub mod counts;
 mod files;
-pub mod flow;
 mod hubble;
 mod missing;
 pub mod sources;
-pub mod window;
 mod ztunnel;
 
 use std::{
@@ -19,7 +16,14 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use kestrel_proto::node::{FLOW_SPAN, v1::FlowReport};
+use kestrel_flows::{
+    counts::Counts,
+    window::{MOST_FLOWS, Parts, Window},
+};
+use kestrel_proto::node::{
+    FLOW_SPAN,
+    v1::{FlowReport, NameFailure},
+};
 use tokio::{
     sync::{mpsc, watch},
     task::yield_now,
@@ -28,17 +32,12 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::Config;
-use counts::Counts;
 use files::Files;
 use missing::Missing;
 use sources::Sources;
-use window::{Parts, Window};
 
 /// How often sources are looked at.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// Different flows of a window; each takes about 150 bytes.
-const MOST_FLOWS: usize = 32 * 1024;
 
 /// What the link takes of flows and answers.
 pub struct Outbox {
@@ -54,7 +53,9 @@ pub struct Outbox {
 pub fn watch(config: &Config, counts: Counts) -> (impl Future<Output = anyhow::Result<()>> + use<>, Outbox) {
     let (reports, taken) = mpsc::channel(1);
     let (arrived, heard) = watch::channel(0);
-    let (now, sources) = (SystemTime::now(), Sources::default());
+    let has_files = config.aws_policy_log.is_some() || config.ztunnel_namespace.is_some();
+    let looking = usize::from(has_files) + usize::from(config.hubble_socket.is_some());
+    let (now, sources) = (SystemTime::now(), Sources::looked_for_by(looking));
     let flows = Flows {
         files: Files::new(config, counts.clone(), sources.clone(), now),
         sources: sources.clone(),
@@ -89,7 +90,7 @@ struct Flows {
     /// How many there were.
     reports: u64,
     /// Of the last window that was closed, and its number, what nobody has taken.
-    closed: Option<(u64, Parts)>,
+    closed: Option<(u64, Parts, Vec<NameFailure>)>,
     /// Number of the last that has arrived.
     arrived: u64,
     /// Windows that have not arrived, and their last reports.
@@ -165,27 +166,28 @@ impl Flows {
         if is_over {
             self.closes = now + until_told(SystemTime::now());
         }
-        let parts = window.close();
+        let (parts, failures) = (window.close(), window.take_failures());
         drop(window);
-        if parts.is_empty() {
+        if parts.is_empty() && failures.is_empty() {
             self.is_told(self.number);
         } else {
-            self.closed = Some((self.number, parts));
+            self.closed = Some((self.number, parts, failures));
         }
         self.number += 1;
     }
 
     /// The next report of the closed window.
     fn next(&mut self) -> Option<FlowReport> {
-        let (window, mut parts) = self.closed.take()?;
-        let flows = parts.next();
-        self.reports += u64::from(flows.is_some());
+        let (window, mut parts, name_failures) = self.closed.take()?;
+        // Of one that is closed there is always something.
+        let flows = parts.next().unwrap_or_default();
+        self.reports += 1;
         if parts.is_empty() {
             self.is_told(window);
         } else {
-            self.closed = Some((window, parts));
+            self.closed = Some((window, parts, Vec::new()));
         }
-        flows.map(|flows| FlowReport { run: self.run, number: self.reports, flows })
+        Some(FlowReport { run: self.run, number: self.reports, flows, name_failures })
     }
 
     /// Nothing of a window is left to be told.

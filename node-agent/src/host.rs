@@ -4,7 +4,7 @@ mod clock;
 pub mod condition;
 mod conntrack;
 pub mod event;
-mod file_systems;
+pub(crate) mod file_systems;
 mod kernel_log;
 pub mod kubelet;
 mod memory;
@@ -15,7 +15,7 @@ mod tasks;
 
 use std::{
     path::PathBuf,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::{
@@ -25,6 +25,7 @@ use tokio::{
 
 use kubelet::Probes;
 pub use pressure::Limits;
+pub(crate) use runtime::version as runtime_version;
 use sample::{Places, Sample, Seen};
 
 /// How often the host is looked at.
@@ -48,6 +49,13 @@ pub struct Watched {
 /// What is missing.
 pub fn kernel_log() -> Seen<String> {
     kernel_log::read()
+}
+
+/// A clock that is so many seconds ahead of this one, as far as there is such a time.
+pub(crate) fn ahead(clock: SystemTime, seconds: i64) -> SystemTime {
+    let by = Duration::from_secs(seconds.unsigned_abs());
+    let moved = if seconds < 0 { clock.checked_sub(by) } else { clock.checked_add(by) };
+    moved.unwrap_or(clock)
 }
 
 /// Looks at the host until nobody takes the samples any more.

@@ -10,6 +10,7 @@ use std::{
 use kestrel_link::connection::Link;
 use kestrel_node_agent::{
     agent::Agent,
+    check,
     config::{self, Config},
     flows, host,
     host::kubelet::Probes,
@@ -32,10 +33,12 @@ use tracing::error;
 const GRACE: Duration = Duration::from_secs(10);
 
 const USAGE: &str = "\
-usage: kestrel-node-agent [status | tail]
+usage: kestrel-node-agent [status | check | tail]
 
   (nothing)  the daemon; its environment variables are in docs/interfaces.md
   status     what the daemon on this host is doing (HEALTH_PORT: its admin port)
+  check      tries on its node, with the daemon's variables, what the daemon does; a line each: ok, note (off, and what
+             switches it on), caution, or FAILED with the remedy, and code 1 if anything failed
   tail       reads container logs without Kubernetes: kestrel-node-agent tail --help
 ";
 
@@ -52,6 +55,10 @@ async fn main() -> ExitCode {
                 Ok(text) => say(&mut io::stdout(), &text, ExitCode::SUCCESS),
                 Err(problem) => say(&mut io::stderr(), &format!("{problem:#}\n"), ExitCode::FAILURE),
             };
+        }
+        ["check"] => {
+            // Nobody reads what cannot be written.
+            return check::run(&Environment, &mut io::stdout()).await.unwrap_or(ExitCode::FAILURE);
         }
         ["tail", "help" | "--help" | "-h"] => return say(&mut io::stdout(), tail::USAGE, ExitCode::SUCCESS),
         ["tail", ..] => match tail::Options::parse(&words[1..]) {

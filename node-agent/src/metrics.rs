@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use kestrel_flows::counts::Counts;
 use kestrel_link::ship::Shipper;
 use kestrel_tail::engine::Reason;
 use prometheus_client::{
@@ -10,10 +11,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::{
-    flows::counts::Counts,
-    host::{condition::Conditions, event::Events},
-};
+use crate::host::{condition::Conditions, event::Events};
 
 /// Why lines were left out, or bytes of log files lost.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]

@@ -64,6 +64,16 @@ impl Moment<'_> {
         })
     }
 
+    /// What of the summary somebody has to hear of. Pods come and go, and are told when they do.
+    pub(crate) fn state(&self) -> String {
+        let lost = self.shipper.engine.stats().bytes_lost;
+        let lost = Reason::ALL.map(|reason| (lost.of(reason) > 0).then(|| reason.as_str()));
+        let wrong: Vec<_> = self.wrong().map(|finding| finding.kind).collect();
+        let problems: Vec<_> = self.shipper.engine.problems().keys().collect();
+        let (is_connected, is_saved) = (self.shipper.is_connected(), self.shipper.save_error().is_none());
+        format!("{is_connected} {is_saved} {lost:?} {:?} {wrong:?} {problems:?}", self.flows.0)
+    }
+
     /// The same in one sentence, without the numbers that never stand still.
     pub(crate) fn summary(&self) -> String {
         let link = if self.shipper.is_connected() { "connected" } else { "NOT connected" };

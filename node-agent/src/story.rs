@@ -1,9 +1,13 @@
 //! The node's story: what a person reads in this agent's log. One sentence per
-//! change, never one per record; what stays as it is, is not said again.
+//! change, never one per record; what stays as it is, is not said again, and what
+//! never stands still ever more rarely, so that a day is a page.
+
+mod happened;
+mod pace;
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
-    path::Path,
+    collections::BTreeMap,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -14,18 +18,17 @@ use kestrel_tail::{
 };
 
 use crate::host::{
-    condition::{Condition, Status},
+    condition::{Condition, PARTLY, Status},
     event::Event,
 };
-
-/// Pods come and go in waves: they are told together, this often at most.
-const WAVE: Duration = Duration::from_secs(5);
-
-/// What happens again and again is told this often.
-const REPEATS: Duration = Duration::from_hours(1);
+use happened::Happened;
+use pace::Pace;
 
 /// Names told one by one; of more only the number is told.
 const NAMES: usize = 5;
+
+/// Files that can't be followed and wait to be told.
+const MOST_PROBLEMS: usize = 1000;
 
 /// A sentence of the story.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,24 +54,32 @@ impl Sentence {
 pub struct Story {
     pods: BTreeMap<String, bool>,
     containers: usize,
-    pods_told: Option<Instant>,
+    pods_are_known: bool,
+    pods_pace: Pace,
+    /// Of many that come or go at a time, such as those of a roll-out.
+    rush_pace: Pace,
     outage: Outage,
-    conditions: BTreeMap<&'static str, Condition>,
+    conditions: BTreeMap<&'static str, Told>,
     positions: Option<String>,
+    /// Of files, what was not told yet.
+    problems: BTreeMap<PathBuf, Option<String>>,
+    problems_pace: Pace,
     lost: LostBytes,
-    lost_told: Option<Instant>,
-    /// By kind and pod, what happened in the last hour.
-    happened: BTreeMap<(&'static str, Option<String>), Repeats>,
+    lost_pace: Pace,
+    happened: Happened,
     summary: Option<String>,
+    summary_pace: Pace,
 }
 
-/// How often something happened again.
+/// A condition as it was told.
 #[derive(Debug)]
-struct Repeats {
-    told: Instant,
-    more: u64,
-    /// A sentence of the last one.
-    last: String,
+struct Told {
+    status: Status,
+    reason: String,
+    /// As it was seen last, and how often that changed since it was told.
+    seen: (Status, String),
+    changes: u32,
+    pace: Pace,
 }
 
 impl Story {
@@ -79,17 +90,18 @@ impl Story {
         directory: &Path,
         now: Instant,
     ) -> Option<Sentence> {
-        if self.pods_told.is_some_and(|told| now.saturating_duration_since(told) < WAVE) {
+        let origins: Vec<_> = origins.filter(|(_, policy)| *policy != Some(Policy::Off)).collect();
+        let containers = origins.len();
+        let is_rush = containers.abs_diff(self.containers) > NAMES && self.rush_pace.may(now);
+        if !is_rush && !self.pods_pace.may(now) {
             return None;
         }
         let mut pods = BTreeMap::new();
-        let mut containers = 0;
-        for (origin, policy) in origins.filter(|(_, policy)| *policy != Some(Policy::Off)) {
+        for (origin, policy) in origins {
             let pod = format!("{}/{}", origin.namespace, origin.pod);
             *pods.entry(pod).or_insert(false) |= policy.is_some();
-            containers += 1;
         }
-        if self.pods == pods && self.containers == containers && self.pods_told.is_some() {
+        if self.pods == pods && self.containers == containers && self.pods_are_known {
             return None;
         }
         let came: Vec<_> = pods.keys().filter(|pod| !self.pods.contains_key(*pod)).collect();
@@ -104,22 +116,43 @@ impl Story {
         if undecided > 0 {
             text += &format!("; {} to be decided by the aggregator", count(undecided, "pod"));
         }
-        if self.pods_told.is_some() {
+        if self.pods_are_known {
             text += &named("; new", &came);
             text += &named("; gone", &went);
         }
         self.pods = pods;
         self.containers = containers;
-        self.pods_told = Some(now);
+        self.pods_are_known = true;
+        // One of them may, as was asked above.
+        let _may = self.pods_pace.take(now) || self.rush_pace.take(now);
         Some(Sentence::Note(text))
     }
 
     /// What cannot be followed any more, or can again.
-    pub fn problem(&self, News { path, problem }: &News) -> Sentence {
-        match problem {
+    pub fn problems(&mut self, news: Vec<News>, now: Instant) -> Vec<Sentence> {
+        for News { path, problem } in news {
+            if self.problems.len() < MOST_PROBLEMS || self.problems.contains_key(&path) {
+                self.problems.insert(path, problem);
+            }
+        }
+        if self.problems.is_empty() || !self.problems_pace.take(now) {
+            return Vec::new();
+        }
+        let all = std::mem::take(&mut self.problems);
+        let more = all.len().saturating_sub(NAMES);
+        let sentence = |(path, problem): (PathBuf, Option<String>)| match problem {
             Some(problem) => Sentence::Warning(format!("{}: {problem}", path.display())),
             None => Sentence::Note(format!("{}: no problem any more", path.display())),
+        };
+        let mut told: Vec<_> = all.into_iter().take(NAMES).map(sentence).collect();
+        if more > 0 {
+            let text = format!(
+                "likewise {}; kestrel-node-agent status says how they stand",
+                count(more, "other file")
+            );
+            told.push(Sentence::Note(text));
         }
+        told
     }
 
     /// The link is up.
@@ -140,68 +173,80 @@ impl Story {
     }
 
     /// The node's conditions. Those that cannot be seen for the same reason are told together.
-    pub fn conditions(&mut self, conditions: &[Condition]) -> Vec<Sentence> {
-        let mut told: Vec<(Vec<&str>, &Condition)> = Vec::new();
+    pub fn conditions(&mut self, conditions: &[Condition], now: Instant) -> Vec<Sentence> {
+        let mut told: Vec<(Vec<&str>, &Condition, u32)> = Vec::new();
+        let mut well = Vec::new();
         for condition in conditions {
             let finding = &condition.finding;
-            let before = self.conditions.insert(finding.kind, condition.clone());
-            if before.is_some_and(|before| before.finding.state() == finding.state()) {
+            let is_new = !self.conditions.contains_key(finding.kind);
+            let Some(changes) = self.changed(condition, now) else { continue };
+            if is_new && finding.is_good() && finding.reason != PARTLY {
+                well.push(finding.kind);
                 continue;
             }
             let is_same = |other: &Condition| {
                 finding.status == Status::Unknown && other.finding.message == finding.message
             };
-            match told.iter_mut().find(|(_, other)| is_same(other)) {
-                Some((kinds, _)) => kinds.push(finding.kind),
-                None => told.push((vec![finding.kind], condition)),
+            match told.iter_mut().find(|(_, other, _)| is_same(other)) {
+                Some((kinds, ..)) => kinds.push(finding.kind),
+                None => told.push((vec![finding.kind], condition, changes)),
             }
         }
-        let sentence = |(kinds, condition): (Vec<&str>, &Condition)| {
+        let sentence = |(kinds, condition, changes): (Vec<&str>, &Condition, u32)| {
             let is = if kinds.len() > 1 { "are" } else { "is" };
             let finding = &condition.finding;
-            let text = format!("{} {is} {}: {}", kinds.join(", "), finding.status.as_str(), finding.message);
+            let mut text =
+                format!("{} {is} {}: {}", kinds.join(", "), finding.status.as_str(), finding.message);
+            if changes > 1 {
+                text += &format!(" (it changed {changes} times since it was told)");
+            }
             if finding.is_good() { Sentence::Note(text) } else { Sentence::Warning(text) }
         };
-        told.into_iter().map(sentence).collect()
+        let well = (!well.is_empty())
+            .then(|| Sentence::Note(format!("watched and as it should be: {}", well.join(", "))));
+        well.into_iter().chain(told.into_iter().map(sentence)).collect()
+    }
+
+    /// How often a condition changed since it was told, if that is to be told.
+    fn changed(&mut self, condition: &Condition, now: Instant) -> Option<u32> {
+        let finding = &condition.finding;
+        let (status, reason) = finding.state();
+        let told = self.conditions.entry(finding.kind).or_insert_with(|| Told {
+            status: Status::Unknown,
+            reason: String::new(),
+            seen: (Status::Unknown, String::new()),
+            changes: 0,
+            pace: Pace::default(),
+        });
+        if (told.seen.0, told.seen.1.as_str()) != (status, reason) {
+            told.changes = told.changes.saturating_add(1);
+            told.seen = (status, reason.to_owned());
+        }
+        let is_news = (told.status, told.reason.as_str()) != (status, reason);
+        if !is_news || !told.pace.take(now) {
+            return None;
+        }
+        (told.status, told.reason) = told.seen.clone();
+        Some(std::mem::take(&mut told.changes))
     }
 
     /// What happened on the host, unless it happened to the same pod a short time before.
     pub fn happened(&mut self, event: &Event, now: Instant) -> Option<Sentence> {
-        let repeats = match self.happened.entry((event.kind, event.pod.clone())) {
-            Entry::Occupied(repeats) => repeats.into_mut(),
-            Entry::Vacant(room) => {
-                room.insert(Repeats { told: now, more: 0, last: String::new() });
-                return Some(Sentence::Warning(event.message.clone()));
-            }
-        };
-        repeats.more += 1;
-        repeats.last.clone_from(&event.message);
-        None
+        self.happened.add(event, now)
     }
 
     /// What happened again and again since it was told.
     pub fn repeated(&mut self, now: Instant) -> Vec<Sentence> {
-        let mut told = Vec::new();
-        self.happened.retain(|_, repeats| {
-            if now.saturating_duration_since(repeats.told) < REPEATS {
-                return true;
-            }
-            let is_over = repeats.more == 0;
-            if !is_over {
-                let Repeats { more, last, .. } = &repeats;
-                told.push(Sentence::Warning(format!("{more} more of this in an hour, the last: {last}")));
-                *repeats = Repeats { told: now, more: 0, last: String::new() };
-            }
-            !is_over
-        });
-        told
+        self.happened.due(now)
     }
 
-    /// All of it in a sentence, unless it says what it said before.
-    pub fn summary(&mut self, text: String) -> Option<Sentence> {
-        let is_new = self.summary.as_ref() != Some(&text);
-        self.summary = Some(text.clone());
-        is_new.then_some(Sentence::Note(text))
+    /// All of it in a sentence, unless `state`, what of it matters, is as it was.
+    pub fn summary(&mut self, state: String, text: String, now: Instant) -> Option<Sentence> {
+        if self.summary.as_ref() == Some(&state) || !self.summary_pace.take(now) {
+            return None;
+        }
+        self.summary = Some(state);
+        Some(Sentence::Note(text))
     }
 
     /// Whether positions can be written.
@@ -221,8 +266,7 @@ impl Story {
 
     /// Bytes that were gone before they were delivered.
     pub fn lost(&mut self, lost: &LostBytes, now: Instant) -> Option<Sentence> {
-        if self.lost == *lost || self.lost_told.is_some_and(|told| now.saturating_duration_since(told) < WAVE)
-        {
+        if self.lost == *lost || !self.lost_pace.take(now) {
             return None;
         }
         let since = Reason::ALL.map(|reason| (reason, lost.of(reason) - self.lost.of(reason)));
@@ -237,7 +281,6 @@ impl Story {
         });
         let text = format!("logs are missing: {}", since.collect::<Vec<_>>().join("; "));
         self.lost = *lost;
-        self.lost_told = Some(now);
         Some(Sentence::Warning(text))
     }
 }
@@ -258,123 +301,6 @@ fn named(what: &str, names: &[&String]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::SystemTime;
-
-    use super::*;
-    use crate::host::condition::Finding;
-
-    fn text(sentence: Option<Sentence>) -> String {
-        match sentence {
-            Some(Sentence::Note(text) | Sentence::Warning(text)) => text,
-            None => String::new(),
-        }
-    }
-
-    #[test]
-    fn pods_are_told_in_waves() {
-        let origin = |pod: &str, container: &str| Origin {
-            namespace: "ns".into(),
-            pod: pod.into(),
-            uid: "1".into(),
-            container: container.into(),
-        };
-        let mut story = Story::default();
-        let start = Instant::now();
-        let tell = |story: &mut Story, origins: &[(Origin, Option<Policy>)], after: u64| {
-            let origins = origins.iter().map(|(origin, policy)| (origin, *policy));
-            text(story.pods(origins, Path::new("/var/log/pods"), start + Duration::from_secs(after)))
-        };
-        assert_eq!(tell(&mut story, &[], 0), "following 0 containers of 0 pods in /var/log/pods");
-        let two = [(origin("a", "x"), Some(Policy::All)), (origin("a", "y"), Some(Policy::All))];
-        assert_eq!(tell(&mut story, &two, 1), "");
-        assert_eq!(tell(&mut story, &two, 6), "following 2 containers of 1 pod in /var/log/pods; new: ns/a");
-        assert_eq!(tell(&mut story, &two, 60), "");
-        let other = [(origin("b", "x"), None), (origin("off", "x"), Some(Policy::Off))];
-        assert_eq!(
-            tell(&mut story, &other, 70),
-            "following 1 container of 1 pod in /var/log/pods; 1 pod to be decided by the aggregator; new: ns/b; gone: ns/a"
-        );
-    }
-
-    #[test]
-    fn what_cannot_be_seen_for_one_reason_is_told_once() {
-        let condition = |kind, status, message: &str| {
-            let (reason, message) = ("R".into(), message.to_owned());
-            Condition { finding: Finding { kind, status, reason, message }, since: SystemTime::now() }
-        };
-        let mut story = Story::default();
-        let unseen = [
-            condition("kestrel.ai/A", Status::Unknown, "no right"),
-            condition("kestrel.ai/B", Status::False, "fine"),
-            condition("kestrel.ai/C", Status::Unknown, "no right"),
-        ];
-        let together = Sentence::Warning("kestrel.ai/A, kestrel.ai/C are Unknown: no right".into());
-        let fine = Sentence::Note("kestrel.ai/B is False: fine".into());
-        assert_eq!(story.conditions(&unseen), [together, fine]);
-        assert_eq!(story.conditions(&unseen), []);
-        let trouble = [condition("kestrel.ai/B", Status::True, "no")];
-        assert_eq!(story.conditions(&trouble), [Sentence::Warning("kestrel.ai/B is True: no".into())]);
-    }
-
-    #[test]
-    fn what_happens_every_minute_is_told_every_hour() {
-        let event = |pod: &str, number: u64| Event {
-            kind: "OOMKilled",
-            id: number.to_string(),
-            time: SystemTime::now(),
-            message: format!("kill {number} in {pod}"),
-            pod: Some(pod.to_owned()),
-        };
-        let (mut story, start) = (Story::default(), Instant::now());
-        let mut told = Vec::new();
-        for minute in 0..180 {
-            let now = start + Duration::from_mins(minute);
-            told.extend(story.repeated(now));
-            if minute <= 100 {
-                told.extend(story.happened(&event("a", minute), now));
-            }
-            if minute == 30 {
-                told.extend(story.happened(&event("b", minute), now));
-            }
-        }
-        let told: Vec<_> = told.into_iter().map(|sentence| text(Some(sentence))).collect();
-        let expected = [
-            "kill 0 in a",
-            "kill 30 in b",
-            "59 more of this in an hour, the last: kill 59 in a",
-            "41 more of this in an hour, the last: kill 100 in a",
-        ];
-        assert_eq!(told, expected);
-        assert!(story.repeated(start + 5 * REPEATS).is_empty() && story.happened.is_empty());
-    }
-
-    #[test]
-    fn a_state_is_told_once() {
-        let mut story = Story::default();
-        let start = Instant::now();
-        let down = |story: &mut Story| story.disconnected("refused", Duration::from_secs(1), start).is_some();
-        assert!(down(&mut story));
-        assert!(!down(&mut story));
-        story.connected(&http::Uri::from_static("https://x:1"));
-        assert!(down(&mut story));
-
-        assert!(story.summary("all is well".into()).is_some());
-        assert!(story.summary("all is well".into()).is_none());
-        assert!(story.summary("it is not".into()).is_some());
-
-        assert!(story.positions(None).is_none());
-        assert!(story.positions(Some("disk full".into())).is_some());
-        assert!(story.positions(Some("disk full".into())).is_none());
-        assert_eq!(story.positions(None), Some(Sentence::Note("positions are kept again".into())));
-
-        let lost = |damaged| LostBytes::from([0, 5, damaged, 0]);
-        assert_eq!(story.lost(&LostBytes::default(), start), None);
-        assert!(text(story.lost(&lost(0), start)).starts_with("logs are missing: 5 bytes of removed files"));
-        assert!(story.lost(&lost(20), start).is_none(), "waves");
-        assert_eq!(
-            text(story.lost(&lost(20), start + WAVE)),
-            "logs are missing: 20 bytes of files that are damaged"
-        );
-    }
-}
+mod day;
+#[cfg(test)]
+mod tests;

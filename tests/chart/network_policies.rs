@@ -71,6 +71,18 @@ fn what_is_used_can_be_reached() {
 }
 
 #[test]
+fn relay_can_be_reached_where_hubble_is_read() {
+    let set = |more: &'static str| ["networkPolicy.create=true", "operator.cilium.disableFlows=false", more];
+    let objects = Objects::with(&set("server.port=50051"));
+    assert_eq!(open(&objects, "kestrel-aggregator", "egress"), [53, 80, 443, 4245, 6443, 50051]);
+    let objects = Objects::with(&set("operator.cilium.hubble.relay.address=relay.example:8443"));
+    assert!(open(&objects, "kestrel-aggregator", "egress").contains(&8443));
+    let objects = Objects::with(&set("hubble.cidr=192.0.2.0/24"));
+    let rules = list(&objects.get("NetworkPolicy", "kestrel-aggregator")["spec"]["egress"]);
+    assert!(rules.iter().any(|rule| rule["to"][0]["ipBlock"]["cidr"] == "192.0.2.0/24"), "{rules:?}");
+}
+
+#[test]
 fn the_way_to_the_cloud_may_lead_through_a_proxy() {
     for (proxy, egress) in [
         ("server.proxy.url=http://proxy:3128", Some(vec![53, 443, 3128, 6443])),

@@ -26,6 +26,7 @@ fn the_notes_say_what_to_do_next() {
         "helm -n kestrel-ai test kestrel-operator",
         "kubectl -n kestrel-ai exec deployment/kestrel-aggregator -- /kestrel-aggregator status",
         "kubectl -n kestrel-ai logs -l app.kubernetes.io/component=aggregator",
+        "kubectl -n kestrel-ai exec POD -- /kestrel-node-agent check",
         r#""kestrel.ai/inject":"true""#,
     ] {
         assert!(notes.contains(part), "{part} is not in:\n{notes}");

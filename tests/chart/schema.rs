@@ -17,7 +17,7 @@ const VERSIONS: [&str; 3] = ["1.24.17", "1.30.14", helm::NEWEST];
 const OTHERS: [&str; 2] = ["monitoring.coreos.com", "cert-manager.io"];
 
 /// Everything that can be switched on.
-const ALL: [&str; 15] = [
+const ALL: [&str; 16] = [
     "networkPolicy.create=true",
     "webhook.certManager.enabled=true",
     "link.certManager.enabled=true",
@@ -26,6 +26,7 @@ const ALL: [&str; 15] = [
     "nodeAgent.runtimeSocket=/run/containerd/containerd.sock",
     "nodeAgent.seLinuxOptions.type=spc_t",
     "operator.cilium.disableFlows=false",
+    "operator.cilium.hubble.tls.existingSecret=relay",
     "nodeAgent.flows.awsPolicyLog=/var/log/aws-routed-eni/network-policy-agent.log",
     "nodeAgent.kernelLog=true",
     "nodeAgent.conntrack=true",

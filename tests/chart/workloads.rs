@@ -117,6 +117,33 @@ fn the_node_agent_runs_everywhere_and_sees_only_the_logs() {
 }
 
 #[test]
+fn hubble_relay_is_read_with_the_secret_that_is_named() {
+    let env = |objects: &Objects, name: &str| objects.env("kestrel-aggregator", name).map(str::to_owned);
+    let objects = Objects::with(&[]);
+    assert_eq!(env(&objects, "DISABLE_CILIUM_FLOWS").as_deref(), Some("true"));
+    let on = "operator.cilium.disableFlows=false";
+    let secret = "operator.cilium.hubble.tls.existingSecret=relay";
+    let objects = Objects::with(&[on]);
+    assert_eq!(
+        (env(&objects, "DISABLE_CILIUM_FLOWS"), env(&objects, "KESTREL_HUBBLE_TLS_DIR")),
+        (None, None)
+    );
+    let objects = Objects::with(&[on, secret, "nodeAgent.flows.hubbleSocket="]);
+    let folder = env(&objects, "KESTREL_HUBBLE_TLS_DIR").unwrap();
+    let (_, pod) = objects.pods().find(|(name, _)| *name == "kestrel-aggregator").unwrap();
+    let mounts = list(&pod["spec"]["containers"][0]["volumeMounts"]);
+    assert!(
+        mounts.iter().any(|mount| mount["mountPath"] == *folder && mount["readOnly"] == true),
+        "{mounts:?}"
+    );
+    let volumes = list(&pod["spec"]["volumes"]);
+    assert!(volumes.iter().any(|volume| volume["secret"]["secretName"] == "relay"), "{volumes:?}");
+    assert_eq!(objects.env("kestrel-node-agent", "KESTREL_HUBBLE_SOCKET"), None);
+    let objects = Objects::with(&[on, secret, "operator.cilium.hubble.tls.forceDisable=true"]);
+    assert_eq!(env(&objects, "KESTREL_HUBBLE_TLS_DIR"), None);
+}
+
+#[test]
 fn the_node_agent_sees_more_of_the_node_only_when_told() {
     let objects = Objects::with(&[
         "nodeAgent.runtimeSocket=/run/containerd/containerd.sock",

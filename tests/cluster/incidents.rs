@@ -5,7 +5,7 @@ mod component;
 mod event;
 mod host;
 mod leader;
-mod node;
+pub(crate) mod node;
 mod pod;
 mod workload;
 
@@ -72,7 +72,7 @@ fn expect_after(before: &[String], kind: &str, namespace: &str, name: &str, expe
 }
 
 /// The events about an object that were told.
-fn events_about(namespace: &str, name: &str) -> Vec<Value> {
+pub(crate) fn events_about(namespace: &str, name: &str) -> Vec<Value> {
     let all = cloud(&format!("/v1/signals?kind=kubernetes_event&namespace={namespace}&limit=10000"));
     let all = all.as_array().unwrap().iter().map(|signal| signal["message"].clone());
     all.filter(|told| told["involved_object"]["name"] == name).collect()

@@ -109,6 +109,14 @@ pub(crate) fn pods_of(component: &str) -> Vec<String> {
     list["items"].as_array().unwrap().iter().filter(live).map(name).collect()
 }
 
+/// The log of the agent on a node.
+pub(crate) fn agent_log(node: &str) -> String {
+    let agents = pods_of("node-agent");
+    let of_node =
+        agents.iter().find(|agent| json(&["get", "pod", "-n", OPERATOR, agent])["spec"]["nodeName"] == *node);
+    kubectl(&["logs", "-n", OPERATOR, of_node.expect("an agent runs on the node")])
+}
+
 /// The log of all pods of one component, those that have ended excepted.
 pub(crate) fn log_of(component: &str) -> String {
     pods_of(component).iter().map(|pod| attempt(&["logs", "-n", OPERATOR, pod]).unwrap_or_default()).collect()

@@ -1,7 +1,5 @@
 //! Who leads, and what a change of the leader costs.
 
-use std::{fs, path::Path};
-
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
@@ -60,21 +58,9 @@ fn connected_after(begun: Timestamp) -> SignedDuration {
     })
 }
 
-/// The leader's process, if its node runs on this machine, as those of `hack/cluster` do.
-fn process_of(pod: &str) -> Option<String> {
-    let own = format!("POD_NAME={pod}");
-    let is_it = |process: &Path| {
-        let environment = fs::read(process.join("environ")).unwrap_or_default();
-        let program = fs::read(process.join("cmdline")).unwrap_or_default();
-        program.starts_with(b"/kestrel-aggregator\0")
-            && environment.split(|byte| *byte == 0).any(|variable| variable == own.as_bytes())
-    };
-    process::find(is_it)
-}
-
 /// Sends a signal to a pod's process; deletes the pod with force where that can't be done.
 fn signal(signal: &str, pod: &str) {
-    match process_of(pod) {
+    match process::of_pod("/kestrel-aggregator", pod) {
         Some(process) => process::signal(signal, &process),
         None => {
             println!("the process of {pod} is on another machine: deleted with force instead");

@@ -23,7 +23,7 @@ fn writer(namespace: &str, name: &str) {
 }
 
 /// The nodes, each with the size at which its kubelet rotates a log, as the kubelet itself says.
-fn nodes() -> Vec<(u64, String)> {
+pub(crate) fn nodes() -> Vec<(u64, String)> {
     let nodes = kubectl(&["get", "nodes", "-o", "jsonpath={.items[*].metadata.name}"]);
     let rotates_at = |node: &str| {
         let config = kubectl(&["get", "--raw", &format!("/api/v1/nodes/{node}/proxy/configz")]);
@@ -34,7 +34,7 @@ fn nodes() -> Vec<(u64, String)> {
     nodes.split_whitespace().map(|node| (rotates_at(node), node.to_owned())).collect()
 }
 
-fn every_line() -> Value {
+pub(crate) fn every_line() -> Value {
     serde_json::json!({"kestrel.ai/logs": "all"})
 }
 
@@ -43,7 +43,7 @@ fn pod(namespace: &str, name: &str, script: &str) {
     apply(namespace, &manifest(name, script, None, &every_line()).to_string());
 }
 
-fn manifest(name: &str, script: &str, node: Option<&str>, annotations: &Value) -> Value {
+pub(crate) fn manifest(name: &str, script: &str, node: Option<&str>, annotations: &Value) -> Value {
     serde_json::json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": name, "annotations": annotations},
@@ -57,7 +57,7 @@ fn manifest(name: &str, script: &str, node: Option<&str>, annotations: &Value) -
 }
 
 /// What the cloud has counted of the numbers behind `line `.
-fn sequence(namespace: &str, pod: &str) -> Value {
+pub(crate) fn sequence(namespace: &str, pod: &str) -> Value {
     cloud(&format!("/v1/logs/sequence?namespace={namespace}&pod={pod}&container=writer&prefix=line%20"))
 }
 
@@ -92,7 +92,7 @@ fn node_of(namespace: &str, pod: &str) -> String {
 }
 
 /// The agent of that node.
-fn agent_of(namespace: &str, pod: &str) -> Option<String> {
+pub(crate) fn agent_of(namespace: &str, pod: &str) -> Option<String> {
     let node = node_of(namespace, pod);
     let selector = "app.kubernetes.io/component=node-agent";
     let field = format!("spec.nodeName={node},status.phase=Running");

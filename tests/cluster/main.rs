@@ -16,6 +16,8 @@
 mod api_server;
 mod connection;
 mod credentials;
+mod flows;
+mod gaps;
 mod incidents;
 mod injection;
 mod kubectl;

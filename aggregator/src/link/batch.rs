@@ -5,7 +5,9 @@
 use std::mem::size_of;
 
 use bytes::{Buf, Bytes};
-use kestrel_proto::node::v1::{Batch, BatchContent, Compression, Flow, FlowReport, LogChunk, LogGap};
+use kestrel_proto::node::v1::{
+    Batch, BatchContent, Compression, Flow, FlowReport, LogChunk, LogGap, NameFailure,
+};
 use prost::{
     DecodeError, Message as _,
     encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field},
@@ -116,8 +118,10 @@ fn decoded_bytes(content: &[u8]) -> Result<usize, Invalid> {
     const LOGS: u32 = 1;
     const FLOWS: u32 = 2;
     const GAPS: u32 = 8;
-    /// In a report of flows.
+    /// In a report of flows, what is no longer than one of them.
     const FLOW: u32 = 3;
+    const NAME_FAILURE: u32 = 4;
+    const _: () = assert!(size_of::<NameFailure>() <= size_of::<Flow>());
     /// The first of the columns, and the only one that says how many lines there are.
     const LEVELS: u32 = 12;
     let (mut chunks, mut gaps, mut reports, mut flows) = (0, 0, 0, 0);
@@ -131,7 +135,7 @@ fn decoded_bytes(content: &[u8]) -> Result<usize, Invalid> {
             reports += 1;
             names += value.len();
             return fields(value, |field, _| {
-                flows += usize::from(field == FLOW);
+                flows += usize::from(field == FLOW || field == NAME_FAILURE);
                 Ok(())
             });
         }
@@ -288,11 +292,12 @@ mod tests {
             let gaps: Vec<_> = chunks.iter().map(|(_, name)| LogGap { pod_name: name.clone(), ..Default::default() }).collect();
             let flows: Vec<_> = chunks.iter().map(|(flows, _)| FlowReport {
                 flows: vec![Flow::default(); *flows],
+                name_failures: vec![NameFailure::default(); *flows],
                 ..Default::default()
             }).collect();
             let least: usize = chunks.iter().map(|(items, name)| {
                 2 * (size_of::<LogChunk>() + size_of::<LogGap>() + size_of::<FlowReport>() + name.len())
-                    + items * (size_of::<Line<'_>>() + size_of::<Flow>())
+                    + items * (size_of::<Line<'_>>() + size_of::<Flow>() + size_of::<NameFailure>())
             }).sum();
             let content = BatchContent { logs, flows, gaps };
             prop_assert!(Content::of(plain(content.encode_to_vec())).unwrap().decoded_bytes >= least);

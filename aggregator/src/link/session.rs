@@ -434,11 +434,17 @@ impl Reader<'_> {
             self.lines.clear();
         }
         let uid = known.as_ref().map_or(chunk.pod_uid.as_str(), |known| &known.api_uid);
-        let shown = lines[lines.len().saturating_sub(MOST_SHOWN)..].iter().map(|line| {
+        let time = |line: &Line<'_>| {
             let at = (line.nanoseconds > 0).then(|| Timestamp::from_nanosecond(line.nanoseconds.into()).ok());
-            (at.flatten(), line.text)
-        });
+            at.flatten()
+        };
+        let shown =
+            lines[lines.len().saturating_sub(MOST_SHOWN)..].iter().map(|line| (time(line), line.text));
         shared.signals.lines.keep(uid, &chunk.container_name, shown);
+        if let Some(known) = &known {
+            let written = lines.iter().map(|line| (time(line), line.text));
+            shared.signals.edges.wrote(known, written, Timestamp::now());
+        }
         let number = self.lines.entry((chunk.pod_uid.clone(), chunk.container_name.clone())).or_default();
         for message in pod_logs(chunk, &lines, known.as_ref(), &identity.node, number, Timestamp::now()) {
             shared.logs.send(message, receipt.clone()).await;

@@ -135,7 +135,9 @@ async fn serving(config: Config) -> Server {
     signals.nodes.seen(&serde_json::from_value(node).unwrap(), Timestamp::now());
     let (anchors, told) = watch::channel(authority.certificate_pem().to_owned());
     let (mirror, excluded) = (Mirror::default(), Excluded::parse("bank"));
-    let traffic = Traffic::new(mirror.clone(), excluded, lanes.flows(), traffic::metrics::Metrics::default());
+    let metrics_of_flows = traffic::metrics::Metrics::default();
+    let traffic =
+        Traffic::new(mirror.clone(), excluded, signals.edges.clone(), lanes.flows(), metrics_of_flows);
     let parts = Parts { pods: pods.clone(), signals, logs: lanes.logs(), traffic };
     let shared = Shared::new(&config, told, parts, metrics.clone(), drain.clone());
     let rules = Rules { namespace: "kestrel-ai".to_owned(), agent_account: "kestrel-node-agent".to_owned() };

@@ -11,13 +11,14 @@ use std::{
 };
 
 use jiff::Timestamp;
-use kestrel_proto::cloud::v1::{KubernetesEvent, stream_events_request::Request};
+use kestrel_proto::cloud::v1::{KubernetesEvent, OwnerReference, stream_events_request::Request};
 use kube::Resource;
 
 use super::{incident::Finding, note::Voice};
 use crate::inventory::Sink;
 pub use table::Home;
 use trouble::Troubles;
+pub(super) use wire::words;
 
 /// What counts of a part only after a time counts by then.
 const PARTS_SETTLE: Duration = Duration::from_mins(2);
@@ -98,6 +99,20 @@ impl Components {
     pub(super) fn network_of(&self, node: &str) -> Part {
         let home = self.state().cni().cloned().unwrap_or_else(|| Home::of_node(node));
         Part { home, name: format!("Node {node}"), is_pod: false, node: Some(node.to_owned()) }
+    }
+
+    /// Kind and name of the workload of DNS that a pod of this namespace, with these owners, is of.
+    pub(super) fn dns_of(
+        &self,
+        namespace: &str,
+        owners: &[OwnerReference],
+    ) -> Option<(&'static str, String)> {
+        // Of nearly all pods this is all that is looked at.
+        if !table::is_home_of_dns(namespace) {
+            return None;
+        }
+        let (kind, name) = owners.iter().find_map(|owner| table::workload(&owner.kind, &owner.name))?;
+        self.state().has_dns(namespace, kind, name).then(|| (kind, name.to_owned()))
     }
 
     /// Whether the component's workload was there and is gone.

@@ -9,6 +9,7 @@ use std::{
 
 use jiff::Timestamp;
 
+use super::incident::after;
 use crate::uplink::lanes::SignalLane;
 
 /// Names that are noted at most, as they travel with every renewal of the Lease.
@@ -64,6 +65,17 @@ impl Note {
             Incident::Left(since) => since.checked_add(SETTLES).ok(),
             _ => None,
         }
+    }
+
+    /// The names of those of which it has to be told that they are over, if nobody has seen anything of them for
+    /// `wait` longer than what is known otherwise takes to come.
+    pub(super) fn owed(&self, now: Timestamp, wait: Duration) -> Vec<String> {
+        let is_owed = |incident: &Incident| match incident {
+            Incident::Left(since) => after(*since, SETTLES + wait) <= now,
+            _ => false,
+        };
+        let incidents = self.incidents();
+        incidents.iter().filter(|(_, incident)| is_owed(incident)).map(|(name, _)| name.to_string()).collect()
     }
 
     /// The signal is in its lane that an incident of the object is open, or over. So an end

@@ -6,7 +6,10 @@ use kestrel_proto::{
 };
 use prost_types::Timestamp;
 
-use super::resolve::{Conversation, End};
+use super::{
+    edge,
+    resolve::{Conversation, End},
+};
 
 /// How often, as one end saw it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,8 +31,13 @@ struct Views {
 
 /// What one counts in packets, another counts in connections: their counts are not added. Of what passed, and
 /// of what did not, the first of these that saw any is told.
-const SOURCES: [FlowSource; 4] =
-    [FlowSource::Hubble, FlowSource::AwsPolicyAgent, FlowSource::Ztunnel, FlowSource::Unspecified];
+const SOURCES: [FlowSource; 5] = [
+    FlowSource::Hubble,
+    FlowSource::HubbleRelay,
+    FlowSource::AwsPolicyAgent,
+    FlowSource::Ztunnel,
+    FlowSource::Unspecified,
+];
 
 /// Of one direction, as far as told apart. More are left out and counted.
 const MOST_POLICIES: usize = 64;
@@ -44,6 +52,8 @@ pub(super) struct Seen {
     last: u64,
     ingress_allowed_by: Vec<v1::Policy>,
     egress_allowed_by: Vec<v1::Policy>,
+    /// What stopped it, in a few words each.
+    stopped_by: Vec<String>,
 }
 
 impl Seen {
@@ -55,7 +65,13 @@ impl Seen {
             last: 0,
             ingress_allowed_by: Vec::new(),
             egress_allowed_by: Vec::new(),
+            stopped_by: Vec::new(),
         }
+    }
+
+    /// What stopped it, as far as anybody who saw it says so.
+    pub(super) fn stopped_by(&self) -> impl Iterator<Item = &str> {
+        self.stopped_by.iter().map(String::as_str)
     }
 
     /// Another node, or the same one again, has seen it. How many policies there was no room for.
@@ -75,6 +91,9 @@ impl Seen {
             FlowVerdict::Unspecified | FlowVerdict::Dropped | FlowVerdict::Error => &mut view.stopped,
         };
         *counter = counter.saturating_add(flow.count);
+        if flow.verdict() != FlowVerdict::Forwarded {
+            edge::add_why(&mut self.stopped_by, flow);
+        }
         self.first = self.first.min(flow.first_seen);
         self.last = self.last.max(flow.last_seen);
         for (known, policies) in [

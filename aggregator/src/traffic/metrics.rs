@@ -62,6 +62,7 @@ impl Metrics {
             FlowSource::AwsPolicyAgent => "aws",
             FlowSource::Ztunnel => "ztunnel",
             FlowSource::Hubble => "hubble",
+            FlowSource::HubbleRelay => "relay",
         };
         self.seen.get_or_create(&SourceLabel { source }).inc_by(flow.count);
         for (direction, bytes) in [("sent", flow.bytes_sent), ("received", flow.bytes_received)] {

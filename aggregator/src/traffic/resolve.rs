@@ -11,7 +11,7 @@ use kestrel_proto::{
     },
 };
 
-use crate::inventory::Resident;
+use crate::{inventory::Resident, signals::edges};
 
 /// Who spoke to whom.
 #[derive(Clone, Debug)]
@@ -90,6 +90,12 @@ impl Conversation {
 }
 
 impl End {
+    /// What it is in the cluster, if it is anything there.
+    pub(super) fn named(&self) -> Option<edges::End> {
+        let Named { ns, kind, name, .. } = &self.endpoint;
+        edges::End::new(ns, kind, name)
+    }
+
     fn place(&self) -> Place {
         let needs_name = self.address.is_none() || self.node.is_empty() && self.endpoint.kind == UNMANAGED;
         Place { address: self.address, name: needs_name.then(|| Box::new(self.endpoint.clone())) }

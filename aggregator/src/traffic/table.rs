@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use kestrel_proto::{cloud::v1, node::v1::Flow};
+use kestrel_proto::node::v1::Flow;
 use tokio::time::Instant;
 
 use super::{
@@ -42,30 +42,28 @@ impl Table {
     }
 
     /// What there is no room for.
-    pub(super) fn surplus(&mut self) -> Vec<v1::Flow> {
+    pub(super) fn surplus(&mut self) -> Vec<Seen> {
         self.tell(|table, _| table.heard.len() > MOST)
     }
 
     /// What was heard of long enough ago.
-    pub(super) fn settled(&mut self, now: Instant) -> Vec<v1::Flow> {
+    pub(super) fn settled(&mut self, now: Instant) -> Vec<Seen> {
         self.tell(|_, heard| now.duration_since(heard) >= SETTLES)
     }
 
     /// Everything.
-    pub(super) fn all(&mut self) -> Vec<v1::Flow> {
+    pub(super) fn all(&mut self) -> Vec<Seen> {
         self.tell(|_, _| true)
     }
 
     /// The oldest, one after another, as long as they are `due`.
-    fn tell(&mut self, due: impl Fn(&Self, Instant) -> bool) -> Vec<v1::Flow> {
+    fn tell(&mut self, due: impl Fn(&Self, Instant) -> bool) -> Vec<Seen> {
         let mut told = Vec::new();
         while let Some((heard, _)) = self.heard.front()
             && due(self, *heard)
             && let Some((_, key)) = self.heard.pop_front()
         {
-            if let Some(seen) = self.open.remove(&key) {
-                told.extend(seen.told());
-            }
+            told.extend(self.open.remove(&key));
         }
         told
     }
@@ -80,8 +78,8 @@ mod tests {
         table.add(resolve(&flow, |_, _| None), &flow, now);
     }
 
-    fn ports(flows: &[v1::Flow]) -> Vec<(u32, i64)> {
-        flows.iter().map(|flow| (flow.port, flow.count)).collect()
+    fn ports(settled: &[Seen]) -> Vec<(u32, i64)> {
+        settled.iter().flat_map(Seen::told).map(|flow| (flow.port, flow.count)).collect()
     }
 
     #[test]

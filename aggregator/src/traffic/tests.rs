@@ -1,8 +1,8 @@
 //! Reports in, messages of the flows stream out.
 
 use kestrel_proto::{
-    cloud::v1::StreamFlowsRequest,
-    node::v1::{FlowDirection, FlowPeer, FlowSource, FlowVerdict},
+    cloud::v1::{self, KubernetesEvent, StreamEventsRequest, StreamFlowsRequest, stream_events_request},
+    node::v1::{FlowDirection, FlowPeer, FlowSource, FlowVerdict, NameFailure},
 };
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use prost::Message as _;
@@ -11,6 +11,7 @@ use serde_json::json;
 use super::*;
 use crate::{
     inventory::{Kind, Relation, convert},
+    signals::component::Components,
     uplink::{
         lanes::{Lane, Lanes},
         metrics::Metrics as UplinkMetrics,
@@ -21,6 +22,7 @@ struct World {
     mirror: Mirror,
     lanes: Lanes,
     registry: Registry,
+    edges: Edges,
     traffic: Traffic,
 }
 
@@ -40,8 +42,11 @@ impl World {
         }
         let (metrics, mut registry) = (Metrics::default(), Registry::default());
         metrics.register(&mut registry);
-        let traffic = Traffic::new(mirror.clone(), Excluded::parse("bank"), lanes.flows(), metrics);
-        Self { mirror, lanes, registry, traffic }
+        lanes.lead();
+        let edges = Edges::new(Components::new(lanes.signals()), lanes.signals());
+        let traffic =
+            Traffic::new(mirror.clone(), Excluded::parse("bank"), edges.clone(), lanes.flows(), metrics);
+        Self { mirror, lanes, registry, edges, traffic }
     }
 
     fn take(&self, node: &str, number: u64, count: u64) {
@@ -56,7 +61,7 @@ impl World {
             count,
             ..Default::default()
         };
-        self.traffic.take(node, FlowReport { run: 1, number, flows: vec![flow] });
+        self.traffic.take(node, FlowReport { run: 1, number, flows: vec![flow], ..Default::default() });
     }
 
     /// What `node` saw of the TCP connections from 10.0.0.1 to 10.0.0.2 that `names` name, in the ten seconds
@@ -80,7 +85,8 @@ impl World {
             count,
             ..Default::default()
         };
-        self.traffic.take(node, FlowReport { run: 1, number: second, flows: vec![flow] });
+        self.traffic
+            .take(node, FlowReport { run: 1, number: second, flows: vec![flow], ..Default::default() });
     }
 
     fn told(&self) -> Vec<v1::Flow> {
@@ -88,6 +94,50 @@ impl World {
             let (head, body) = self.lanes.take(Lane::Flows)?.1.on_own_stream();
             match StreamFlowsRequest::decode(&[&head[5..], &body].concat()[..]).unwrap().request {
                 Some(Request::Flow(flow)) => Some(flow),
+                other => panic!("{other:?}"),
+            }
+        };
+        std::iter::from_fn(next).collect()
+    }
+
+    /// What n2 stopped, or let pass, of what 10.0.0.1 sent to 10.0.0.2, and what was told of it by then.
+    fn stops(&self, number: u64, second: i64, verdict: FlowVerdict) -> Vec<KubernetesEvent> {
+        let peer = |last| Some(FlowPeer { address: vec![10, 0, 0, last].into(), ..Default::default() });
+        let time = second.unsigned_abs() * 1_000_000_000;
+        let policy = v1::Policy {
+            kind: "NetworkPolicy".into(),
+            namespace: "shop".into(),
+            name: "deny-all".into(),
+            ..Default::default()
+        };
+        let flow = Flow {
+            source: peer(1),
+            destination: peer(2),
+            port: 5432,
+            protocol: 6,
+            verdict: verdict.into(),
+            direction: FlowDirection::Ingress.into(),
+            seen_by: FlowSource::Hubble.into(),
+            first_seen: time,
+            last_seen: time,
+            count: 4,
+            drop_reason: "POLICY_DENIED".into(),
+            ingress_denied_by: vec![policy],
+            ..Default::default()
+        };
+        self.traffic.take("n2", FlowReport { run: 1, number, flows: vec![flow], ..Default::default() });
+        let all = self.traffic.state().table.all();
+        self.traffic.send(all);
+        self.events()
+    }
+
+    fn events(&self) -> Vec<KubernetesEvent> {
+        let next = || {
+            let (number, message) = self.lanes.take(Lane::Signals)?;
+            self.lanes.left(Lane::Signals, number);
+            let (head, body) = message.on_own_stream();
+            match StreamEventsRequest::decode(&[&head[5..], &body].concat()[..]).unwrap().request {
+                Some(stream_events_request::Request::KubernetesEvent(event)) => Some(event),
                 other => panic!("{other:?}"),
             }
         };
@@ -187,6 +237,65 @@ async fn what_has_no_direction_has_that_of_the_node_that_saw_it() {
     for node in ["n1", "n2"] {
         world.sees(node, 1_700_000_000, FlowDirection::Unspecified, [["", ""]; 2], 7);
     }
-    let told = world.traffic.state().table.all();
+    let settled = world.traffic.state().table.all();
+    let told: Vec<_> = settled.iter().flat_map(Seen::told).collect();
     assert_eq!(told.iter().map(|flow| (&*flow.direction, flow.count)).collect::<Vec<_>>(), [("EGRESS", 7)]);
+}
+
+/// From what an agent reports to the message that waits for the cloud.
+#[tokio::test]
+async fn what_is_stopped_again_and_again_is_told_and_so_is_its_end() {
+    let world = World::new(["shop", "shop"]);
+    let begin = Timestamp::now().as_second() / 10 * 10 - 50;
+    for (number, second) in [(1, 0), (2, 1), (3, 10)] {
+        assert_eq!(world.stops(number, begin + second, FlowVerdict::Dropped), [], "a moment");
+    }
+    let [stopped] = &world.stops(4, begin + 25, FlowVerdict::Dropped)[..] else { panic!("one signal") };
+    let about = stopped.involved_object.clone().unwrap();
+    assert_eq!((&*stopped.reason, &*about.kind, &*about.name), ("TrafficStopped", "Pod", "p1"));
+    assert!(
+        stopped
+            .message
+            .starts_with("Pod shop/p1 does not get through to Pod shop/p2: stopped 16 times in 25 s ")
+    );
+    assert!(
+        stopped
+            .message
+            .ends_with("(TCP 5432) by NetworkPolicy shop/deny-all; nothing passed there meanwhile."),
+        "{stopped:?}"
+    );
+    world.stops(5, begin + 40, FlowVerdict::Forwarded);
+    world.edges.tick(Timestamp::now() + Duration::from_secs(200));
+    let [recovered] = &world.events()[..] else { panic!("its end") };
+    assert_eq!((&*recovered.reason, &recovered.uid), ("TrafficRecovered", &stopped.uid));
+    assert!(recovered.message.starts_with("Pod shop/p1 gets through to Pod shop/p2 again"), "{recovered:?}");
+}
+
+#[tokio::test]
+async fn names_that_a_server_does_not_resolve_are_told_of_who_asked_unless_that_stays_in_the_cluster() {
+    for (namespace, expected) in [("shop", 1), ("bank", 0)] {
+        let world = World::new([namespace, "kube-system"]);
+        let peer = |last| Some(FlowPeer { address: vec![10, 0, 0, last].into(), ..Default::default() });
+        for (number, age) in [(1, 30), (2, 20), (3, 10)] {
+            let time = (Timestamp::now().as_second() - age).unsigned_abs() * 1_000_000_000;
+            let failure = NameFailure {
+                client: peer(1),
+                server: peer(2),
+                code: 2,
+                name: "api.example.com.".into(),
+                count: 7,
+                first_seen: time,
+                last_seen: time,
+            };
+            let report = FlowReport { run: 1, number, name_failures: vec![failure], ..Default::default() };
+            world.traffic.take("n1", report);
+        }
+        let told = world.events();
+        assert_eq!(told.len(), expected, "{told:?}");
+        for told in told {
+            assert_eq!(told.reason, "NamesUnresolved");
+            let text = "Pod shop/p1 gets no answers for names: Pod kube-system/p2 failed 21 times in 20 s (SERVFAIL), such as api.example.com.";
+            assert_eq!(told.message, text);
+        }
+    }
 }

@@ -252,7 +252,9 @@ async fn check_is_content_with_a_good_installation_and_names_what_is_wrong_with_
     let (_, lines, _) = ran(program).await;
     assert!(lines.contains("no authority was read") && lines.contains("nothing was verified"), "{lines}");
     assert!(
-        lines.contains("\ncaution the token of the Secret kestrel-operator-jwt-runtime is not a JWT"),
+        lines.contains(
+            "\ncaution credentials: the token of the Secret kestrel-operator-jwt-runtime is not a JWT"
+        ),
         "{lines}"
     );
 }

@@ -1,3 +1,8 @@
+{{/* Not empty if flows of Hubble are read. */}}
+{{- define "kestrel.readsHubble" -}}
+{{- if eq (((.Values.operator).cilium).disableFlows | toString) "false" }}yes{{ end }}
+{{- end }}
+
 {{/* The values that are set and have no effect in this version, a line each. Parentheses keep a null parent from being an error. */}}
 {{- define "kestrel.unused" -}}
 {{- $operator := .Values.operator | default dict }}
@@ -6,8 +11,8 @@
   "image.tag" (list (and (eq (.Values.image.tag | default "") "latest") (not .Values.image.digest)) (printf "latest names no version; %s is run" (include "kestrel.image" .)))
   "useCiliumNetworkPolicy" (list .Values.useCiliumNetworkPolicy "no CiliumNetworkPolicy is made; networkPolicy.create serves clusters with Cilium too")
   "k8sApiServer.cidr" (list (and (.Values.k8sApiServer).cidr (not (.Values.networkPolicy).create)) "no NetworkPolicy is made without networkPolicy.create")
-  "hubble.cidr" (list (.Values.hubble).cidr "Hubble is read on each node, by its socket")
-  "operator.cilium.hubble.tls.forceDisable" (list ((($operator.cilium).hubble).tls).forceDisable "Hubble is read on each node, by its socket")
+  "hubble.cidr" (list (and (.Values.hubble).cidr (not (and (.Values.networkPolicy).create (include "kestrel.readsHubble" .)))) "it narrows the way to Hubble Relay with networkPolicy.create and operator.cilium.disableFlows: false alone")
+  "operator.cilium.hubble.tls.forceDisable" (list (and ((($operator.cilium).hubble).tls).forceDisable (not (include "kestrel.readsHubble" .))) "Hubble is not read while operator.cilium.disableFlows is true")
   "operator.otel.enabled" (list ($operator.otel).enabled "metrics are not received")
   "operator.datadog.enabled" (list ($operator.datadog).enabled "Datadog is not queried")
   "operator.argocd.enabled" (list (and ($operator.argocd).enabled (not ($operator.argocd).namespace)) "operator.argocd.namespace has to say where Argo CD is")

@@ -299,6 +299,18 @@ impl Link {
     }
 }
 
+/// Opens the way to the aggregator as a [`Link`] would, and no stream on it: that one would take the place of the one
+/// that is open.
+///
+/// # Errors
+/// What is in the way, in a sentence.
+pub async fn reach(config: Config) -> Result<(), String> {
+    let (link, _events) = Link::new(config);
+    let target = link.token().and_then(|_| link.target()).map_err(|failure| failure.to_string())?;
+    let reached = target.connect().await.map(drop);
+    reached.map_err(|error| format!("{}: {error}{}", link.config.endpoint, advice(&error)))
+}
+
 /// What may be the reason that nobody answers.
 fn advice(error: &ConnectError) -> String {
     match error {

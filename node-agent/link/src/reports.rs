@@ -75,7 +75,7 @@ mod tests {
     fn a_report_is_kept_until_it_has_arrived_and_sent_again_in_its_order() {
         let mut reports = Reports::default();
         for number in [1, 2, 3] {
-            reports.push(&FlowReport { run: 7, number, flows: vec![] });
+            reports.push(&FlowReport { run: 7, number, ..FlowReport::default() });
         }
         let next = |reports: &mut Reports, batch| {
             reports.next(batch).map(|report| FlowReport::decode(report).unwrap().number)
@@ -93,7 +93,8 @@ mod tests {
     fn room_is_bounded_in_bytes() {
         let mut reports = Reports::default();
         let flow = kestrel_proto::node::v1::Flow { count: 1, ..Default::default() };
-        let report = FlowReport { run: 1, number: 1, flows: vec![flow; MOST_BYTES / 4] };
+        let report =
+            FlowReport { run: 1, number: 1, flows: vec![flow; MOST_BYTES / 4], ..FlowReport::default() };
         assert!(reports.have_room());
         reports.push(&report);
         assert!(!reports.have_room());

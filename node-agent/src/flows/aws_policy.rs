@@ -7,10 +7,11 @@
 
 use std::{borrow::Cow, net::IpAddr};
 
+use kestrel_flows::flow::{Direction, Flow, Line, Peer, Source, Verdict, protocol};
 use kestrel_tail::time::Clock;
 use serde::Deserialize;
 
-use super::flow::{Direction, Flow, Line, Peer, Source, Verdict, nanoseconds, protocol};
+use super::files::nanoseconds;
 
 #[derive(Deserialize)]
 struct Entry<'a> {
@@ -114,7 +115,8 @@ fn parts(
         time: 0,
         bytes_sent: 0,
         bytes_received: 0,
-        allowed_by: &[],
+        reason: "",
+        policies: &[],
     };
     Some((flow, judged))
 }

@@ -10,23 +10,21 @@ use std::{
     time::{Instant, SystemTime},
 };
 
+use kestrel_flows::{
+    counts::{Counts, LeftOut},
+    flow::{self, Flow, Line},
+    window::Window,
+};
 use kestrel_tail::{
     cri,
     discover::{Layout, Origin, Source, glob::Pattern},
     engine::{Engine, Policy, Record},
     position::store::Store,
     redact::{Expressions, Redactor},
-    time::Clock,
+    time::{Clock, Timestamp},
 };
 
-use super::{
-    aws_policy,
-    counts::{Counts, LeftOut},
-    flow::{self, Flow, Line, nanoseconds},
-    sources::Sources,
-    window::Window,
-    ztunnel,
-};
+use super::{aws_policy, sources::Sources, ztunnel};
 use crate::{config::Config, story::Sentence};
 
 /// Turns of reading, of 256 KiB at most, before others get theirs.
@@ -37,6 +35,8 @@ pub(super) struct Files {
     engine: Engine,
     /// Directories, which may not be there.
     roots: Vec<PathBuf>,
+    /// Whose logs are looked for.
+    names: Vec<String>,
     reader: Reader,
     sources: Sources,
     /// Whose logs there are.
@@ -67,10 +67,15 @@ impl Files {
         let ztunnel = ztunnel.and_then(|namespace| of_ztunnel(&config.pod_logs, namespace));
         let logs: Vec<_> = aws.into_iter().chain(ztunnel).collect();
         let roots = logs.iter().map(|source| source.directory.clone()).collect();
+        let names = logs.iter().filter_map(|source| match &source.layout {
+            Layout::Files { origin, .. } => Some(origin.container.clone()),
+            Layout::Pods { .. } => None,
+        });
+        let names = names.collect();
         // Of a line nothing is sent but addresses, names and numbers.
         let engine = Engine::new(logs, store, Redactor::new(Expressions::default()));
         let reader = Reader { counts, clock: Clock::default(), since: nanoseconds(since.into()) };
-        Self { engine, roots, reader, sources, found: None, problem: None }
+        Self { engine, roots, names, reader, sources, found: None, problem: None }
     }
 
     /// Looks for files that came or went.
@@ -90,13 +95,14 @@ impl Files {
         self.tell_sources();
     }
 
-    /// Says which logs came or went; once, that there are none.
+    /// Says which logs came or went; once, which there are none of.
     fn tell_sources(&mut self) {
         let found: BTreeSet<_> = self.engine.origins().map(|(origin, _)| origin.container.clone()).collect();
         let before = self.found.as_ref();
-        if before.is_none() && found.is_empty() && !self.roots.is_empty() {
-            let text = "there is no log with network flows on this node (AWS network policy agent, ztunnel); one that comes is read";
-            Sentence::Note(text.to_owned()).tell();
+        if before.is_none() && !self.names.is_empty() {
+            let absent: Vec<_> = self.names.iter().filter(|name| !found.contains(*name)).cloned().collect();
+            let is_any = !absent.is_empty();
+            self.sources.looked(is_any.then(|| format!("log of {}", absent.join(", no log of "))));
         }
         for name in found.iter().filter(|name| before.is_none_or(|before| !before.contains(*name))) {
             self.sources.came(&format!("the log of {name}"));
@@ -187,4 +193,10 @@ fn source(directory: &Path, name: &str, pattern: Pattern) -> Option<Source> {
     let origin = Origin { container: name.to_owned(), ..Origin::default() };
     let layout = Layout::Files { origin, patterns: vec![pattern] };
     Some(Source { directory: directory.to_owned(), layout })
+}
+
+/// A time as flows have it; one before 1970 counts as 1970.
+pub(super) fn nanoseconds(time: Timestamp) -> u64 {
+    let seconds = u64::try_from(time.seconds).unwrap_or_default();
+    seconds.saturating_mul(1_000_000_000).saturating_add(time.nanos.into())
 }

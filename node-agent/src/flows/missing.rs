@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::{
+use kestrel_flows::{
     counts::{Counts, LeftOut},
     flow::Source,
 };
+
 use crate::story::Sentence;
 
 /// The same is told this often at most.

@@ -12,7 +12,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use super::flow::{Direction, Flow, Line, Peer, Source, Verdict};
+use kestrel_flows::flow::{Direction, Flow, Line, Peer, Source, Verdict};
 
 /// What the message is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -138,7 +138,7 @@ fn flow<'a>(
         namespace: text(namespace).unwrap_or_default(),
         pod: text(pod).unwrap_or_default(),
         service,
-        endpoint: &[],
+        ..Peer::default()
     };
     let named = inner.filter(|_| address.is_none()).and_then(|inner| inner.rsplit_once(':'));
     let service = text("dst.service").or(named.map(|(name, _)| name)).unwrap_or_default();
@@ -153,7 +153,9 @@ fn flow<'a>(
         time,
         bytes_sent,
         bytes_received,
-        allowed_by: &[],
+        // Which policy, where it says so.
+        reason: error.filter(|_| refused).unwrap_or_default(),
+        policies: &[],
     })
 }
 

@@ -26,6 +26,9 @@ use super::{
 /// larger than the aggregator takes.
 const MOST_BYTES: usize = 1024;
 
+/// The reason of a condition that does not hold as far as can be seen, of which a part can't be.
+pub const PARTLY: &str = "PartlyReadable";
+
 /// The status of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    condition::{Edge, Finding, bytes, percent, permille},
+    condition::{Edge, Finding, PARTLY, bytes, percent, permille},
     sample::Seen,
 };
 
@@ -91,10 +91,11 @@ impl FileSystems {
         if all.iter().all(|it| it.room.is_err()) {
             return Finding::unseen(KIND, &said.join("; "));
         }
+        let well = if all.iter().any(|it| it.room.is_err()) { PARTLY } else { "DiskSufficient" };
         let said = said.join("; ");
         let message = format!("{said}; pressure begins below {BYTES_LOW} % and {INODES_LOW} %");
         let reason = (!low.is_empty()).then(|| format!("DiskLow: {}", low.join(", ")));
-        Finding::trouble(KIND, reason, "DiskSufficient", message)
+        Finding::trouble(KIND, reason, well, message)
     }
 }
 

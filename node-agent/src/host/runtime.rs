@@ -80,7 +80,7 @@ impl Runtime {
 ///
 /// # Errors
 /// Why it did not answer.
-pub(super) async fn version(socket: &Path) -> Result<String, String> {
+pub(crate) async fn version(socket: &Path) -> Result<String, String> {
     timeout(TIMEOUT, ask(socket)).await.map_err(|_| format!("no answer in {} s", TIMEOUT.as_secs()))?
 }
 

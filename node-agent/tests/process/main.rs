@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test may stop at the first surprise
 
+#[path = "../../link/tests/support/aggregator.rs"]
+mod aggregator;
+mod check;
 mod kills;
 mod ship;
 
@@ -104,6 +107,35 @@ fn what_it_sees_of_its_host_is_in_its_log() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
+/// No Cilium, no Istio, no AWS.
+#[test]
+fn sources_of_flows_that_are_not_there_are_one_sentence_and_no_trouble() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    fs::create_dir(path("pods")).unwrap();
+    let mut child = agent()
+        .envs([("NODE_NAME", "n1"), ("HEALTH_PORT", "0"), ("KESTREL_ZTUNNEL_NAMESPACE", "istio-system")])
+        .env("KESTREL_POD_LOGS_DIR", path("pods"))
+        .env("KESTREL_STATE_DIR", directory.path())
+        .env("KESTREL_AWS_POLICY_LOG", path("aws/network-policy-agent.log"))
+        .env("KESTREL_HUBBLE_SOCKET", path("cilium/hubble.sock"))
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let is_of_flows =
+        |line: &String| ["flows", "Hubble", "ztunnel", "AWS"].iter().any(|it| line.contains(it));
+    let told = log.find(is_of_flows).unwrap();
+    assert!(told.contains(" INFO network flows: on this node there is no "), "{told}");
+    for part in ["Hubble at ", "log of the AWS network policy agent", "log of ztunnel", "what comes is read"]
+    {
+        assert!(told.contains(part), "{part} in {told}");
+    }
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(log.find(is_of_flows), None);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
 fn tail(root: &Path, words: &[&str]) -> (String, String) {
     let output = agent().arg("tail").arg("--root").arg(root).args(words).output().unwrap();
     let [out, said] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
@@ -149,7 +181,7 @@ fn the_engine_alone_reads_to_the_end_and_sums_up() {
 #[test]
 fn words_that_are_not_known_are_answered_with_those_that_are() {
     for (words, part) in [
-        (&["tial"][..], "usage: kestrel-node-agent [status | tail]"),
+        (&["tial"][..], "usage: kestrel-node-agent [status | check | tail]"),
         (&["tail", "--sink", "file"], "link=HOST:PORT"),
     ] {
         let output = agent().args(words).output().unwrap();

@@ -1,15 +1,11 @@
 //! `tail --sink link=…`: the engine alone against a real stream.
 
-#[path = "../../link/tests/support/aggregator.rs"]
-mod aggregator;
-
 use std::{fs, process::Stdio};
 
-use aggregator::Aggregator;
 use tokio::process::Command;
 use tonic::Status;
 
-use super::agent;
+use super::{agent, aggregator::Aggregator};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_ships_to_the_end_without_positions_and_says_what_was_sent_again() {

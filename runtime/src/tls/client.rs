@@ -151,7 +151,10 @@ impl Target {
 }
 
 /// A TCP connection to the first address that accepts one.
-async fn reach(host: &str, port: u16) -> Result<TcpStream, ConnectError> {
+///
+/// # Errors
+/// [`ConnectError::Resolve`] and [`ConnectError::Reach`].
+pub async fn reach(host: &str, port: u16) -> Result<TcpStream, ConnectError> {
     let resolve = |source| ConnectError::Resolve { host: host.to_owned(), source };
     let addresses = timeout(TIMEOUT, lookup_host((host, port)))
         .await

@@ -1,16 +1,18 @@
-//! A server's certificate in a folder at which a Secret is mounted: files that
-//! somebody else renews.
+//! A certificate in a folder at which a Secret is mounted: files that somebody else
+//! renews.
 
 use std::{
     fs::{self, File},
     io::{self, Read as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use rustls::{
+    ClientConfig,
     client::{WebPkiServerVerifier, danger::ServerCertVerifier as _},
-    sign::CertifiedKey,
+    sign::{CertifiedKey, SingleCertAndKey},
 };
 use rustls_pki_types::{ServerName, UnixTime};
 use tokio::time::sleep;
@@ -103,15 +105,48 @@ impl Mounted {
     /// All files of one version: the kubelet changes them by turning a link,
     /// and between two reads it may. They lie in memory, so that nobody waits.
     fn read(&self) -> Result<[Vec<u8>; 3], Unusable> {
-        let folder = fs::canonicalize(self.folder.join("..data")).unwrap_or_else(|_| self.folder.clone());
-        let mut files = [const { Vec::new() }; 3];
-        for (name, bytes) in FILES.into_iter().zip(&mut files) {
-            let read =
-                File::open(folder.join(name)).and_then(|file| file.take(MOST_BYTES).read_to_end(bytes));
-            read.map_err(|error| Unusable::File(name, error))?;
-        }
-        Ok(files)
+        read(&self.folder, FILES)
     }
+}
+
+/// What a client trusts, and shows if the server asks for it, by the files that are in `folder` now: `ca.crt`, and, where
+/// there are any, `tls.crt` and `tls.key`. `protocols` are offered.
+///
+/// # Errors
+/// Any of [`Unusable`].
+pub fn client(folder: &Path, protocols: &[&str]) -> Result<ClientConfig, Unusable> {
+    let invalid = |file| move |invalid| Unusable::Invalid(file, invalid);
+    let trusting = |authorities: &[u8]| {
+        roots(authorities)
+            .map_err(invalid("ca.crt"))
+            .map(|roots| ClientConfig::builder().with_root_certificates(roots))
+    };
+    let mut config = match read(folder, FILES) {
+        Ok([chain, key, authorities]) => {
+            let shown = certified_key(&chain, &key).map_err(invalid("tls.crt, with tls.key,"))?;
+            trusting(&authorities)?.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(shown)))
+        }
+        Err(Unusable::File("tls.crt" | "tls.key", error)) if error.kind() == io::ErrorKind::NotFound => {
+            let [authorities] = read(folder, ["ca.crt"])?;
+            trusting(&authorities)?.with_no_client_auth()
+        }
+        Err(unusable) => return Err(unusable),
+    };
+    config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+    Ok(config)
+}
+
+fn read<const COUNT: usize>(
+    folder: &Path,
+    names: [&'static str; COUNT],
+) -> Result<[Vec<u8>; COUNT], Unusable> {
+    let folder = fs::canonicalize(folder.join("..data")).unwrap_or_else(|_| folder.to_owned());
+    let mut files = [const { Vec::new() }; COUNT];
+    for (name, bytes) in names.into_iter().zip(&mut files) {
+        let read = File::open(folder.join(name)).and_then(|file| file.take(MOST_BYTES).read_to_end(bytes));
+        read.map_err(|error| Unusable::File(name, error))?;
+    }
+    Ok(files)
 }
 
 fn accepted(
@@ -182,5 +217,23 @@ mod tests {
         }
         bring(folder.path(), "6", &[("tls.crt", &of_another_name), ("tls.key", &its_key), ("ca.crt", ca)]);
         assert!(refused(&mut mounted).contains("not valid for name"), "{}", refused(&mut mounted));
+    }
+
+    #[test]
+    fn a_client_shows_what_there_is_to_show() {
+        crate::tls::install_provider();
+        let folder = tempfile::tempdir().unwrap();
+        let client =
+            || client(folder.path(), &["h2"]).map(|config| config.client_auth_cert_resolver.has_certs());
+        assert!(client().unwrap_err().to_string().starts_with("ca.crt can't be read"));
+        let authority = Authority::generate("one").unwrap();
+        fs::write(folder.path().join("ca.crt"), authority.certificate_pem()).unwrap();
+        assert!(!client().unwrap());
+        let (chain, key) = authority.server_pem(&[NAME.to_owned()], Duration::from_secs(600)).unwrap();
+        fs::write(folder.path().join("tls.crt"), chain).unwrap();
+        fs::write(folder.path().join("tls.key"), "x").unwrap();
+        assert!(client().unwrap_err().to_string().starts_with("tls.crt, with tls.key,"));
+        fs::write(folder.path().join("tls.key"), key).unwrap();
+        assert!(client().unwrap());
     }
 }

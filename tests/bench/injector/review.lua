@@ -1,17 +1,9 @@
--- For wrk: the same question again and again, and the figures in one line. With KESTREL_PAUSE a connection waits about so
--- many milliseconds before each question.
+-- For wrk: the same question again and again, and the figures in one line.
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
 local file = assert(io.open(os.getenv("KESTREL_REVIEW"), "rb"))
 wrk.body = file:read("*a")
 file:close()
-
-local pause = tonumber(os.getenv("KESTREL_PAUSE"))
-if pause then
-  function delay()
-    return math.random(0, 2 * pause)
-  end
-end
 
 function done(summary, latency, requests)
   local errors = summary.errors

@@ -1,6 +1,7 @@
-//! What the log engine costs, beside rsyslog and an OpenTelemetry Collector on the same logs.
-//! `hack/bench logs` builds all of them and runs this.
+//! What the log engine costs, beside rsyslog and an OpenTelemetry Collector on the same logs; and how long admission
+//! takes at a steady rate. `hack/bench` builds all of them and runs this.
 
+mod admission;
 mod agent;
 mod collector;
 mod latency;
@@ -95,11 +96,15 @@ fn machine() -> anyhow::Result<String> {
 /// The gates that were missed.
 fn run(words: &[String]) -> anyhow::Result<Vec<String>> {
     let (size, programs) = match words {
+        [first, words @ ..] if first == "admission" => {
+            kestrel_runtime::tls::install_provider();
+            return admission::run(words).map(|()| Vec::new());
+        }
         [quick, programs @ ..] if quick == "--quick" => (QUICK, programs),
         programs => (FULL, programs),
     };
     let [agent, collector, folder] = programs else {
-        bail!("usage: kestrel-bench [--quick] NODE-AGENT COLLECTOR FOLDER");
+        bail!("usage: kestrel-bench [--quick] NODE-AGENT COLLECTOR FOLDER, or kestrel-bench admission ...");
     };
     let mut core = CpuSet::new();
     core.set(SINK_CORE);

@@ -125,13 +125,12 @@ fn discarded(bench: &Bench, report: &mut Report, one: &Set, many: &[Set; 2]) -> 
 fn shipped(bench: &Bench, report: &mut Report, one: &Set, many: &[Set; 2]) -> anyhow::Result<()> {
     let [mut ours, mut theirs] = [one, one].map(Series::new);
     let mut ours_many = many.each_ref().map(Series::new);
-    let before = bench.sink.payload_bytes();
+    let mut sent = 0.0;
     for _ in 0..bench.size.rounds {
+        let before = bench.sink.payload_bytes();
         ours.runs.push(bench.agent.ship(one, &bench.sink)?);
+        sent += (bench.sink.payload_bytes() - before) as f64 / f64::from(bench.size.rounds);
         theirs.runs.push(bench.collector.ship(one, &bench.folder)?);
-    }
-    let sent = (bench.sink.payload_bytes() - before) as f64 / bench.size.rounds as f64;
-    for _ in 0..bench.size.rounds {
         for series in &mut ours_many {
             series.runs.push(bench.agent.ship(series.set, &bench.sink)?);
         }

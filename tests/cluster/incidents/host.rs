@@ -1,14 +1,18 @@
 //! What the node agent sees of its host: real faults, each seen, told and over.
 
+use std::thread;
+
 use serde_json::json;
 
 use super::{
     events_about,
-    node::{expendable_node, on_node, story_until},
+    node::{expendable_node, on_node, story_of, story_until},
     signals,
 };
 use crate::{
-    kubectl::{OPERATOR, apply, eventually, json, kubectl, pods_of, sample_image},
+    kubectl::{
+        OPERATOR, agent_log, apply, attempt, eventually, json, kubectl, pods_of, rolled_out, sample_image,
+    },
     namespace::Namespace,
 };
 
@@ -19,13 +23,39 @@ const RUNTIME: &str = "kestrel.ai/RuntimeReady";
 /// What `hack/test` has the agents watch, see `values.yaml`.
 const FOLDER: &str = "/run/kestrel-disk";
 
-/// The log of the agent on a node.
-fn agent_log(node: &str) -> String {
-    let agents = pods_of("node-agent");
-    let of_node =
-        agents.iter().find(|agent| json(&["get", "pod", "-n", OPERATOR, agent])["spec"]["nodeName"] == *node);
-    kubectl(&["logs", "-n", OPERATOR, of_node.expect("an agent runs on the node")])
+const CONNTRACK: &str = "kestrel.ai/ConntrackPressure";
+const CLOCK: &str = "kestrel.ai/ClockSkewed";
+
+/// A setting of all agents that a test changes, which starts them anew; and again at its end.
+struct Setting(&'static str);
+
+impl Setting {
+    fn to(name: &'static str, value: &str) -> Self {
+        let setting = Self(name);
+        setting.change(&format!("{name}={value}"));
+        setting
+    }
+
+    fn change(&self, change: &str) {
+        kubectl(&["set", "env", "-n", OPERATOR, AGENTS, change]);
+        rolled_out(OPERATOR, AGENTS);
+    }
+
+    /// As it was before.
+    fn back(&self) {
+        self.change(&format!("{}-", self.0));
+    }
 }
+
+impl Drop for Setting {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let _best_effort = attempt(&["set", "env", "-n", OPERATOR, AGENTS, &format!("{}-", self.0)]);
+        }
+    }
+}
+
+const AGENTS: &str = "daemonset/kestrel-node-agent";
 
 /// Waits until a node's agent has written lines after the first `known` ones, one after the other, that have
 /// these parts.
@@ -128,4 +158,92 @@ fn a_runtime_that_stands_still() {
     assert_eq!(ready["status"], "True", "both views in one message");
     story_until(&node, before, RUNTIME, &format!("{RUNTIME}=True"));
     wait_for_story(&node, known, &[&[RUNTIME, "is False", "has not answered for"], &[RUNTIME, "is True"]]);
+}
+
+/// Scenario: a node has more and more connections, and its kernel, as the agent is made to see it, hardly more room than
+/// for them: the real maximum can't be changed in a node that shares the kernel.
+/// Guarantee: one incident of the node while its table is nearly full, and its end; the agent's log says both.
+#[test]
+fn a_table_of_connections_that_fills_up() {
+    let namespace = Namespace::new("conntrack");
+    let node = expendable_node();
+    let before = signals(NODE, "", &node).len();
+    // All but the maximum is the kernel's own. Each connection that is refused stays in the table for ten seconds.
+    let script = format!(
+        "in_node() {{ nsenter -t 1 -m -- \"$@\"; }}
+        root={FOLDER}/proc
+        in_node mkdir -p $root/sys/net/netfilter || exit
+        for file in meminfo loadavg uptime pressure; do in_node ln -sfn /proc/$file $root/$file; done
+        in_node ln -sfn /proc/sys/kernel $root/sys/kernel
+        used=$((0x$(nsenter -t 1 -n -- awk 'NR == 2 {{ print $1 }}' /proc/1/net/stat/nf_conntrack)))
+        echo $((used * 2 + 100)) | nsenter -t 1 -m -- tee $root/sys/net/netfilter/nf_conntrack_max
+        until [ -e /tmp/begin ]; do sleep 0.5; done
+        end=$(($(date +%s) + 180))
+        nsenter -t 1 -n -- sh -c \"until [ -e /tmp/seen ] || [ \\$(date +%s) -gt $end ]; do
+            for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25; do nc -w 1 127.0.0.1 1 </dev/null; done
+        done\"
+        until [ -e /tmp/end ] || [ $(date +%s) -gt $((end + 180)) ]; do sleep 0.5; done
+        in_node rm -rf $root"
+    );
+    on_node(&namespace.0, &node, &script);
+    kubectl(&["wait", "-n", &namespace.0, "pod/surgeon", "--for=condition=Ready", "--timeout=60s"]);
+    let step = |file: &str| {
+        kubectl(&["exec", "-n", &namespace.0, "surgeon", "--", "touch", &format!("/tmp/{file}")]);
+    };
+    eventually("the maximum of the test", 30, || {
+        let maximum = format!("/proc/1/root{FOLDER}/proc/sys/net/netfilter/nf_conntrack_max");
+        attempt(&["exec", "-n", &namespace.0, "surgeon", "--", "cat", &maximum])
+    });
+    let setting = Setting::to("KESTREL_PROC_DIR", &format!("/host{FOLDER}/proc"));
+    let known = agent_log(&node).lines().count();
+    step("begin");
+    story_until(&node, before, CONNTRACK, &format!("{CONNTRACK}=True"));
+    step("seen");
+    story_until(&node, before, CONNTRACK, &format!("{CONNTRACK}=False"));
+    wait_for_story(&node, known, &[&[CONNTRACK, "is True", "nf_conntrack_max"], &[CONNTRACK, "is False"]]);
+    setting.back();
+    step("end");
+}
+
+/// Scenario: the clocks of the nodes are, as the agents are made to read them, five seconds ahead, and then right.
+/// Guarantee: an incident of each node that says by how much, and its end.
+#[test]
+fn a_clock_that_is_off() {
+    let node = expendable_node();
+    let before = signals(NODE, "", &node).len();
+    let setting = Setting::to("KESTREL_CLOCK_AHEAD_SECONDS", "5");
+    story_until(&node, before, CLOCK, &format!("{CLOCK}=True"));
+    wait_for_story(&node, 0, &[&[CLOCK, "is True", "s ahead of the leading aggregator's"]]);
+    setting.back();
+    // An agent that has not compared its clock yet says nothing of it, which ends the incident too.
+    eventually("the end of it", 90, || {
+        let told = story_of(&node, before, CLOCK);
+        if told.last().is_some_and(|last| !last.ends_with("=True")) {
+            Ok(())
+        } else {
+            Err(format!("{told:?}"))
+        }
+    });
+    wait_for_story(&node, 0, &[&["as it should be", CLOCK]]);
+}
+
+/// Scenario: a person asks the agent of each node how it is, and what it lacks.
+/// Guarantee: it is connected and follows pods; nothing that its values switch on is missing, and the level of Pod
+/// Security that its namespace needs is named.
+#[test]
+fn every_agent_says_how_it_is_and_what_it_lacks() {
+    for agent in pods_of("node-agent") {
+        let program = |word| kubectl(&["exec", "-n", OPERATOR, &agent, "--", "/kestrel-node-agent", word]);
+        let (status, check) = (program("status"), program("check"));
+        println!("{status}{check}");
+        assert!(status.contains("link        connected to "), "{status}");
+        assert!(!check.contains("FAILED"), "{check}");
+        let label =
+            format!("kubectl label namespace {OPERATOR} pod-security.kubernetes.io/enforce=privileged");
+        assert!(check.contains(&label), "{check}");
+        for part in ["ok      kernel log: ", "ok      container runtime: ", "ok      table of connections: "]
+        {
+            assert!(check.contains(part), "{part} in {check}");
+        }
+    }
 }

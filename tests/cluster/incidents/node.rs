@@ -39,7 +39,7 @@ fn pod_on(node: &str, name: &str) -> Value {
 }
 
 /// A node whose trouble takes nothing from us but its own: the cloud runs elsewhere.
-pub(super) fn expendable_node() -> String {
+pub(crate) fn expendable_node() -> String {
     let cloud = json(&["get", "pods", "-n", "kestrel-cloud"]);
     let of_cloud: Vec<_> =
         cloud["items"].as_array().unwrap().iter().map(|pod| &pod["spec"]["nodeName"]).collect();
@@ -50,7 +50,7 @@ pub(super) fn expendable_node() -> String {
 
 /// What the cloud was told of one condition of a node in all messages after the first `known`
 /// ones, in order: `Ready=Unknown`, `Ready=True`.
-fn story_of(node: &str, known: usize, kind: &str) -> Vec<String> {
+pub(super) fn story_of(node: &str, known: usize, kind: &str) -> Vec<String> {
     let told = signals(NODE, "", node).split_off(known);
     let told = told.iter().map(|signal| {
         let mut conditions = signal["message"]["conditions"].as_array().unwrap().iter();

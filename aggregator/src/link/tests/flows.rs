@@ -20,7 +20,10 @@ fn report(number: u64, direction: FlowDirection) -> BatchContent {
         count: 3,
         ..Default::default()
     };
-    BatchContent { flows: vec![FlowReport { run: 1, number, flows: vec![flow] }], ..Default::default() }
+    BatchContent {
+        flows: vec![FlowReport { run: 1, number, flows: vec![flow], ..Default::default() }],
+        ..Default::default()
+    }
 }
 
 impl Server {

@@ -99,12 +99,7 @@ impl Home {
     pub fn of_pod(meta: &ObjectMeta) -> Option<Self> {
         let component = component_of(meta)?;
         let owner = meta.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))?;
-        let (kind, name) = match owner.kind.as_str() {
-            "DaemonSet" => ("DaemonSet", owner.name.as_str()),
-            // A Deployment names its ReplicaSets so.
-            "ReplicaSet" => ("Deployment", owner.name.rsplit_once('-')?.0),
-            _ => return None,
-        };
+        let (kind, name) = workload(&owner.kind, &owner.name)?;
         let namespace = meta.namespace.clone().unwrap_or_default();
         Some(Self { component, kind, namespace, name: name.to_owned() })
     }
@@ -125,6 +120,21 @@ impl Home {
     pub(super) fn makes_networks(&self) -> bool {
         self.component.area == Area::Cni && self.kind == "DaemonSet"
     }
+}
+
+/// The workload of a pod that is owned so.
+pub(super) fn workload<'a>(kind: &str, name: &'a str) -> Option<(&'static str, &'a str)> {
+    match kind {
+        "DaemonSet" => Some(("DaemonSet", name)),
+        // A Deployment names its ReplicaSets so.
+        "ReplicaSet" => Some(("Deployment", name.rsplit_once('-')?.0)),
+        _ => None,
+    }
+}
+
+/// Whether DNS may be in this namespace.
+pub(super) fn is_home_of_dns(namespace: &str) -> bool {
+    TABLE.iter().any(|component| component.area == Area::Dns && component.namespaces.contains(&namespace))
 }
 
 /// The kinds of workloads of which components are made.

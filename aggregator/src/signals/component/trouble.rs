@@ -7,7 +7,7 @@ use kestrel_proto::cloud::v1::{Action, KubernetesEvent};
 
 use super::{
     Part,
-    table::{Home, KINDS, precedence},
+    table::{Area, Home, KINDS, precedence},
     wire,
 };
 use crate::signals::{event::budget::Budget, incident::Finding};
@@ -179,6 +179,15 @@ impl Troubles {
         let known =
             self.entries.iter().filter(|(home, entry)| home.makes_networks() && entry.workload.is_some());
         known.map(|(home, _)| home).min_by_key(|home| precedence(home.component))
+    }
+
+    /// Whether this is a workload of DNS.
+    pub(super) fn has_dns(&self, namespace: &str, kind: &str, name: &str) -> bool {
+        self.entries.iter().any(|(home, entry)| {
+            home.component.area == Area::Dns
+                && entry.workload.is_some()
+                && (home.kind, &*home.namespace, &*home.name) == (kind, namespace, name)
+        })
     }
 
     /// Whether the workload was there and is gone.

@@ -223,6 +223,11 @@ impl Tracked {
         self.size
     }
 
+    /// Bytes of the disk that it takes.
+    pub(super) fn room(&self) -> u64 {
+        if self.packed { self.file.metadata().map_or(0, |metadata| metadata.len()) } else { self.size }
+    }
+
     /// Reading begins at `offset`.
     pub(super) fn begin_at(&mut self, offset: u64) {
         self.ledger = Ledger::starting_at(offset);
@@ -253,17 +258,19 @@ impl Tracked {
         self.file.metadata().is_ok_and(|metadata| metadata.nlink() == 0)
     }
 
-    /// The lines that were not read, if they can be counted without unpacking.
+    /// The lines that were not read, unless they are in more bytes than anybody should wait for.
     pub(super) fn count_unread_lines(&self, reader: &mut Reader) -> Option<u64> {
-        if self.packed {
-            return None;
-        }
         let (mut at, mut lines) = (self.ledger.read(), 0);
         for _ in 0..=super::PINNED_BYTES / read::READ as u64 {
-            let window = reader.plain(&self.file, at, read::READ).ok()?;
+            let window = match self.packed {
+                true => reader.packed(&self.file, at, read::READ),
+                false => reader.plain(&self.file, at, read::READ),
+            };
+            let window = window.ok()?;
             lines += memchr_iter(b'\n', window.bytes).count() as u64;
             at += window.bytes.len() as u64;
             if window.at_end {
+                reader.close_packed();
                 return Some(lines);
             }
         }

@@ -379,7 +379,7 @@ impl Engine {
 
     fn pinned_bytes(&self) -> u64 {
         let files = self.series.values().flat_map(|series| &series.files);
-        files.filter(|file| file.is_pinned()).map(Tracked::size).sum()
+        files.filter(|file| file.is_pinned()).map(Tracked::room).sum()
     }
 }
 

@@ -65,6 +65,24 @@ fn what_was_not_read_of_removed_files_at_the_very_end_is_a_gap() {
 }
 
 #[test]
+fn lines_that_were_packed_and_removed_unread_are_counted_too() {
+    let mut bench = Bench::pods();
+    bench.append(LIVE, &cri(0..10));
+    assert_eq!(bench.read().len(), 10);
+    bench.ack_and_save();
+    bench.append(LIVE, &cri(10..13));
+    bench.rename(LIVE, ROTATED);
+    bench.pack(ROTATED);
+    bench.append(LIVE, &cri(13..14));
+    bench.restart();
+    bench.scan();
+    fs::remove_dir_all(bench.path("ns_pod_uid")).unwrap();
+    bench.engine.close_removed(bench.now);
+    let [gap] = &bench.engine.tell_gaps(9)[..] else { panic!("one gap") };
+    assert_eq!((gap.lost.bytes, gap.lost.lines, gap.lost.uncounted), (cri(10..14).len() as u64, 4, 0));
+}
+
+#[test]
 fn what_a_killed_process_left_unread_is_a_gap_once_its_file_is_gone() {
     let mut bench = Bench::pods();
     bench.append(LIVE, &cri(0..10));

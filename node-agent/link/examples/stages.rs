@@ -3,12 +3,13 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used)] // a tool may stop at a surprise
 
-use std::{fs, hint::black_box, ops::ControlFlow, time::Instant};
+use std::{cell::RefCell, fs, hint::black_box, ops::ControlFlow, time::Instant};
 
+use kestrel_link::{batch::Builder, ship::FLUSH_BYTES};
 use kestrel_tail::{
     class::class,
     discover::{Layout, Source},
-    engine::{Engine, Policy},
+    engine::{Chunk, Engine, Policy, Record},
     fingerprint::fingerprint,
     multiline::{First, Shape},
     position::store::Store,
@@ -53,8 +54,24 @@ fn main() {
             let mut splitter = Splitter::default();
             each_window(windows, |window| split(&mut splitter, window));
         }
-        "all" => follow(windows, Policy::All),
-        "errors" => follow(windows, Policy::Errors),
+        "all" => follow(windows, Policy::All, |record| keep(record), |_| {}),
+        "errors" => follow(windows, Policy::Errors, |record| keep(record), |_| {}),
+        "batch" => {
+            let builder = RefCell::new(Builder::default());
+            follow(
+                windows,
+                Policy::All,
+                |record| builder.borrow_mut().record(&record),
+                |chunk| {
+                    let mut builder = builder.borrow_mut();
+                    builder.close(chunk);
+                    if builder.bytes() >= FLUSH_BYTES {
+                        keep(builder.content());
+                        builder.clear();
+                    }
+                },
+            );
+        }
         "clean" => each_window(windows, |window| keep(fit(window.as_bytes()))),
         "severity" => each(windows, |line| keep(severity::level(line.as_bytes()))),
         "redact" => {
@@ -118,8 +135,8 @@ fn redact(redactor: &mut Redactor, window: &str) {
     }
 }
 
-/// The whole engine, from a file on.
-fn follow(windows: usize, policy: Policy) {
+/// The whole engine, from a file on, to who takes the records and then the chunk they are of.
+fn follow(windows: usize, policy: Policy, take: impl Fn(Record<'_>), close: impl Fn(&Chunk<'_>)) {
     let root = tempfile::tempdir().expect("a directory");
     let directory = root.path().join("ns_pod_uid/app");
     fs::create_dir_all(&directory).expect("a directory");
@@ -132,12 +149,13 @@ fn follow(windows: usize, policy: Policy) {
     engine.assign(|_| Some(policy));
     engine.end();
     engine.poll(now);
-    let emit = |record: kestrel_tail::engine::Record<'_>| {
-        black_box(record);
+    let emit = |record: Record<'_>| {
+        take(record);
         ControlFlow::Continue(())
     };
     let mut batch = 0;
-    while engine.read(batch, now, emit).is_some() {
+    while let Some(chunk) = engine.read(batch, now, emit) {
+        close(&chunk);
         engine.ack(batch);
         batch += 1;
     }

@@ -29,6 +29,9 @@ fn flow() -> flow::Flow {
         traffic_direction: flow::TrafficDirection::Egress.into(),
         egress_allowed_by: vec![Policy { name: "let-out".to_owned(), ..Policy::default() }; 2],
         ingress_allowed_by: vec![Policy { name: "let-in".to_owned(), ..Policy::default() }],
+        egress_denied_by: vec![Policy { name: "not-out".to_owned(), ..Policy::default() }],
+        ingress_denied_by: vec![Policy { name: "not-in".to_owned(), ..Policy::default() }],
+        destination_service: Some(flow::Service { name: "db".to_owned(), namespace: "shop".to_owned() }),
         ..flow::Flow::default()
     }
 }
@@ -41,7 +44,7 @@ fn encode(flow: flow::Flow) -> Vec<u8> {
 fn a_flow_is_read_where_it_lies() {
     let expected = flow();
     let message = encode(expected.clone());
-    let Message::Line(Line::Flow(read)) = read(&message) else { panic!() };
+    let Message::Line(Line::Flow(read)) = read(&message, Source::Hubble) else { panic!() };
     assert_eq!((read.protocol, read.port, read.time), (6, 80, 5_000_000_006));
     assert_eq!((read.verdict, read.direction), (Verdict::Forwarded, Direction::Egress));
     assert_eq!(read.source.address, Some([10, 0, 0, 1].into()));
@@ -49,9 +52,13 @@ fn a_flow_is_read_where_it_lies() {
     assert_eq!(read.destination.service, "db.example.com");
     assert_eq!(Endpoint::decode(read.source.endpoint).unwrap(), expected.source.unwrap());
     assert_eq!(Endpoint::decode(read.destination.endpoint).unwrap(), expected.destination.unwrap());
-    let policies = flow::Flow::decode(read.allowed_by).unwrap();
+    let policies = flow::Flow::decode(read.policies).unwrap();
     assert_eq!(policies.egress_allowed_by, expected.egress_allowed_by);
     assert_eq!(policies.ingress_allowed_by, expected.ingress_allowed_by);
+    assert_eq!(policies.egress_denied_by, expected.egress_denied_by);
+    assert_eq!(policies.ingress_denied_by, expected.ingress_denied_by);
+    let service = flow::Service::decode(read.destination.encoded_service).unwrap();
+    assert_eq!(Some(service), expected.destination_service);
 }
 
 #[test]
@@ -60,7 +67,7 @@ fn what_is_told_by_other_flows_is_left_and_what_was_lost_is_counted() {
         let mut flow = flow();
         change(&mut flow);
         let message = encode(flow);
-        match read(&message) {
+        match read(&message, Source::Hubble) {
             Message::Line(Line::Flow(flow)) => format!("{:?} {}:{}", flow.verdict, flow.protocol, flow.port),
             other => format!("{other:?}"),
         }
@@ -77,12 +84,21 @@ fn what_is_told_by_other_flows_is_left_and_what_was_lost_is_counted() {
         (flow::Verdict::Unknown, "Line(Told)"),
     ] {
         let message = encode(flow::Flow { verdict: verdict.into(), ..flow() });
-        let told = match read(&message) {
+        let told = match read(&message, Source::Hubble) {
             Message::Line(Line::Flow(flow)) => format!("{:?} {}:{}", flow.verdict, flow.protocol, flow.port),
             other => format!("{other:?}"),
         };
         assert_eq!(told, expected, "{verdict:?}");
     }
+    let reason = |number: i32| {
+        let dropped =
+            flow::Flow { drop_reason_desc: number, verdict: flow::Verdict::Dropped.into(), ..flow() };
+        match read(&encode(dropped), Source::Hubble) {
+            Message::Line(Line::Flow(flow)) => flow.reason.to_owned(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!([reason(133), reason(0), reason(999)], ["POLICY_DENIED", "", ""]);
     let icmp = |flow: &mut flow::Flow| {
         let icmp = flow::Icmp { r#type: 8, code: 3 };
         flow.l4 = Some(Layer4 { protocol: Some(Protocol::IcmPv4(icmp)) });
@@ -90,19 +106,23 @@ fn what_is_told_by_other_flows_is_left_and_what_was_lost_is_counted() {
     assert_eq!(of(icmp), "Forwarded 1:0");
     let lost = LostEvent { source: 3, num_events_lost: 9 };
     let message = GetFlowsResponse { response_types: Some(ResponseTypes::LostEvents(lost)), time: None };
-    assert_eq!(read(&message.encode_to_vec()), Message::Lost(lost));
-    // A node's status, of Relay.
-    assert_eq!(read(&[0x12, 2, 8, 1]), Message::Line(Line::Other));
-    assert_eq!(read(&[0x0a, 9, 8, 1]), Message::Line(Line::Unreadable));
+    assert_eq!(read(&message.encode_to_vec(), Source::Hubble), Message::Lost(lost));
+    let nodes = NodeStatusEvent { state_change: 2, node_names: vec!["n1".to_owned()], ..Default::default() };
+    let of_relay =
+        GetFlowsResponse { response_types: Some(ResponseTypes::NodeStatus(nodes.clone())), time: None };
+    assert_eq!(read(&of_relay.encode_to_vec(), Source::Hubble), Message::Nodes(nodes));
+    // What a later version may tell.
+    assert_eq!(read(&[0x22, 2, 8, 1], Source::Hubble), Message::Line(Line::Other));
+    assert_eq!(read(&[0x0a, 9, 8, 1], Source::Hubble), Message::Line(Line::Unreadable));
 }
 
 proptest! {
     #[test]
     fn any_bytes_are_an_answer(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
-        let _any = read(&bytes);
+        let _any = read(&bytes, Source::Hubble);
         let mut of_a_flow = vec![0x0a, bytes.len() as u8];
         of_a_flow.extend(&bytes);
-        let _any = read(&of_a_flow);
+        let _any = read(&of_a_flow, Source::Hubble);
     }
 
     /// What the generated code would decode is what is read.
@@ -117,10 +137,33 @@ proptest! {
         let ports = Ports { source_port: 1, destination_port: port.into() };
         expected.l4 = Some(Layer4 { protocol: Some(Protocol::Udp(ports)) });
         let message = encode(expected);
-        let Message::Line(Line::Flow(read)) = read(&message) else { panic!() };
+        let Message::Line(Line::Flow(read)) = read(&message, Source::Hubble) else { panic!() };
         prop_assert_eq!((read.protocol, read.port), (17, port));
         prop_assert_eq!(read.verdict as i32, verdict);
         prop_assert_eq!(read.destination.service, names.first().map_or("", String::as_str));
         prop_assert_eq!(read.time, seconds as u64 * 1_000_000_000 + 1);
     }
+}
+
+#[test]
+fn an_answer_of_a_name_server_that_failed_is_told_of_who_asked_and_others_are_not() {
+    let of = |kind: flow::L7FlowType, code, verdict: flow::Verdict| {
+        let dns = flow::Dns { query: "api.example.com.".to_owned(), rcode: code };
+        let l7 = flow::Layer7 { r#type: kind.into(), dns: Some(dns) };
+        let is_reply = Some(kind == flow::L7FlowType::Response);
+        encode(flow::Flow { l7: Some(l7), is_reply, verdict: verdict.into(), ..flow() })
+    };
+    let (answer, forwarded) = (flow::L7FlowType::Response, flow::Verdict::Forwarded);
+    let message = of(answer, 2, forwarded);
+    let Message::Line(Line::NameFailure(failure)) = read(&message, Source::Hubble) else { panic!() };
+    assert_eq!((failure.code, failure.name, failure.time), (2, "api.example.com.", 5_000_000_006));
+    assert_eq!(failure.server.address, Some([10, 0, 0, 1].into()), "the source of an answer");
+    assert_eq!(Endpoint::decode(failure.client.endpoint).unwrap(), flow().destination.unwrap());
+    for message in
+        [of(answer, 0, forwarded), of(answer, 3, forwarded), of(flow::L7FlowType::Request, 0, forwarded)]
+    {
+        assert_eq!(read(&message, Source::Hubble), Message::Line(Line::Told));
+    }
+    let refused = of(flow::L7FlowType::Request, 0, flow::Verdict::Dropped);
+    assert!(matches!(read(&refused, Source::Hubble), Message::Line(Line::Flow(_))), "by a policy of names");
 }

@@ -1,65 +1,21 @@
-//! Hubble itself: Cilium's parser, ring and observer (`hack/hubble`). `KESTREL_HUBBLE` names its program.
+//! The agent reads its node's socket.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may stop at the first surprise")]
+use std::collections::BTreeMap;
 
-use std::{
-    collections::BTreeMap,
-    env,
-    io::{BufRead as _, BufReader, Lines, Write as _},
-    path::{Path, PathBuf},
-    process::{Child, ChildStdout, Command, Stdio},
-    time::Duration,
-};
-
+use kestrel_flows::counts::Counts;
 use kestrel_node_agent::{
     config::Config,
-    flows::{self, Outbox, counts::Counts},
+    flows::{self, Outbox},
 };
 use kestrel_proto::node::v1::{Flow, FlowSource, FlowVerdict};
-use prometheus_client::{encoding::text::encode, registry::Registry};
+use prometheus_client::registry::Registry;
 use tempfile::TempDir;
 use tokio::{
     task::{JoinHandle, yield_now},
-    time::{sleep, timeout},
+    time::timeout,
 };
 
-/// Flows are told every ten seconds.
-const DEADLINE: Duration = Duration::from_secs(100);
-
-/// A server of its own process.
-struct Hubble {
-    process: Child,
-    answers: Lines<BufReader<ChildStdout>>,
-}
-
-impl Hubble {
-    /// Returns when it serves. Its ring keeps `capacity` events.
-    fn start(socket: &Path, capacity: &str) -> Self {
-        let program = env::var_os("KESTREL_HUBBLE").expect("KESTREL_HUBBLE names the program of hack/hubble");
-        let mut command = Command::new(program);
-        command.arg(socket).arg(capacity).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut process = command.spawn().unwrap();
-        let answers = BufReader::new(process.stdout.take().unwrap()).lines();
-        let mut hubble = Self { process, answers };
-        assert_eq!(hubble.answers.next().unwrap().unwrap(), "serves");
-        hubble
-    }
-
-    /// Its ring gives an event away when the next one has come: a reply, which nobody asks for.
-    fn happen(&mut self, events: &str) {
-        for events in [events, "replies 1"] {
-            writeln!(self.process.stdin.as_mut().unwrap(), "{events}").unwrap();
-            assert_eq!(self.answers.next().unwrap().unwrap(), events);
-        }
-    }
-}
-
-impl Drop for Hubble {
-    fn drop(&mut self) {
-        let _killed = self.process.kill();
-        let _ended = self.process.wait();
-    }
-}
+use crate::{DEADLINE, Hubble, shows};
 
 /// What reads it, as in the agent.
 struct Reader {
@@ -73,7 +29,7 @@ impl Reader {
     /// Returns when it has begun: what happened before is not read.
     async fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let (state, socket) = (directory.path().join("state"), socket(&directory));
+        let (state, socket) = (directory.path().join("state"), directory.path().join("hubble.sock"));
         let config = Config::read(&BTreeMap::from([
             ("NODE_NAME", "n1"),
             ("KESTREL_STATE_DIR", state.to_str().unwrap()),
@@ -92,18 +48,7 @@ impl Reader {
 
     /// Waits until the counter with these labels is what is wanted.
     async fn counts(&self, counter: &str, is_enough: impl Fn(u64) -> bool) {
-        let shown = async {
-            loop {
-                let mut text = String::new();
-                encode(&mut text, &self.registry).unwrap();
-                let value = text.lines().find_map(|line| line.strip_prefix(counter)?.trim().parse().ok());
-                if value.is_some_and(&is_enough) {
-                    return;
-                }
-                sleep(Duration::from_millis(10)).await;
-            }
-        };
-        timeout(DEADLINE, shown).await.unwrap_or_else(|_| panic!("{counter} is not what it should be"));
+        shows(&self.registry, counter, is_enough).await;
     }
 
     /// What is told, until so many packets were.
@@ -119,10 +64,6 @@ impl Reader {
     }
 }
 
-fn socket(directory: &TempDir) -> PathBuf {
-    directory.path().join("hubble.sock")
-}
-
 fn of(flows: &[Flow], verdict: FlowVerdict) -> u64 {
     flows.iter().filter(|flow| flow.verdict() == verdict).map(|flow| flow.count).sum()
 }
@@ -130,7 +71,7 @@ fn of(flows: &[Flow], verdict: FlowVerdict) -> u64 {
 #[tokio::test]
 async fn what_passed_and_what_did_not_is_told_once_also_after_a_restart() {
     let mut reader = Reader::start().await;
-    let mut hubble = Hubble::start(&socket(&reader.directory), "4095");
+    let mut hubble = Hubble::start(&reader.directory.path().join("hubble.sock"), "4095");
     hubble.happen("passed 5");
     hubble.happen("replies 3");
     hubble.happen("dropped 2");
@@ -139,6 +80,8 @@ async fn what_passed_and_what_did_not_is_told_once_also_after_a_restart() {
     reader.counts(r#"flows_seen_total{source="hubble"}"#, |packets| packets == 7).await;
     let flows = reader.told(7).await;
     assert_eq!((of(&flows, FlowVerdict::Forwarded), of(&flows, FlowVerdict::Dropped)), (5, 2));
+    let dropped = flows.iter().find(|flow| flow.verdict() == FlowVerdict::Dropped).unwrap();
+    assert_eq!(dropped.drop_reason, "POLICY_DENIED");
     for flow in &flows {
         assert_eq!((flow.seen_by(), flow.protocol, flow.port), (FlowSource::Hubble, 6, 5432));
         let (source, destination) = (flow.source.as_ref().unwrap(), flow.destination.as_ref().unwrap());
@@ -150,7 +93,7 @@ async fn what_passed_and_what_did_not_is_told_once_also_after_a_restart() {
     }
 
     drop(hubble);
-    let mut hubble = Hubble::start(&socket(&reader.directory), "4095");
+    let mut hubble = Hubble::start(&reader.directory.path().join("hubble.sock"), "4095");
     hubble.happen("passed 4");
     assert_eq!(of(&reader.told(4).await, FlowVerdict::Forwarded), 4);
     reader.counts(r#"flows_seen_total{source="hubble"}"#, |packets| packets == 11).await;
@@ -160,7 +103,7 @@ async fn what_passed_and_what_did_not_is_told_once_also_after_a_restart() {
 #[tokio::test]
 async fn what_its_ring_had_no_room_for_is_counted() {
     let reader = Reader::start().await;
-    let mut hubble = Hubble::start(&socket(&reader.directory), "15");
+    let mut hubble = Hubble::start(&reader.directory.path().join("hubble.sock"), "15");
     hubble.happen("passed 1");
     reader.counts(r#"flows_seen_total{source="hubble"}"#, |packets| packets == 1).await;
     hubble.happen("passed 200000");

@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 
 pub use kestrel_proto::node::v1::{FlowDirection as Direction, FlowSource as Source, FlowVerdict as Verdict};
-use kestrel_tail::time::Timestamp;
 
 /// Packets or a connection that something saw on this node. The source's port, which is another one for
 /// each connection, is no part of it.
@@ -29,8 +28,25 @@ pub struct Flow<'a> {
     pub bytes_sent: u64,
     /// Bytes from destination to source.
     pub bytes_received: u64,
-    /// Policies that let it pass: part of an encoded flow of Hubble.
-    pub allowed_by: &'a [u8],
+    /// What stopped it, in the words of its source; empty: it says nothing, or nothing did.
+    pub reason: &'a str,
+    /// Policies that let it pass or stopped it: part of an encoded flow of Hubble.
+    pub policies: &'a [u8],
+}
+
+/// An answer of a name server that says that it could not resolve a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NameFailure<'a> {
+    /// Who asked.
+    pub client: Peer<'a>,
+    /// Whom.
+    pub server: Peer<'a>,
+    /// How it failed (RFC 6895).
+    pub code: u32,
+    /// What was asked for.
+    pub name: &'a str,
+    /// Nanoseconds since 1970.
+    pub time: u64,
 }
 
 /// One end of a flow. What is empty was not said.
@@ -44,6 +60,8 @@ pub struct Peer<'a> {
     pub pod: &'a str,
     /// What it was addressed as.
     pub service: &'a str,
+    /// The same as an encoded Service of Hubble.
+    pub encoded_service: &'a [u8],
     /// An encoded endpoint of Hubble, which says more.
     pub endpoint: &'a [u8],
 }
@@ -56,10 +74,11 @@ impl From<IpAddr> for Peer<'_> {
 
 /// What a line says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "it is taken apart where it is made, once for each flow")]
 pub enum Line<'a> {
     /// A flow.
     Flow(Flow<'a>),
+    /// No flow, but why one is not made.
+    NameFailure(NameFailure<'a>),
     /// Something of a flow that is told by another line.
     Told,
     /// Something else.
@@ -78,10 +97,4 @@ pub fn protocol(name: &str) -> u8 {
         "SCTP" => 132,
         _ => 0,
     }
-}
-
-/// A time as flows have it; one before 1970 counts as 1970.
-pub fn nanoseconds(time: Timestamp) -> u64 {
-    let seconds = u64::try_from(time.seconds).unwrap_or_default();
-    seconds.saturating_mul(1_000_000_000).saturating_add(time.nanos.into())
 }

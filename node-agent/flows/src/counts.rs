@@ -1,5 +1,7 @@
 //! What is counted of flows, for `/metrics`.
 
+use std::ops::Deref;
+
 use kestrel_proto::hubble::flow::LostEventSource;
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -7,7 +9,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::{
+use crate::{
     flow::{Line, Source},
     window::Window,
 };
@@ -50,6 +52,27 @@ pub struct Counts {
     lost: Family<LostLabel, Counter>,
 }
 
+/// What is counted of many flows before the counters are told, which costs more than a flow.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    seen: u64,
+    too_many: u64,
+    unreadable: u64,
+}
+
+impl Tally {
+    /// Has `window` count a line, if it is a flow.
+    pub fn count(&mut self, line: Line<'_>, window: &mut Window) {
+        match line {
+            Line::Flow(flow) if window.add(&flow) => self.seen += 1,
+            Line::NameFailure(failure) if window.add_failure(&failure) => {}
+            Line::Flow(_) | Line::NameFailure(_) => self.too_many += 1,
+            Line::Unreadable => self.unreadable += 1,
+            Line::Told | Line::Other => {}
+        }
+    }
+}
+
 impl LeftOut {
     const ALL: [Self; 3] = [Self::TooMany, Self::Old, Self::Unreadable];
 
@@ -72,34 +95,44 @@ impl Counts {
         registry.register("hubble_events_lost", help, self.lost.clone());
     }
 
-    /// Counts what a source said, and has `window` count it if it is a flow.
-    pub(super) fn count(&self, source: Source, line: Line<'_>, window: &mut Window) {
-        match line {
-            Line::Flow(flow) if window.add(&flow) => self.seen(source),
-            Line::Flow(_) => self.left_out(source, LeftOut::TooMany),
-            Line::Unreadable => self.left_out(source, LeftOut::Unreadable),
-            Line::Told | Line::Other => {}
+    /// Has `window` count what a source said, if it is a flow.
+    pub fn count(&self, source: Source, line: Line<'_>, window: &mut Window) {
+        let mut tally = Tally::default();
+        tally.count(line, window);
+        self.add(source, tally);
+    }
+
+    /// Adds what was counted of `source` apart.
+    pub fn add(&self, source: Source, tally: Tally) {
+        let Tally { seen, too_many, unreadable } = tally;
+        if seen > 0 {
+            self.seen.get_or_create(&SourceLabel { source: name(source) }).inc_by(seen);
+        }
+        for (reason, count) in [(LeftOut::TooMany, too_many), (LeftOut::Unreadable, unreadable)] {
+            if count > 0 {
+                self.left_out_of(source, reason).inc_by(count);
+            }
         }
     }
 
     /// Hubble lost so many events; where, in a word.
-    pub(super) fn lost(&self, by: LostEventSource, events: u64) -> &'static str {
+    pub fn lost(&self, by: LostEventSource, events: u64) -> &'static str {
         let by = LOST_BY[by as usize];
         self.lost.get_or_create(&LostLabel { by }).inc_by(events);
         by
     }
 
-    fn seen(&self, source: Source) {
-        self.seen.get_or_create(&SourceLabel { source: name(source) }).inc();
+    /// One is left out.
+    pub fn left_out(&self, source: Source, reason: LeftOut) {
+        self.left_out_of(source, reason).inc();
     }
 
-    /// One is left out.
-    pub(super) fn left_out(&self, source: Source, reason: LeftOut) {
-        self.left_out.get_or_create(&LeftOutLabel { source: name(source), reason: reason.as_str() }).inc();
+    fn left_out_of(&self, source: Source, reason: LeftOut) -> impl Deref<Target = Counter> {
+        self.left_out.get_or_create(&LeftOutLabel { source: name(source), reason: reason.as_str() })
     }
 
     /// How many of `source` were left out so far.
-    pub(super) fn count_left_out(&self, source: Source, reason: LeftOut) -> u64 {
+    pub fn count_left_out(&self, source: Source, reason: LeftOut) -> u64 {
         let label = LeftOutLabel { source: name(source), reason: reason.as_str() };
         self.left_out.get(&label).map_or(0, |count| count.get())
     }
@@ -107,7 +140,8 @@ impl Counts {
     /// What was counted so far, in words.
     pub fn told(&self) -> Vec<String> {
         let mut told = Vec::new();
-        for source in [Source::AwsPolicyAgent, Source::Ztunnel, Source::Hubble].map(name) {
+        for source in [Source::AwsPolicyAgent, Source::Ztunnel, Source::Hubble, Source::HubbleRelay].map(name)
+        {
             told.extend(
                 self.seen.get(&SourceLabel { source }).map(|seen| format!("{} of {source}", seen.get())),
             );
@@ -130,5 +164,6 @@ fn name(source: Source) -> &'static str {
         Source::AwsPolicyAgent => "aws",
         Source::Ztunnel => "ztunnel",
         Source::Hubble => "hubble",
+        Source::HubbleRelay => "relay",
     }
 }

@@ -6,17 +6,21 @@
 
 use std::{net::IpAddr, ops::Range};
 
-use kestrel_proto::hubble::flow::{LostEvent, TrafficDirection, Verdict as Seen};
+use kestrel_proto::hubble::{
+    flow::{DropReason, LostEvent, TrafficDirection, Verdict as Seen},
+    observer::NodeStatusEvent,
+};
 use prost::{
     Message as _,
     encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field},
 };
 
-use super::super::flow::{Direction, Flow, Line, Peer, Source, Verdict};
+use crate::flow::{Direction, Flow, Line, NameFailure, Peer, Source, Verdict};
 
 /// Field numbers of `hubble/observer.proto` and `hubble/flow.proto`.
 mod field {
     pub(super) const FLOW: u32 = 1;
+    pub(super) const NODE_STATUS: u32 = 2;
     pub(super) const LOST_EVENTS: u32 = 3;
 
     pub(super) const TIME: u32 = 1;
@@ -26,10 +30,15 @@ mod field {
     pub(super) const SOURCE: u32 = 8;
     pub(super) const DESTINATION: u32 = 9;
     pub(super) const DESTINATION_NAMES: u32 = 14;
+    pub(super) const L7: u32 = 15;
+    pub(super) const DESTINATION_SERVICE: u32 = 21;
     pub(super) const DIRECTION: u32 = 22;
+    pub(super) const DROP_REASON: u32 = 25;
     pub(super) const IS_REPLY: u32 = 26;
     pub(super) const EGRESS_ALLOWED_BY: u32 = 21001;
     pub(super) const INGRESS_ALLOWED_BY: u32 = 21002;
+    pub(super) const EGRESS_DENIED_BY: u32 = 21004;
+    pub(super) const INGRESS_DENIED_BY: u32 = 21005;
 }
 
 /// What a message is.
@@ -40,6 +49,8 @@ pub(super) enum Message<'a> {
     Line(Line<'a>),
     /// Events were lost.
     Lost(LostEvent),
+    /// Relay has reached nodes, or has not.
+    Nodes(NodeStatusEvent),
 }
 
 /// A value on the wire.
@@ -69,14 +80,20 @@ impl<'a> Value<'a> {
     }
 }
 
-/// Reads a `GetFlowsResponse`.
-pub(super) fn read(message: &[u8]) -> Message<'_> {
+/// Reads a `GetFlowsResponse` of `source`.
+pub(super) fn read(message: &[u8], source: Source) -> Message<'_> {
     let mut found = Message::Line(Line::Other);
     let read = fields(message, |field, value, _| match field {
-        field::FLOW => found = Message::Line(flow(value.bytes()).unwrap_or(Line::Unreadable)),
+        field::FLOW => {
+            found = Message::Line(flow(value.bytes(), source).unwrap_or(Line::Unreadable));
+        }
         field::LOST_EVENTS => {
             let lost = LostEvent::decode(value.bytes());
             found = lost.map_or(Message::Line(Line::Unreadable), Message::Lost);
+        }
+        field::NODE_STATUS => {
+            let nodes = NodeStatusEvent::decode(value.bytes());
+            found = nodes.map_or(Message::Line(Line::Unreadable), Message::Nodes);
         }
         _ => {}
     });
@@ -107,11 +124,11 @@ fn fields<'a>(whole: &'a [u8], mut found: impl FnMut(u32, Value<'a>, Range<usize
     Some(())
 }
 
-fn flow(message: &[u8]) -> Option<Line<'_>> {
-    let (mut time, mut verdict, mut direction, mut is_reply) = (0, 0, 0, false);
+fn flow(message: &[u8], seen_by: Source) -> Option<Line<'_>> {
+    let (mut time, mut verdict, mut direction, mut is_reply, mut reason) = (0, 0, 0, false, 0);
     let (mut addresses, mut l4) = ([None; 2], (0, 0));
-    let (mut source, mut destination, mut name) = (&[][..], &[][..], "");
-    let mut policies: Option<Range<usize>> = None;
+    let (mut source, mut destination, mut service, mut name) = (&[][..], &[][..], &[][..], "");
+    let (mut policies, mut l7): (Option<Range<usize>>, _) = (None, None);
     fields(message, |field, value, place| match field {
         field::TIME => time = nanoseconds(value.bytes()),
         field::VERDICT => verdict = value.number(),
@@ -120,10 +137,16 @@ fn flow(message: &[u8]) -> Option<Line<'_>> {
         field::SOURCE => source = value.bytes(),
         field::DESTINATION => destination = value.bytes(),
         field::DESTINATION_NAMES if name.is_empty() => name = value.text(),
+        field::L7 => l7 = Some(value.bytes()),
+        field::DESTINATION_SERVICE => service = value.bytes(),
         field::DIRECTION => direction = value.number(),
+        field::DROP_REASON => reason = value.number(),
         field::IS_REPLY => is_reply = wrapped(value.bytes()),
         // One beside the other: the fields of a message are in the order of their numbers.
-        field::EGRESS_ALLOWED_BY | field::INGRESS_ALLOWED_BY => {
+        field::EGRESS_ALLOWED_BY
+        | field::INGRESS_ALLOWED_BY
+        | field::EGRESS_DENIED_BY
+        | field::INGRESS_DENIED_BY => {
             policies = Some(policies.take().map_or(place.start, |before| before.start)..place.end);
         }
         _ => {}
@@ -136,14 +159,27 @@ fn flow(message: &[u8]) -> Option<Line<'_>> {
         // Seen on its way, where nothing decides.
         Some(Seen::Traced | Seen::Translated | Seen::Unknown) | None => return Some(Line::Told),
     };
-    if is_reply {
+    let [from, to] = addresses;
+    if let Some((code, name)) = l7.and_then(name_failure) {
+        // Of an answer, the server is the source.
+        let client = Peer { address: to, endpoint: destination, ..Peer::default() };
+        let server = Peer { address: from, endpoint: source, ..Peer::default() };
+        return Some(Line::NameFailure(NameFailure { client, server, code, name, time }));
+    }
+    // What a proxy let pass, packets have told.
+    if is_reply || l7.is_some() && verdict == Verdict::Forwarded {
         return Some(Line::Told);
     }
     let (protocol, port) = l4;
-    let [from, to] = addresses;
     Some(Line::Flow(Flow {
         source: Peer { address: from, endpoint: source, ..Peer::default() },
-        destination: Peer { address: to, endpoint: destination, service: name, ..Peer::default() },
+        destination: Peer {
+            address: to,
+            endpoint: destination,
+            service: name,
+            encoded_service: service,
+            ..Peer::default()
+        },
         port,
         protocol,
         verdict,
@@ -155,12 +191,36 @@ fn flow(message: &[u8]) -> Option<Line<'_>> {
             Some(TrafficDirection::Egress) => Direction::Egress,
             Some(TrafficDirection::Unknown) | None => Direction::Unspecified,
         },
-        seen_by: Source::Hubble,
+        seen_by,
         time,
         bytes_sent: 0,
         bytes_received: 0,
-        allowed_by: policies.map_or(&[], |place| &message[place]),
+        reason: match i32::try_from(reason).ok().and_then(|number| DropReason::try_from(number).ok()) {
+            None | Some(DropReason::Unknown) => "",
+            Some(reason) => reason.as_str_name(),
+        },
+        policies: policies.map_or(&[], |place| &message[place]),
     }))
+}
+
+/// Code and name, if a record of L7 is an answer of a name server that failed. That there is no such name is an answer.
+fn name_failure(l7: &[u8]) -> Option<(u32, &str)> {
+    /// `L7FlowType` of an answer, and codes of RFC 6895.
+    const RESPONSE: u64 = 2;
+    const ANSWERS: [u32; 2] = [0, 3];
+    let (mut kind, mut dns) = (0, None);
+    fields(l7, |field, value, _| match field {
+        1 => kind = value.number(),
+        100 => dns = Some(value.bytes()),
+        _ => {}
+    })?;
+    let (mut code, mut name) = (0, "");
+    fields(dns.filter(|_| kind == RESPONSE)?, |field, value, _| match field {
+        1 => name = value.text(),
+        6 => code = u32::try_from(value.number()).unwrap_or_default(),
+        _ => {}
+    })?;
+    (!ANSWERS.contains(&code)).then_some((code, name))
 }
 
 fn nanoseconds(timestamp: &[u8]) -> u64 {
