@@ -4,14 +4,20 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 4] =
-    ["cloud/v1/streams.proto", "server/v1/server.proto", "node/v1/link.proto", "hubble/observer.proto"];
+const FILES: [&str; 5] = [
+    "cloud/v1/streams.proto",
+    "server/v1/server.proto",
+    "node/v1/link.proto",
+    "hubble/observer.proto",
+    "envoy/als.proto",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=cloud");
     println!("cargo::rerun-if-changed=server");
     println!("cargo::rerun-if-changed=node");
     println!("cargo::rerun-if-changed=hubble");
+    println!("cargo::rerun-if-changed=envoy");
     let descriptors = protox::compile(FILES, ["."])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;

@@ -10,6 +10,7 @@ use kestrel_runtime::{
 };
 
 use crate::{
+    als,
     excluded::Excluded,
     inventory::Integrations,
     leader, link,
@@ -31,6 +32,9 @@ const LOOK: Duration = Duration::from_secs(30);
 
 /// Where every program of the operator has its admin port.
 const HEALTH_PORT: u16 = 8081;
+
+/// How long a proxy's stream of access logs lives, about.
+const STREAM_AGE: Duration = Duration::from_secs(600);
 
 /// Everything that can be set.
 #[derive(Debug)]
@@ -68,6 +72,8 @@ pub struct Config {
     pub spool: Option<Spool>,
     /// The agents' end.
     pub link: link::Config,
+    /// `ENABLE_ISTIO_ALS` (`false`): access logs of Envoys are received on `ISTIO_ALS_PORT` (8080).
+    pub als: Option<als::Config>,
     /// Hubble Relay, unless `DISABLE_CILIUM_FLOWS`.
     pub relay: Option<relay::Config>,
 }
@@ -121,6 +127,7 @@ impl Config {
                 tls_dir: settings.optional("KESTREL_LINK_TLS_DIR").map(Into::into),
                 namespace: namespace.clone(),
             },
+            als: als(&mut settings, &namespace),
             namespace,
         };
         settings.finish()?;
@@ -202,6 +209,22 @@ fn logs_policy(settings: &mut Settings<'_>) -> LogPolicy {
     }
 }
 
+/// `KESTREL_ALS_STREAM_BYTES` (16 MiB, 0: no limit): what one stream may send a second; `KESTREL_ALS_TLS_DIR` (unset: plain
+/// text): the certificate that is shown, and the authority of the proxies'.
+fn als(settings: &mut Settings<'_>, namespace: &str) -> Option<als::Config> {
+    let port = settings.parse("ISTIO_ALS_PORT", 8080);
+    let stream_bytes_per_second = settings.parse("KESTREL_ALS_STREAM_BYTES", 16 * 1024 * 1024);
+    let tls_dir = settings.optional("KESTREL_ALS_TLS_DIR").map(Into::into);
+    let namespace = namespace.to_owned();
+    settings.flag("ENABLE_ISTIO_ALS", false).then_some(als::Config {
+        port,
+        stream_bytes_per_second,
+        stream_age: STREAM_AGE,
+        namespace,
+        tls_dir,
+    })
+}
+
 fn mesh_root(settings: &mut Settings<'_>) -> String {
     let name = settings.text("KESTREL_ISTIO_ROOT_NAMESPACE", "istio-system");
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
@@ -229,7 +252,7 @@ mod tests {
         let config = Config::read(&BTreeMap::from([("AUTH_TOKEN", "a.b.c")])).unwrap();
         assert!(config.election.is_none() && config.link.pod_ip.is_none() && config.spool.is_none());
         assert_eq!((config.uplink.host.as_str(), config.uplink.port), ("auto-np-server", 50051));
-        assert_eq!(config.mesh_root, "istio-system");
+        assert!(config.mesh_root == "istio-system" && config.als.is_none());
         assert_eq!(config.uplink.credentials.bootstrap().authority, Path::new("/tls/ca.crt"));
         assert!(!format!("{config:?}").contains("a.b.c"), "a token in a debug print");
     }
@@ -246,6 +269,9 @@ mod tests {
             ("KESTREL_LOGS_POLICY", "all"),
             ("KESTREL_EXCLUDED_NAMESPACES", "vault,bank"),
             ("KESTREL_ISTIO_ROOT_NAMESPACE", "mesh"),
+            ("ENABLE_ISTIO_ALS", "true"),
+            ("ISTIO_ALS_PORT", "9000"),
+            ("KESTREL_ALS_STREAM_BYTES", "1000"),
             ("KESTREL_STATE_DIR", "/var/lib/kestrel"),
             ("KESTREL_SPOOL_BYTES", "1000"),
         ]);
@@ -255,6 +281,8 @@ mod tests {
         assert!(matches!(config.uplink.credentials.bootstrap().token, TokenSource::File(_)));
         assert_eq!((config.logs_policy, config.mesh_root.as_str()), (LogPolicy::All, "mesh"));
         assert!(config.excluded.has("bank"));
+        let als = config.als.unwrap();
+        assert_eq!((als.port, als.stream_bytes_per_second, als.tls_dir), (9000, 1000, None));
         let spool = config.spool.unwrap();
         assert_eq!((spool.folder.as_path(), spool.bytes), (Path::new("/var/lib/kestrel/spool"), 1000));
         assert_eq!(spool.age, Duration::from_secs(24 * 3600));

@@ -1,5 +1,6 @@
 //! The one connection between a cluster and Kestrel Cloud.
 
+pub mod als;
 pub mod check;
 pub mod config;
 pub mod excluded;

@@ -4,7 +4,7 @@
 mod admission;
 mod authority;
 mod batch;
-mod body;
+pub(crate) mod body;
 mod certificate;
 mod columns;
 mod gap;
@@ -12,7 +12,7 @@ mod identity;
 mod ledger;
 mod lines;
 pub mod metrics;
-mod publish;
+pub(crate) mod publish;
 mod refusals;
 mod repeats;
 mod review;

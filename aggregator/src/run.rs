@@ -14,6 +14,7 @@ use prometheus_client::registry::Registry;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
+    als,
     config::Config,
     executor::{self, Access, Executor, rules::Rules, switch::Switch},
     inventory::{self, Mirror, Objects, Parts, Pods, Watches, pods::Policies},
@@ -24,7 +25,11 @@ use crate::{
     signals::{Signals, clock, event::Mark},
     stats,
     status::Status,
-    traffic::{self, Traffic, relay::Follower},
+    traffic::{
+        self, Traffic,
+        relay::Follower,
+        requests::{self, Requests},
+    },
     uplink::{Retry, Uplink, credentials::RuntimeSecret, drops, lanes::Lanes, metrics::Metrics},
 };
 
@@ -55,6 +60,7 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
         mut uplink,
         spool,
         link,
+        als,
         relay,
     } = config;
     let mut cluster = kube::Config::infer()
@@ -85,6 +91,14 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
     };
     let relay_counts = Counts::default();
     let relay = relay.map(|relay| Follower::new(relay, traffic.clone(), relay_counts.clone()));
+    let (als_metrics, request_metrics) = (als::Metrics::default(), requests::metrics::Metrics::default());
+    let requests = Requests::new(
+        mirror.clone(),
+        excluded.clone(),
+        namespace.clone(),
+        lanes.flows(),
+        request_metrics.clone(),
+    );
     let executor_metrics = executor::audit::Metrics::default();
     let access = Access {
         own: client.clone(),
@@ -117,6 +131,7 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
         metrics: metrics.clone(),
         spool: spool.map(|spool| spool.bytes),
         watches: watches.clone(),
+        requests: als.is_some().then(|| requests.clone()),
     };
 
     let mut registry = Registry::default();
@@ -136,6 +151,10 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
         signals.edges.left_out(),
     );
     relay_counts.register(registry.sub_registry_with_prefix("kestrel_relay"));
+    if als.is_some() {
+        request_metrics.register(registry.sub_registry_with_prefix("kestrel_requests"));
+        als_metrics.register(registry.sub_registry_with_prefix("kestrel_als"));
+    }
     let of_the_inventory = registry.sub_registry_with_prefix("kestrel_inventory");
     watches.register(of_the_inventory);
     of_the_inventory.register_collector(Box::new(Objects::new(mirror.clone())));
@@ -214,6 +233,13 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
     daemon.spawn("leadership", {
         let drain = drain.clone();
         let parts = link::Parts { pods, signals, logs: lanes.logs(), traffic };
+        let place = (client.clone(), link.clone());
+        let serve_als = move |drain: CancellationToken| async move {
+            match als {
+                Some(als) => als::serve(als, Some(place), requests, als_metrics, drain).await,
+                None => Ok(()),
+            }
+        };
         let serve = move |drain: CancellationToken| async move {
             let relay = async {
                 if let Some(relay) = relay {
@@ -221,7 +247,8 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
                 }
                 Ok(())
             };
-            tokio::try_join!(link::serve(link, client, parts, link_metrics, drain.clone()), relay)?;
+            let link = link::serve(link, client, parts, link_metrics, drain.clone());
+            tokio::try_join!(link, relay, serve_als(drain.clone()))?;
             Ok(())
         };
         async move {
@@ -256,7 +283,7 @@ fn tell_of_itself(daemon: &mut Daemon, (own_logs, identity): (OwnLogs, Identity)
 }
 
 /// Waits for the lead, then does what only a leader may: talk to the cloud, and `serve` the
-/// agents and read Relay. The Lease goes back when both have ended.
+/// agents and proxies and read Relay. The Lease goes back when both have ended.
 async fn lead<F: Future<Output = anyhow::Result<()>>>(
     election: Option<Arc<Election>>,
     uplink: Uplink,
@@ -271,14 +298,20 @@ async fn lead<F: Future<Output = anyhow::Result<()>>>(
             leadership => leadership,
         },
     };
-    let quiet = CancellationToken::new();
+    let (quiet, told) = (CancellationToken::new(), CancellationToken::new());
     let work = async {
         let uplink = async {
-            // Not before the last answers are in their lanes.
-            uplink.run(&answered).await;
-            Ok(())
+            // Not before the last answers, flows and requests are in their lanes.
+            uplink.run(&told).await;
+            anyhow::Ok(())
         };
-        tokio::try_join!(uplink, serve(drain.clone()))?;
+        let serving = async {
+            serve(drain).await?;
+            answered.cancelled().await;
+            told.cancel();
+            anyhow::Ok(())
+        };
+        tokio::try_join!(uplink, serving)?;
         quiet.cancel();
         Ok(())
     };

@@ -1,11 +1,11 @@
-//! What the process is doing: in ten lines for a person (`kestrel-aggregator
+//! What the process is doing: in some ten lines for a person (`kestrel-aggregator
 //! status`; the daemon makes them at its admin port, where the command asks), for
 //! `/metrics`, and for the cloud.
 
 mod gauges;
 mod text;
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use jiff::Timestamp;
 
@@ -13,6 +13,7 @@ use crate::{
     inventory::Watches,
     leader::standing::{Role, Standing},
     stats::Known,
+    traffic::requests::{Requests, Tally},
     uplink::{
         View,
         credentials::{Credentials, Ends},
@@ -41,6 +42,8 @@ pub struct Status {
     pub spool: Option<u64>,
     /// The watches.
     pub watches: Watches,
+    /// What proxies logged; `None`: it is not received.
+    pub requests: Option<Requests>,
 }
 
 impl fmt::Debug for Status {
@@ -78,6 +81,7 @@ impl Status {
             dropped: self.metrics.drops(),
             watches: self.watches.count().1,
             missing: self.watches.missing(),
+            requests: self.requests.as_ref().map(Requests::tallies),
         }
         .text()
     }
@@ -99,4 +103,6 @@ struct Moment<'a> {
     watches: usize,
     /// Those whose list is not complete, and what has to be done for them.
     missing: Vec<(String, Option<String>)>,
+    /// What became of the access logs of each workload's proxies; `None`: they are not received.
+    requests: Option<BTreeMap<String, Tally>>,
 }

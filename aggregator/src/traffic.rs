@@ -1,9 +1,10 @@
-//! Network flows of all nodes on their way to the cloud.
+//! Network flows of all nodes, and requests that proxies logged, on their way to the cloud.
 
 mod conversation;
 mod edge;
 pub mod metrics;
 pub mod relay;
+pub mod requests;
 mod resolve;
 mod table;
 

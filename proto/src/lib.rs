@@ -1,5 +1,5 @@
 //! Wire types of Kestrel Cloud ([`cloud`], [`server`]), of the agent link
-//! ([`node`]) and of Hubble ([`hubble`]), generated from the `.proto` files beside this crate.
+//! ([`node`]), of Hubble ([`hubble`]) and of Envoy's access logs ([`envoy`]), generated from the `.proto` files beside this crate.
 //!
 //! Maps are `BTreeMap`s, so that equal messages have equal bytes.
 
@@ -46,6 +46,40 @@ pub mod hubble {
     /// Package `observer`.
     pub mod observer {
         tonic::include_proto!("observer");
+    }
+}
+
+/// What is read of Envoy's access log service.
+pub mod envoy {
+    /// Addresses, and who an Envoy is.
+    pub mod config {
+        /// Core types.
+        pub mod core {
+            /// Package `envoy.config.core.v3`.
+            pub mod v3 {
+                tonic::include_proto!("envoy.config.core.v3");
+            }
+        }
+    }
+    /// Entries.
+    pub mod data {
+        /// Access logs.
+        pub mod accesslog {
+            /// Package `envoy.data.accesslog.v3`.
+            pub mod v3 {
+                tonic::include_proto!("envoy.data.accesslog.v3");
+            }
+        }
+    }
+    /// Messages and the service.
+    pub mod service {
+        /// Access logs.
+        pub mod accesslog {
+            /// Package `envoy.service.accesslog.v3`.
+            pub mod v3 {
+                tonic::include_proto!("envoy.service.accesslog.v3");
+            }
+        }
     }
 }
 

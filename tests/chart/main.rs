@@ -5,6 +5,7 @@
 //! that `hack/schemas` fetches.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "clippy.toml allows them in test functions only")]
 
+mod access_logs;
 #[path = "../api_server.rs"]
 mod api_server;
 mod credentials;

@@ -49,7 +49,12 @@ fn every_workload_has_one_that_selects_it() {
 
 #[test]
 fn every_port_that_is_served_can_be_reached() {
-    let objects = Objects::with(&["networkPolicy.create=true", "healthcheck.port=9090"]);
+    let objects = Objects::with(&[
+        "networkPolicy.create=true",
+        "healthcheck.port=9090",
+        "operator.istio.enabled=true",
+        "operator.istio.alsPort=8090",
+    ]);
     for (workload, pod) in objects.pods() {
         let served = list(&pod["spec"]["containers"][0]["ports"]);
         let served: BTreeSet<_> = served.iter().map(|port| port["containerPort"].as_u64().unwrap()).collect();

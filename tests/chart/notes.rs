@@ -80,7 +80,6 @@ fn values_without_effect_are_listed() {
         "operator.argocd.enabled=true",
         "operator.cilium.hubble.tls.forceDisable=true",
         "operator.datadog.enabled=true",
-        "operator.istio.enabled=true",
         "operator.otel.enabled=true",
         "operator.safeApply.enabled=true",
         "serviceAccount.create=false",

@@ -28,20 +28,20 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Bytes of messages that may be in memory at once, for all connections.
 #[derive(Clone)]
-pub(super) struct Room {
+pub(crate) struct Room {
     bytes: Arc<Semaphore>,
     most: u32,
 }
 
 impl Room {
     /// Room for `most` bytes.
-    pub(super) fn new(most: u32) -> Self {
+    pub(crate) fn new(most: u32) -> Self {
         Self { bytes: Arc::new(Semaphore::new(most as usize)), most }
     }
 
     /// Waits for room for `bytes`; what needs more than there is gets all.
     /// The room is free again when the permit is dropped.
-    pub(super) async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+    pub(crate) async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.bytes).acquire_many_owned(self.part(bytes)).await.ok()
     }
 
@@ -53,7 +53,7 @@ impl Room {
 /// A body of gRPC messages. Before the rest of a large message is received, it
 /// takes room for all of it, and keeps that until the reader, who reads on when
 /// it is done with a message, asks for what follows.
-pub(super) struct Metered<B> {
+pub(crate) struct Metered<B> {
     inner: B,
     room: Room,
     semaphore: PollSemaphore,
@@ -68,7 +68,7 @@ pub(super) struct Metered<B> {
 
 impl<B> Metered<B> {
     /// `inner`, as far as there is `room`.
-    pub(super) fn new(inner: B, room: Room) -> Self {
+    pub(crate) fn new(inner: B, room: Room) -> Self {
         let semaphore = PollSemaphore::new(Arc::clone(&room.bytes));
         Self {
             inner,

@@ -16,7 +16,10 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 use tracing::{info, warn};
 
 use super::Config;
@@ -82,15 +85,42 @@ async fn publish(
     let authorities = ConfigMap { metadata, data: Some(data), ..Default::default() };
     apply(client, &config.namespace, &authorities).await?;
     if let Some(address) = config.pod_ip {
-        apply(client, &config.namespace, &endpoint_slice(config, address, port)).await?;
+        apply(client, &config.namespace, &endpoint_slice(config, address, (LINK, "https"), port)).await?;
     }
     Ok(())
 }
 
-fn endpoint_slice(config: &Config, address: IpAddr, port: u16) -> EndpointSlice {
-    let mut metadata = metadata(LINK, &config.namespace);
+/// Writes that `port` of this pod is behind the Service `service`, whose port is called `name`, again and again, for ever.
+pub(crate) async fn keep_endpoint(client: &Client, config: &Config, service: &str, name: &str, port: u16) {
+    let mut said = None;
+    loop {
+        if let Some(address) = config.pod_ip {
+            let slice = endpoint_slice(config, address, (service, name), port);
+            let published = apply(client, &config.namespace, &slice).await;
+            let published = published.map_err(|error| anyhow::Error::from(error).root_cause().to_string());
+            if said.as_ref() != Some(&published) {
+                match &published {
+                    Ok(()) => info!("{service} is published in the namespace {}", config.namespace),
+                    Err(why) => {
+                        warn!("nobody may find {service}, as its EndpointSlice can't be written: {why}")
+                    }
+                }
+                said = Some(published);
+            }
+        }
+        sleep(AGAIN).await;
+    }
+}
+
+fn endpoint_slice(
+    config: &Config,
+    address: IpAddr,
+    (service, name): (&str, &str),
+    port: u16,
+) -> EndpointSlice {
+    let mut metadata = metadata(service, &config.namespace);
     metadata.labels = Some(BTreeMap::from([
-        ("kubernetes.io/service-name".to_owned(), LINK.to_owned()),
+        ("kubernetes.io/service-name".to_owned(), service.to_owned()),
         // Not the controllers' own, which they would tidy up.
         ("endpointslice.kubernetes.io/managed-by".to_owned(), FIELD_MANAGER.to_owned()),
     ]));
@@ -112,7 +142,7 @@ fn endpoint_slice(config: &Config, address: IpAddr, port: u16) -> EndpointSlice 
         }],
         ports: Some(vec![EndpointPort {
             // The Service's name for it.
-            name: Some("https".to_owned()),
+            name: Some(name.to_owned()),
             port: Some(port.into()),
             protocol: Some("TCP".to_owned()),
             ..Default::default()

@@ -1,12 +1,13 @@
 //! State in, lines out.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use jiff::Timestamp;
 
 use super::Moment;
 use crate::{
     leader::standing::Role,
+    traffic::requests::Tally,
     uplink::{
         lanes::Depth,
         state::{Phase, State, StreamState},
@@ -27,6 +28,9 @@ impl Moment<'_> {
         lines.push(("token", self.end(self.ends.token)));
         lines.push(("certificate", self.end(self.ends.certificate)));
         lines.push(("inventory", self.inventory()));
+        if let Some(requests) = &self.requests {
+            lines.push(("access logs", access_logs(requests)));
+        }
         lines.push(("problem", self.problem()));
         lines.iter().fold(String::new(), |mut text, (name, line)| {
             // A String takes everything.
@@ -134,6 +138,37 @@ impl Moment<'_> {
     }
 }
 
+/// Workloads whose entries are least complete that are named.
+const MOST_INCOMPLETE: usize = 3;
+
+/// What became of all entries, and of which workloads not all could be told in full.
+fn access_logs(tallies: &BTreeMap<String, Tally>) -> String {
+    let mut all = Tally::default();
+    tallies.values().for_each(|tally| all.add(*tally));
+    if all.received() == 0 {
+        return "nothing received since the start".to_owned();
+    }
+    let Tally { aggregated, folded, refused } = all;
+    let sum = format!(
+        "{} received of {} workloads: {aggregated} aggregated, {folded} folded, {refused} refused",
+        all.received(),
+        tallies.len(),
+    );
+    let share = |tally: &Tally| tally.aggregated as f64 / tally.received().max(1) as f64;
+    let mut incomplete: Vec<_> =
+        tallies.iter().filter(|(_, tally)| tally.aggregated < tally.received()).collect();
+    incomplete.sort_by(|(_, one), (_, other)| share(one).total_cmp(&share(other)));
+    let named = incomplete.iter().take(MOST_INCOMPLETE).map(|(name, tally)| {
+        // Never 100 where something is missing.
+        format!("{name} {:.1} %", (share(tally) * 1000.0).floor() / 10.0)
+    });
+    let named: Vec<_> = named.collect();
+    match incomplete.len() {
+        0 => format!("{sum}; complete"),
+        count => format!("{sum}; complete but for {count} workloads: {}", named.join(", ")),
+    }
+}
+
 /// The time from `earlier` to `later`, in two units at most.
 fn age(later: Timestamp, earlier: Timestamp) -> String {
     let seconds = later.duration_since(earlier).as_secs().max(0);
@@ -205,6 +240,7 @@ mod tests {
             dropped: vec![],
             watches: 9,
             missing: vec![],
+            requests: None,
         }
     }
 
@@ -259,6 +295,31 @@ problem     none
             assert!(text.contains(line), "{line:?} in {text}");
         }
         assert_eq!(text.lines().count(), 10, "{text}");
+    }
+
+    #[test]
+    fn what_became_of_access_logs_is_said_and_whose_are_not_complete() {
+        let mut moment = moment(Role::Leads(at(-7200)));
+        moment.requests = Some(BTreeMap::new());
+        assert!(
+            moment.text().contains("\naccess logs nothing received since the start\n"),
+            "{}",
+            moment.text()
+        );
+        let tally = |aggregated, folded, refused| Tally { aggregated, folded, refused };
+        let whole = BTreeMap::from([("shop/web".to_owned(), tally(100, 0, 0))]);
+        assert_eq!(
+            access_logs(&whole),
+            "100 received of 1 workloads: 100 aggregated, 0 folded, 0 refused; complete"
+        );
+        let some =
+            [("a", tally(50, 50, 0)), ("b", tally(9999, 0, 1)), ("c", tally(1, 0, 3)), ("d", tally(9, 1, 0))];
+        let some: BTreeMap<_, _> = some.map(|(name, tally)| (name.to_owned(), tally)).into();
+        assert_eq!(
+            access_logs(&some),
+            "10114 received of 4 workloads: 10059 aggregated, 51 folded, 4 refused; complete but for 4 workloads: \
+             c 25.0 %, a 50.0 %, d 90.0 %"
+        );
     }
 
     #[test]

@@ -179,7 +179,7 @@ fn protocol_name(number: u32) -> &'static str {
     }
 }
 
-fn time(nanoseconds: u64) -> Timestamp {
+pub(super) fn time(nanoseconds: u64) -> Timestamp {
     const SECOND: u64 = 1_000_000_000;
     // Both are small enough.
     Timestamp { seconds: (nanoseconds / SECOND) as i64, nanos: (nanoseconds % SECOND) as i32 }

@@ -55,9 +55,9 @@ struct Place {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Named {
     pub(super) ns: String,
-    kind: String,
-    name: String,
-    labels: Vec<String>,
+    pub(super) kind: String,
+    pub(super) name: String,
+    pub(super) labels: Vec<String>,
 }
 
 impl Conversation {
@@ -107,6 +107,11 @@ const UNMANAGED: &str = "Unmanaged";
 const UNKNOWN: &str = "Unknown";
 
 impl Named {
+    /// Nobody knows who.
+    pub(super) fn unknown() -> Self {
+        Self { kind: UNKNOWN.to_owned(), name: "unknown".to_owned(), ..Self::default() }
+    }
+
     /// How much: nothing, what kind of thing, a pod, or a workload.
     fn says(&self) -> u8 {
         match self.kind.as_str() {
@@ -148,13 +153,10 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
 /// What saw the flow knows the pod that it was of; the cluster knows its workload and labels. Where the two
 /// do not agree, the first was there. Hubble knows workloads of pods on its own node alone.
 fn named(peer: &FlowPeer, found: Option<Resident>) -> Named {
-    let of = |found: &Resident| {
-        let mut parts = found.workload.splitn(3, '.').map(str::to_owned);
-        let [ns, kind, name] = std::array::from_fn(|_| parts.next().unwrap_or_default());
+    let found = found.as_ref().map(|found| {
         let labels = found.labels.iter().map(|(key, value)| format!("k8s:{key}={value}")).collect();
-        Named { ns, kind, name, labels }
-    };
-    let found = found.as_ref().map(of);
+        Named { labels, ..of_resident(found) }
+    });
     if !peer.name.is_empty() {
         let FlowPeer { namespace, kind, name, labels, .. } = peer.clone();
         return match found {
@@ -171,12 +173,19 @@ fn named(peer: &FlowPeer, found: Option<Resident>) -> Named {
             labels: Vec::new(),
         },
         _ if !peer.service.is_empty() => service(&peer.service),
-        _ => Named { kind: UNKNOWN.to_owned(), name: "unknown".to_owned(), ..Named::default() },
+        _ => Named::unknown(),
     }
 }
 
+/// Without labels.
+pub(super) fn of_resident(found: &Resident) -> Named {
+    let mut parts = found.workload.splitn(3, '.').map(str::to_owned);
+    let [ns, kind, name] = std::array::from_fn(|_| parts.next().unwrap_or_default());
+    Named { ns, kind, name, labels: Vec::new() }
+}
+
 /// A Service by its name in the cluster's DNS; another name is of something outside.
-fn service(host: &str) -> Named {
+pub(super) fn service(host: &str) -> Named {
     let (kind, ns, name) = match host.splitn(4, '.').collect::<Vec<_>>()[..] {
         [name, namespace, "svc"] | [name, namespace, "svc", _] => ("Service", namespace, name),
         _ => (UNMANAGED, "", host),

@@ -11,8 +11,8 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use rustls::{
-    ServerConfig,
-    server::{ClientHello, ResolvesServerCert},
+    RootCertStore, ServerConfig,
+    server::{ClientHello, ResolvesServerCert, VerifierBuilderError, WebPkiClientVerifier},
     sign::CertifiedKey,
 };
 use tokio::{
@@ -23,6 +23,8 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
+
+use super::provider;
 
 /// A client has this long for its handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -58,6 +60,24 @@ pub fn config(certificate: Arc<ServingCertificate>, protocols: &[&str]) -> Arc<S
     let mut config = ServerConfig::builder().with_no_client_auth().with_cert_resolver(certificate);
     config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
     Arc::new(config)
+}
+
+/// A configuration that shows `certificate` and wants one of the client, by one of the authorities `clients`; it offers
+/// `protocols`.
+///
+/// # Errors
+/// There are no authorities.
+pub fn mutual(
+    certificate: CertifiedKey,
+    clients: RootCertStore,
+    protocols: &[&str],
+) -> Result<Arc<ServerConfig>, VerifierBuilderError> {
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(clients), provider()).build()?;
+    let shown = Arc::new(ServingCertificate::default());
+    shown.replace(certificate);
+    let mut config = ServerConfig::builder().with_client_cert_verifier(verifier).with_cert_resolver(shown);
+    config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+    Ok(Arc::new(config))
 }
 
 /// Connections whose handshake has succeeded.

@@ -1,0 +1,242 @@
+//! Who the ends of a request were.
+
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use kestrel_als::{Key, Side, identity::Identity};
+
+use super::super::resolve::{Named, of_resident, service};
+use crate::inventory::Resident;
+
+/// Who asked whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Ends {
+    pub(super) source: End,
+    pub(super) destination: End,
+    /// The Service by which it was reached, if one is known.
+    pub(super) service: String,
+}
+
+/// One end. Its address is not part of who it is: replicas have several.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct End {
+    pub(super) address: Option<IpAddr>,
+    pub(super) named: Named,
+}
+
+impl End {
+    fn unknown(address: Option<IpAddr>) -> Self {
+        Self { address, named: Named::unknown() }
+    }
+}
+
+/// Of `key`, whose reporter is `identity`; `resident` knows who had an address then.
+pub(super) fn resolve(
+    key: &Key<'_>,
+    identity: &Identity,
+    time: Timestamp,
+    resident: impl Fn(IpAddr, Timestamp) -> Option<Resident>,
+) -> Ends {
+    let own = reporter(identity, time, &resident);
+    let address = text(key.peer).parse::<IpAddr>().ok().filter(|address| !address.is_loopback());
+    let found = address.and_then(|address| resident(address, time)).map(|found| of_resident(&found));
+    let service = service_of(key);
+    match key.side {
+        Side::Client => {
+            let named = found.or_else(|| service.clone()).unwrap_or_else(Named::unknown);
+            let service = service.map_or_else(String::new, |service| service.name);
+            Ends { source: own, destination: End { address, named }, service }
+        }
+        Side::Server => {
+            let principal = principal(&text(key.principal));
+            // A certificate was checked by whoever reports; an address may have been somebody else's in between.
+            let named = match (found, principal) {
+                (Some(found), Some(by)) if found.ns != by.ns => by,
+                (Some(found), _) => found,
+                (None, Some(by)) => by,
+                (None, None) => {
+                    return Ends { source: End::unknown(address), destination: own, service: String::new() };
+                }
+            };
+            Ends { source: End { address, named }, destination: own, service: String::new() }
+        }
+    }
+}
+
+/// Who reports: whoever has its address, if that agrees with what it says itself.
+pub(super) fn reporter(
+    identity: &Identity,
+    time: Timestamp,
+    resident: impl Fn(IpAddr, Timestamp) -> Option<Resident>,
+) -> End {
+    let Identity { address, pod, namespace, kind, workload, id, .. } = identity;
+    let found = address.and_then(|address| resident(address, time)).map(|found| of_resident(&found));
+    let said = |kind: &str, name: &str| Named {
+        ns: namespace.clone(),
+        kind: kind.to_owned(),
+        name: name.to_owned(),
+        ..Named::default()
+    };
+    let named = match found {
+        Some(found) if namespace.is_empty() || found.ns == *namespace => found,
+        _ if !kind.is_empty() => said(kind, workload),
+        _ if !pod.is_empty() => said("Pod", pod),
+        _ if !workload.is_empty() => said("Unmanaged", workload),
+        _ if !id.is_empty() => said("Unmanaged", id),
+        _ => Named::unknown(),
+    };
+    End { address: *address, named }
+}
+
+/// `spiffe://domain/ns/NAMESPACE/sa/ACCOUNT`.
+fn principal(uri: &str) -> Option<Named> {
+    let path = uri.strip_prefix("spiffe://")?.split_once('/')?.1;
+    match path.split('/').collect::<Vec<_>>()[..] {
+        ["ns", ns, "sa", name] if !ns.is_empty() && !name.is_empty() => Some(Named {
+            ns: ns.to_owned(),
+            kind: "ServiceAccount".to_owned(),
+            name: name.to_owned(),
+            ..Named::default()
+        }),
+        _ => None,
+    }
+}
+
+/// What the client called: by Istio's name of the cluster, `outbound|port|subset|host`, by the host that it asked for
+/// where the cluster is for everybody, or by the cluster's own name.
+fn service_of(key: &Key<'_>) -> Option<Named> {
+    let (cluster, authority) = (text(key.cluster), text(key.authority));
+    let name = match cluster.split('|').collect::<Vec<_>>()[..] {
+        ["outbound", _, _, host] => host,
+        ["inbound", ..] => "",
+        _ if authority.is_empty() && kestrel_als::names_somebody(key.cluster) => &cluster,
+        _ => without_port(&authority),
+    };
+    (!name.is_empty() && name.parse::<IpAddr>().is_err()).then(|| service(name))
+}
+
+fn without_port(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host.trim_matches(['[', ']']),
+        _ => authority,
+    }
+}
+
+/// Checked: it may go out.
+pub(super) fn text(bytes: &[u8]) -> String {
+    let mut text = String::from_utf8_lossy(bytes).into_owned();
+    text.retain(|sign| !sign.is_control());
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use kestrel_als::{entry::Protocol, flags::Flags};
+
+    use super::*;
+
+    fn resident(address: IpAddr, _: Timestamp) -> Option<Resident> {
+        let workload = match address.to_string().as_str() {
+            "10.0.0.1" => "shop.Deployment.web",
+            "10.0.0.2" => "shop.StatefulSet.db",
+            _ => return None,
+        };
+        Some(Resident { workload: workload.into(), labels: [].into(), node: "n1".into() })
+    }
+
+    fn name(end: &End) -> String {
+        format!("{}/{}/{}", end.named.ns, end.named.kind, end.named.name)
+    }
+
+    fn ends(
+        side: Side,
+        [peer, cluster, authority, principal]: [&str; 4],
+        identity: &Identity,
+    ) -> [String; 3] {
+        let key = Key {
+            reporter: 0,
+            side,
+            protocol: Protocol::Http,
+            method: 1,
+            grpc_status: None,
+            code: 200,
+            port: 80,
+            flags: Flags::default(),
+            peer: peer.as_bytes(),
+            cluster: cluster.as_bytes(),
+            authority: authority.as_bytes(),
+            principal: principal.as_bytes(),
+            template: b"/",
+        };
+        let ends = resolve(&key, identity, Timestamp::UNIX_EPOCH, resident);
+        [name(&ends.source), name(&ends.destination), ends.service]
+    }
+
+    #[test]
+    fn ends_are_who_had_the_address_or_who_the_certificate_or_the_proxy_names() {
+        let web = Identity {
+            address: "10.0.0.1".parse().ok(),
+            namespace: "shop".to_owned(),
+            ..Identity::default()
+        };
+        let db = "outbound|5432||db.shop.svc.cluster.local";
+        for (side, about, expected) in [
+            (Side::Client, ["10.0.0.2", db, "", ""], ["shop/Deployment/web", "shop/StatefulSet/db", "db"]),
+            (Side::Client, ["", db, "", ""], ["shop/Deployment/web", "shop/Service/db", "db"]),
+            (
+                Side::Client,
+                ["192.0.2.1", "PassthroughCluster", "api.example.com:443", ""],
+                ["shop/Deployment/web", "/Unmanaged/api.example.com", "api.example.com"],
+            ),
+            (
+                Side::Client,
+                ["192.0.2.1", "PassthroughCluster", "192.0.2.1:443", ""],
+                ["shop/Deployment/web", "/Unknown/unknown", ""],
+            ),
+            (
+                Side::Client,
+                ["10.0.0.2", "default/db/80", "", ""],
+                ["shop/Deployment/web", "shop/StatefulSet/db", "default/db/80"],
+            ),
+            (
+                Side::Server,
+                ["10.0.0.2", "inbound|80||", "", ""],
+                ["shop/StatefulSet/db", "shop/Deployment/web", ""],
+            ),
+            (
+                Side::Server,
+                ["10.0.0.2", "inbound|80||", "", "spiffe://cluster.local/ns/bank/sa/teller"],
+                ["bank/ServiceAccount/teller", "shop/Deployment/web", ""],
+            ),
+            (
+                Side::Server,
+                ["10.9.9.9", "inbound|80||", "", "spiffe://cluster.local/ns/shop/sa/job"],
+                ["shop/ServiceAccount/job", "shop/Deployment/web", ""],
+            ),
+            (
+                Side::Server,
+                ["127.0.0.6", "inbound|80||", "", "x"],
+                ["/Unknown/unknown", "shop/Deployment/web", ""],
+            ),
+        ] {
+            assert_eq!(ends(side, about, &web), expected, "{about:?}");
+        }
+    }
+
+    #[test]
+    fn a_reporter_is_who_has_its_address_or_what_it_says() {
+        let say = |address: &str, parts: [&str; 5]| {
+            let [namespace, pod, kind, workload, id] = parts.map(str::to_owned);
+            let identity = Identity { address: address.parse().ok(), namespace, pod, kind, workload, id };
+            name(&reporter(&identity, Timestamp::UNIX_EPOCH, resident))
+        };
+        assert_eq!(say("10.0.0.1", ["", "", "", "", ""]), "shop/Deployment/web");
+        assert_eq!(say("10.0.0.1", ["bank", "teller-0", "", "", "x"]), "bank/Pod/teller-0");
+        assert_eq!(
+            say("10.9.9.9", ["bank", "teller-0", "StatefulSet", "teller", "x"]),
+            "bank/StatefulSet/teller"
+        );
+        assert_eq!(say("", ["", "", "", "", "envoy-1"]), "/Unmanaged/envoy-1");
+        assert_eq!(say("", ["", "", "", "", ""]), "/Unknown/unknown");
+    }
+}

@@ -1,0 +1,245 @@
+//! A window's rows in, messages of the wire out.
+
+use std::{collections::HashMap, sync::Arc};
+
+use kestrel_als::{Counts, Key, Side, Window, entry::Protocol, flags::Flags, template};
+use kestrel_proto::cloud::v1::{
+    HttpAccessLogData, L7AccessLog, L7Endpoint, L7ProtocolType, TcpAccessLogData,
+};
+
+use super::{
+    super::conversation::time,
+    ends::{End, Ends, text},
+};
+
+/// Rows of one edge that are told with their paths.
+const MOST_PATHS: usize = 1000;
+
+/// Why entries that were counted are not told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// One of their ends is in a namespace that tells nothing.
+    Excluded,
+    /// They are the operator's own.
+    Own,
+}
+
+/// What comes of a window.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    pub(super) messages: Vec<L7AccessLog>,
+    /// Entries in them.
+    pub(super) entries: u64,
+    /// Entries that the other end's proxy has told.
+    pub(super) twice: u64,
+    /// Entries that stay in the cluster.
+    pub(super) excluded: u64,
+    /// The operator's own.
+    pub(super) own: u64,
+}
+
+/// Who asked whom, over all replicas.
+#[derive(PartialEq, Eq, Hash)]
+struct Edge([String; 2]);
+
+/// An edge's entries, as either end saw them.
+#[derive(Default)]
+struct Views {
+    client: u64,
+    server: u64,
+    /// Rows that are told.
+    rows: usize,
+}
+
+/// What is told apart of an edge.
+#[derive(PartialEq, Eq, Hash)]
+struct Row {
+    edge: usize,
+    service: String,
+    protocol: Protocol,
+    method: u8,
+    code: u16,
+    grpc_status: Option<u8>,
+    flags: Flags,
+    port: u16,
+    path: String,
+}
+
+/// A row that will be told: its counts, and of the first of its entries who was who.
+struct Telling {
+    ends: Arc<Ends>,
+    node: Arc<str>,
+    cluster: String,
+    counts: Counts,
+}
+
+/// Rows with this in common are of the same ends.
+type Who<'a> = (u32, Side, [&'a [u8]; 4]);
+
+/// Who that was, which edge that is, and the reporter's node id.
+struct Found {
+    ends: Arc<Ends>,
+    edge: usize,
+    node: Arc<str>,
+}
+
+/// Tells what a window has counted. `ends` says who was who and which node reported, or why that stays here.
+///
+/// Where both ends' proxies report, every request is in the window twice. Of each edge the view with more requests is
+/// told, as the other one's proxies did not see, or did not get through to us with, all of them.
+pub(super) fn tell(
+    window: &Window,
+    ends: impl Fn(&Key<'_>, &Counts) -> Result<(Ends, Arc<str>), Kept>,
+) -> Told {
+    let mut told = Told::default();
+    let (mut edges, mut views): (HashMap<Edge, usize>, Vec<Views>) = Default::default();
+    let mut known: HashMap<Who<'_>, Result<Found, Kept>> = HashMap::new();
+    for (key, counts) in window.rows() {
+        let found = known.entry(who(&key)).or_insert_with(|| {
+            let (ends, node) = ends(&key, counts)?;
+            let edge = Edge([&ends.source, &ends.destination].map(place));
+            let edge = *edges.entry(edge).or_insert_with(|| {
+                views.push(Views::default());
+                views.len() - 1
+            });
+            Ok(Found { ends: Arc::new(ends), edge, node })
+        });
+        match (found, key.side) {
+            (Ok(found), Side::Client) => views[found.edge].client += counts.count,
+            (Ok(found), Side::Server) => views[found.edge].server += counts.count,
+            (Err(Kept::Excluded), _) => told.excluded += counts.count,
+            (Err(Kept::Own), _) => told.own += counts.count,
+        }
+    }
+    let mut rows: HashMap<Row, Telling> = HashMap::new();
+    for (key, counts) in window.rows() {
+        let Some(Ok(found)) = known.get(&who(&key)) else { continue };
+        let views = &mut views[found.edge];
+        let teller = if views.server > views.client { Side::Server } else { Side::Client };
+        if key.side != teller {
+            told.twice += counts.count;
+            continue;
+        }
+        told.entries += counts.count;
+        let mut row = Row {
+            edge: found.edge,
+            service: found.ends.service.clone(),
+            protocol: key.protocol,
+            method: key.method,
+            code: key.code,
+            grpc_status: key.grpc_status,
+            flags: key.flags,
+            port: key.port,
+            path: text(key.template),
+        };
+        if views.rows >= MOST_PATHS && !row.path.is_empty() && !rows.contains_key(&row) {
+            template::OTHER.clone_into(&mut row.path);
+        }
+        let telling = rows.entry(row).or_insert_with(|| {
+            views.rows += 1;
+            let (ends, node) = (Arc::clone(&found.ends), Arc::clone(&found.node));
+            Telling { ends, node, cluster: text(key.cluster), counts: Counts::default() }
+        });
+        telling.counts.merge(counts);
+    }
+    told.messages = rows.into_iter().map(|(row, telling)| message(row, telling)).collect();
+    told
+}
+
+fn who<'a>(key: &Key<'a>) -> Who<'a> {
+    (key.reporter, key.side, [key.peer, key.cluster, key.authority, key.principal])
+}
+
+/// By name; what has none, by its address.
+fn place(end: &End) -> String {
+    match (&end.named, end.address) {
+        (named, Some(address)) if named.kind == "Unknown" => address.to_string(),
+        (named, _) => format!("{}/{}/{}", named.ns, named.kind, named.name),
+    }
+}
+
+/// Where the quantiles of a row's times are, as the messages have no field for them.
+const QUANTILES: [(&str, f64); 3] = [
+    ("x-kestrel-latency-p50-ms", 0.5),
+    ("x-kestrel-latency-p90-ms", 0.9),
+    ("x-kestrel-latency-p99-ms", 0.99),
+];
+
+fn message(row: Row, telling: Telling) -> L7AccessLog {
+    let Row { service, protocol, method, code, grpc_status, flags, port, path, .. } = row;
+    let Telling { ends, node, cluster, counts } = telling;
+    let is_tcp = protocol == Protocol::Tcp;
+    let refused = Flags::DENIED.or(Flags::UNAUTHORIZED).or(Flags::NO_ROUTE).or(Flags::NO_CLUSTER);
+    let allowed = !(flags.any(refused) || is_tcp && flags.any(Flags::UPSTREAM_FAILURE));
+    let why = counts.why.as_deref().map(text).unwrap_or_default();
+    let (transport_failure, termination) =
+        if flags.any(Flags::TLS) { (why, String::new()) } else { (String::new(), why) };
+    let endpoint = |end: &End, port, service_name: &str| L7Endpoint {
+        ip: end.address.map(|address| address.to_string()).unwrap_or_default(),
+        port,
+        namespace: end.named.ns.clone(),
+        kind: end.named.kind.clone(),
+        name: end.named.name.clone(),
+        service_name: service_name.to_owned(),
+    };
+    let mut log = L7AccessLog {
+        timestamp: Some(time(counts.first)),
+        source: Some(endpoint(&ends.source, 0, "")),
+        destination: Some(endpoint(&ends.destination, port.into(), &service)),
+        protocol: "TCP".to_owned(),
+        duration_ms: i64::try_from(counts.took / 1000).unwrap_or(i64::MAX),
+        bytes_sent: counts.sent,
+        bytes_received: counts.received,
+        allowed,
+        node_id: node.to_string(),
+        cluster_name: cluster,
+        count: i64::try_from(counts.count).unwrap_or(i64::MAX),
+        first_seen: Some(time(counts.first)),
+        last_seen: Some(time(counts.last)),
+        ..L7AccessLog::default()
+    };
+    if is_tcp {
+        log.set_l7_protocol(L7ProtocolType::L7ProtocolTcp);
+        log.tcp_data = Some(TcpAccessLogData {
+            connection_state: "CLOSED".to_owned(),
+            received_bytes: counts.sent,
+            sent_bytes: counts.received,
+            connection_termination_details: termination,
+            upstream_transport_failure_reason: transport_failure,
+            upstream_request_attempt_count: counts.attempts,
+            ..TcpAccessLogData::default()
+        });
+        return log;
+    }
+    log.set_l7_protocol(match protocol {
+        Protocol::Grpc => L7ProtocolType::L7ProtocolGrpc,
+        Protocol::Http | Protocol::Tcp => L7ProtocolType::L7ProtocolHttp,
+    });
+    let quantiles = QUANTILES.iter().map(|(name, share)| {
+        let milliseconds = counts.times.quantile(*share) as f64 / 1000.0;
+        ((*name).to_owned(), format!("{milliseconds:.3}"))
+    });
+    let status = grpc_status.map(|status| ("grpc-status".to_owned(), status.to_string()));
+    log.http_data = Some(HttpAccessLogData {
+        method: METHODS.get(usize::from(method)).copied().unwrap_or(METHODS[0]).to_owned(),
+        path,
+        version: VERSIONS.get(usize::from(counts.version)).copied().unwrap_or(VERSIONS[0]).to_owned(),
+        response_headers: quantiles.chain(status).collect(),
+        response_code: code.into(),
+        request_size: counts.request_bodies,
+        response_size: counts.response_bodies,
+        response_flags: flags.codes().map(str::to_owned).collect(),
+        connection_termination_details: termination,
+        upstream_transport_failure_reason: transport_failure,
+        upstream_request_attempt_count: counts.attempts,
+        ..HttpAccessLogData::default()
+    });
+    log
+}
+
+/// By number in Envoy's enum.
+const METHODS: [&str; 10] =
+    ["METHOD_UNSPECIFIED", "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+
+/// Likewise.
+const VERSIONS: [&str; 5] = ["unknown", "1.0", "1.1", "2.0", "3.0"];

@@ -1,0 +1,219 @@
+//! What entries have in common that are counted together, in bytes: one comparison and one hash.
+
+use crate::{
+    entry::{Entry, Protocol},
+    flags::Flags,
+    template,
+    window::{Fold, Reporter},
+};
+
+/// At which end of the conversation the reporting proxy is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Side {
+    /// With the client, or between it and the server.
+    Client,
+    /// With the server.
+    Server,
+}
+
+/// Bytes of a text that are kept.
+const MOST_TEXT: usize = 255;
+
+/// What entries have in common. Texts are unchecked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key<'a> {
+    /// Number of the [`Reporter`].
+    pub reporter: u32,
+    /// Its end.
+    pub side: Side,
+    /// What was spoken.
+    pub protocol: Protocol,
+    /// `RequestMethod` of Envoy.
+    pub method: u8,
+    /// Of gRPC, if it is known.
+    pub grpc_status: Option<u8>,
+    /// Status; 0: there was none.
+    pub code: u16,
+    /// Of the server.
+    pub port: u16,
+    /// Why they ended so.
+    pub flags: Flags,
+    /// Address of the other end: of the server at the client's, of the client at the server's.
+    pub peer: &'a [u8],
+    /// The proxy's name for who answers.
+    pub cluster: &'a [u8],
+    /// The client's, where the cluster names nobody.
+    pub authority: &'a [u8],
+    /// The client, by its certificate.
+    pub principal: &'a [u8],
+    /// Of the path; empty: there is none.
+    pub template: &'a [u8],
+}
+
+/// Length of what precedes the texts.
+const HEAD: usize = 20;
+
+impl<'a> Key<'a> {
+    /// Reads what [`write`] has written.
+    pub(crate) fn read(bytes: &'a [u8]) -> Option<Self> {
+        let (head, texts) = bytes.split_first_chunk::<HEAD>()?;
+        let [r0, r1, r2, r3, side, protocol, method, grpc, c0, c1, p0, p1, f0, f1, f2, f3, lengths @ ..] =
+            *head;
+        let mut rest = texts;
+        let [peer, cluster, authority, principal] = lengths.map(|length| {
+            let (text, after) = rest.split_at_checked(length.into()).unwrap_or((rest, &[]));
+            rest = after;
+            text
+        });
+        Some(Self {
+            reporter: u32::from_le_bytes([r0, r1, r2, r3]),
+            side: if side == 0 { Side::Client } else { Side::Server },
+            protocol: match protocol {
+                0 => Protocol::Tcp,
+                1 => Protocol::Http,
+                _ => Protocol::Grpc,
+            },
+            method,
+            grpc_status: (grpc != u8::MAX).then_some(grpc),
+            code: u16::from_le_bytes([c0, c1]),
+            port: u16::from_le_bytes([p0, p1]),
+            flags: Flags(u32::from_le_bytes([f0, f1, f2, f3])),
+            peer,
+            cluster,
+            authority,
+            principal,
+            template: rest,
+        })
+    }
+}
+
+/// Puts the key of an entry into `out`, with as much of it left out as `fold` says.
+pub(crate) fn write(out: &mut Vec<u8>, reporter: &Reporter, entry: &Entry<'_>, fold: Fold) {
+    out.clear();
+    let side = side(reporter, entry);
+    let [peer, server] = match side {
+        Side::Client => [entry.upstream.ip, entry.upstream.ip],
+        Side::Server if entry.client.ip.is_empty() => [entry.client_by_header.ip, &[]],
+        Side::Server => [entry.client.ip, &[]],
+    };
+    let port = if server.is_empty() { entry.local.port } else { entry.upstream.port };
+    let authority =
+        if side == Side::Client && !names_somebody(entry.cluster) { entry.authority } else { &[] };
+    // What only one end knows would keep both apart, and of a client that spoke for itself nobody else has to.
+    let principal = if side == Side::Server { entry.principal } else { &[] };
+    let is_http = entry.protocol != Protocol::Tcp;
+    let grpc = entry.grpc_status.unwrap_or(u8::MAX);
+    let reporter = reporter.number.to_le_bytes();
+    let (head, texts) = match fold {
+        Fold::Nothing | Fold::Path => {
+            ((entry.method, grpc, entry.code, port, entry.flags), [peer, entry.cluster, authority, principal])
+        }
+        Fold::Detail => {
+            ((0, u8::MAX, entry.code / 100 * 100, 0, Flags::default()), [&[], entry.cluster, authority, &[]])
+        }
+        Fold::All => ((0, u8::MAX, 0, 0, Flags::default()), [&[][..]; 4]),
+    };
+    let (method, grpc, code, port, Flags(flags)) = head;
+    let texts = texts.map(|text| text.get(..MOST_TEXT).unwrap_or(text));
+    out.extend_from_slice(&reporter);
+    out.extend_from_slice(&[side as u8, entry.protocol as u8, method, grpc]);
+    out.extend_from_slice(&code.to_le_bytes());
+    out.extend_from_slice(&port.to_le_bytes());
+    out.extend_from_slice(&flags.to_le_bytes());
+    // They fit: each was cut.
+    out.extend(texts.map(|text| text.len() as u8));
+    texts.iter().for_each(|text| out.extend_from_slice(text));
+    match fold {
+        Fold::Nothing if is_http => template::write(entry.path, out),
+        Fold::Nothing => {}
+        _ if is_http => out.extend_from_slice(template::OTHER.as_bytes()),
+        _ => {}
+    }
+}
+
+/// By Istio's names of clusters; without one, by whose address the client called.
+fn side(reporter: &Reporter, entry: &Entry<'_>) -> Side {
+    let is_inbound = match entry.cluster {
+        [] => !reporter.address.is_empty() && entry.local.ip == &*reporter.address,
+        cluster => cluster.starts_with(b"inbound|") || cluster == b"InboundPassthroughCluster",
+    };
+    if is_inbound { Side::Server } else { Side::Client }
+}
+
+/// Whether a cluster is one of somebody, and not of whoever the client called.
+pub fn names_somebody(cluster: &[u8]) -> bool {
+    !matches!(
+        cluster,
+        b"" | b"PassthroughCluster"
+            | b"InboundPassthroughCluster"
+            | b"BlackHoleCluster"
+            | b"original-dst-cluster"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::Address;
+
+    #[test]
+    fn a_key_is_read_as_it_was_written() {
+        let reporter = Reporter { number: 7, address: (*b"10.0.0.1").into() };
+        let mut entry = Entry {
+            protocol: Protocol::Grpc,
+            upstream: Address { ip: b"10.0.0.2", port: 9080 },
+            client: Address { ip: b"10.0.0.3", port: 40_000 },
+            local: Address { ip: b"10.0.0.1", port: 8080 },
+            cluster: b"outbound|80||web.shop.svc.cluster.local",
+            authority: b"web",
+            principal: b"spiffe://cluster.local/ns/shop/sa/web",
+            flags: Flags::UPSTREAM_FAILURE,
+            code: 503,
+            method: 3,
+            grpc_status: Some(14),
+            path: b"/a/17",
+            ..Entry::default()
+        };
+        let mut bytes = Vec::new();
+        write(&mut bytes, &reporter, &entry, Fold::Nothing);
+        let key = Key::read(&bytes).unwrap();
+        let expected = Key {
+            reporter: 7,
+            side: Side::Client,
+            protocol: Protocol::Grpc,
+            method: 3,
+            grpc_status: Some(14),
+            code: 503,
+            port: 9080,
+            flags: Flags::UPSTREAM_FAILURE,
+            peer: b"10.0.0.2",
+            cluster: entry.cluster,
+            authority: b"",
+            principal: b"",
+            template: b"/a/:id",
+        };
+        assert_eq!(key, expected);
+
+        entry.cluster = b"inbound|8080||";
+        write(&mut bytes, &reporter, &entry, Fold::Path);
+        let key = Key::read(&bytes).unwrap();
+        assert_eq!((key.side, key.peer, key.port), (Side::Server, &b"10.0.0.3"[..], 8080));
+        assert_eq!((key.principal, key.template), (entry.principal, &b":other"[..]));
+
+        entry.cluster = b"";
+        write(&mut bytes, &reporter, &entry, Fold::Detail);
+        let key = Key::read(&bytes).unwrap();
+        assert_eq!((key.side, key.code, key.grpc_status, key.peer), (Side::Server, 500, None, &[][..]));
+
+        entry.local = Address::default();
+        write(&mut bytes, &reporter, &entry, Fold::Nothing);
+        assert_eq!(
+            (Key::read(&bytes).unwrap().side, Key::read(&bytes).unwrap().authority),
+            (Side::Client, &b"web"[..])
+        );
+        write(&mut bytes, &reporter, &entry, Fold::All);
+        let key = Key::read(&bytes).unwrap();
+        assert_eq!((key.reporter, key.code, key.cluster, key.template), (7, 0, &[][..], &b":other"[..]));
+        assert!(Key::read(&bytes[..HEAD - 1]).is_none());
+    }
+}

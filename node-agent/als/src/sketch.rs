@@ -1,0 +1,119 @@
+//! How times are distributed, in few bytes.
+//!
+//! A value's bucket is its highest bits: its octave and the next four. So a quantile is off by at most a 32nd of itself, two
+//! sketches are merged by adding, and no logarithm is taken.
+
+/// Bits of a value beside its octave.
+const BITS: u32 = 4;
+
+/// Counts of values by size.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sketch {
+    /// By bucket, ascending; most rows need a few.
+    counts: Vec<(u16, u32)>,
+}
+
+impl Sketch {
+    /// Adds a value, such as microseconds.
+    #[inline]
+    pub fn add(&mut self, value: u64) {
+        self.count(bucket(value), 1);
+    }
+
+    /// Adds all values of another one.
+    pub fn merge(&mut self, other: &Self) {
+        other.counts.iter().for_each(|(bucket, count)| self.count(*bucket, *count));
+    }
+
+    #[inline]
+    fn count(&mut self, bucket: u16, count: u32) {
+        match self.counts.binary_search_by_key(&bucket, |(of, _)| *of) {
+            Ok(at) => {
+                if let Some((_, known)) = self.counts.get_mut(at) {
+                    *known = known.saturating_add(count);
+                }
+            }
+            Err(at) => self.counts.insert(at, (bucket, count)),
+        }
+    }
+
+    /// The value that this share (0 to 1) of all is not above; 0 if there are none.
+    pub fn quantile(&self, share: f64) -> u64 {
+        let all: u64 = self.counts.iter().map(|(_, count)| u64::from(*count)).sum();
+        // Exact for as many as anybody counts in a window.
+        let mut rank = ((all as f64 * share).ceil() as u64).clamp(1, all.max(1));
+        for (bucket, count) in &self.counts {
+            match rank.checked_sub((*count).into()) {
+                None | Some(0) => return middle(*bucket),
+                Some(rest) => rank = rest,
+            }
+        }
+        0
+    }
+
+    /// Bytes on the heap.
+    pub(crate) fn heap(&self) -> usize {
+        self.counts.capacity() * size_of::<(u16, u32)>()
+    }
+}
+
+#[inline]
+fn bucket(value: u64) -> u16 {
+    let octave = value.checked_ilog2().unwrap_or(0);
+    match octave.checked_sub(BITS) {
+        // All of the value.
+        None => value as u16,
+        // Below 61 octaves of 16.
+        Some(shift) => ((shift << BITS) as u64 + (value >> shift)) as u16,
+    }
+}
+
+/// Halfway between the least and the greatest value of a bucket.
+fn middle(bucket: u16) -> u64 {
+    let bucket = u64::from(bucket);
+    let Some(shift) = (bucket >> BITS).checked_sub(1) else { return bucket };
+    let least = ((bucket & ((1 << BITS) - 1)) + (1 << BITS)) << shift;
+    least + ((1 << shift) >> 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_value_is_near_the_middle_of_its_bucket(value: u64, shift in 0..64u32) {
+            let value = value >> shift;
+            let off = middle(bucket(value)).abs_diff(value);
+            prop_assert!(off <= value / 32, "{value}: {off}");
+        }
+
+        #[test]
+        fn quantiles_are_near_the_true_ones_and_merging_is_adding(
+            mut values in prop::collection::vec(0..10_000_000u64, 1..300), split: prop::sample::Index,
+        ) {
+            let sketch = |values: &[u64]| {
+                let mut sketch = Sketch::default();
+                values.iter().for_each(|value| sketch.add(*value));
+                sketch
+            };
+            let (one, other) = values.split_at(split.index(values.len()));
+            let mut merged = sketch(one);
+            merged.merge(&sketch(other));
+            prop_assert_eq!(&merged, &sketch(&values));
+            values.sort_unstable();
+            for share in [0.5, 0.9, 0.99, 1.0] {
+                let rank = ((values.len() as f64 * share).ceil() as usize).max(1);
+                let expected = values[rank - 1];
+                prop_assert!(merged.quantile(share).abs_diff(expected) <= expected / 32);
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_has_no_quantile() {
+        assert_eq!(Sketch::default().quantile(0.5), 0);
+    }
+}

@@ -1,0 +1,318 @@
+//! Entries of some seconds, counted by what they have in common.
+//!
+//! Memory is bounded by the bytes that the caller allows and by the rows of each destination. When there is no more room for
+//! an entry's own row, it is counted in one that says less: without its path, then without what else tells it apart, at last
+//! only that its reporter had it.
+
+use std::{collections::HashMap, hash::BuildHasher as _};
+
+use foldhash::fast::RandomState;
+
+use crate::{
+    entry::Entry,
+    key::{self, Key},
+    sketch::Sketch,
+};
+
+/// Rows of one destination with paths of their own, for each reporter.
+const MOST_PATHS: u32 = 1000;
+/// Rows of one destination beyond these, that are told apart by anything.
+const MOST_DETAILS: u32 = MOST_PATHS + 256;
+/// At most as many rows beyond those say no more than the destination and a class of status.
+const MOST_ROWS: u32 = MOST_DETAILS + 64;
+
+/// Bytes of a text that says why.
+const MOST_WHY: usize = 256;
+
+/// Bytes of a row beside its texts: its place in the map, which is half empty when it has grown, and what the heap adds.
+const ROW: usize = size_of::<(Box<[u8]>, Counts)>() * 2 + 64;
+
+/// What is left out of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fold {
+    /// Nothing.
+    Nothing,
+    /// The path.
+    Path,
+    /// All but the destination and the class of the status.
+    Detail,
+    /// All but the reporter.
+    All,
+}
+
+/// Who reports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reporter {
+    /// A number of its own.
+    pub number: u32,
+    /// Address of its pod as text; empty: unknown.
+    pub address: Box<[u8]>,
+}
+
+/// What is counted of entries that have a key in common.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// How many.
+    pub count: u64,
+    /// Bytes to the server.
+    pub sent: u64,
+    /// Bytes from the server.
+    pub received: u64,
+    /// Bytes of bodies of requests.
+    pub request_bodies: u64,
+    /// Bytes of bodies of answers.
+    pub response_bodies: u64,
+    /// Sum of how long they took, microseconds.
+    pub took: u64,
+    /// How long they took, microseconds.
+    pub times: Sketch,
+    /// When the first began, nanoseconds since 1970.
+    pub first: u64,
+    /// When the last ended, nanoseconds since 1970.
+    pub last: u64,
+    /// Most attempts of one.
+    pub attempts: u32,
+    /// `HTTPVersion` of the first.
+    pub version: u8,
+    /// Why the first that says so failed. Unchecked.
+    pub why: Option<Box<[u8]>>,
+}
+
+impl Counts {
+    fn add(&mut self, entry: &Entry<'_>) {
+        let took = entry.took() / 1000;
+        let is_known = entry.upstream_sent != 0 || entry.upstream_received != 0;
+        let (sent, received) = if is_known {
+            (entry.upstream_sent, entry.upstream_received)
+        } else {
+            (entry.request_bytes, entry.response_bytes)
+        };
+        if self.count == 0 {
+            (self.first, self.version) = (entry.start, entry.version);
+        }
+        self.count += 1;
+        self.sent = self.sent.saturating_add(sent);
+        self.received = self.received.saturating_add(received);
+        self.request_bodies = self.request_bodies.saturating_add(entry.request_body);
+        self.response_bodies = self.response_bodies.saturating_add(entry.response_body);
+        self.took = self.took.saturating_add(took);
+        self.times.add(took);
+        self.first = self.first.min(entry.start);
+        self.last = self.last.max(entry.end());
+        self.attempts = self.attempts.max(entry.attempts);
+        if self.why.is_none() && !entry.why.is_empty() {
+            self.why = Some(entry.why.get(..MOST_WHY).unwrap_or(entry.why).into());
+        }
+    }
+
+    /// Adds what was counted elsewhere.
+    pub fn merge(&mut self, other: &Self) {
+        if self.count == 0 {
+            (self.first, self.version) = (other.first, other.version);
+        }
+        self.count = self.count.saturating_add(other.count);
+        self.sent = self.sent.saturating_add(other.sent);
+        self.received = self.received.saturating_add(other.received);
+        self.request_bodies = self.request_bodies.saturating_add(other.request_bodies);
+        self.response_bodies = self.response_bodies.saturating_add(other.response_bodies);
+        self.took = self.took.saturating_add(other.took);
+        self.times.merge(&other.times);
+        self.first = self.first.min(other.first);
+        self.last = self.last.max(other.last);
+        self.attempts = self.attempts.max(other.attempts);
+        if self.why.is_none() {
+            self.why.clone_from(&other.why);
+        }
+    }
+
+    fn heap(&self) -> usize {
+        self.times.heap() + self.why.as_ref().map_or(0, |why| why.len())
+    }
+}
+
+/// The entries of some seconds.
+#[derive(Debug, Default)]
+pub struct Window {
+    rows: HashMap<Box<[u8]>, Counts, RandomState>,
+    /// Rows of each destination, by a hash of what it is called.
+    of_destination: HashMap<u64, u32, RandomState>,
+    bytes: usize,
+    key: Vec<u8>,
+}
+
+/// What was counted, row by row.
+pub type Rows<'a> = Box<dyn Iterator<Item = (Key<'a>, &'a Counts)> + 'a>;
+
+impl Window {
+    /// Counts an entry; how much of it is told apart. It may take as many `bytes` in all as rows of their own.
+    pub fn add(&mut self, reporter: &Reporter, entry: &Entry<'_>, bytes: usize) -> Fold {
+        let mut fold = Fold::Nothing;
+        let mut destination = None;
+        loop {
+            key::write(&mut self.key, reporter, entry, fold);
+            if let Some(counts) = self.rows.get_mut(&*self.key) {
+                let before = counts.heap();
+                counts.add(entry);
+                self.bytes += counts.heap() - before;
+                return fold;
+            }
+            let destination = *destination.get_or_insert_with(|| {
+                let named =
+                    (entry.cluster, if key::names_somebody(entry.cluster) { &[] } else { entry.authority });
+                self.of_destination.hasher().hash_one((reporter.number, named))
+            });
+            let rows = self.of_destination.get(&destination).copied().unwrap_or_default();
+            let most = match fold {
+                Fold::Nothing => MOST_PATHS,
+                Fold::Path => MOST_DETAILS,
+                Fold::Detail => MOST_ROWS,
+                Fold::All => u32::MAX,
+            };
+            let next = match fold {
+                // A few for each reporter, of whom there are not many.
+                Fold::All => None,
+                _ if rows < most && self.bytes < bytes => None,
+                Fold::Nothing => Some(Fold::Path),
+                Fold::Path => Some(Fold::Detail),
+                Fold::Detail => Some(Fold::All),
+            };
+            if let Some(next) = next {
+                fold = next;
+                continue;
+            }
+            let mut counts = Counts::default();
+            counts.add(entry);
+            self.bytes += ROW + self.key.len() + counts.heap();
+            if fold != Fold::All && self.of_destination.insert(destination, rows + 1).is_none() {
+                self.bytes += 32;
+            }
+            self.rows.insert(self.key.as_slice().into(), counts);
+            return fold;
+        }
+    }
+
+    /// What it takes in memory, about.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// How many rows there are.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether nothing was counted.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// All that was counted.
+    pub fn rows(&self) -> Rows<'_> {
+        Box::new(self.rows.iter().filter_map(|(key, counts)| Some((Key::read(key)?, counts))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::{Address, Protocol};
+
+    const ROOM: usize = 64 << 20;
+
+    fn reporter() -> Reporter {
+        Reporter { number: 1, address: (*b"10.0.0.1").into() }
+    }
+
+    fn entry(path: &str) -> Entry<'_> {
+        Entry {
+            protocol: Protocol::Http,
+            cluster: b"outbound|80||web.shop.svc.cluster.local",
+            upstream: Address { ip: b"10.0.0.2", port: 8080 },
+            path: path.as_bytes(),
+            code: 200,
+            start: 1_000_000_000,
+            duration: 2_000_000,
+            request_bytes: 10,
+            response_bytes: 20,
+            ..Entry::default()
+        }
+    }
+
+    #[test]
+    fn entries_of_one_route_are_one_row() {
+        let mut window = Window::default();
+        for number in 0..5000 {
+            let path = format!("/orders/{number}");
+            let entry = Entry { start: number * 1000, why: b"TLS", ..entry(&path) };
+            assert_eq!(window.add(&reporter(), &entry, ROOM), Fold::Nothing);
+        }
+        let rows: Vec<_> = window.rows().collect();
+        assert_eq!(rows.len(), 1);
+        let (key, counts) = rows[0];
+        assert_eq!(
+            (key.template, counts.count, counts.sent, counts.received),
+            (&b"/orders/:id"[..], 5000, 50_000, 100_000)
+        );
+        assert_eq!((counts.first, counts.last, counts.took), (0, 4_999_000 + 2_000_000, 10_000_000));
+        assert_eq!((counts.times.quantile(0.99), counts.why.as_deref()), (1984 + 32, Some(&b"TLS"[..])));
+    }
+
+    /// Names that no template folds.
+    fn word(mut number: u32) -> String {
+        let mut word = String::from("/");
+        for _ in 0..6 {
+            word.push((b'g' + (number % 20) as u8).into());
+            number /= 20;
+        }
+        word
+    }
+
+    #[test]
+    fn paths_that_are_all_different_end_in_one_row_and_no_entry_is_lost() {
+        let mut window = Window::default();
+        let mut folded = 0;
+        for number in 0..20_000 {
+            folded += u64::from(window.add(&reporter(), &entry(&word(number)), ROOM) != Fold::Nothing);
+        }
+        assert_eq!((window.len(), folded), (MOST_PATHS as usize + 1, 19_000));
+        assert_eq!(window.rows().map(|(_, counts)| counts.count).sum::<u64>(), 20_000);
+        let other = window.rows().find(|(key, _)| key.template == crate::template::OTHER.as_bytes()).unwrap();
+        assert_eq!((other.1.count, other.0.code, other.0.peer), (19_000, 200, &b"10.0.0.2"[..]));
+    }
+
+    #[test]
+    fn a_destination_of_any_cardinality_and_a_full_window_are_bounded() {
+        let mut window = Window::default();
+        let hosts: Vec<String> =
+            (0..3000).map(|number| format!("10.{}.{}.1", number / 250, number % 250)).collect();
+        for host in &hosts {
+            let upstream = Address { ip: host.as_bytes(), port: 80 };
+            window.add(&reporter(), &Entry { upstream, ..entry("/") }, ROOM);
+        }
+        assert_eq!(window.len(), MOST_DETAILS as usize + 1, "then one that says nothing of the host");
+        let mut window = Window::default();
+        let mut last = Fold::Nothing;
+        for number in 0..5000 {
+            let cluster = word(number);
+            last = window.add(&reporter(), &Entry { cluster: cluster.as_bytes(), ..entry("/") }, 100_000);
+        }
+        assert_eq!(last, Fold::All);
+        assert!(window.bytes() < 102_000, "{}", window.bytes());
+        assert_eq!(window.rows().map(|(_, counts)| counts.count).sum::<u64>(), 5000);
+    }
+
+    #[test]
+    fn what_was_counted_apart_adds_up() {
+        let (mut one, mut other, mut all) = (Window::default(), Window::default(), Window::default());
+        for number in 0..100 {
+            let entry =
+                Entry { duration: number * 1_000_000, start: number, attempts: number as u32, ..entry("/") };
+            let part = if number % 3 == 0 { &mut one } else { &mut other };
+            part.add(&reporter(), &entry, ROOM);
+            all.add(&reporter(), &entry, ROOM);
+        }
+        let mut merged = one.rows().next().unwrap().1.clone();
+        merged.merge(other.rows().next().unwrap().1);
+        assert_eq!(&merged, all.rows().next().unwrap().1);
+    }
+}

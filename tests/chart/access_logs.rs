@@ -1,0 +1,99 @@
+//! `operator.istio`: where access logs of proxies are received, and what sends them there.
+
+use serde_json::{Value, json};
+
+use crate::helm::{self, Objects, list, text};
+
+const ALS: &str = "kestrel-operator-als";
+
+/// What the aggregator may patch.
+fn slices(objects: &Objects) -> Vec<&str> {
+    let rules = list(&objects.get("Role", "kestrel-aggregator")["rules"]);
+    let patched =
+        |rule: &&Value| rule["resources"] == json!(["endpointslices"]) && rule["verbs"] == json!(["patch"]);
+    rules.iter().filter(patched).flat_map(|rule| list(&rule["resourceNames"])).map(text).collect()
+}
+
+#[test]
+fn nothing_is_received_by_default() {
+    let objects = Objects::with(&["operator.istio.telemetry=true"]);
+    assert_eq!(objects.find("Service", ALS), None);
+    assert_eq!(objects.find("Telemetry", ALS), None);
+    assert_eq!(objects.env("kestrel-aggregator", "ENABLE_ISTIO_ALS"), None);
+    assert_eq!(slices(&objects), ["kestrel-agent-link"]);
+}
+
+#[test]
+fn the_service_is_the_one_that_users_configured_and_leads_to_the_leader() {
+    let objects = Objects::with(&["operator.istio.enabled=true"]);
+    let service = &objects.get("Service", ALS)["spec"];
+    assert_eq!(service["ports"], json!([{"name": "grpc-als", "port": 8080, "targetPort": 8080}]));
+    // It selects nobody: the leading aggregator writes the EndpointSlice.
+    let selected = service["selector"].as_object().unwrap();
+    for (workload, pod) in objects.pods() {
+        let labels = pod["metadata"]["labels"].as_object().unwrap();
+        assert!(!selected.iter().all(|(name, value)| labels.get(name) == Some(value)), "{workload}");
+    }
+    assert_eq!(slices(&objects), ["kestrel-agent-link", ALS]);
+    for (variable, value) in [
+        ("ENABLE_ISTIO_ALS", Some("true")),
+        ("ISTIO_ALS_PORT", Some("8080")),
+        ("KESTREL_ALS_STREAM_BYTES", Some("16777216")),
+        ("KESTREL_ALS_TLS_DIR", None),
+    ] {
+        assert_eq!(objects.env("kestrel-aggregator", variable), value, "{variable}");
+    }
+    let moved = Objects::with(&["operator.istio.enabled=true", "operator.istio.alsPort=9000"]);
+    assert_eq!(moved.get("Service", ALS)["spec"]["ports"][0]["targetPort"], 9000);
+    assert_eq!(moved.env("kestrel-aggregator", "ISTIO_ALS_PORT"), Some("9000"));
+}
+
+#[test]
+fn a_port_that_is_taken_is_refused() {
+    for port in ["8443", "8081"] {
+        let port = format!("operator.istio.enabled=true,operator.istio.alsPort={port}");
+        let error = helm::render(&["--set", &port]).unwrap_err();
+        assert!(error.contains("operator.istio.alsPort: the aggregator serves something else"), "{error}");
+    }
+}
+
+/// A provider that the mesh does not know makes proxies log nothing at all.
+#[test]
+fn telemetry_names_providers_only_where_they_are_known_to_exist() {
+    let telemetry = |mode: &str| {
+        let settings = ["operator.istio.enabled=true", "operator.istio.rootNamespace=mesh", mode];
+        Objects::with(&settings).find("Telemetry", ALS).cloned()
+    };
+    assert_eq!(telemetry("operator.istio.telemetry=auto"), None, "nobody can be asked");
+    assert_eq!(telemetry("operator.istio.telemetry=false"), None);
+    let telemetry = telemetry("operator.istio.telemetry=true").unwrap();
+    assert_eq!(
+        (&telemetry["apiVersion"], &telemetry["metadata"]["namespace"]),
+        (&json!("telemetry.istio.io/v1alpha1"), &json!("mesh"))
+    );
+    let providers = json!([{"name": "kestrel-operator-als"}, {"name": "kestrel-operator-als-tcp"}]);
+    assert_eq!(telemetry["spec"], json!({"accessLogging": [{"providers": providers}]}));
+    let newer = helm::render(&[
+        "--api-versions",
+        "telemetry.istio.io/v1",
+        "--set",
+        "operator.istio.enabled=true,operator.istio.telemetry=true",
+    ]);
+    let newer = Objects::parse(&newer.unwrap());
+    assert_eq!(newer.get("Telemetry", ALS)["apiVersion"], "telemetry.istio.io/v1");
+}
+
+#[test]
+fn a_secret_makes_it_mutual_tls() {
+    let objects = Objects::with(&["operator.istio.enabled=true", "operator.istio.existingSecret=als"]);
+    assert_eq!(objects.env("kestrel-aggregator", "KESTREL_ALS_TLS_DIR"), Some("/etc/kestrel/als-tls"));
+    let (_, pod) = objects.pods().find(|(name, _)| *name == "kestrel-aggregator").unwrap();
+    let volume = list(&pod["spec"]["volumes"]).iter().find(|volume| volume["name"] == "als-tls").unwrap();
+    assert_eq!(
+        (&volume["secret"]["secretName"], &volume["secret"]["optional"]),
+        (&json!("als"), &json!(true))
+    );
+    let mounts = list(&objects.container("kestrel-aggregator")["volumeMounts"]);
+    let mount = json!({"name": "als-tls", "mountPath": "/etc/kestrel/als-tls", "readOnly": true});
+    assert!(mounts.contains(&mount));
+}
