@@ -40,7 +40,7 @@ usage: kestrel-aggregator [status | check | ask COMMAND | policy test FILE [OPTI
   ask COMMAND
              answers a command as the daemon would answer it to Kestrel Cloud, such as 'kubectl get pods -A', with KUBECONFIG,
              in an installed pod as its reading account
-  policy test FILE [--secret-hashes] [--dry-run] [--exclude NAMESPACES]
+  policy test FILE [--secret-hashes] [--exclude NAMESPACES]
              judges the requests in FILE, a line of JSON each, as the daemon would, without a cluster:
              {\"kubernetes_api_request\": {\"api_paths\": [\"version\"]}} or
              {\"shell_command_request\": {\"commands\": [\"kubectl get pods\"]}}; with \"expect\": \"allowed\", or the word
@@ -97,7 +97,6 @@ fn policy_test(file: &str, options: &[&str]) -> anyhow::Result<ExitCode> {
     while let Some(option) = options.next() {
         match (*option, options.as_slice()) {
             ("--secret-hashes", _) => rules.secret_hashes = true,
-            ("--dry-run", _) => rules.dry_run = true,
             ("--exclude", [names, ..]) => {
                 excluded = Excluded::parse(names);
                 options.next();

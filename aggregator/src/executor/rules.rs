@@ -9,14 +9,12 @@ pub struct Rules {
     pub enabled: bool,
     /// Secrets are read, with hashes in the place of their values.
     pub secret_hashes: bool,
-    /// Manifests are tried by a dry run.
-    pub dry_run: bool,
 }
 
 impl Default for Rules {
     /// Those of the chart.
     fn default() -> Self {
-        Self { enabled: true, secret_hashes: false, dry_run: false }
+        Self { enabled: true, secret_hashes: false }
     }
 }
 
@@ -25,7 +23,7 @@ impl Rules {
     /// in other words than `true` is not either.
     pub fn of(data: &BTreeMap<String, String>) -> Self {
         let says = |key: &str| data.get(key).is_some_and(|value| value.trim() == "true");
-        Self { enabled: says("enabled"), secret_hashes: says("secretHashes"), dry_run: says("dryRun") }
+        Self { enabled: says("enabled"), secret_hashes: says("secretHashes") }
     }
 }
 
@@ -38,7 +36,7 @@ mod tests {
         let of = |pairs: &[(&str, &str)]| {
             Rules::of(&pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect())
         };
-        let nothing = Rules { enabled: false, secret_hashes: false, dry_run: false };
+        let nothing = Rules { enabled: false, secret_hashes: false };
         for data in [&[][..], &[("enabled", "yes")], &[("enabled", "False")], &[("Enabled", "true")]] {
             assert_eq!(of(data), nothing, "{data:?}");
         }

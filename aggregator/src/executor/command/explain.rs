@@ -71,9 +71,8 @@ pub(super) async fn run(session: &Session<'_>, command: &Kubectl) -> Result<Outp
                 if let Some(values) = owner["enum"].as_array() {
                     told.push_str("ENUM:");
                     values.iter().for_each(|value| told.push_str(&format!("\n    {}", enumerated(value))));
-                    told.push('\n');
                 }
-                told.push('\n');
+                told.push_str("\n\n");
             }
             let description = book.description(schema, 0);
             let description = if description.is_empty() { "<empty>".to_owned() } else { description };
@@ -87,7 +86,10 @@ pub(super) async fn run(session: &Session<'_>, command: &Kubectl) -> Result<Outp
             told.push('\n');
         }
         None => {
-            return Err(Trouble::said(format!("field \"{}\" does not exist", fields.last().unwrap_or(&""))));
+            let missing = fields.last().unwrap_or(&"");
+            let mut output = Output::of(session.cluster.cleaned_lines(told));
+            output.fails(&Trouble::said(format!("field \"{missing}\" does not exist")));
+            return Ok(output);
         }
     }
     Ok(Output::of(session.cluster.cleaned_lines(told)))

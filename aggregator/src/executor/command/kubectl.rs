@@ -45,7 +45,7 @@ const NO_HEADERS: Flag = flag("no-headers", None);
 /// Accepted by all of them: the request has a deadline of its own, and the shorter one counts.
 const TIMEOUT: Flag = value("request-timeout", None);
 
-const FILE: &str = "there are no files: name the objects, or send manifests as YamlDryRunRequest";
+const FILE: &str = "there are no files: name the objects";
 const WATCH: &str = "a watch never ends: ask again instead";
 
 const NO_FILES: &[Never] = &[
@@ -284,11 +284,11 @@ pub(crate) const NEVER: [Never; 30] = [
     never("overrides", None, Reason::Write, "nothing is made or changed"),
     never("image", None, Reason::Write, "nothing is made or changed"),
     never("force", None, Reason::Write, "nothing is made or changed"),
-    never("dry-run", None, Reason::Write, "what a manifest would do is asked for by YamlDryRunRequest"),
+    never("dry-run", None, Reason::Write, CHANGES),
     never("warnings-as-errors", None, Reason::Unknown, "warnings are not handed on"),
 ];
 
-const CHANGES: &str = "nothing is changed: what a manifest would do is asked for by YamlDryRunRequest";
+const CHANGES: &str = "nothing in the cluster is changed";
 const ENTERS: &str = "nothing is done inside a container, and no way into the cluster is opened: logs, describe and events tell of it";
 
 /// Words of kubectl that do not run, why, and what to ask for instead.
@@ -330,7 +330,7 @@ pub(crate) const REFUSED: [(&str, Reason, &str); 44] = [
     ("config", Reason::Elsewhere, CONFIG),
     ("kuberc", Reason::Elsewhere, CONFIG),
     ("cluster-info dump", Reason::TooLarge, "it would be all of the cluster: ask for what you look for"),
-    ("diff", Reason::File, "manifests are compared with what there is by YamlDryRunRequest"),
+    ("diff", Reason::File, FILE),
     ("kustomize", Reason::File, "there are no files"),
     ("plugin", Reason::Unknown, "there are no plugins"),
     ("krew", Reason::Unknown, "there are no plugins"),
