@@ -168,7 +168,7 @@ fn a_table_of_connections_that_fills_up() {
     let namespace = Namespace::new("conntrack");
     let node = expendable_node();
     let before = signals(NODE, "", &node).len();
-    // All but the maximum is the kernel's own. Each connection that is refused stays in the table for ten seconds.
+    // All but the maximum is the kernel's own. An echo stays in the table for thirty seconds; what is refused leaves it at once.
     let script = format!(
         "in_node() {{ nsenter -t 1 -m -- \"$@\"; }}
         root={FOLDER}/proc
@@ -180,7 +180,7 @@ fn a_table_of_connections_that_fills_up() {
         until [ -e /tmp/begin ]; do sleep 0.5; done
         end=$(($(date +%s) + 180))
         nsenter -t 1 -n -- sh -c \"until [ -e /tmp/seen ] || [ \\$(date +%s) -gt $end ]; do
-            for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25; do nc -w 1 127.0.0.1 1 </dev/null; done
+            for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25; do ping -c 1 -W 1 127.0.0.1 >/dev/null; done
         done\"
         until [ -e /tmp/end ] || [ $(date +%s) -gt $((end + 180)) ]; do sleep 0.5; done
         in_node rm -rf $root"
