@@ -165,7 +165,7 @@ fn who_reads_for_the_cloud_reads_no_secrets_unless_the_owner_allows_their_hashes
     let account = objects.get("ServiceAccount", "kestrel-executor");
     assert_eq!(account["automountServiceAccountToken"], false);
     let switch = |objects: &Objects| objects.get("ConfigMap", "kestrel-executor")["data"].clone();
-    let is = |enabled: &str, hashes: &str| serde_json::json!({"enabled": enabled, "secretHashes": hashes, "dryRun": "false"});
+    let is = |enabled: &str, hashes: &str| serde_json::json!({"enabled": enabled, "secretHashes": hashes});
     assert_eq!(switch(&objects), is("true", "false"));
     assert_eq!(switch(&Objects::with(&["operator.executor.enabled=false"])), is("false", "false"));
     let hashed = Objects::with(&["operator.executor.secretHashes=true"]);
