@@ -8,13 +8,16 @@ pub mod pods;
 use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
-    fs, io,
+    fs::{self, File},
+    io,
+    os::unix::{ffi::OsStrExt as _, fs::OpenOptionsExt as _},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
 pub use below::Below;
 use glob::Pattern;
+use rustix::fs::{AtFlags, Dir, FileType, OFlags, statat};
 
 use crate::split::Format;
 
@@ -247,24 +250,36 @@ struct Scan<'a> {
 impl Scan<'_> {
     fn list(&mut self, relative: &Path, node: &mut Node) -> io::Result<()> {
         let path = self.source.directory.join(relative);
-        let modified = fs::metadata(&path)?.modified()?;
-        if node.listed_at == Some(modified) {
+        if let Some(listed_at) = node.listed_at
+            && fs::metadata(&path)?.modified()? == listed_at
+        {
             return Ok(());
         }
-        let (now, place) = (SystemTime::now(), Below::from(relative.to_owned()));
+        let place = Below::from(relative.to_owned());
         (self.listing)(&place);
+        let directory =
+            File::options().read(true).custom_flags(OFlags::DIRECTORY.bits() as i32).open(&path)?;
+        let (now, modified) = (SystemTime::now(), directory.metadata()?.modified()?);
         let (mut files, mut directories) = (Vec::new(), Vec::new());
-        for entry in fs::read_dir(&path)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            // Links to directories are not entered: they may lead in circles.
-            if entry.file_type()?.is_dir() {
-                let below = relative.join(&name);
-                if below.components().count() <= DEEPEST && self.source.layout.enters(&below) {
-                    directories.push(name);
+        let mut directory = Dir::new(directory)?;
+        while let Some(entry) = directory.read().transpose()? {
+            let kind = match entry.file_type() {
+                FileType::Unknown => {
+                    let found = statat(directory.fd()?, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)?;
+                    FileType::from_raw_mode(found.st_mode)
                 }
-            } else if let Ok(name) = name.into_string() {
-                files.push(name);
+                kind => kind,
+            };
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            // Links to directories are not entered: they may lead in circles.
+            if kind == FileType::Directory {
+                let below = relative.join(name);
+                let is_below = ![".", ".."].map(OsStr::new).contains(&name);
+                if is_below && below.components().count() <= DEEPEST && self.source.layout.enters(&below) {
+                    directories.push(name.to_owned());
+                }
+            } else if let Some(name) = name.to_str() {
+                files.push(name.to_owned());
             }
         }
         directories.sort_unstable();
