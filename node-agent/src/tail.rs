@@ -113,7 +113,8 @@ struct Follower {
 
 impl Follower {
     async fn run(mut self, drain: &CancellationToken) -> anyhow::Result<Stats> {
-        let wake = Wake::watch(&mut self.engine);
+        // A run that ends looks at everything until nothing more comes: what the kernel would say is of no use to it.
+        let wake = (!self.options.until_end).then(|| Wake::watch(&mut self.engine));
         let (mut scanned, mut pause, mut is_ending) = (None::<Instant>, POLL.0, false);
         while !drain.is_cancelled() {
             let now = Instant::now();
@@ -124,7 +125,7 @@ impl Follower {
             self.engine.poll(now);
             if self.read(now).await? {
                 pause = POLL.0;
-            } else if !self.options.until_end {
+            } else if let Some(wake) = &wake {
                 tokio::select! {
                     () = wake.wait(self.engine.pause(pause)) => {}
                     () = drain.cancelled() => {}

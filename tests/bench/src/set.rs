@@ -123,13 +123,13 @@ pub(crate) fn write_piece(
     Ok(line.len())
 }
 
-/// The log of the container with that number: two containers a pod.
+/// The log with that number: of two containers a pod, each with that of its previous instance.
 pub(crate) fn log_file(root: &Path, number: u64) -> io::Result<PathBuf> {
-    let (pod, container) = (number / 2, ["app", "proxy"][(number % 2) as usize]);
+    let (pod, container, restarts) = (number / 4, ["app", "proxy"][(number / 2 % 2) as usize], number % 2);
     let pod = format!("team-{}_shop-{pod}_{pod:08x}-0000-4000-8000-000000000000", pod % 10);
     let folder = root.join(pod).join(container);
     fs::create_dir_all(&folder)?;
-    Ok(folder.join("0.log"))
+    Ok(folder.join(format!("{restarts}.log")))
 }
 
 /// Nanoseconds since 1970; a line comes every half millisecond or so.

@@ -8,6 +8,7 @@ use std::{
 };
 
 use memchr::memchr_iter;
+use rustix::fs::fstat;
 
 use super::context::Context;
 use crate::{
@@ -129,14 +130,15 @@ impl Tracked {
 
     /// Looks at the size. Returns what is lost if the file was emptied since.
     pub(super) fn measure(&mut self, now: Instant) -> Option<Former> {
-        let metadata = self.file.metadata().ok()?;
-        self.removed = metadata.nlink() == 0;
-        let modified = modified(&metadata);
-        if self.packed || (metadata.len(), modified) == (self.size, self.modified) {
+        // It is asked for all files all the time: `statx` takes half as long again.
+        let stat = fstat(&self.file).ok()?;
+        self.removed = stat.st_nlink == 0;
+        let (size, modified) = (stat.st_size as u64, (stat.st_mtime, stat.st_mtime_nsec as i64));
+        if self.packed || (size, modified) == (self.size, self.modified) {
             return None;
         }
         self.modified = modified;
-        let before = std::mem::replace(&mut self.size, metadata.len());
+        let before = std::mem::replace(&mut self.size, size);
         self.changed = now;
         if self.size >= self.ledger.read() && self.is_same() {
             let cut = before.saturating_sub(self.size);
