@@ -17,6 +17,7 @@ use kestrel_aggregator::{
     als,
     excluded::Excluded,
     inventory::Mirror,
+    signals::{component::Components, edges::Edges},
     traffic::requests::{Requests, metrics::Metrics},
     uplink::{lanes::Lanes, metrics::Metrics as UplinkMetrics},
 };
@@ -59,6 +60,7 @@ async fn kestrel(port: u16, drain: CancellationToken) -> anyhow::Result<u64> {
         Mirror::default(),
         Excluded::default(),
         namespace.clone(),
+        Edges::new(Components::new(lanes.signals()), lanes.signals()),
         lanes.flows(),
         Metrics::default(),
     );

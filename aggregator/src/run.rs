@@ -18,6 +18,7 @@ use crate::{
     config::Config,
     executor::{self, Access, Executor, rules::Rules, switch::Switch},
     inventory::{self, Mirror, Objects, Parts, Pods, Watches, pods::Policies},
+    istio::{self, Istio, Wanted},
     leader::{Election, standing::Standing},
     link,
     own_logs::{Identity, OwnLogs},
@@ -61,6 +62,7 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
         spool,
         link,
         als,
+        istio: wanted,
         relay,
     } = config;
     let mut cluster = kube::Config::infer()
@@ -96,9 +98,13 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
         mirror.clone(),
         excluded.clone(),
         namespace.clone(),
+        signals.edges.clone(),
         lanes.flows(),
         request_metrics.clone(),
     );
+    let istio = als.is_some().then(Istio::default);
+    let of_istio =
+        istio::Reader::new(client.clone(), reader.clone(), istio::Scope { root: mesh_root.clone() });
     let executor_metrics = executor::audit::Metrics::default();
     let access = Access {
         own: client.clone(),
@@ -132,6 +138,7 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
         spool: spool.map(|spool| spool.bytes),
         watches: watches.clone(),
         requests: als.is_some().then(|| requests.clone()),
+        istio: istio.clone(),
     };
 
     let mut registry = Registry::default();
@@ -200,6 +207,14 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
             watch.await
         }
     });
+    if let Some(istio) = istio.clone() {
+        let (drain, is_wanted) = (drain.clone(), wanted == Wanted::Yes);
+        daemon.spawn("istio", async move {
+            // Nothing of it has to be brought to an end.
+            let _drained = drain.run_until_cancelled(istio.look(of_istio, is_wanted)).await;
+            Ok(())
+        });
+    }
     let mark = mark(election.clone());
     let events = signals.events.clone();
     daemon.spawn(
@@ -235,6 +250,12 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
         let parts = link::Parts { pods, signals, logs: lanes.logs(), traffic };
         let place = (client.clone(), link.clone());
         let serve_als = move |drain: CancellationToken| async move {
+            // Nobody listens for the proxies of a mesh that is not there.
+            if let Some(istio) = istio.filter(|_| wanted == Wanted::WithIstio)
+                && !istio.comes(&drain).await
+            {
+                return Ok(());
+            }
             match als {
                 Some(als) => als::serve(als, Some(place), requests, als_metrics, drain).await,
                 None => Ok(()),

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 
 use crate::{
     inventory::Watches,
+    istio::Istio,
     leader::standing::{Role, Standing},
     stats::Known,
     traffic::requests::{Requests, Tally},
@@ -44,6 +45,8 @@ pub struct Status {
     pub watches: Watches,
     /// What proxies logged; `None`: it is not received.
     pub requests: Option<Requests>,
+    /// What was found of Istio; `None`: it is not looked for.
+    pub istio: Option<Istio>,
 }
 
 impl fmt::Debug for Status {
@@ -82,6 +85,7 @@ impl Status {
             watches: self.watches.count().1,
             missing: self.watches.missing(),
             requests: self.requests.as_ref().map(Requests::tallies),
+            istio: self.istio.as_ref().map(Istio::line),
         }
         .text()
     }
@@ -105,4 +109,6 @@ struct Moment<'a> {
     missing: Vec<(String, Option<String>)>,
     /// What became of the access logs of each workload's proxies; `None`: they are not received.
     requests: Option<BTreeMap<String, Tally>>,
+    /// Likewise.
+    istio: Option<String>,
 }

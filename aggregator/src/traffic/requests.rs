@@ -1,5 +1,7 @@
 //! Requests and connections that Envoys logged, on their way to the cloud.
 
+mod answers;
+mod behind;
 mod ends;
 pub mod metrics;
 mod sources;
@@ -27,7 +29,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
-use crate::{excluded::Excluded, inventory::Mirror, uplink::lanes::FlowLane};
+use crate::{
+    excluded::Excluded,
+    inventory::Mirror,
+    signals::edges::{Edges, End},
+    uplink::lanes::FlowLane,
+};
+use behind::Behind;
 use ends::Ends;
 use metrics::{LeftOut, Metrics, Outcome, Refused};
 use sources::Sources;
@@ -49,9 +57,11 @@ struct Shared {
     excluded: Excluded,
     /// The operator's own namespace.
     own: String,
+    edges: Edges,
     lane: FlowLane,
     metrics: Metrics,
     state: Mutex<State>,
+    behind: Mutex<Behind>,
     warned: Mutex<Option<Instant>>,
 }
 
@@ -72,10 +82,17 @@ pub(crate) struct Stream {
 
 impl Requests {
     /// No requests yet. Who is who says `mirror`; requests of `excluded` namespaces stay in the cluster, and those of the
-    /// operator itself, in the namespace `own`, are not told.
-    pub fn new(mirror: Mirror, excluded: Excluded, own: String, lane: FlowLane, metrics: Metrics) -> Self {
-        let state = Mutex::default();
-        Self(Arc::new(Shared { mirror, excluded, own, lane, metrics, state, warned: Mutex::default() }))
+    /// operator itself, in the namespace `own`, are not told. Those that fail are told to `edges` too.
+    pub fn new(
+        mirror: Mirror,
+        excluded: Excluded,
+        own: String,
+        edges: Edges,
+        lane: FlowLane,
+        metrics: Metrics,
+    ) -> Self {
+        let (state, behind, warned) = Default::default();
+        Self(Arc::new(Shared { mirror, excluded, own, edges, lane, metrics, state, behind, warned }))
     }
 
     /// A stream begins, over a connection from `peer`.
@@ -120,30 +137,36 @@ impl Requests {
     /// A window has some ten thousand rows: nothing else waits for them.
     async fn tell(&self, window: Window) {
         let this = self.clone();
-        if let Err(problem) = spawn_blocking(move || this.send(&window)).await {
+        if let Err(problem) = spawn_blocking(move || this.send(&window, Timestamp::now())).await {
             error!("requests of ten seconds were not told: {problem}");
         }
     }
 
-    fn send(&self, window: &Window) {
+    fn send(&self, window: &Window, now: Timestamp) {
         let identities = self.state().sources.identities();
         let unknown = Arc::default();
         let ends = |key: &Key<'_>, counts: &Counts| {
             self.ends(key, counts, identities.get(&key.reporter).unwrap_or(&unknown))
         };
-        let Told { messages, entries, twice, excluded, own } = tell::tell(window, ends);
+        let Told { messages, entries, twice, excluded, own, answers } = tell::tell(window, ends);
+        self.behind().turn();
         let metrics = &self.0.metrics;
         metrics.told(messages.len(), entries);
         metrics.left_out(LeftOut::OtherEnd, twice);
         metrics.left_out(LeftOut::Kept, excluded);
         metrics.left_out(LeftOut::Own, own);
+        for (ends, answers) in answers {
+            let named = |end: &ends::End| End::new(&end.named.ns, &end.named.kind, &end.named.name);
+            self.0.edges.answered(|| Some([named(&ends.source)?, named(&ends.destination)?]), answers, now);
+        }
         messages.into_iter().for_each(|log| self.0.lane.send(Request::L7AccessLog(log)));
     }
 
     fn ends(&self, key: &Key<'_>, counts: &Counts, identity: &Identity) -> Result<(Ends, Arc<str>), Kept> {
         let Shared { mirror, excluded, own, .. } = &*self.0;
         let time = Timestamp::from_nanosecond(counts.last.into()).unwrap_or(Timestamp::MAX);
-        let ends = ends::resolve(key, identity, time, |address, time| mirror.resident(address, time));
+        let mut ends = ends::resolve(key, identity, time, |address, time| mirror.resident(address, time));
+        self.behind().name(&mut ends, key.side, key.cluster);
         let namespaces = [&ends.source.named.ns, &ends.destination.named.ns];
         if namespaces.contains(&own) {
             return Err(Kept::Own);
@@ -170,6 +193,11 @@ impl Requests {
     /// Whole after every use, so a panic elsewhere has not harmed it.
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Likewise.
+    fn behind(&self) -> MutexGuard<'_, Behind> {
+        self.0.behind.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -6,6 +6,7 @@
 
 pub mod entry;
 pub mod flags;
+pub mod headers;
 pub mod identity;
 mod key;
 pub mod sketch;
