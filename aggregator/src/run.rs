@@ -99,6 +99,7 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
         lanes.flows(),
         request_metrics.clone(),
     );
+    let nodes = link::Nodes::default();
     let executor_metrics = executor::audit::Metrics::default();
     let access = Access {
         own: client.clone(),
@@ -108,6 +109,7 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
             Some(name) => Switch::config_map(client.clone(), &namespace, &name),
         },
         excluded: excluded.clone(),
+        nodes: nodes.clone(),
         metrics: executor_metrics.clone(),
     };
     let executor = Executor::new(access, credentials.clone(), lanes.clone(), drain.clone())?;
@@ -232,7 +234,7 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
     });
     daemon.spawn("leadership", {
         let drain = drain.clone();
-        let parts = link::Parts { pods, signals, logs: lanes.logs(), traffic };
+        let parts = link::Parts { pods, signals, logs: lanes.logs(), traffic, nodes };
         let place = (client.clone(), link.clone());
         let serve_als = move |drain: CancellationToken| async move {
             match als {

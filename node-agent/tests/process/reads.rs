@@ -1,0 +1,169 @@
+//! What is asked of a node, by way of the link, of a real agent that reads this machine.
+
+use std::{fs, process::Stdio};
+
+use kestrel_proto::node::v1::{
+    ConnectRead, HostAnswer, HostRead, HostReadEnd, SettingRead, SocketRead, SocketStates, Table, TableRead,
+    agent_message, aggregator_message::Message, host_read::What,
+};
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+use super::{
+    agent,
+    aggregator::{Aggregator, Stream},
+};
+
+struct Node {
+    stream: Stream,
+    _aggregator: Aggregator,
+    _agent: Child,
+    _directory: TempDir,
+}
+
+async fn node(settings: &[(&str, &str)]) -> Node {
+    let mut aggregator = Aggregator::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    fs::create_dir(path("pods")).unwrap();
+    fs::write(path("token"), "secret").unwrap();
+    fs::write(path("ca.crt"), &aggregator.authority_pem).unwrap();
+    let agent = Command::from(agent())
+        .envs([("NODE_NAME", "n1"), ("HEALTH_PORT", "0")])
+        .env("KESTREL_LINK_ENDPOINT", aggregator.endpoint.to_string())
+        .env("KESTREL_LINK_TOKEN_FILE", path("token"))
+        .env("KESTREL_LINK_CA_FILE", path("ca.crt"))
+        .env("KESTREL_POD_LOGS_DIR", path("pods"))
+        .env("KESTREL_STATE_DIR", directory.path())
+        .envs(settings.iter().copied())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let stream = aggregator.accept(4 << 20).await;
+    assert_eq!(stream.hello.features, ["host-reads"]);
+    Node { stream, _aggregator: aggregator, _agent: agent, _directory: directory }
+}
+
+impl Node {
+    async fn begin(&self, id: u64, what: What, most_bytes: u32) {
+        let read = HostRead { id, milliseconds: 20_000, most_bytes, what: Some(what) };
+        self.stream.send(Message::HostRead(read)).await;
+    }
+
+    async fn answered(&mut self) -> HostAnswer {
+        loop {
+            if let Some(agent_message::Message::HostAnswer(answer)) = self.stream.next().await {
+                return answer;
+            }
+        }
+    }
+
+    async fn ask(&mut self, what: What) -> HostAnswer {
+        self.begin(1, what, 1 << 20).await;
+        self.answered().await
+    }
+}
+
+fn table(table: Table, interface: &str) -> What {
+    What::Table(TableRead { table: table.into(), interface: interface.to_owned() })
+}
+
+fn setting(name: &str) -> What {
+    What::Settings(SettingRead { names: vec![name.to_owned()] })
+}
+
+const LISTENING: What = What::Sockets(SocketRead {
+    tcp: true,
+    udp: false,
+    unix: false,
+    only_ipv4: true,
+    only_ipv6: false,
+    states: SocketStates::Listening as i32,
+});
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_is_read_as_its_kernel_shows_it() {
+    let mut node = node(&[("KESTREL_HOST_NETWORK", "true")]).await;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+
+    let HostAnswer { text, problem, .. } = node.ask(LISTENING).await;
+    assert!(text.contains(&format!(" {address} ")) && problem.is_empty(), "{problem}\n{text}");
+
+    let pid_max = fs::read_to_string("/proc/sys/kernel/pid_max").unwrap();
+    let answer = node.ask(setting("kernel.pid_max")).await;
+    assert_eq!((answer.text, answer.problem), (format!("kernel.pid_max = {pid_max}"), String::new()));
+    assert_eq!(node.ask(setting("net.core.somaxconn")).await.problem, "");
+
+    let answer = node.ask(table(Table::Addresses, "lo")).await;
+    assert!(answer.text.contains("127.0.0.1/8"), "{answer:?}");
+    for of in [Table::SocketCounts, Table::RoutesIpv4, Table::RoutesIpv6, Table::Neighbours] {
+        assert_eq!(node.ask(table(of, "")).await.problem, "", "{of:?}");
+    }
+    let counters = node.ask(table(Table::ProtocolCounters, "")).await;
+    assert!(counters.text.contains("TcpRetransSegs ") && counters.text.contains("TcpExtListenDrops "));
+    assert!(node.ask(table(Table::InterfaceCounters, "lo")).await.text.contains("     rx_bytes: "));
+    let missing = node.ask(table(Table::InterfaceCounters, "nothing0")).await;
+    assert_eq!((missing.text.as_str(), missing.problem.as_str()), ("", "there is no interface nothing0"));
+
+    let connect = |port: u16| What::Connect(ConnectRead { host: "127.0.0.1".to_owned(), port: port.into() });
+    let answer = node.ask(connect(address.port())).await;
+    assert!(answer.text.starts_with(&format!("connected to {address} in ")), "{answer:?}");
+    drop(listener);
+    let refused = node.ask(connect(address.port())).await.problem;
+    assert!(refused.contains("Connection refused"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_out_of_reach_or_too_large_is_said() {
+    let mut node = node(&[]).await;
+    let answer = node.ask(LISTENING).await;
+    assert!(
+        answer.text.is_empty() && answer.problem.contains("(Helm: nodeAgent.networkTables)"),
+        "{answer:?}"
+    );
+    let answer = node.ask(setting("net.core.somaxconn")).await;
+    assert!(answer.problem.contains("(Helm: nodeAgent.hostNetwork)"), "{answer:?}");
+    for (name, why) in [
+        ("kernel.hostname", "every pod has its own"),
+        ("vm.nothing", "there is no such setting"),
+        ("vm./../../etc/passwd", "this is not the name of a setting"),
+        ("kernel.random", "this is a folder"),
+        // It may be read by root alone, who may be who runs this.
+        ("vm.compact_memory", "vm.compact_memory: "),
+    ] {
+        let answer = node.ask(setting(name)).await;
+        assert!(answer.text.is_empty() && answer.problem.contains(why), "{name}: {answer:?}");
+    }
+    let unknown = node.ask(table(Table::Unspecified, "")).await;
+    assert!(unknown.problem.contains("does not know this kind of read"), "{unknown:?}");
+
+    let names = ["kernel.pid_max", "kernel.ostype", "kernel.osrelease"].map(str::to_owned).to_vec();
+    node.begin(7, What::Settings(SettingRead { names }), 40).await;
+    let cut = node.answered().await;
+    assert!(cut.id == 7 && cut.is_cut && cut.problem.is_empty(), "{cut:?}");
+    assert!(cut.text.ends_with('\n') && cut.text.len() <= 40, "{cut:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_wait_gets_no_answer_and_the_next_one_does() {
+    let mut node = node(&[]).await;
+    // Nothing answers there, and nobody is let know (RFC 5737).
+    let nowhere = What::Connect(ConnectRead { host: "192.0.2.1".to_owned(), port: 9 });
+    for id in 1..=4 {
+        node.begin(id, nowhere.clone(), 1000).await;
+    }
+    for id in 1..=4 {
+        node.stream.send(Message::HostReadEnd(HostReadEnd { id })).await;
+    }
+    node.begin(5, setting("kernel.ostype"), 1000).await;
+    let answer = loop {
+        // On a machine without a route the others may have failed before they were ended.
+        let answer = node.answered().await;
+        if answer.id == 5 {
+            break answer;
+        }
+    };
+    assert_eq!(answer.text, "kernel.ostype = Linux\n");
+}
