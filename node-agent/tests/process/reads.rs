@@ -1,13 +1,30 @@
 //! What is asked of a node, by way of the link, of a real agent that reads this machine.
 
-use std::{fs, process::Stdio};
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    fs,
+    pin::Pin,
+    process::Stdio,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use kestrel_proto::node::v1::{
-    ConnectRead, HostAnswer, HostRead, HostReadEnd, SettingRead, SocketRead, SocketStates, Table, TableRead,
-    agent_message, aggregator_message::Message, host_read::What,
+    ConnectRead, ContainerFacts, ContainerRead, HostAnswer, HostRead, HostReadEnd, PacketRead, SettingRead,
+    SocketRead, SocketStates, Table, TableRead, agent_message, aggregator_message::Message, host_read::What,
 };
 use tempfile::TempDir;
-use tokio::process::{Child, Command};
+use tokio::{
+    net::{UdpSocket, UnixListener},
+    process::{Child, Command},
+};
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::{
+    body::Body,
+    server::{Grpc, NamedService},
+};
+use tonic_prost::ProstCodec;
 
 use super::{
     agent,
@@ -166,4 +183,113 @@ async fn who_does_not_wait_gets_no_answer_and_the_next_one_does() {
         }
     };
     assert_eq!(answer.text, "kernel.ostype = Linux\n");
+}
+
+/// A container runtime that has one container, and knows nothing but lists.
+#[derive(Clone)]
+struct Runtime;
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct List {
+    #[prost(message, repeated, tag = "1")]
+    containers: Vec<Container>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Container {
+    #[prost(string, tag = "1")]
+    id: String,
+    #[prost(int32, tag = "6")]
+    state: i32,
+    #[prost(btree_map = "string, string", tag = "8")]
+    labels: BTreeMap<String, String>,
+}
+
+impl NamedService for Runtime {
+    const NAME: &'static str = "runtime.v1.RuntimeService";
+}
+
+impl tower::Service<http::Request<Body>> for Runtime {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        Box::pin(async move {
+            if request.uri().path() != "/runtime.v1.RuntimeService/ListContainers" {
+                return Ok(tonic::Status::unimplemented("only lists").into_http());
+            }
+            let answer = tower::service_fn(|_: tonic::Request<List>| async {
+                let labels = [("io.kubernetes.pod.namespace", "shop"), ("io.kubernetes.pod.name", "web-1")];
+                let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+                let containers = vec![Container { id: "0a1b2c".to_owned(), state: 1, labels }];
+                Ok::<_, tonic::Status>(tonic::Response::new(List { containers }))
+            });
+            Ok(Grpc::new(ProstCodec::<List, List>::default()).unary(answer, request).await)
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_runtime_is_asked_where_the_agent_may_ask_it() {
+    let containers = |facts: ContainerFacts| {
+        What::Containers(ContainerRead { facts: facts.into(), id: "0a1b2c".to_owned() })
+    };
+    let mut without = node(&[]).await;
+    let problem = without.ask(containers(ContainerFacts::Running)).await.problem;
+    assert!(problem.contains("(Helm: nodeAgent.runtimeSocket)"), "{problem}");
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("runtime.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let server = tonic::transport::Server::builder().add_service(Runtime);
+    tokio::spawn(server.serve_with_incoming(UnixListenerStream::new(listener)));
+    let mut node = node(&[("KESTREL_RUNTIME_SOCKET", socket.to_str().unwrap())]).await;
+    let HostAnswer { text, problem, .. } = node.ask(containers(ContainerFacts::Running)).await;
+    assert!(
+        problem.is_empty() && text.contains("shop/web-1") && text.contains("0a1b2c "),
+        "{problem} {text}"
+    );
+    let problem = node.ask(containers(ContainerFacts::Stats)).await.problem;
+    assert_eq!(problem, "the runtime says: only lists (Unimplemented)");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn packets_are_captured_where_the_owner_wants_it() {
+    let receiver = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let port = receiver.local_addr().unwrap().port();
+    let packets = What::Packets(PacketRead {
+        packets: 2,
+        seconds: 15,
+        protocol: 17,
+        port: port.into(),
+        ..PacketRead::default()
+    });
+    let mut without = node(&[("KESTREL_HOST_NETWORK", "true")]).await;
+    let problem = without.ask(packets.clone()).await.problem;
+    assert!(problem.contains("(Helm: nodeAgent.packetCapture"), "{problem}");
+    let settings = [("KESTREL_HOST_NETWORK", "true"), ("KESTREL_PACKET_CAPTURE", "true")];
+    let mut node = node(&settings).await;
+    let sending = async {
+        let mut often = tokio::time::interval(Duration::from_millis(20));
+        loop {
+            often.tick().await;
+            receiver.send_to(b"a secret", ("127.0.0.1", port)).await.unwrap();
+        }
+    };
+    let HostAnswer { text, problem, .. } = tokio::select! {
+        answer = node.ask(packets) => answer,
+        () = sending => panic!("it ends"),
+    };
+    // Who runs this may have the capability.
+    if problem.is_empty() {
+        let line = format!("udp 127.0.0.1:{port} > 127.0.0.1:{port} 36 bytes\n");
+        assert_eq!(text.matches(&line).count(), 2, "{text}");
+        assert!(text.contains(";; 2 packets in ") && !text.contains("secret"), "{text}");
+    } else {
+        assert!(problem.contains("it needs the capability NET_RAW"), "{problem}");
+    }
 }

@@ -42,9 +42,9 @@ async fn an_agent_that_answers_is_asked_and_others_are_not() {
 #[tokio::test]
 async fn nobody_answers_who_was_not_asked_and_nobody_too_much() {
     let server = server(10).await;
-    let mut sidecar = server.attached(SIDECAR).await;
+    let sidecar = server.attached(SIDECAR).await;
     sidecar.send(Up::HostAnswer(HostAnswer::default())).await;
-    let mut agent = answering(&server, AGENT).await;
+    let agent = answering(&server, AGENT).await;
     let text = "x".repeat(2 << 20);
     agent.send(Up::HostAnswer(HostAnswer { id: 1, text, ..Default::default() })).await;
     for (mut stream, expected) in [(sidecar, Code::PermissionDenied), (agent, Code::InvalidArgument)] {
