@@ -52,6 +52,7 @@ use self::{
 };
 use crate::{
     excluded::Excluded,
+    link::Nodes,
     uplink::{
         Answer, Message, Request, Requests,
         credentials::Credentials,
@@ -87,6 +88,8 @@ pub struct Access {
     pub switch: Switch,
     /// Logs and events of these namespaces are not read.
     pub excluded: Excluded,
+    /// The nodes whose agents answer.
+    pub nodes: Nodes,
     /// Counts what is asked for.
     pub metrics: audit::Metrics,
 }
@@ -96,6 +99,7 @@ pub struct Executor {
     client: Client,
     cluster: Cluster,
     kinds: command::Kinds,
+    nodes: Nodes,
     switch: Switch,
     audit: Audit,
     credentials: Credentials,
@@ -156,12 +160,13 @@ impl Executor {
         lanes: Lanes,
         drain: CancellationToken,
     ) -> anyhow::Result<Arc<Self>> {
-        let Access { own, reader, switch, excluded, metrics } = access;
+        let Access { own, reader, switch, excluded, nodes, metrics } = access;
         let process = jiff::Timestamp::now().as_millisecond().to_string();
         Ok(Arc::new(Self {
             client: own,
             cluster: Cluster { client: reader, excluded, hashes: Hashes::new()? },
             kinds: command::Kinds::default(),
+            nodes,
             switch,
             audit: Audit::new(metrics, &process),
             credentials,
@@ -323,7 +328,8 @@ impl Executor {
         let Ok(place) = timeout_at(deadline, self.places.acquire()).await else {
             return Outcome::passing(Request::ShellCommand(request), 504, NO_PLACE);
         };
-        let (answer, parts) = command::answer(&self.cluster, &self.kinds, rules, request, deadline).await;
+        let reach = (&self.cluster, &self.kinds, &self.nodes);
+        let (answer, parts) = command::answer(reach, rules, request, deadline).await;
         let answer = Answer::Tool(Tool::ShellCommandResponse(answer));
         Outcome { place: place.ok(), ..Outcome::lasting(answer, parts) }
     }
@@ -369,7 +375,9 @@ impl Asker {
     pub async fn command(&self, line: &str) -> ShellCommandResult {
         let request = ShellCommandRequest { commands: vec![line.to_owned()], ..Default::default() };
         let deadline = Instant::now() + command::limit_of(&request);
-        let (answer, _) = command::answer(&self.cluster, &self.kinds, self.rules, request, deadline).await;
+        // Agents attach to the daemon alone.
+        let reach = (&self.cluster, &self.kinds, &Nodes::default());
+        let (answer, _) = command::answer(reach, self.rules, request, deadline).await;
         answer.results.into_iter().next().unwrap_or_default()
     }
 }

@@ -12,6 +12,7 @@ mod identity;
 mod ledger;
 mod lines;
 pub mod metrics;
+mod nodes;
 pub(crate) mod publish;
 mod refusals;
 mod repeats;
@@ -48,6 +49,7 @@ use body::Room;
 use certificate::Keeper;
 use identity::Rules;
 use metrics::{Metrics, Refused, RefusedLabel};
+pub use nodes::Nodes;
 use refusals::Refusals;
 use repeats::Repeats;
 use review::Identities;
@@ -98,6 +100,8 @@ pub struct Parts {
     pub logs: LogLane,
     /// Flows.
     pub traffic: Traffic,
+    /// What is asked of nodes.
+    pub nodes: Nodes,
 }
 
 /// What all sessions share.
@@ -106,6 +110,7 @@ struct Shared {
     signals: Signals,
     logs: LogLane,
     traffic: Traffic,
+    nodes: Nodes,
     metrics: Metrics,
     refusals: Refusals,
     repeats: Mutex<Repeats>,
@@ -182,7 +187,7 @@ impl Shared {
     fn new(
         config: &Config,
         anchors: watch::Receiver<String>,
-        Parts { pods, signals, logs, traffic }: Parts,
+        Parts { pods, signals, logs, traffic, nodes }: Parts,
         metrics: Metrics,
         drain: CancellationToken,
     ) -> Arc<Self> {
@@ -191,6 +196,7 @@ impl Shared {
             signals,
             logs,
             traffic,
+            nodes,
             metrics,
             refusals: Refusals::default(),
             repeats: Mutex::default(),

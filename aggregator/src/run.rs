@@ -105,6 +105,7 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
     let istio = als.is_some().then(Istio::default);
     let of_istio =
         istio::Reader::new(client.clone(), reader.clone(), istio::Scope { root: mesh_root.clone() });
+    let nodes = link::Nodes::default();
     let executor_metrics = executor::audit::Metrics::default();
     let access = Access {
         own: client.clone(),
@@ -114,6 +115,7 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
             Some(name) => Switch::config_map(client.clone(), &namespace, &name),
         },
         excluded: excluded.clone(),
+        nodes: nodes.clone(),
         metrics: executor_metrics.clone(),
     };
     let executor = Executor::new(access, credentials.clone(), lanes.clone(), drain.clone())?;
@@ -247,7 +249,7 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
     });
     daemon.spawn("leadership", {
         let drain = drain.clone();
-        let parts = link::Parts { pods, signals, logs: lanes.logs(), traffic };
+        let parts = link::Parts { pods, signals, logs: lanes.logs(), traffic, nodes };
         let place = (client.clone(), link.clone());
         let serve_als = move |drain: CancellationToken| async move {
             // Nobody listens for the proxies of a mesh that is not there.

@@ -30,7 +30,7 @@ fn no_path_of_the_corpus_does_more_than_the_policy_says() {
 fn no_command_of_the_corpus_does_more_than_the_policy_says() {
     let (summary, wrong) = judge(include_str!("policy/commands.jsonl"));
     assert_eq!(wrong, "");
-    assert!(summary.refused > 380, "{summary:?}");
+    assert!(summary.refused > 550, "{summary:?}");
 }
 
 #[test]
@@ -38,4 +38,12 @@ fn what_incident_work_asks_for_is_allowed() {
     let (summary, wrong) = judge(include_str!("policy/honest.jsonl"));
     assert_eq!(wrong, "");
     assert!(summary.allowed >= 150, "{summary:?}");
+}
+
+/// Apart from the others, as kubectl itself would make a pod for each.
+#[test]
+fn what_incident_work_asks_of_nodes_is_allowed() {
+    let (summary, wrong) = judge(include_str!("policy/nodes.jsonl"));
+    assert_eq!(wrong, "");
+    assert!(summary.allowed >= 25, "{summary:?}");
 }

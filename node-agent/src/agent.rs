@@ -34,6 +34,7 @@ use crate::{
     flows::Outbox,
     host::{self, condition::Conditions, event::Events, kubelet::Kubelet, sample::Sample},
     metrics::Metrics,
+    reads::Reads,
     status::{Moment, Question},
     story::{Sentence, Story},
 };
@@ -71,6 +72,7 @@ pub struct Agent {
     reported: Option<Instant>,
     next_report: Instant,
     events: Events,
+    reads: Reads,
     story: Story,
     metrics: Metrics,
     linked: Ready,
@@ -113,6 +115,7 @@ impl Agent {
             reported: None,
             next_report: Instant::now(),
             events: Events::default(),
+            reads: Reads::new(config.host.reads()),
             story: Story::default(),
             metrics,
             linked,
@@ -184,12 +187,15 @@ impl Agent {
             }
             Some(Notice::Disconnected { reason, retry_in }) => {
                 self.pods.disconnected();
+                self.reads.end_all();
                 tell(self.story.disconnected(&reason, retry_in, Instant::now()));
             }
             Some(Notice::Pods(update)) => {
                 self.pods.update(update);
                 self.pods.assign(&mut self.shipper.engine, Instant::now());
             }
+            Some(Notice::Asked(read, reply)) => self.reads.begin(*read, reply),
+            Some(Notice::Unasked(id)) => self.reads.end(id),
             Some(Notice::Clock(theirs)) => {
                 if let Some(asked) = self.reported.take() {
                     let ours = host::ahead(SystemTime::now(), self.clock_ahead);

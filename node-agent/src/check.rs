@@ -18,6 +18,8 @@ use crate::config::Config;
 
 /// The number of CAP_SYSLOG (capabilities(7)).
 const SYSLOG: u64 = 1 << 34;
+/// That of CAP_NET_RAW.
+const NET_RAW: u64 = 1 << 13;
 
 /// Runs all trials, writes a line for each, and says with what to end.
 ///
@@ -76,16 +78,21 @@ fn judge_process(status: &str) -> Finding {
             ),
         );
     }
-    if capabilities & !SYSLOG != 0 {
+    if capabilities & !(SYSLOG | NET_RAW) != 0 {
         return Finding::caution(
             SUBJECT,
             format!(
                 "it runs as user 0 with capabilities that it does not use ({capabilities:#x}): the chart drops all but SYSLOG \
-                 (nodeAgent.kernelLog), so something else started it"
+                 (nodeAgent.kernelLog) and NET_RAW (nodeAgent.packetCapture), so something else started it"
             ),
         );
     }
-    let which = if capabilities == 0 { "without capabilities" } else { "with the capability SYSLOG alone" };
+    let which = match (capabilities & SYSLOG != 0, capabilities & NET_RAW != 0) {
+        (false, false) => "without capabilities",
+        (true, false) => "with the capability SYSLOG alone",
+        (false, true) => "with the capability NET_RAW alone",
+        (true, true) => "with the capabilities SYSLOG and NET_RAW alone",
+    };
     Finding::ok(SUBJECT, format!("it runs as user 0, {which}"))
 }
 
@@ -118,6 +125,7 @@ mod tests {
         let none = "0000000000000000";
         assert_eq!(judge("0", none), "ok      process: it runs as user 0, without capabilities");
         assert!(judge("0", "0000000400000000").ends_with("with the capability SYSLOG alone"));
+        assert!(judge("0", "0000000400002000").ends_with("with the capabilities SYSLOG and NET_RAW alone"));
         let all = judge("0", "000001ffffffffff");
         assert!(all.starts_with("caution process: ") && all.contains("0x1ffffffffff"), "{all}");
         let other = judge("65532", none);

@@ -5,13 +5,17 @@ use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 use http::Uri;
 use kestrel_link::{
     connection::{self, Authority},
+    reads::HOST_READS,
     session::PROTOCOL_VERSION,
 };
 use kestrel_proto::node::v1::{Hello, Role};
 use kestrel_runtime::config::{Mistakes, Settings, Source};
 use kestrel_tail::{budget::Limits, redact::Expressions};
 
-use crate::host::{self, Watched, kubelet::Probes, sample::Places};
+use crate::{
+    host::{self, Watched, kubelet::Probes, sample::Places},
+    reads,
+};
 
 /// The agent's configuration; see `docs/interfaces.md` for the variables.
 #[derive(Clone, Debug)]
@@ -65,6 +69,12 @@ pub struct Host {
     pub conntrack: bool,
     /// Whether the pressure of pods is watched, beside the node's.
     pub pod_pressure: bool,
+    /// Whether the kernel's tables of the host's network are mounted, for reads that are asked for.
+    pub network_tables: bool,
+    /// Whether the agent is in the host's network.
+    pub network: bool,
+    /// Whether heads of packets may be captured, when they are asked for.
+    pub packet_capture: bool,
     /// Folders of the host whose file systems are watched.
     pub file_systems: Vec<String>,
     /// When waiting for CPU, memory and disks is a stall, in percent of a minute; 0: never.
@@ -97,6 +107,9 @@ impl Host {
             kernel_log: settings.parse("KESTREL_KERNEL_LOG", false),
             conntrack: settings.parse("KESTREL_CONNTRACK", false),
             pod_pressure: settings.parse("KESTREL_POD_PRESSURE", false),
+            network_tables: settings.parse("KESTREL_NETWORK_TABLES", false),
+            network: settings.parse("KESTREL_HOST_NETWORK", false),
+            packet_capture: settings.parse("KESTREL_PACKET_CAPTURE", false),
             file_systems: names.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect(),
             pressure,
             probes: Duration::from_secs(settings.parse("KESTREL_PROBE_SECONDS", 0)),
@@ -122,6 +135,22 @@ impl Host {
     /// Where the host's control groups are.
     pub(crate) fn cgroups(&self) -> PathBuf {
         self.root.join("sys/fs/cgroup")
+    }
+
+    /// Where what is asked for is read.
+    pub fn reads(&self) -> reads::Places {
+        let network = match (self.network, self.network_tables) {
+            (true, _) => Some(self.proc.join("net")),
+            (false, true) => Some(self.root.join("proc/1/net")),
+            (false, false) => None,
+        };
+        reads::Places {
+            proc: self.proc.clone(),
+            network,
+            is_host_network: self.network,
+            runtime_socket: self.runtime_socket.clone(),
+            may_capture: self.packet_capture,
+        }
     }
 
     /// Where all of it is.
@@ -210,6 +239,7 @@ impl Config {
                 protocol_version: PROTOCOL_VERSION,
                 software_version: env!("CARGO_PKG_VERSION").to_owned(),
                 role: Role::NodeAgent.into(),
+                features: vec![HOST_READS.to_owned()],
                 node_name: self.node.clone(),
                 pod_namespace,
                 pod_name,

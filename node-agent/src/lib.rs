@@ -9,6 +9,8 @@ pub mod config;
 pub mod flows;
 pub mod host;
 pub mod metrics;
+pub mod reads;
+pub mod sandbox;
 pub mod status;
 pub mod story;
 pub mod tail;

@@ -15,7 +15,7 @@ use kestrel_node_agent::{
     flows, host,
     host::kubelet::Probes,
     metrics::Metrics,
-    status, tail,
+    reads, status, tail,
 };
 use kestrel_runtime::{
     admin::{self, AdminPort, Readiness},
@@ -42,10 +42,15 @@ usage: kestrel-node-agent [status | check | tail]
   tail       reads container logs without Kubernetes: kestrel-node-agent tail --help
 ";
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
-    tls::install_provider();
+fn main() -> ExitCode {
     let words: Vec<String> = env::args().skip(1).collect();
+    // Started by the daemon alone, for one read of the host: without threads, and before anything else is there.
+    if words == ["read"] { reads::child::run() } else { speak(words) }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn speak(words: Vec<String>) -> ExitCode {
+    tls::install_provider();
     let started = match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => start().await,
         ["help" | "--help" | "-h"] => return say(&mut io::stdout(), USAGE, ExitCode::SUCCESS),

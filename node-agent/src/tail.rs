@@ -54,7 +54,9 @@ pub fn start(options: Options) -> anyhow::Result<Daemon> {
     };
     match options.sink.clone() {
         Target::Link(endpoint) => {
-            let link = Config { endpoint, ..Config::read(&Environment)? }.link();
+            let mut link = Config { endpoint, ..Config::read(&Environment)? }.link();
+            // It ships, and answers nothing.
+            link.hello.features.clear();
             ship::spawn(&mut daemon, link, engine, options);
         }
         target => daemon.spawn("tail", async move {

@@ -17,7 +17,7 @@ const VERSIONS: [&str; 3] = ["1.24.17", "1.30.14", helm::NEWEST];
 const OTHERS: [&str; 2] = ["monitoring.coreos.com", "cert-manager.io"];
 
 /// Everything that can be switched on.
-const ALL: [&str; 16] = [
+const ALL: [&str; 19] = [
     "networkPolicy.create=true",
     "webhook.certManager.enabled=true",
     "link.certManager.enabled=true",
@@ -30,6 +30,9 @@ const ALL: [&str; 16] = [
     "nodeAgent.flows.awsPolicyLog=/var/log/aws-routed-eni/network-policy-agent.log",
     "nodeAgent.kernelLog=true",
     "nodeAgent.conntrack=true",
+    "nodeAgent.networkTables=true",
+    "nodeAgent.hostNetwork=true",
+    "nodeAgent.packetCapture=true",
     "nodeAgent.podPressure=true",
     "nodeAgent.fileSystems={/data}",
     "monitoring.serviceMonitor.enabled=true",

@@ -175,13 +175,17 @@ fn each_feature_of_the_node_agent_has_its_own_privilege() {
         let path = |volume: &Value| text(&volume["hostPath"]["path"]).to_owned();
         let added = &spec["containers"][0]["securityContext"]["capabilities"]["add"];
         let added = added.as_array().into_iter().flatten().map(|name| text(name).to_owned());
-        volumes.map(path).chain(added).collect::<Vec<_>>()
+        let network = (spec["hostNetwork"] == true).then(|| "the node's network".to_owned());
+        volumes.map(path).chain(added).chain(network).collect::<Vec<_>>()
     };
     let always = privileges(&Objects::with(&[]));
     for (setting, expected) in [
         ("nodeAgent.runtimeSocket=/run/containerd/containerd.sock", "/run/containerd"),
         ("nodeAgent.kernelLog=true", "SYSLOG"),
         ("nodeAgent.conntrack=true", "/proc/1/net/stat"),
+        ("nodeAgent.networkTables=true", "/proc/1/net"),
+        ("nodeAgent.hostNetwork=true", "the node's network"),
+        ("nodeAgent.packetCapture=true", "NET_RAW"),
         ("nodeAgent.podPressure=true", "/sys/fs/cgroup"),
         ("nodeAgent.fileSystems={/data}", "/data"),
         ("operator.cilium.disableFlows=false", "/var/run/cilium"),
@@ -209,13 +213,23 @@ fn what_is_watched_of_the_host_is_told_to_the_agent() {
     let env = |settings: &[&str], name: &str| {
         Objects::with(settings).env("kestrel-node-agent", name).map(str::to_owned)
     };
-    for (value, name) in
-        [("kernelLog", "KERNEL_LOG"), ("conntrack", "CONNTRACK"), ("podPressure", "POD_PRESSURE")]
-    {
+    for (value, name) in [
+        ("kernelLog", "KERNEL_LOG"),
+        ("conntrack", "CONNTRACK"),
+        ("podPressure", "POD_PRESSURE"),
+        ("networkTables", "NETWORK_TABLES"),
+        ("hostNetwork", "HOST_NETWORK"),
+        ("packetCapture", "PACKET_CAPTURE"),
+    ] {
         let name = format!("KESTREL_{name}");
         assert_eq!(env(&[], &name), None);
         assert_eq!(env(&[&format!("nodeAgent.{value}=true")], &name).as_deref(), Some("true"));
     }
+    let both = Objects::with(&["nodeAgent.conntrack=true", "nodeAgent.networkTables=true"]);
+    let mounts = list(&both.container("kestrel-node-agent")["volumeMounts"]).to_vec();
+    let of_network: Vec<_> =
+        mounts.iter().map(|mount| text(&mount["mountPath"])).filter(|path| path.contains("/net")).collect();
+    assert_eq!(of_network, ["/host/proc/1/net"], "the counters are in it");
     let folders = ["nodeAgent.fileSystems={/data,/var/lib/x}", "nodeAgent.pressure.cpu=95"];
     assert_eq!(env(&folders, "KESTREL_FILE_SYSTEMS").as_deref(), Some("/data,/var/lib/x"));
     assert_eq!(env(&folders, "KESTREL_PRESSURE_CPU").as_deref(), Some("95"));

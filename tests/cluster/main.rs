@@ -18,6 +18,7 @@ mod connection;
 mod credentials;
 mod flows;
 mod gaps;
+mod host_reads;
 mod incidents;
 mod injection;
 mod kubectl;

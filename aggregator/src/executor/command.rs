@@ -10,6 +10,7 @@ mod explain;
 mod filter;
 mod flags;
 mod get;
+mod host;
 mod json_text;
 mod jsonpath;
 mod kubectl;
@@ -43,7 +44,7 @@ use super::{
     reason::{Reason, Refused},
     rules::Rules,
 };
-use crate::excluded::Excluded;
+use crate::{excluded::Excluded, link::Nodes};
 
 /// For a batch that names no time.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -166,8 +167,7 @@ pub(super) fn limit_of(request: &ShellCommandRequest) -> Duration {
 
 /// Runs the commands of `request` one after another, until the `deadline`. Says of each what was decided.
 pub(super) async fn answer(
-    cluster: &Cluster,
-    kinds: &Kinds,
+    (cluster, kinds, nodes): (&Cluster, &Kinds, &Nodes),
     rules: Rules,
     request: ShellCommandRequest,
     deadline: Instant,
@@ -191,10 +191,10 @@ pub(super) async fn answer(
                 Decision::Refused(refused.reason),
             ),
             Ok(command) => {
-                let session = Session { cluster, rules, kinds };
                 let own = command.kubectl.arguments.value("request-timeout").and_then(logs::seconds);
                 let deadline =
                     own.map_or(deadline, |own| deadline.min(Instant::now() + Duration::from_secs(own)));
+                let session = Session { cluster, rules, kinds, nodes, deadline };
                 match timeout_at(deadline, run(&session, &command)).await {
                     Ok((output, refused)) => (output, refused.map_or(Decision::Allowed, Decision::Refused)),
                     Err(_) => {
@@ -240,6 +240,7 @@ async fn run(session: &Session<'_>, command: &Command) -> (Output, Option<Reason
             Does::ApiResources => about::resources(session, kubectl).await,
             Does::ApiVersions => about::versions(session).await,
             Does::ClusterInfo => about::cluster(session).await,
+            Does::Debug => host::run(session, kubectl).await,
         }
     };
     let (mut output, refused) = match work.await {

@@ -44,6 +44,7 @@ fn access(client: Client) -> Access {
         reader: client,
         switch: Switch::fixed(Rules::default()),
         excluded: Excluded::default(),
+        nodes: Nodes::default(),
         metrics: audit::Metrics::default(),
     }
 }

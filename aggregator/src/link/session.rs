@@ -10,8 +10,8 @@ use std::{
 
 use jiff::Timestamp;
 use kestrel_proto::node::v1::{
-    AgentMessage, AggregatorMessage, Anchors, Batch, BatchContent, Clock, Credit, Farewell, HostReport,
-    LogChunk, LogGap, Welcome, agent_message::Message as Up, aggregator_message::Message as Down,
+    AgentMessage, AggregatorMessage, Anchors, Batch, BatchContent, Clock, Credit, Farewell, HostAnswer,
+    HostReport, LogChunk, LogGap, Welcome, agent_message::Message as Up, aggregator_message::Message as Down,
 };
 use prost::Message as _;
 use tokio::{
@@ -35,6 +35,7 @@ use super::{
     ledger::{Ledger, Settled},
     lines::pod_logs,
     metrics::{Answered, OutcomeLabel, Refused, Role, RoleLabel},
+    nodes::{HOST_READS, MOST_BYTES, Questions},
     refusals::cut,
     retry_after,
 };
@@ -90,7 +91,7 @@ impl Session {
     /// There are thousands of these, nearly all of them idle: what is not always needed is on
     /// the heap as long as it is, and nothing is handed on by value, which would double it.
     pub(super) async fn run(self, mut inbound: Streaming<AgentMessage>) {
-        let (seat, parts) = match self.until_over(Box::pin(self.greeted(&mut inbound))).await {
+        let (seat, able) = match self.until_over(Box::pin(self.greeted(&mut inbound))).await {
             Ok(greeted) => greeted,
             Err(status) => return self.farewell(status).await,
         };
@@ -102,9 +103,9 @@ impl Session {
         let attached = self.shared.metrics.attached.get_or_create(&RoleLabel { role }).clone();
         attached.inc();
         if let Some(uid) = peer.pod() {
-            self.shared.silence().attached(uid, parts);
+            self.shared.silence().attached(uid, able.parts);
         }
-        let end = self.until_over(Box::pin(self.converse(&mut inbound, &seat))).await;
+        let end = self.until_over(Box::pin(self.converse(&mut inbound, &seat, able))).await;
         if let Some(uid) = peer.pod() {
             self.shared.silence().detached(uid);
         }
@@ -135,8 +136,8 @@ impl Session {
 
     /// Takes the peer's Hello, gives it a place and welcomes it. Whoever claims
     /// to be somebody else does not even take the place of whom its token names.
-    /// Returns also whether it will say farewell.
-    async fn greeted(&self, inbound: &mut Streaming<AgentMessage>) -> Result<(Seat, bool), Status> {
+    /// Returns also what it is able to do.
+    async fn greeted(&self, inbound: &mut Streaming<AgentMessage>) -> Result<(Seat, Able), Status> {
         let Self { shared, identity: Identity { peer, .. }, address, .. } = self;
         let refuse = |status: fn(String) -> Status, why: String| {
             shared.refuse(*address, Refused::Claim, &format!("is not let in: {why}"));
@@ -172,10 +173,16 @@ impl Session {
             pod_bytes_per_second: peer.pod().map_or(0, |_| shared.pod_bytes_per_second),
         }))
         .await?;
-        Ok((seat, hello.features.iter().any(|feature| feature == FAREWELL)))
+        let able = |name: &str| hello.features.iter().any(|feature| feature == name);
+        Ok((seat, Able { parts: able(FAREWELL), answers: able(HOST_READS) }))
     }
 
-    async fn converse(&self, inbound: &mut Streaming<AgentMessage>, seat: &Seat) -> Result<(), Status> {
+    async fn converse(
+        &self,
+        inbound: &mut Streaming<AgentMessage>,
+        seat: &Seat,
+        able: Able,
+    ) -> Result<(), Status> {
         let only = self.identity.peer.pod();
         let mut follower = self.shared.pods.follow(&self.identity.node, only);
         // Node agents have a file, which follows the authority.
@@ -188,24 +195,36 @@ impl Session {
             Peer::Sidecar { .. } => Source::of_a_sidecar(),
         };
         let open = Open { batches: Mutex::default(), places: Semaphore::new(MOST_UNANSWERED) };
-        let mut reader =
-            Reader { session: self, open: &open, source, lines: HashMap::new(), named: HashSet::new() };
+        let questions = match &self.identity.peer {
+            Peer::Agent { node } if able.answers => Some(self.shared.nodes.attached(node)),
+            _ => None,
+        };
+        let questions = questions.as_ref();
+        let mut reader = Reader {
+            session: self,
+            open: &open,
+            source,
+            questions,
+            lines: HashMap::new(),
+            named: HashSet::new(),
+        };
         tokio::select! {
             end = reader.run(inbound) => end,
-            end = self.write(&open, &mut outcomes, &mut follower, anchors) => end,
+            end = self.write(&open, &mut outcomes, &mut follower, anchors, questions) => end,
             () = seat.replaced() => {
                 Err(Status::aborted("a newer stream of the same peer took the place of this one"))
             }
         }
     }
 
-    /// Tells what the batches became, which pods there are and whom to trust.
+    /// Tells what the batches became, which pods there are and whom to trust, and asks what is asked of the node.
     async fn write(
         &self,
         open: &Open,
         outcomes: &mut UnboundedReceiver<(u64, Outcome)>,
         follower: &mut Follower,
         mut anchors: Option<watch::Receiver<String>>,
+        questions: Option<&Questions>,
     ) -> Result<(), Status> {
         loop {
             while let Some(update) = follower.update() {
@@ -213,6 +232,7 @@ impl Session {
             }
             tokio::select! {
                 () = follower.changed() => {}
+                Some(question) = next(questions) => self.send(question).await?,
                 Some(pem) = changed(&mut anchors) => self.send(Down::Anchors(Anchors { pem })).await?,
                 Some((id, outcome)) = outcomes.recv() => {
                     let Settled { answers, acked, given_up } = open.settle(id, outcome);
@@ -238,6 +258,20 @@ impl Session {
             Err(_) => Err(Status::deadline_exceeded("it does not read what it is sent")),
         }
     }
+}
+
+/// What a peer said of itself.
+#[derive(Clone, Copy)]
+struct Able {
+    /// It says farewell.
+    parts: bool,
+    /// It answers reads of its node.
+    answers: bool,
+}
+
+/// The next question to ask, if any ever are.
+async fn next(questions: Option<&Questions>) -> Option<Down> {
+    Some(questions?.next().await)
 }
 
 /// The next anchors to tell, if any ever are.
@@ -311,6 +345,7 @@ struct Reader<'a> {
     session: &'a Session,
     open: &'a Open,
     source: Source,
+    questions: Option<&'a Questions>,
     /// lines so far, by pod UID and container
     lines: HashMap<(String, String), i64>,
     /// pods that the peer may not speak of, and was told so
@@ -324,6 +359,7 @@ impl Reader<'_> {
                 Some(Up::Batch(batch)) => Box::pin(self.take(batch)).await?,
                 Some(Up::HostReport(report)) => self.report(report).await?,
                 Some(Up::Farewell(farewell)) => Box::pin(self.farewell(farewell)).await?,
+                Some(Up::HostAnswer(answer)) => self.answered(answer)?,
                 Some(Up::Hello(_)) => return Err(Status::invalid_argument("a second Hello")),
                 // Of a newer protocol than we said we speak; it can be nothing that matters.
                 None => {}
@@ -346,6 +382,19 @@ impl Reader<'_> {
         signals.happened.on(node, report.events, Timestamp::now());
         let time = Some(convert::timestamp(Timestamp::now()));
         self.session.send(Down::Clock(Clock { time })).await
+    }
+
+    fn answered(&self, answer: HostAnswer) -> Result<(), Status> {
+        let Some(questions) = self.questions else {
+            return Err(Status::permission_denied("an answer of one who is not asked"));
+        };
+        let bytes = answer.encoded_len();
+        if bytes > MOST_BYTES + 64 * 1024 {
+            let why = format!("an answer of {bytes} bytes to a read; {MOST_BYTES} of text are allowed");
+            return Err(Status::invalid_argument(why));
+        }
+        questions.answered(answer);
+        Ok(())
     }
 
     /// What the sidecar of a pod that has ended could not send becomes gaps.

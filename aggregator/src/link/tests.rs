@@ -5,6 +5,7 @@ mod attach;
 mod flows;
 mod logs;
 mod oldest;
+mod reads;
 mod sidecar;
 
 use std::{net::SocketAddr, time::Duration};
@@ -138,7 +139,7 @@ async fn serving(config: Config) -> Server {
     let metrics_of_flows = traffic::metrics::Metrics::default();
     let traffic =
         Traffic::new(mirror.clone(), excluded, signals.edges.clone(), lanes.flows(), metrics_of_flows);
-    let parts = Parts { pods: pods.clone(), signals, logs: lanes.logs(), traffic };
+    let parts = Parts { pods: pods.clone(), signals, logs: lanes.logs(), traffic, nodes: Nodes::default() };
     let shared = Shared::new(&config, told, parts, metrics.clone(), drain.clone());
     let rules = Rules { namespace: "kestrel-ai".to_owned(), agent_account: "kestrel-node-agent".to_owned() };
     let identities = Identities::new(Played, rules, pods.clone());

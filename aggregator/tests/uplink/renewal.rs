@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use kestrel_aggregator::{
     excluded::Excluded,
     executor::{Access, Executor, audit, rules::Rules, switch::Switch},
+    link::Nodes,
     uplink::credentials::Credentials,
 };
 use kestrel_dev_cloud::{
@@ -42,6 +43,7 @@ impl Operator {
             reader: server.client(),
             switch: Switch::fixed(Rules::default()),
             excluded: Excluded::default(),
+            nodes: Nodes::default(),
             metrics: audit::Metrics::default(),
         };
         let executor = Executor::new(access, credentials.clone(), rig.lanes.clone(), drain.clone()).unwrap();

@@ -141,8 +141,8 @@ impl Collector {
                 self.pods.update(update);
                 self.pods.assign(&mut self.shipper.engine, Instant::now());
             }
-            // Nobody but a node agent asks for the time.
-            Some(Notice::Clock(_)) | None => {}
+            // Nobody but a node agent asks for the time, and is asked.
+            Some(Notice::Clock(_) | Notice::Asked(..) | Notice::Unasked(_)) | None => {}
         }
     }
 

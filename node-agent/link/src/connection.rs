@@ -29,6 +29,7 @@ use tonic::{Code, Request, Status, Streaming, metadata::MetadataMap, transport::
 use crate::{
     Event,
     anchors::Anchors,
+    reads::Reply,
     session::{QUEUED_MESSAGES, Session},
 };
 
@@ -152,20 +153,20 @@ impl Link {
 
     /// Opens a stream and follows it; why it ended and how long it lived.
     async fn attempt(&mut self) -> (Failure, Duration) {
-        let (welcome, session, mut incoming) = match self.open().await {
+        let (welcome, session, reply, mut incoming) = match self.open().await {
             Ok(open) => open,
             Err(failure) => return (failure, Duration::ZERO),
         };
         let since = Instant::now();
         let connected = Event::Connected { session, software_version: welcome.software_version };
         let failure = match self.events.send(connected).await {
-            Ok(()) => self.follow(&mut incoming).await,
+            Ok(()) => self.follow(&mut incoming, &reply).await,
             Err(_) => Failure::Ended,
         };
         (failure, since.elapsed())
     }
 
-    async fn follow(&mut self, incoming: &mut Streaming<AggregatorMessage>) -> Failure {
+    async fn follow(&mut self, incoming: &mut Streaming<AggregatorMessage>, reply: &Reply) -> Failure {
         loop {
             let event = match incoming.message().await {
                 Ok(Some(message)) => match message.message {
@@ -173,6 +174,8 @@ impl Link {
                     Some(Message::Nack(nack)) => Event::Nack(nack.reason),
                     Some(Message::Credit(credit)) => Event::Credit(credit.bytes),
                     Some(Message::PodUpdate(update)) => Event::Pods(update),
+                    Some(Message::HostRead(read)) => Event::Asked(Box::new(read), reply.clone()),
+                    Some(Message::HostReadEnd(end)) => Event::Unasked(end.id),
                     Some(Message::Clock(clock)) => match SystemTime::try_from(clock.time.unwrap_or_default())
                     {
                         Ok(time) => Event::Clock(time),
@@ -197,7 +200,7 @@ impl Link {
         }
     }
 
-    async fn open(&self) -> Result<(Welcome, Session, Streaming<AggregatorMessage>), Failure> {
+    async fn open(&self) -> Result<(Welcome, Session, Reply, Streaming<AggregatorMessage>), Failure> {
         let connector = Connector(self.target()?);
         let authorization = format!("Bearer {}", self.token()?)
             .parse()
@@ -228,8 +231,9 @@ impl Link {
         let (first, incoming) = timeout(WELCOME_TIMEOUT, begin).await.map_err(|_| Failure::Silent)??;
         match first.map(|message| message.message) {
             Some(Some(Message::Welcome(welcome))) => {
+                let reply = Reply(messages.downgrade());
                 let session = Session::open(&welcome, messages)?;
-                Ok((welcome, session, incoming))
+                Ok((welcome, session, reply, incoming))
             }
             Some(_) => Err(Failure::Stream("its first message is not a welcome".into())),
             None => Err(Failure::Ended),

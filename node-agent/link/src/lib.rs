@@ -3,7 +3,7 @@
 //! [`connection`] keeps one stream to the leading aggregator alive and turns
 //! what arrives into [`Event`]s; a [`Session`] is the sending half of one stream,
 //! with its credit; [`batch`] writes log records in their wire form; [`ship`]
-//! joins the log engine and what else is reported to all of that, [`pods`] says what of a pod is wanted, [`anchors`] whom a
+//! joins the log engine and what else is reported to all of that, [`pods`] says what of a pod is wanted, [`reads`] answers what is asked of a node, [`anchors`] whom a
 //! sidecar trusts, [`wake`] waits for lines, and [`outage`] knows what of it to tell.
 
 pub mod anchors;
@@ -12,6 +12,7 @@ pub mod connection;
 mod flush;
 pub mod outage;
 pub mod pods;
+pub mod reads;
 mod reports;
 pub mod session;
 pub mod ship;
@@ -19,8 +20,9 @@ pub mod wake;
 
 use std::time::{Duration, SystemTime};
 
-use kestrel_proto::node::v1::PodUpdate;
+use kestrel_proto::node::v1::{HostRead, PodUpdate};
 
+use reads::Reply;
 pub use session::Session;
 
 /// What happens on the link, in the order in which it happens.
@@ -44,6 +46,10 @@ pub enum Event {
     Pods(PodUpdate),
     /// The aggregator's time, when it took a report of the host.
     Clock(SystemTime),
+    /// Something of the node is asked for; the answer goes over the stream on which it was.
+    Asked(Box<HostRead>, Reply),
+    /// Nobody waits for the answer to the read of this id any more.
+    Unasked(u64),
     /// The stream ended, or could not be opened.
     Disconnected {
         /// Why, and what would help.

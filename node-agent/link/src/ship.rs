@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use kestrel_proto::node::v1::{FlowReport, HostReport, LogGap, PodUpdate};
+use kestrel_proto::node::v1::{FlowReport, HostRead, HostReport, LogGap, PodUpdate};
 use kestrel_tail::{
     engine::{Engine, Record},
     position::store::StoreError,
@@ -17,6 +17,7 @@ use crate::{
     Event, Session,
     batch::{Builder, ended, log_gap},
     flush::Flush,
+    reads::Reply,
     reports::Reports,
 };
 
@@ -63,6 +64,10 @@ pub enum Notice {
     Pods(PodUpdate),
     /// The aggregator's time, when it took a report of the host.
     Clock(SystemTime),
+    /// Something of the node is asked for.
+    Asked(Box<HostRead>, Reply),
+    /// Nobody waits for the answer to the read of this id any more.
+    Unasked(u64),
     /// The stream ended, or could not be opened.
     Disconnected {
         /// Why, and what would help.
@@ -142,6 +147,8 @@ impl Shipper {
             }
             Event::Pods(update) => return Some(Notice::Pods(update)),
             Event::Clock(time) => return Some(Notice::Clock(time)),
+            Event::Asked(read, reply) => return Some(Notice::Asked(read, reply)),
+            Event::Unasked(id) => return Some(Notice::Unasked(id)),
             Event::Disconnected { reason, retry_in } => {
                 self.session = None;
                 self.read_again();

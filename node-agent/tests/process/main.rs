@@ -6,6 +6,7 @@
 mod aggregator;
 mod check;
 mod kills;
+mod reads;
 mod ship;
 
 use std::{

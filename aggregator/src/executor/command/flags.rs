@@ -161,6 +161,16 @@ impl Arguments {
             .collect()
     }
 
+    /// The words before `--`, and those behind it, if it stands there.
+    pub(crate) fn apart(&self) -> (Vec<&str>, Option<Vec<String>>) {
+        let end = self.0.iter().position(|item| *item == Item::End);
+        let behind = end.map(|end| Self(self.0[end + 1..].to_vec()));
+        let behind = behind.map(|behind| behind.words().iter().map(ToString::to_string).collect::<Vec<_>>());
+        let mut before = self.words();
+        before.truncate(before.len() - behind.as_ref().map_or(0, Vec::len));
+        (before, behind)
+    }
+
     /// The values of a flag, in order.
     pub(crate) fn values<'a>(&'a self, long: &str) -> impl Iterator<Item = &'a str> {
         self.0.iter().filter_map(move |item| match item {

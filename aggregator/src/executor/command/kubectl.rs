@@ -2,6 +2,7 @@
 
 use super::{
     flags::{Arguments, Flag, Never, flag, never, value},
+    host,
     jsonpath::Template,
 };
 use crate::executor::{
@@ -35,6 +36,7 @@ pub(crate) enum Does {
     ApiResources,
     ApiVersions,
     ClusterInfo,
+    Debug,
 }
 
 const NAMESPACE: Flag = value("namespace", Some('n'));
@@ -55,7 +57,7 @@ const NO_FILES: &[Never] = &[
 ];
 
 /// What runs.
-pub(crate) const VERBS: [Verb; 14] = [
+pub(crate) const VERBS: [Verb; 15] = [
     Verb {
         words: &["get"],
         flags: &[
@@ -248,6 +250,17 @@ pub(crate) const VERBS: [Verb; 14] = [
     },
     Verb { words: &["api-versions"], flags: &[TIMEOUT], never: &[], does: Does::ApiVersions },
     Verb { words: &["cluster-info"], flags: &[TIMEOUT], never: &[], does: Does::ClusterInfo },
+    Verb {
+        words: &["debug"],
+        flags: &[TIMEOUT, flag("stdin", Some('i')), flag("tty", Some('t'))],
+        never: &[
+            never("image", None, Reason::Acts, NO_POD),
+            never("profile", None, Reason::Acts, NO_POD),
+            never("copy-to", None, Reason::Acts, NO_POD),
+            never("target", None, Reason::Acts, ENTERS),
+        ],
+        does: Does::Debug,
+    },
 ];
 
 const AS: &str = "commands run as the operator's reading account, and as nobody else";
@@ -289,10 +302,11 @@ pub(crate) const NEVER: [Never; 30] = [
 ];
 
 const CHANGES: &str = "nothing in the cluster is changed";
-const ENTERS: &str = "nothing is done inside a container, and no way into the cluster is opened: logs, describe and events tell of it";
+const NO_POD: &str = "no pod is made: the node's agent answers, to kubectl debug node/NAME -- COMMAND";
+pub(crate) const ENTERS: &str = "nothing is done inside a container, and no way into the cluster is opened: logs, describe and events tell of it";
 
 /// Words of kubectl that do not run, why, and what to ask for instead.
-pub(crate) const REFUSED: [(&str, Reason, &str); 44] = [
+pub(crate) const REFUSED: [(&str, Reason, &str); 43] = [
     ("annotate", Reason::Write, CHANGES),
     ("apply", Reason::Write, CHANGES),
     ("autoscale", Reason::Write, CHANGES),
@@ -318,7 +332,6 @@ pub(crate) const REFUSED: [(&str, Reason, &str); 44] = [
     ("auth reconcile", Reason::Write, CHANGES),
     ("attach", Reason::Acts, ENTERS),
     ("cp", Reason::Acts, ENTERS),
-    ("debug", Reason::Acts, ENTERS),
     ("exec", Reason::Acts, ENTERS),
     ("port-forward", Reason::Acts, ENTERS),
     ("proxy", Reason::Acts, ENTERS),
@@ -348,11 +361,11 @@ pub(crate) const REFUSED: [(&str, Reason, &str); 44] = [
 ];
 
 /// Other programs that are asked for, why they do not run, and what to ask for instead.
-pub(crate) const PROGRAMS: [(&[&str], Reason, &str); 14] = [
+pub(crate) const PROGRAMS: [(&[&str], Reason, &str); 15] = [
     (
         &[
             "bash", "sh", "zsh", "ash", "dash", "busybox", "eval", "exec", "source", "sudo", "su", "xargs",
-            "env", "timeout", "nohup", "watch", "time",
+            "env", "timeout", "nohup", "watch", "time", "chroot", "nsenter", "unshare",
         ],
         Reason::Shell,
         "no shell is ever started, and no program starts another: send the command itself",
@@ -407,7 +420,6 @@ pub(crate) const PROGRAMS: [(&[&str], Reason, &str); 14] = [
             "stern",
             "kubectx",
             "kubens",
-            "crictl",
             "ctr",
             "docker",
             "nerdctl",
@@ -417,34 +429,33 @@ pub(crate) const PROGRAMS: [(&[&str], Reason, &str); 14] = [
         "this program is not in the operator's image, which has no other programs",
     ),
     (
+        &["ss", "ip", "conntrack", "ethtool", "nstat", "sysctl", "dig", "nslookup", "tcpdump", "crictl"],
+        Reason::Malformed,
+        "it is asked of a node: kubectl debug node/NAME -- COMMAND",
+    ),
+    (
         &[
-            "ss",
             "netstat",
-            "ip",
             "ifconfig",
+            "arp",
+            "route",
             "iptables",
             "iptables-save",
             "ip6tables-save",
             "nft",
-            "conntrack",
-            "ethtool",
-            "sysctl",
-            "tcpdump",
+            "ipset",
+            "ipvsadm",
             "tshark",
             "bpftool",
             "bpftrace",
             "lsof",
-            "arp",
-            "route",
             "traceroute",
             "ping",
-            "dig",
-            "nslookup",
             "host",
             "mtr",
         ],
         Reason::Unsupported,
-        "what a node's kernel knows is not read by commands: the operator's image has no such program, and node conditions tell of connections, memory, disks and pressure",
+        "what is read of a node is ss, ip, conntrack, ethtool, nstat, sysctl, dig, nslookup, tcpdump, crictl and nc -z: kubectl debug node/NAME -- COMMAND",
     ),
     (
         &[
@@ -494,6 +505,8 @@ pub(crate) struct Kubectl {
     pub sort: Option<Template>,
     /// Words behind the verb: kinds and names.
     pub words: Vec<String>,
+    /// What is asked of a node.
+    pub host: Option<host::HostCommand>,
 }
 
 /// What the output looks like.
@@ -516,7 +529,11 @@ impl Kubectl {
         let (verb, rest) = find_verb(words)?;
         let arguments = Arguments::parse(&rest, verb.flags, &[verb.never, &NEVER])?;
         let words: Vec<String> = arguments.words().iter().map(ToString::to_string).collect();
-        for word in &words {
+        let host = match verb.does {
+            Does::Debug => Some(host::HostCommand::parse(&arguments)?),
+            _ => None,
+        };
+        for word in words.iter().filter(|_| host.is_none()) {
             if let Some(why) = is_odd(word, verb.does) {
                 return Err(Refused::new(Reason::Malformed, format!("{word:?} {why}")));
             }
@@ -534,7 +551,7 @@ impl Kubectl {
             (Does::Get, Some(path)) => Some(Template::relaxed(path)?),
             _ => None,
         };
-        let kubectl = Self { verb, arguments, format, sort, words };
+        let kubectl = Self { verb, arguments, format, sort, words, host };
         kubectl.check()?;
         Ok(kubectl)
     }

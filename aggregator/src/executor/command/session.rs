@@ -10,13 +10,16 @@ use serde_json::Value;
 use tokio::sync::Mutex;
 
 use super::discovery::{self, Resource};
-use crate::executor::{
-    cluster::{Cluster, Failure, READ_BYTES},
-    json::{Column, Page},
-    path::Readable,
-    percent::encode,
-    reason::Refused,
-    rules::Rules,
+use crate::{
+    executor::{
+        cluster::{Cluster, Failure, READ_BYTES},
+        json::{Column, Page},
+        path::Readable,
+        percent::encode,
+        reason::Refused,
+        rules::Rules,
+    },
+    link::Nodes,
 };
 
 /// How long what kinds there are is taken for known.
@@ -101,6 +104,9 @@ pub(super) struct Session<'a> {
     pub cluster: &'a Cluster,
     pub rules: Rules,
     pub kinds: &'a Kinds,
+    pub nodes: &'a Nodes,
+    /// Until then there must be an answer.
+    pub deadline: tokio::time::Instant,
 }
 
 /// A path with a query, encoded once.

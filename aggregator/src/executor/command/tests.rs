@@ -184,6 +184,16 @@ fn the_page_of_commands_is_that_of_the_tables() {
         let row = format!("| `{name}` | {} |", flags(table));
         assert!(page.contains(&row), "docs/commands.md lacks: {row}");
     }
+    for tool in &host::TOOLS {
+        let shown = if tool.flags.is_empty() { "none".to_owned() } else { flags(tool.flags) };
+        let row = format!("| `{}` | {shown} |", tool.word);
+        assert!(page.contains(&row), "docs/commands.md lacks: {row}");
+    }
+    for (names, reason, why) in &host::NOT_ANSWERED {
+        let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+        let row = format!("| {} | `{}` | {why} |", names.join(", "), reason.as_str());
+        assert!(page.contains(&row), "docs/commands.md lacks: {row}");
+    }
     for (word, reason, why) in &REFUSED {
         let row = format!("| `kubectl {word}` | `{}` | {why} |", reason.as_str());
         assert!(page.contains(&row), "docs/commands.md lacks: {row}");
@@ -209,7 +219,8 @@ fn other_programs_are_refused_with_what_to_ask_for_instead() {
         ("grep x y", Reason::File),
         ("curl http://x", Reason::Elsewhere),
         ("helm list -A", Reason::Secret),
-        ("tcpdump -i any", Reason::Unsupported),
+        ("tcpdump -i any", Reason::Malformed),
+        ("iptables-save", Reason::Unsupported),
         ("nonsense", Reason::Unknown),
     ] {
         assert_eq!(judge(line).unwrap_err(), reason, "{line}");

@@ -1,0 +1,295 @@
+//! What is asked of a node, by way of the link, of a real agent that reads this machine.
+
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    fs,
+    pin::Pin,
+    process::Stdio,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use kestrel_proto::node::v1::{
+    ConnectRead, ContainerFacts, ContainerRead, HostAnswer, HostRead, HostReadEnd, PacketRead, SettingRead,
+    SocketRead, SocketStates, Table, TableRead, agent_message, aggregator_message::Message, host_read::What,
+};
+use tempfile::TempDir;
+use tokio::{
+    net::{UdpSocket, UnixListener},
+    process::{Child, Command},
+};
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::{
+    body::Body,
+    server::{Grpc, NamedService},
+};
+use tonic_prost::ProstCodec;
+
+use super::{
+    agent,
+    aggregator::{Aggregator, Stream},
+};
+
+struct Node {
+    stream: Stream,
+    _aggregator: Aggregator,
+    _agent: Child,
+    _directory: TempDir,
+}
+
+async fn node(settings: &[(&str, &str)]) -> Node {
+    let mut aggregator = Aggregator::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    fs::create_dir(path("pods")).unwrap();
+    fs::write(path("token"), "secret").unwrap();
+    fs::write(path("ca.crt"), &aggregator.authority_pem).unwrap();
+    let agent = Command::from(agent())
+        .envs([("NODE_NAME", "n1"), ("HEALTH_PORT", "0")])
+        .env("KESTREL_LINK_ENDPOINT", aggregator.endpoint.to_string())
+        .env("KESTREL_LINK_TOKEN_FILE", path("token"))
+        .env("KESTREL_LINK_CA_FILE", path("ca.crt"))
+        .env("KESTREL_POD_LOGS_DIR", path("pods"))
+        .env("KESTREL_STATE_DIR", directory.path())
+        .envs(settings.iter().copied())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let stream = aggregator.accept(4 << 20).await;
+    assert_eq!(stream.hello.features, ["host-reads"]);
+    Node { stream, _aggregator: aggregator, _agent: agent, _directory: directory }
+}
+
+impl Node {
+    async fn begin(&self, id: u64, what: What, most_bytes: u32) {
+        let read = HostRead { id, milliseconds: 20_000, most_bytes, what: Some(what) };
+        self.stream.send(Message::HostRead(read)).await;
+    }
+
+    async fn answered(&mut self) -> HostAnswer {
+        loop {
+            if let Some(agent_message::Message::HostAnswer(answer)) = self.stream.next().await {
+                return answer;
+            }
+        }
+    }
+
+    async fn ask(&mut self, what: What) -> HostAnswer {
+        self.begin(1, what, 1 << 20).await;
+        self.answered().await
+    }
+}
+
+fn table(table: Table, interface: &str) -> What {
+    What::Table(TableRead { table: table.into(), interface: interface.to_owned() })
+}
+
+fn setting(name: &str) -> What {
+    What::Settings(SettingRead { names: vec![name.to_owned()] })
+}
+
+const LISTENING: What = What::Sockets(SocketRead {
+    tcp: true,
+    udp: false,
+    unix: false,
+    only_ipv4: true,
+    only_ipv6: false,
+    states: SocketStates::Listening as i32,
+});
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_is_read_as_its_kernel_shows_it() {
+    let mut node = node(&[("KESTREL_HOST_NETWORK", "true")]).await;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+
+    let HostAnswer { text, problem, .. } = node.ask(LISTENING).await;
+    assert!(text.contains(&format!(" {address} ")) && problem.is_empty(), "{problem}\n{text}");
+
+    let pid_max = fs::read_to_string("/proc/sys/kernel/pid_max").unwrap();
+    let answer = node.ask(setting("kernel.pid_max")).await;
+    assert_eq!((answer.text, answer.problem), (format!("kernel.pid_max = {pid_max}"), String::new()));
+    assert_eq!(node.ask(setting("net.core.somaxconn")).await.problem, "");
+
+    let answer = node.ask(table(Table::Addresses, "lo")).await;
+    assert!(answer.text.contains("127.0.0.1/8"), "{answer:?}");
+    for of in [Table::SocketCounts, Table::RoutesIpv4, Table::RoutesIpv6, Table::Neighbours] {
+        assert_eq!(node.ask(table(of, "")).await.problem, "", "{of:?}");
+    }
+    let counters = node.ask(table(Table::ProtocolCounters, "")).await;
+    assert!(counters.text.contains("TcpRetransSegs ") && counters.text.contains("TcpExtListenDrops "));
+    assert!(node.ask(table(Table::InterfaceCounters, "lo")).await.text.contains("     rx_bytes: "));
+    let missing = node.ask(table(Table::InterfaceCounters, "nothing0")).await;
+    assert_eq!((missing.text.as_str(), missing.problem.as_str()), ("", "there is no interface nothing0"));
+
+    let connect = |port: u16| What::Connect(ConnectRead { host: "127.0.0.1".to_owned(), port: port.into() });
+    let answer = node.ask(connect(address.port())).await;
+    assert!(answer.text.starts_with(&format!("connected to {address} in ")), "{answer:?}");
+    drop(listener);
+    let refused = node.ask(connect(address.port())).await.problem;
+    assert!(refused.contains("Connection refused"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_out_of_reach_or_too_large_is_said() {
+    let mut node = node(&[]).await;
+    let answer = node.ask(LISTENING).await;
+    assert!(
+        answer.text.is_empty() && answer.problem.contains("(Helm: nodeAgent.networkTables)"),
+        "{answer:?}"
+    );
+    let answer = node.ask(setting("net.core.somaxconn")).await;
+    assert!(answer.problem.contains("(Helm: nodeAgent.hostNetwork)"), "{answer:?}");
+    for (name, why) in [
+        ("kernel.hostname", "every pod has its own"),
+        ("vm.nothing", "there is no such setting"),
+        ("vm./../../etc/passwd", "this is not the name of a setting"),
+        ("kernel.random", "this is a folder"),
+        // It may be read by root alone, who may be who runs this.
+        ("vm.compact_memory", "vm.compact_memory: "),
+    ] {
+        let answer = node.ask(setting(name)).await;
+        assert!(answer.text.is_empty() && answer.problem.contains(why), "{name}: {answer:?}");
+    }
+    let unknown = node.ask(table(Table::Unspecified, "")).await;
+    assert!(unknown.problem.contains("does not know this kind of read"), "{unknown:?}");
+
+    let names = ["kernel.pid_max", "kernel.ostype", "kernel.osrelease"].map(str::to_owned).to_vec();
+    node.begin(7, What::Settings(SettingRead { names }), 40).await;
+    let cut = node.answered().await;
+    assert!(cut.id == 7 && cut.is_cut && cut.problem.is_empty(), "{cut:?}");
+    assert!(cut.text.ends_with('\n') && cut.text.len() <= 40, "{cut:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_wait_gets_no_answer_and_the_next_one_does() {
+    let mut node = node(&[]).await;
+    // Nothing answers there, and nobody is let know (RFC 5737).
+    let nowhere = What::Connect(ConnectRead { host: "192.0.2.1".to_owned(), port: 9 });
+    for id in 1..=4 {
+        node.begin(id, nowhere.clone(), 1000).await;
+    }
+    for id in 1..=4 {
+        node.stream.send(Message::HostReadEnd(HostReadEnd { id })).await;
+    }
+    node.begin(5, setting("kernel.ostype"), 1000).await;
+    let answer = loop {
+        // On a machine without a route the others may have failed before they were ended.
+        let answer = node.answered().await;
+        if answer.id == 5 {
+            break answer;
+        }
+    };
+    assert_eq!(answer.text, "kernel.ostype = Linux\n");
+}
+
+/// A container runtime that has one container, and knows nothing but lists.
+#[derive(Clone)]
+struct Runtime;
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct List {
+    #[prost(message, repeated, tag = "1")]
+    containers: Vec<Container>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Container {
+    #[prost(string, tag = "1")]
+    id: String,
+    #[prost(int32, tag = "6")]
+    state: i32,
+    #[prost(btree_map = "string, string", tag = "8")]
+    labels: BTreeMap<String, String>,
+}
+
+impl NamedService for Runtime {
+    const NAME: &'static str = "runtime.v1.RuntimeService";
+}
+
+impl tower::Service<http::Request<Body>> for Runtime {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        Box::pin(async move {
+            if request.uri().path() != "/runtime.v1.RuntimeService/ListContainers" {
+                return Ok(tonic::Status::unimplemented("only lists").into_http());
+            }
+            let answer = tower::service_fn(|_: tonic::Request<List>| async {
+                let labels = [("io.kubernetes.pod.namespace", "shop"), ("io.kubernetes.pod.name", "web-1")];
+                let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+                let containers = vec![Container { id: "0a1b2c".to_owned(), state: 1, labels }];
+                Ok::<_, tonic::Status>(tonic::Response::new(List { containers }))
+            });
+            Ok(Grpc::new(ProstCodec::<List, List>::default()).unary(answer, request).await)
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_runtime_is_asked_where_the_agent_may_ask_it() {
+    let containers = |facts: ContainerFacts| {
+        What::Containers(ContainerRead { facts: facts.into(), id: "0a1b2c".to_owned() })
+    };
+    let mut without = node(&[]).await;
+    let problem = without.ask(containers(ContainerFacts::Running)).await.problem;
+    assert!(problem.contains("(Helm: nodeAgent.runtimeSocket)"), "{problem}");
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("runtime.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let server = tonic::transport::Server::builder().add_service(Runtime);
+    tokio::spawn(server.serve_with_incoming(UnixListenerStream::new(listener)));
+    let mut node = node(&[("KESTREL_RUNTIME_SOCKET", socket.to_str().unwrap())]).await;
+    let HostAnswer { text, problem, .. } = node.ask(containers(ContainerFacts::Running)).await;
+    assert!(
+        problem.is_empty() && text.contains("shop/web-1") && text.contains("0a1b2c "),
+        "{problem} {text}"
+    );
+    let problem = node.ask(containers(ContainerFacts::Stats)).await.problem;
+    assert_eq!(problem, "the runtime says: only lists (Unimplemented)");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn packets_are_captured_where_the_owner_wants_it() {
+    let receiver = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let port = receiver.local_addr().unwrap().port();
+    let packets = What::Packets(PacketRead {
+        packets: 2,
+        seconds: 15,
+        protocol: 17,
+        port: port.into(),
+        ..PacketRead::default()
+    });
+    let mut without = node(&[("KESTREL_HOST_NETWORK", "true")]).await;
+    let problem = without.ask(packets.clone()).await.problem;
+    assert!(problem.contains("(Helm: nodeAgent.packetCapture"), "{problem}");
+    let settings = [("KESTREL_HOST_NETWORK", "true"), ("KESTREL_PACKET_CAPTURE", "true")];
+    let mut node = node(&settings).await;
+    let sending = async {
+        let mut often = tokio::time::interval(Duration::from_millis(20));
+        loop {
+            often.tick().await;
+            receiver.send_to(b"a secret", ("127.0.0.1", port)).await.unwrap();
+        }
+    };
+    let HostAnswer { text, problem, .. } = tokio::select! {
+        answer = node.ask(packets) => answer,
+        () = sending => panic!("it ends"),
+    };
+    // Who runs this may have the capability.
+    if problem.is_empty() {
+        let line = format!("udp 127.0.0.1:{port} > 127.0.0.1:{port} 36 bytes\n");
+        assert_eq!(text.matches(&line).count(), 2, "{text}");
+        assert!(text.contains(";; 2 packets in ") && !text.contains("secret"), "{text}");
+    } else {
+        assert!(problem.contains("it needs the capability NET_RAW"), "{problem}");
+    }
+}

@@ -1,0 +1,80 @@
+//! What the cloud asks of the nodes of a real cluster.
+
+use serde_json::{Value, json};
+
+use crate::kubectl::{cloud_post, kubectl};
+
+/// What came of commands, one answer each.
+fn asked(commands: &[&str]) -> Vec<Value> {
+    let request = json!({"shell_command_request": {"commands": commands}});
+    let answer = cloud_post("/v1/send?stream=control", &request);
+    let results = answer["answer"]["message"]["results"].as_array().unwrap_or_else(|| panic!("{answer}"));
+    assert_eq!(results.len(), commands.len(), "{answer}");
+    results.clone()
+}
+
+fn nodes() -> Vec<String> {
+    let names = kubectl(&["get", "nodes", "-o", "jsonpath={.items[*].metadata.name}"]);
+    names.split_whitespace().map(str::to_owned).collect()
+}
+
+/// Scenario: the cloud asks each node for its sockets, tables, settings and names.
+/// Guarantee: the node that was named answers, from its own kernel.
+#[test]
+fn every_node_answers_for_itself() {
+    for node in nodes() {
+        let on = |command: &str| format!("kubectl debug node/{node} -- {command}");
+        let commands = [
+            on("ss -tln"),
+            on("ip addr"),
+            on("ip route"),
+            on("sysctl kernel.osrelease"),
+            on("nstat -az | grep TcpExtListenDrops"),
+            on("nslookup kubernetes.default"),
+            on("nc -z kubernetes.default 443"),
+        ];
+        let results = asked(&commands.each_ref().map(String::as_str));
+        for result in &results {
+            assert_eq!(result["exit_code"].as_i64().unwrap_or_default(), 0, "{result}");
+        }
+        let text = |place: usize| results[place]["stdout"].as_str().unwrap_or_default();
+        // The kubelet listens on every node.
+        assert!(text(0).contains("LISTEN") && text(0).contains(":10250 "), "{}", text(0));
+        assert!(text(1).contains("127.0.0.1/8"), "{}", text(1));
+        let kernel = kubectl(&["get", "node", &node, "-o", "jsonpath={.status.nodeInfo.kernelVersion}"]);
+        assert_eq!(text(3), format!("kernel.osrelease = {kernel}\n"));
+        assert_eq!(text(4).lines().count(), 1, "{}", text(4));
+        assert!(text(5).contains("kubernetes.default.svc.cluster.local. "), "{}", text(5));
+        assert!(text(6).contains("connected to "), "{}", text(6));
+    }
+}
+
+/// Scenario: the cloud asks nodes for what they do not give: files, changes, packets, other programs, other nodes.
+/// Guarantee: each is refused with a reason, no pod is made, and no secret is shown.
+#[test]
+fn nothing_else_is_had_of_a_node() {
+    let node = nodes().remove(0);
+    let on = |command: &str| format!("kubectl debug node/{node} -- {command}");
+    let before =
+        kubectl(&["get", "pods", "-A", "-o", "name"]).lines().filter(|pod| pod.contains("debugger")).count();
+    for (command, why) in [
+        (on("cat /var/run/secrets/kestrel/token"), "refused (file)"),
+        (on("chroot /host sh"), "refused (shell)"),
+        (on("sysctl -w vm.swappiness=1"), "refused (write)"),
+        (on("sysctl kernel./../../etc/passwd"), "refused (malformed)"),
+        (on("tcpdump -i any"), "refused (unsupported)"),
+        (on("dig @1.1.1.1 x"), "refused (elsewhere)"),
+        (on("sysctl kernel.hostname"), "every pod has its own"),
+        (format!("kubectl debug node/{node} --image=busybox -- sh"), "refused (acts)"),
+        ("kubectl debug node/no-such-node -- ss".to_owned(), "no-such-node"),
+        ("ss -tan".to_owned(), "kubectl debug node/NAME"),
+    ] {
+        let result = asked(&[&command]).remove(0);
+        assert_ne!(result["exit_code"].as_i64().unwrap_or_default(), 0, "{result}");
+        assert_eq!(result["stdout"].as_str().unwrap_or_default(), "", "{result}");
+        assert!(result["stderr"].as_str().is_some_and(|text| text.contains(why)), "{command}: {result}");
+    }
+    let after =
+        kubectl(&["get", "pods", "-A", "-o", "name"]).lines().filter(|pod| pod.contains("debugger")).count();
+    assert_eq!(before, after);
+}
