@@ -21,6 +21,7 @@ use kestrel_aggregator::{
     traffic::requests::{Requests, metrics::Metrics},
     uplink::{lanes::Lanes, metrics::Metrics as UplinkMetrics},
 };
+use kestrel_als::headers::Headers;
 use kestrel_proto::envoy::service::accesslog::v3::{
     StreamAccessLogsMessage, StreamAccessLogsResponse,
     access_log_service_server::{AccessLogService, AccessLogServiceServer},
@@ -61,11 +62,19 @@ async fn kestrel(port: u16, drain: CancellationToken) -> anyhow::Result<u64> {
         Excluded::default(),
         namespace.clone(),
         Edges::new(Components::new(lanes.signals()), lanes.signals()),
+        Headers::default(),
         lanes.flows(),
         Metrics::default(),
     );
     let stream_age = Duration::from_secs(3600);
-    let config = als::Config { port, stream_bytes_per_second: 0, stream_age, namespace, tls_dir: None };
+    let config = als::Config {
+        port,
+        stream_bytes_per_second: 0,
+        stream_age,
+        namespace,
+        tls_dir: None,
+        stats_port: None,
+    };
     als::serve(config, None, requests.clone(), als::Metrics::default(), drain).await?;
     Ok(requests.tallies().values().map(|tally| tally.received()).sum())
 }

@@ -5,6 +5,7 @@
 mod certificate;
 mod codec;
 mod metrics;
+pub(crate) mod proxies;
 mod rate;
 mod server;
 mod stream;
@@ -49,6 +50,8 @@ pub struct Config {
     pub namespace: String,
     /// Folder with `tls.crt`, `tls.key` and `ca.crt`, the authority of the clients; `None`: plain text.
     pub tls_dir: Option<PathBuf>,
+    /// Port of proxies at which they are asked what they logged themselves; `None`: they are not.
+    pub stats_port: Option<u16>,
 }
 
 struct Shared {

@@ -3,6 +3,7 @@
 
 use std::{net::IpAddr, path::Path, time::Duration};
 
+use kestrel_als::headers::{Headers, refusal};
 use kestrel_proto::node::v1::LogPolicy;
 use kestrel_runtime::{
     config::{Mistakes, Settings, Source},
@@ -78,6 +79,9 @@ pub struct Config {
     pub link: link::Config,
     /// Access logs of Envoys are received on `ISTIO_ALS_PORT` (8080), unless they are not wanted.
     pub als: Option<als::Config>,
+    /// `KESTREL_ALS_REQUEST_HEADERS` and `KESTREL_ALS_RESPONSE_HEADERS` (names, separated by commas): headers of what they tell
+    /// that are told, of one request of many.
+    pub headers: Headers,
     /// `ENABLE_ISTIO_ALS` (`false`): whether they are; `auto`: as soon as the cluster has Istio.
     pub istio: Wanted,
     /// Hubble Relay, unless `DISABLE_CILIUM_FLOWS`.
@@ -136,6 +140,7 @@ impl Config {
             },
             als: Some(als(&mut settings, &namespace)).filter(|_| istio != Wanted::No),
             istio,
+            headers: headers(&mut settings),
             namespace,
         };
         settings.finish()?;
@@ -253,13 +258,31 @@ fn logs_policy(settings: &mut Settings<'_>) -> LogPolicy {
 }
 
 /// `KESTREL_ALS_STREAM_BYTES` (16 MiB, 0: no limit): what one stream may send a second; `KESTREL_ALS_TLS_DIR` (unset: plain
-/// text): the certificate that is shown, and the authority of the proxies'.
+/// text): the certificate that is shown, and the authority of the proxies'; `KESTREL_ALS_STATS_PORT` (unset: they are not asked): where
+/// proxies show their statistics.
 fn als(settings: &mut Settings<'_>, namespace: &str) -> als::Config {
     let port = settings.parse("ISTIO_ALS_PORT", ALS_PORT);
     let stream_bytes_per_second = settings.parse("KESTREL_ALS_STREAM_BYTES", 16 * 1024 * 1024);
     let tls_dir = settings.optional("KESTREL_ALS_TLS_DIR").map(Into::into);
+    let stats_port = Some(settings.parse("KESTREL_ALS_STATS_PORT", 0)).filter(|port| *port != 0);
     let namespace = namespace.to_owned();
-    als::Config { port, stream_bytes_per_second, stream_age: STREAM_AGE, namespace, tls_dir }
+    als::Config { port, stream_bytes_per_second, stream_age: STREAM_AGE, namespace, tls_dir, stats_port }
+}
+
+fn headers(settings: &mut Settings<'_>) -> Headers {
+    let [request, response] =
+        ["KESTREL_ALS_REQUEST_HEADERS", "KESTREL_ALS_RESPONSE_HEADERS"].map(|variable| {
+            let list = settings.text(variable, "");
+            let names: Vec<_> =
+                list.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect();
+            for name in &names {
+                if let Some(why) = refusal(name) {
+                    settings.mistake(format!("{variable} has {name:?}, which can't be told: {why}"));
+                }
+            }
+            names
+        });
+    Headers::new(request.iter().map(String::as_str), response.iter().map(String::as_str))
 }
 
 fn mesh_root(settings: &mut Settings<'_>) -> String {
@@ -336,6 +359,8 @@ mod tests {
             ("KESTREL_ISTIO_ROOT_NAMESPACE", "istio-system/istio"),
             ("POD_IP", "here"),
             ("ENABLE_ISTIO_ALS", "perhaps"),
+            ("KESTREL_ALS_REQUEST_HEADERS", "x-tenant, authorization"),
+            ("KESTREL_ALS_RESPONSE_HEADERS", "set-cookie"),
             ("KESTREL_KEEPALIVE_SECONDS", "0"),
         ]);
         let mistakes = Config::read(&source).unwrap_err().to_string();
@@ -346,6 +371,8 @@ mod tests {
             "KESTREL_ISTIO_ROOT_NAMESPACE",
             "POD_IP",
             "ENABLE_ISTIO_ALS",
+            "KESTREL_ALS_REQUEST_HEADERS has \"authorization\"",
+            "KESTREL_ALS_RESPONSE_HEADERS",
             "KESTREL_KEEPALIVE_SECONDS",
             "neither AUTH_TOKEN_FILE",
         ] {

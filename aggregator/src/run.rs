@@ -63,6 +63,7 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
         link,
         als,
         istio: wanted,
+        headers,
         relay,
     } = config;
     let mut cluster = kube::Config::infer()
@@ -99,6 +100,7 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
         excluded.clone(),
         namespace.clone(),
         signals.edges.clone(),
+        headers,
         lanes.flows(),
         request_metrics.clone(),
     );
@@ -258,6 +260,9 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
             {
                 return Ok(());
             }
+            let stats_port = als.as_ref().and_then(|als| als.stats_port);
+            let _asking = stats_port
+                .map(|port| AbortOnDropHandle::new(tokio::spawn(als::proxies::ask(requests.clone(), port))));
             match als {
                 Some(als) => als::serve(als, Some(place), requests, als_metrics, drain).await,
                 None => Ok(()),

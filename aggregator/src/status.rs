@@ -14,7 +14,7 @@ use crate::{
     istio::Istio,
     leader::standing::{Role, Standing},
     stats::Known,
-    traffic::requests::{Requests, Tally},
+    traffic::requests::{Requests, Tally, losses::Loss},
     uplink::{
         View,
         credentials::{Credentials, Ends},
@@ -85,6 +85,7 @@ impl Status {
             watches: self.watches.count().1,
             missing: self.watches.missing(),
             requests: self.requests.as_ref().map(Requests::tallies),
+            losses: self.requests.as_ref().map(Requests::losses).unwrap_or_default(),
             istio: self.istio.as_ref().map(Istio::line),
         }
         .text()
@@ -109,6 +110,8 @@ struct Moment<'a> {
     missing: Vec<(String, Option<String>)>,
     /// What became of the access logs of each workload's proxies; `None`: they are not received.
     requests: Option<BTreeMap<String, Tally>>,
-    /// Likewise.
+    /// What proxies say of what they logged, and how much of it has not come.
+    losses: BTreeMap<String, (Loss, u64)>,
+    /// What was found of Istio.
     istio: Option<String>,
 }

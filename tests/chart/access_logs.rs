@@ -32,6 +32,23 @@ fn by_default_they_are_received_as_soon_as_there_is_istio_and_with_false_never()
     assert_eq!(Objects::parse(&as_text).find("Service", ALS), None);
 }
 
+#[test]
+fn headers_are_listed_and_what_lets_somebody_in_is_refused() {
+    let objects = Objects::with(&[
+        "operator.istio.requestHeaders={x-tenant,user-agent}",
+        "operator.istio.responseHeaders={x-cache}",
+    ]);
+    let listed = |variable: &str| objects.env("kestrel-aggregator", variable);
+    assert_eq!(listed("KESTREL_ALS_REQUEST_HEADERS"), Some("x-tenant,user-agent"));
+    assert_eq!(listed("KESTREL_ALS_RESPONSE_HEADERS"), Some("x-cache"));
+    for name in ["authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key", "x-csrf-token"]
+    {
+        let error =
+            helm::render(&["--set", &format!("operator.istio.requestHeaders={{{name}}}")]).unwrap_err();
+        assert!(error.contains("/operator/istio/requestHeaders/0"), "{error}");
+    }
+}
+
 /// What `helm test` tries is what the aggregator does.
 #[test]
 fn the_check_knows_what_the_aggregator_knows() {

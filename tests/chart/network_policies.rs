@@ -68,6 +68,10 @@ fn what_is_used_can_be_reached() {
     assert_eq!(open(&objects, "kestrel-aggregator", "egress"), [53, 443, 6443, 50051]);
     assert_eq!(open(&objects, "kestrel-webhook", "egress"), [53, 443, 6443]);
     assert_eq!(open(&objects, "kestrel-node-agent", "egress"), [53, 8443]);
+    let asking =
+        Objects::with(&["networkPolicy.create=true", "server.port=50051", "operator.istio.proxyStats=true"]);
+    assert_eq!(open(&asking, "kestrel-aggregator", "egress"), [53, 443, 6443, 15_090, 50_051]);
+    assert_eq!(asking.env("kestrel-aggregator", "KESTREL_ALS_STATS_PORT"), Some("15090"));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 
+use kestrel_als::headers::Headers;
 use kestrel_dev_cloud::Authority as Clients;
 use kestrel_proto::{
     cloud::v1::{L7AccessLog, StreamFlowsRequest, stream_flows_request},
@@ -61,6 +62,7 @@ fn config() -> Config {
         stream_age: LIMIT * 10,
         namespace: "kestrel-ai".to_owned(),
         tls_dir: None,
+        stats_port: None,
     }
 }
 
@@ -77,6 +79,7 @@ impl Server {
             Excluded::default(),
             config.namespace.clone(),
             Edges::new(Components::new(lanes.signals()), lanes.signals()),
+            Headers::default(),
             lanes.flows(),
             counts,
         );

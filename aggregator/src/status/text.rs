@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::Moment;
 use crate::{
     leader::standing::Role,
-    traffic::requests::Tally,
+    traffic::requests::{Tally, losses::Loss},
     uplink::{
         lanes::Depth,
         state::{Phase, State, StreamState},
@@ -30,6 +30,9 @@ impl Moment<'_> {
         lines.push(("inventory", self.inventory()));
         if let Some(requests) = &self.requests {
             lines.push(("access logs", access_logs(requests)));
+        }
+        if !self.losses.is_empty() {
+            lines.push(("proxies", proxies(&self.losses)));
         }
         if let Some(istio) = &self.istio {
             lines.push(("istio", istio.clone()));
@@ -172,6 +175,29 @@ fn access_logs(tallies: &BTreeMap<String, Tally>) -> String {
     }
 }
 
+/// What proxies count of their own access logs, against what came of them.
+fn proxies(losses: &BTreeMap<String, (Loss, u64)>) -> String {
+    let sum = |of: fn(&(Loss, u64)) -> u64| losses.values().map(of).sum::<u64>();
+    let all = format!(
+        "those of {} workloads say that they logged {} entries: {} dropped by them, {} did not come in all",
+        losses.len(),
+        sum(|(loss, _)| loss.logged),
+        sum(|(loss, _)| loss.dropped),
+        sum(|(_, missing)| *missing),
+    );
+    let share = |(loss, missing): &(Loss, u64)| {
+        let missing = (*missing).max(loss.dropped).min(loss.logged);
+        (loss.logged - missing) as f64 / loss.logged.max(1) as f64
+    };
+    let mut incomplete: Vec<_> = losses.iter().filter(|(_, of)| of.1 > 0 || of.0.dropped > 0).collect();
+    incomplete.sort_by(|(_, one), (_, other)| share(one).total_cmp(&share(other)));
+    let named = incomplete.iter().take(MOST_INCOMPLETE);
+    // Never 100 where something is missing.
+    let named = named.map(|(name, of)| format!("{name} {:.1} %", (share(of) * 1000.0).floor() / 10.0));
+    let named: Vec<_> = named.collect();
+    if named.is_empty() { all } else { format!("{all}; least complete: {}", named.join(", ")) }
+}
+
 /// The time from `earlier` to `later`, in two units at most.
 fn age(later: Timestamp, earlier: Timestamp) -> String {
     let seconds = later.duration_since(earlier).as_secs().max(0);
@@ -244,6 +270,7 @@ mod tests {
             watches: 9,
             missing: vec![],
             requests: None,
+            losses: BTreeMap::new(),
             istio: None,
         }
     }
@@ -325,6 +352,26 @@ problem     none
             "10114 received of 4 workloads: 10059 aggregated, 51 folded, 4 refused; complete but for 4 workloads: \
              c 25.0 %, a 50.0 %, d 90.0 %"
         );
+    }
+
+    #[test]
+    fn what_proxies_say_of_their_own_logs_is_said_and_whose_are_not_complete() {
+        let loss = |logged, dropped| Loss { logged, dropped, ..Loss::default() };
+        let of = |all: &[(&str, Loss, u64)]| {
+            all.iter().map(|(name, loss, missing)| ((*name).to_owned(), (*loss, *missing))).collect()
+        };
+        assert_eq!(
+            proxies(&of(&[("shop/web", loss(1000, 0), 0)])),
+            "those of 1 workloads say that they logged 1000 entries: 0 dropped by them, 0 did not come in all"
+        );
+        let some = of(&[
+            ("shop/web", loss(1000, 5), 12),
+            ("shop/api", loss(0, 0), 0),
+            ("shop/db", loss(10_000, 1), 0),
+        ]);
+        let text = "those of 3 workloads say that they logged 11000 entries: 6 dropped by them, 12 did not come in all; least complete: \
+                    shop/web 98.8 %, shop/db 99.9 %";
+        assert_eq!(proxies(&some), text);
     }
 
     #[test]

@@ -3,13 +3,14 @@
 mod answers;
 mod behind;
 mod ends;
+pub mod losses;
 pub mod metrics;
 mod sources;
 mod spans;
 mod tell;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -19,6 +20,7 @@ use jiff::Timestamp;
 use kestrel_als::{
     Counts, Fold, Key, Reporter, Window,
     entry::{self, Found},
+    headers::Headers,
     identity::Identity,
 };
 use kestrel_proto::cloud::v1::stream_flows_request::Request;
@@ -37,6 +39,7 @@ use crate::{
 };
 use behind::Behind;
 use ends::Ends;
+use losses::{Counted, Loss, Losses};
 use metrics::{LeftOut, Metrics, Outcome, Refused};
 use sources::Sources;
 pub use sources::Tally;
@@ -58,10 +61,13 @@ struct Shared {
     /// The operator's own namespace.
     own: String,
     edges: Edges,
+    /// Those that may be told.
+    headers: Headers,
     lane: FlowLane,
     metrics: Metrics,
     state: Mutex<State>,
     behind: Mutex<Behind>,
+    losses: Mutex<Losses>,
     warned: Mutex<Option<Instant>>,
 }
 
@@ -82,17 +88,31 @@ pub(crate) struct Stream {
 
 impl Requests {
     /// No requests yet. Who is who says `mirror`; requests of `excluded` namespaces stay in the cluster, and those of the
-    /// operator itself, in the namespace `own`, are not told. Those that fail are told to `edges` too.
+    /// operator itself, in the namespace `own`, are not told. Those that fail are told to `edges` too. Of headers those
+    /// of `headers` are told, of one request of many.
     pub fn new(
         mirror: Mirror,
         excluded: Excluded,
         own: String,
         edges: Edges,
+        headers: Headers,
         lane: FlowLane,
         metrics: Metrics,
     ) -> Self {
-        let (state, behind, warned) = Default::default();
-        Self(Arc::new(Shared { mirror, excluded, own, edges, lane, metrics, state, behind, warned }))
+        let (state, behind, losses, warned) = Default::default();
+        Self(Arc::new(Shared {
+            mirror,
+            excluded,
+            own,
+            edges,
+            headers,
+            lane,
+            metrics,
+            state,
+            behind,
+            losses,
+            warned,
+        }))
     }
 
     /// A stream begins, over a connection from `peer`.
@@ -104,6 +124,26 @@ impl Requests {
     /// What became of entries, by the workload whose proxy sent them.
     pub fn tallies(&self) -> BTreeMap<String, Tally> {
         self.state().sources.tallies().clone()
+    }
+
+    /// What proxies themselves say of what they logged, by workload, and how much of that has not come; of those that were asked.
+    pub fn losses(&self) -> BTreeMap<String, (Loss, u64)> {
+        let (tallies, losses) = (self.tallies(), self.asked().workloads().clone());
+        let received = |name: &str| tallies.get(name).copied().unwrap_or_default().received();
+        losses.into_iter().map(|(name, loss)| (name.clone(), (loss, loss.missing(received(&name))))).collect()
+    }
+
+    /// Addresses of the proxies of which something was heard lately.
+    pub(crate) fn proxies(&self) -> Vec<IpAddr> {
+        self.asked().addresses()
+    }
+
+    /// What some of them have counted.
+    pub(crate) fn counted(&self, said: Vec<(IpAddr, Counted)>) {
+        let tallies = self.tallies();
+        let received = |name: &str| tallies.get(name).copied().unwrap_or_default().received();
+        let mut losses = self.asked();
+        said.into_iter().for_each(|(proxy, counted)| losses.said(proxy, counted, received));
     }
 
     /// Tells what has settled, until the drain; then all.
@@ -144,6 +184,7 @@ impl Requests {
 
     fn send(&self, window: &Window, now: Timestamp) {
         let identities = self.state().sources.identities();
+        self.hear_of(&identities);
         let unknown = Arc::default();
         let ends = |key: &Key<'_>, counts: &Counts| {
             self.ends(key, counts, identities.get(&key.reporter).unwrap_or(&unknown))
@@ -177,6 +218,25 @@ impl Requests {
         Ok((ends, identity.id.as_str().into()))
     }
 
+    /// These are the proxies now. Of those that say nothing of themselves nobody knows how many they are.
+    fn hear_of(&self, identities: &HashMap<u32, Arc<Identity>>) {
+        let mut losses = self.asked();
+        if losses.are_asked() {
+            let named = |identity: &Arc<Identity>| Some((identity.address?, self.workload(identity)));
+            losses.heard(identities.values().filter_map(named));
+        }
+    }
+
+    /// By what name the entries of a proxy are counted.
+    fn workload(&self, identity: &Identity) -> String {
+        let mirror = &self.0.mirror;
+        let end = ends::reporter(identity, Timestamp::now(), |address, time| mirror.resident(address, time));
+        match &*end.named.ns {
+            "" => end.named.name,
+            namespace => format!("{namespace}/{}", end.named.name),
+        }
+    }
+
     /// Says it in the log, of which the cloud has the warnings too.
     fn warn_of_folding(&self, workload: &str) {
         let mut warned = self.0.warned.lock().unwrap_or_else(PoisonError::into_inner);
@@ -193,6 +253,11 @@ impl Requests {
     /// Whole after every use, so a panic elsewhere has not harmed it.
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Likewise.
+    fn asked(&self) -> MutexGuard<'_, Losses> {
+        self.0.losses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Likewise.
@@ -213,8 +278,12 @@ impl Stream {
             Found::Identifier(identifier) => self.introduce(identifier, sources),
             Found::Entry(entry) if entry.is_intermediate => unfinished += 1,
             Found::Entry(entry) => {
-                match spans.window(entry.end(), now).add(&self.reporter, entry, spans::MOST_BYTES) {
-                    Fold::Nothing => tally.aggregated += 1,
+                let window = spans.window(entry.end(), now);
+                match window.add(&self.reporter, entry, spans::MOST_BYTES) {
+                    Fold::Nothing => {
+                        tally.aggregated += 1;
+                        window.sample(entry, &requests.0.headers, spans::MOST_BYTES);
+                    }
                     Fold::Path | Fold::Detail | Fold::All => tally.folded += 1,
                 }
             }
@@ -244,12 +313,7 @@ impl Stream {
     fn introduce(&mut self, identifier: &[u8], sources: &mut Sources) {
         let mut identity = Identity::read(identifier);
         identity.address = identity.address.or(Some(self.peer));
-        let mirror = &self.requests.0.mirror;
-        let end = ends::reporter(&identity, Timestamp::now(), |address, time| mirror.resident(address, time));
-        self.workload = match &*end.named.ns {
-            "" => end.named.name,
-            namespace => format!("{namespace}/{}", end.named.name),
-        };
+        self.workload = self.requests.workload(&identity);
         sources.close(&self.reporter);
         self.reporter = sources.open(identity);
     }

@@ -9,6 +9,7 @@ use kestrel_aggregator::{
     signals::{component::Components, edges::Edges},
     traffic::requests::{Requests, metrics::Metrics},
 };
+use kestrel_als::headers::Headers;
 use kestrel_dev_cloud::{Authority, Stream};
 use kestrel_proto::envoy::{
     config::core::v3::Node,
@@ -61,12 +62,19 @@ async fn what_proxies_log_is_at_the_cloud_as_edges_with_counts_codes_and_times()
         Excluded::default(),
         namespace.clone(),
         Edges::new(Components::new(rig.lanes.signals()), rig.lanes.signals()),
+        Headers::default(),
         rig.lanes.flows(),
         Metrics::default(),
     );
     let (metrics, drain) = (als::Metrics::default(), CancellationToken::new());
-    let config =
-        als::Config { port: 0, stream_bytes_per_second: 0, stream_age: LIMIT * 10, namespace, tls_dir: None };
+    let config = als::Config {
+        port: 0,
+        stream_bytes_per_second: 0,
+        stream_age: LIMIT * 10,
+        namespace,
+        tls_dir: None,
+        stats_port: None,
+    };
     let serving = tokio::spawn(als::serve(config, None, requests.clone(), metrics.clone(), drain.clone()));
     let address = format!("http://127.0.0.1:{}", metrics.port().await);
     for messages in [

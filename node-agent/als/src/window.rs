@@ -202,6 +202,9 @@ impl Window {
 
     /// Keeps headers of an entry that was counted just now, if it is the first of a row of its own. They may take an eighth of `bytes`.
     pub fn sample(&mut self, entry: &Entry<'_>, headers: &Headers, bytes: usize) {
+        if headers.is_empty() {
+            return;
+        }
         let Some(counts) = self.rows.get_mut(&*self.key).filter(|counts| counts.count == 1) else { return };
         let Some(sample) = headers.of(entry) else { return };
         let heap = sample.heap();
@@ -319,6 +322,40 @@ mod tests {
         assert_eq!(last, Fold::All);
         assert!(window.bytes() < 102_000, "{}", window.bytes());
         assert_eq!(window.rows().map(|(_, counts)| counts.count).sum::<u64>(), 5000);
+    }
+
+    #[test]
+    fn headers_are_those_of_one_request_and_take_an_eighth_at_most() {
+        use kestrel_proto::envoy::data::accesslog::v3::HttpRequestProperties;
+        use prost::Message as _;
+
+        let headers = Headers::new(["x-tenant"], []);
+        let request = |tenant: &str| {
+            let request_headers = [("x-tenant".to_owned(), tenant.to_owned())].into();
+            HttpRequestProperties { request_headers, ..HttpRequestProperties::default() }.encode_to_vec()
+        };
+        let mut window = Window::default();
+        for tenant in ["acme", "other"] {
+            let request = request(tenant);
+            let entry = Entry { request: &request, ..entry("/") };
+            window.add(&reporter(), &entry, ROOM);
+            window.sample(&entry, &headers, ROOM);
+        }
+        let sample = window.rows().next().unwrap().1.sample.clone().unwrap();
+        assert_eq!((&*sample.request[0].0, &*sample.request[0].1), ("x-tenant", "acme"));
+        let mut window = Window::default();
+        for number in 0..1000 {
+            let (path, request) = (word(number), request(&"t".repeat(100)));
+            let entry = Entry { request: &request, ..entry(&path) };
+            window.add(&reporter(), &entry, 800_000);
+            window.sample(&entry, &headers, 800_000);
+        }
+        let sampled = window.rows().filter(|(_, counts)| counts.sample.is_some()).count();
+        assert!(
+            (100..900).contains(&sampled) && window.samples <= 100_000,
+            "{sampled} in {}",
+            window.samples
+        );
     }
 
     #[test]

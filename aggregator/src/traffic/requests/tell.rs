@@ -1,6 +1,9 @@
 //! A window's rows in, messages of the wire out.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use kestrel_als::{Counts, Key, Side, Window, entry::Protocol, flags::Flags, template};
 use kestrel_proto::cloud::v1::{
@@ -265,12 +268,24 @@ fn message(row: Row, telling: Telling) -> L7AccessLog {
         let milliseconds = counts.times.quantile(*share) as f64 / 1000.0;
         ((*name).to_owned(), format!("{milliseconds:.3}"))
     });
+    let sample = counts.sample.map(|sample| *sample).unwrap_or_default();
+    let [mut request_headers, response_headers] = [sample.request, sample.response].map(|headers| {
+        let pair = |(name, text): (Arc<str>, Box<str>)| (name.to_string(), text.into_string());
+        headers.into_iter().map(pair).collect::<BTreeMap<_, _>>()
+    });
+    // Those that have a field.
+    let [host, user_agent, referer] =
+        ["host", "user-agent", "referer"].map(|name| request_headers.remove(name).unwrap_or_default());
     let status = grpc_status.map(|status| ("grpc-status".to_owned(), status.to_string()));
     log.http_data = Some(HttpAccessLogData {
         method: self::method(method).to_owned(),
         path,
         version: VERSIONS.get(usize::from(counts.version)).copied().unwrap_or(VERSIONS[0]).to_owned(),
-        response_headers: quantiles.chain(status).collect(),
+        host,
+        user_agent,
+        referer,
+        request_headers,
+        response_headers: response_headers.into_iter().chain(quantiles).chain(status).collect(),
         response_code: code.into(),
         request_size: counts.request_bodies,
         response_size: counts.response_bodies,

@@ -65,7 +65,8 @@ impl World {
         lanes.lead();
         let edges = Edges::new(Components::new(lanes.signals()), lanes.signals());
         let (excluded, own) = (Excluded::parse("bank"), "kestrel-ai".to_owned());
-        let requests = Requests::new(mirror, excluded, own, edges, lanes.flows(), metrics);
+        let headers = Headers::new(["x-tenant", "user-agent", "authorization"], ["location", "set-cookie"]);
+        let requests = Requests::new(mirror, excluded, own, edges, headers, lanes.flows(), metrics);
         Self { lanes, registry, requests }
     }
 
@@ -181,6 +182,32 @@ async fn requests_of_all_replicas_are_one_row_with_times_codes_and_who_was_who()
     assert_eq!((told[1].count, told[1].http_data.as_ref().unwrap().response_code), (3, 503));
     let tallies = world.requests.tallies();
     assert_eq!(tallies["shop/web"], Tally { aggregated: 12, folded: 0, refused: 0 });
+}
+
+/// Scenario: a proxy logs headers of every kind, and somebody has listed those that let somebody in.
+/// Guarantee: what may be told is told of one request, nothing else leaves in any field.
+#[tokio::test]
+async fn headers_are_told_by_the_list_alone_and_never_what_lets_somebody_in() {
+    let world = World::new();
+    let mut with_headers = entry(1, 3, Side::Client, "/a?token=SECRET", 302);
+    let owned = |pairs: &[(&str, &str)]| {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    };
+    with_headers.request.as_mut().unwrap().request_headers = owned(&[
+        ("x-tenant", "acme"),
+        ("user-agent", "curl"),
+        ("authorization", "Bearer SECRET"),
+        ("cookie", "id=SECRET"),
+        ("x-more", "SECRET"),
+    ]);
+    with_headers.response.as_mut().unwrap().response_headers =
+        owned(&[("location", "/b?code=SECRET"), ("set-cookie", "id=SECRET")]);
+    world.proxy(1).take(&message(vec![with_headers, entry(1, 3, Side::Client, "/a", 302)]));
+    let log = world.told().await.remove(0);
+    assert!(!format!("{log:?}").contains("SECRET"), "{log:?}");
+    let http = log.http_data.unwrap();
+    assert_eq!((log.count, &*http.user_agent, &*http.request_headers["x-tenant"]), (2, "curl", "acme"));
+    assert_eq!((http.request_headers.len(), &*http.response_headers["location"]), (1, "/b"));
 }
 
 #[tokio::test]
