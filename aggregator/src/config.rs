@@ -33,9 +33,6 @@ const LOOK: Duration = Duration::from_secs(30);
 /// Where every program of the operator has its admin port.
 const HEALTH_PORT: u16 = 8081;
 
-/// How long a proxy's stream of access logs lives, about.
-const STREAM_AGE: Duration = Duration::from_secs(600);
-
 /// Everything that can be set.
 #[derive(Debug)]
 pub struct Config {
@@ -219,7 +216,7 @@ fn als(settings: &mut Settings<'_>, namespace: &str) -> Option<als::Config> {
     settings.flag("ENABLE_ISTIO_ALS", false).then_some(als::Config {
         port,
         stream_bytes_per_second,
-        stream_age: STREAM_AGE,
+        stream_age: als::STREAM_AGE,
         namespace,
         tls_dir,
     })

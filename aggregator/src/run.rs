@@ -131,7 +131,8 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
         metrics: metrics.clone(),
         spool: spool.map(|spool| spool.bytes),
         watches: watches.clone(),
-        requests: als.is_some().then(|| requests.clone()),
+        requests: requests.clone(),
+        serves_proxies: als.is_some(),
     };
 
     let mut registry = Registry::default();
@@ -151,8 +152,8 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
         signals.edges.left_out(),
     );
     relay_counts.register(registry.sub_registry_with_prefix("kestrel_relay"));
+    request_metrics.register(registry.sub_registry_with_prefix("kestrel_requests"));
     if als.is_some() {
-        request_metrics.register(registry.sub_registry_with_prefix("kestrel_requests"));
         als_metrics.register(registry.sub_registry_with_prefix("kestrel_als"));
     }
     let of_the_inventory = registry.sub_registry_with_prefix("kestrel_inventory");
@@ -232,12 +233,15 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
     });
     daemon.spawn("leadership", {
         let drain = drain.clone();
-        let parts = link::Parts { pods, signals, logs: lanes.logs(), traffic };
+        let parts = link::Parts { pods, signals, logs: lanes.logs(), traffic, requests: requests.clone() };
         let place = (client.clone(), link.clone());
         let serve_als = move |drain: CancellationToken| async move {
             match als {
                 Some(als) => als::serve(als, Some(place), requests, als_metrics, drain).await,
-                None => Ok(()),
+                None => {
+                    requests.run(drain).await;
+                    Ok(())
+                }
             }
         };
         let serve = move |drain: CancellationToken| async move {

@@ -42,8 +42,10 @@ pub struct Status {
     pub spool: Option<u64>,
     /// The watches.
     pub watches: Watches,
-    /// What proxies logged; `None`: it is not received.
-    pub requests: Option<Requests>,
+    /// What proxies logged.
+    pub requests: Requests,
+    /// Whether their streams come here too, and not to agents and collectors alone.
+    pub serves_proxies: bool,
 }
 
 impl fmt::Debug for Status {
@@ -81,7 +83,8 @@ impl Status {
             dropped: self.metrics.drops(),
             watches: self.watches.count().1,
             missing: self.watches.missing(),
-            requests: self.requests.as_ref().map(Requests::tallies),
+            requests: Some(self.requests.tallies())
+                .filter(|tallies| self.serves_proxies || !tallies.is_empty()),
         }
         .text()
     }
