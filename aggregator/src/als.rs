@@ -31,8 +31,7 @@ pub struct Config {
     pub tls_dir: Option<PathBuf>,
 }
 
-/// Receives entries until the drain, then tells what was counted; for the leader alone. `place` says where this is served,
-/// which is written to the Service's EndpointSlice; `None`: nobody is told.
+/// Receives entries until the drain, then tells what was counted.
 ///
 /// # Errors
 /// The port can't be bound.
@@ -40,6 +39,27 @@ pub async fn serve(
     config: Config,
     place: Option<(Client, link::Config)>,
     requests: Requests,
+    metrics: Metrics,
+    drain: CancellationToken,
+) -> anyhow::Result<()> {
+    let over = CancellationToken::new();
+    let receiving = async {
+        let end = receive(config, place, &requests, metrics, drain).await;
+        over.cancel();
+        end
+    };
+    tokio::join!(receiving, requests.clone().run(over.clone())).0
+}
+
+/// Receives entries until the drain, when the last stream has ended; for the leader alone. `place` says where this is served,
+/// which is written to the Service's EndpointSlice; `None`: nobody is told.
+///
+/// # Errors
+/// The port can't be bound.
+pub async fn receive(
+    config: Config,
+    place: Option<(Client, link::Config)>,
+    requests: &Requests,
     metrics: Metrics,
     drain: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -56,27 +76,19 @@ pub async fn serve(
     let listener = receive::bind(&config)
         .await
         .with_context(|| format!("the access log service's port {port} (ISTIO_ALS_PORT) can't be bound"))?;
-    let over = CancellationToken::new();
-    let serving = async {
-        let published = async {
-            match &place {
-                Some((client, place)) => {
-                    publish::keep_endpoint(client, place, ALS, "grpc-als", metrics.port().await).await;
-                }
-                None => std::future::pending().await,
+    let published = async {
+        match &place {
+            Some((client, place)) => {
+                publish::keep_endpoint(client, place, ALS, "grpc-als", metrics.port().await).await;
             }
-        };
-        let receiving = receive::serve(listener, config, requests.counter().clone(), metrics.clone(), drain);
-        let served = tokio::select! {
-            served = receiving => served,
-            () = published => Ok(()),
-        };
-        over.cancel();
-        served
+            None => std::future::pending().await,
+        }
     };
-    // Not before the last stream has ended.
-    let (served, ()) = tokio::join!(serving, requests.clone().run(over.clone()));
-    served.context("the access log service's port was lost")
+    let receiving = receive::serve(listener, config, requests.counter().clone(), metrics.clone(), drain);
+    tokio::select! {
+        served = receiving => served.context("the access log service's port was lost"),
+        () = published => Ok(()),
+    }
 }
 
 #[cfg(test)]

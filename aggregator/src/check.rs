@@ -1,6 +1,7 @@
 //! Tries everything an installation needs, and says what to do about each
 //! thing that does not work. It changes nothing, and opens no stream.
 
+mod istio;
 mod rights;
 mod servers;
 
@@ -16,12 +17,13 @@ use kube::Client;
 use tokio::time::timeout;
 
 use crate::{
-    config::Config,
+    config::{Config, Mesh},
     executor,
+    istio::{Reader, Wanted},
     traffic::relay,
     uplink::{self, credentials::RuntimeSecret, trial},
 };
-use rights::{DRY_RUN, ISTIO, ON_REQUEST, RIGHTS, Right};
+use rights::{ALS, DRY_RUN, ISTIO, ON_REQUEST, RIGHTS, Right};
 
 /// The API server must say its version within this time.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -69,7 +71,8 @@ pub async fn run(source: &dyn Source, out: &mut dyn io::Write) -> io::Result<Exi
             let reachable = result.is_ok();
             report.say([Finding::of("Kubernetes", result)])?;
             // One line is enough for an API server that is away.
-            for right in RIGHTS.iter().chain([&DRY_RUN]).filter(|_| reachable) {
+            let is_needed = |right: &&Right| reachable && (config.als.is_some() || **right != ALS);
+            for right in RIGHTS.iter().chain([&DRY_RUN]).filter(is_needed) {
                 let result = has(right, &client, &config.namespace).await;
                 report.say([Finding::of("right", result)])?;
             }
@@ -77,6 +80,36 @@ pub async fn run(source: &dyn Source, out: &mut dyn io::Write) -> io::Result<Exi
                 let result = has(&ON_REQUEST, &reader, &config.namespace).await;
                 report.say([Finding::of("right", result)])?;
             }
+            if reachable
+                && config.als.is_some()
+                && let Ok(Mesh { scope, receiver, .. }) = Mesh::read(source)
+            {
+                let found = Reader::new(client, reader, scope).look().await;
+                report.say(istio::findings(&found, &receiver, config.istio == Wanted::Yes))?;
+            }
+        }
+    }
+    Ok(report.code())
+}
+
+/// Says what Istio lacks for access logs, as [`run`] does.
+///
+/// # Errors
+/// Nothing can be written.
+pub async fn run_istio(source: &dyn Source, out: &mut dyn io::Write) -> io::Result<ExitCode> {
+    let mut report = Report::new(out);
+    let Mesh { scope, receiver, namespace, account } = match Mesh::read(source) {
+        Ok(mesh) => mesh,
+        Err(mistakes) => {
+            report.say(mistakes.0.into_iter().map(|mistake| Finding::failed("settings", mistake)))?;
+            return Ok(report.code());
+        }
+    };
+    match clients(&namespace, account.as_deref()).await {
+        Err(problem) => report.say([Finding::failed("Kubernetes", problem.to_string())])?,
+        Ok((own, reader)) => {
+            let found = Reader::new(own, reader, scope).look().await;
+            report.say(istio::findings(&found, &receiver, true))?;
         }
     }
     Ok(report.code())

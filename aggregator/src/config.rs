@@ -13,6 +13,7 @@ use crate::{
     als,
     excluded::Excluded,
     inventory::Integrations,
+    istio::{Scope, Wanted, mesh::Receiver},
     leader, link,
     signals::thresholds::Thresholds,
     traffic::relay,
@@ -32,6 +33,9 @@ const LOOK: Duration = Duration::from_secs(30);
 
 /// Where every program of the operator has its admin port.
 const HEALTH_PORT: u16 = 8081;
+
+/// Where users of the Go operator have their proxies send access logs.
+const ALS_PORT: u16 = 8080;
 
 /// Everything that can be set.
 #[derive(Debug)]
@@ -69,8 +73,10 @@ pub struct Config {
     pub spool: Option<Spool>,
     /// The agents' end.
     pub link: link::Config,
-    /// `ENABLE_ISTIO_ALS` (`false`): access logs of Envoys are received on `ISTIO_ALS_PORT` (8080).
+    /// Access logs of Envoys are received on `ISTIO_ALS_PORT` (8080), unless they are not wanted.
     pub als: Option<als::Config>,
+    /// `ENABLE_ISTIO_ALS` (`false`): whether they are; `auto`: as soon as the cluster has Istio.
+    pub istio: Wanted,
     /// Hubble Relay, unless `DISABLE_CILIUM_FLOWS`.
     pub relay: Option<relay::Config>,
 }
@@ -88,6 +94,7 @@ impl Config {
         let identity = pod_name.clone().or_else(|| settings.optional("HOSTNAME"));
         let duration = settings.seconds("KESTREL_LEASE_SECONDS", 15);
         let uplink = uplink(&mut settings);
+        let istio = settings.parse("ENABLE_ISTIO_ALS", Wanted::No);
         let election = settings.flag("KESTREL_LEADER_ELECTION", in_cluster).then(|| leader::Config {
             identity: identity.unwrap_or_else(|| format!("process-{}", std::process::id())),
             duration,
@@ -124,7 +131,8 @@ impl Config {
                 tls_dir: settings.optional("KESTREL_LINK_TLS_DIR").map(Into::into),
                 namespace: namespace.clone(),
             },
-            als: als(&mut settings, &namespace),
+            als: Some(als(&mut settings, &namespace)).filter(|_| istio != Wanted::No),
+            istio,
             namespace,
         };
         settings.finish()?;
@@ -141,6 +149,41 @@ pub fn health_port(source: &dyn Source) -> Result<u16, Mistakes> {
     let port = settings.parse("HEALTH_PORT", HEALTH_PORT);
     settings.finish()?;
     Ok(port)
+}
+
+/// What `check istio` needs, and no more.
+#[derive(Debug)]
+pub struct Mesh {
+    /// Where its configuration is looked for.
+    pub scope: Scope,
+    /// Where access logs are received.
+    pub receiver: Receiver,
+    /// The operator's namespace.
+    pub namespace: String,
+    /// As [`Config::executor_account`].
+    pub account: Option<String>,
+}
+
+impl Mesh {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// Every mistake in it.
+    pub fn read(source: &dyn Source) -> Result<Self, Mistakes> {
+        let mut settings = Settings::new(source);
+        let namespace = settings.text("POD_NAMESPACE", "kestrel-ai");
+        let mesh = Self {
+            scope: Scope { root: mesh_root(&mut settings) },
+            receiver: Receiver {
+                host: format!("{}.{namespace}.svc.cluster.local", als::ALS),
+                port: settings.parse("ISTIO_ALS_PORT", ALS_PORT),
+            },
+            namespace,
+            account: settings.optional("KESTREL_EXECUTOR_ACCOUNT"),
+        };
+        settings.finish()?;
+        Ok(mesh)
+    }
 }
 
 fn uplink(settings: &mut Settings<'_>) -> uplink::Config {
@@ -208,18 +251,12 @@ fn logs_policy(settings: &mut Settings<'_>) -> LogPolicy {
 
 /// `KESTREL_ALS_STREAM_BYTES` (16 MiB, 0: no limit): what one stream may send a second; `KESTREL_ALS_TLS_DIR` (unset: plain
 /// text): the certificate that is shown, and the authority of the proxies'.
-fn als(settings: &mut Settings<'_>, namespace: &str) -> Option<als::Config> {
-    let port = settings.parse("ISTIO_ALS_PORT", 8080);
+fn als(settings: &mut Settings<'_>, namespace: &str) -> als::Config {
+    let port = settings.parse("ISTIO_ALS_PORT", ALS_PORT);
     let stream_bytes_per_second = settings.parse("KESTREL_ALS_STREAM_BYTES", 16 * 1024 * 1024);
     let tls_dir = settings.optional("KESTREL_ALS_TLS_DIR").map(Into::into);
     let namespace = namespace.to_owned();
-    settings.flag("ENABLE_ISTIO_ALS", false).then_some(als::Config {
-        port,
-        stream_bytes_per_second,
-        stream_age: als::STREAM_AGE,
-        namespace,
-        tls_dir,
-    })
+    als::Config { port, stream_bytes_per_second, stream_age: als::STREAM_AGE, namespace, tls_dir }
 }
 
 fn mesh_root(settings: &mut Settings<'_>) -> String {
@@ -266,7 +303,7 @@ mod tests {
             ("KESTREL_LOGS_POLICY", "all"),
             ("KESTREL_EXCLUDED_NAMESPACES", "vault,bank"),
             ("KESTREL_ISTIO_ROOT_NAMESPACE", "mesh"),
-            ("ENABLE_ISTIO_ALS", "true"),
+            ("ENABLE_ISTIO_ALS", "auto"),
             ("ISTIO_ALS_PORT", "9000"),
             ("KESTREL_ALS_STREAM_BYTES", "1000"),
             ("KESTREL_STATE_DIR", "/var/lib/kestrel"),
@@ -278,6 +315,7 @@ mod tests {
         assert!(matches!(config.uplink.credentials.bootstrap().token, TokenSource::File(_)));
         assert_eq!((config.logs_policy, config.mesh_root.as_str()), (LogPolicy::All, "mesh"));
         assert!(config.excluded.has("bank"));
+        assert_eq!(config.istio, Wanted::WithIstio);
         let als = config.als.unwrap();
         assert_eq!((als.port, als.stream_bytes_per_second, als.tls_dir), (9000, 1000, None));
         let spool = config.spool.unwrap();
@@ -294,6 +332,7 @@ mod tests {
             ("KESTREL_THRESHOLDS", "unready=soon"),
             ("KESTREL_ISTIO_ROOT_NAMESPACE", "istio-system/istio"),
             ("POD_IP", "here"),
+            ("ENABLE_ISTIO_ALS", "perhaps"),
             ("KESTREL_KEEPALIVE_SECONDS", "0"),
         ]);
         let mistakes = Config::read(&source).unwrap_err().to_string();
@@ -303,6 +342,7 @@ mod tests {
             "KESTREL_THRESHOLDS",
             "KESTREL_ISTIO_ROOT_NAMESPACE",
             "POD_IP",
+            "ENABLE_ISTIO_ALS",
             "KESTREL_KEEPALIVE_SECONDS",
             "neither AUTH_TOKEN_FILE",
         ] {

@@ -6,6 +6,7 @@ pub mod config;
 pub mod excluded;
 pub mod executor;
 pub mod inventory;
+pub mod istio;
 pub mod leader;
 pub mod link;
 pub mod own_logs;

@@ -31,12 +31,15 @@ use tracing::error;
 const GRACE: Duration = Duration::from_secs(10);
 
 const USAGE: &str = "\
-usage: kestrel-aggregator [status | check | ask COMMAND | policy test FILE [OPTIONS] | audit FILE]
+usage: kestrel-aggregator [status | check [istio] | ask COMMAND | policy test FILE [OPTIONS] | audit FILE]
 
   (nothing)  the daemon; its environment variables are in docs/interfaces.md
   status     what the daemon on this host is doing, in ten lines (HEALTH_PORT: its admin port)
   check      tries everything an installation needs, with the daemon's variables and KUBECONFIG;
              a line each, ok or FAILED with the remedy, and code 1 if anything failed
+  check istio
+             what Istio lacks for its proxies to send their access logs here, with the commands that give it, of every revision;
+             with KUBECONFIG and, if they differ from the chart's defaults, POD_NAMESPACE, KESTREL_ISTIO_ROOT_NAMESPACE, ISTIO_ALS_PORT
   ask COMMAND
              answers a command as the daemon would answer it to Kestrel Cloud, such as 'kubectl get pods -A', with KUBECONFIG,
              in an installed pod as its reading account
@@ -63,6 +66,7 @@ async fn main() -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         ["check"] => Ok(check::run(&Environment, &mut io::stdout()).await?),
+        ["check", "istio"] => Ok(check::run_istio(&Environment, &mut io::stdout()).await?),
         ["ask", command] => ask(command).await,
         ["policy", "test", file, ref options @ ..] => policy_test(file, options),
         ["audit", file] => audit(file),

@@ -18,6 +18,7 @@ use crate::{
     config::Config,
     executor::{self, Access, Executor, rules::Rules, switch::Switch},
     inventory::{self, Mirror, Objects, Parts, Pods, Watches, pods::Policies},
+    istio::{self, Istio, Wanted},
     leader::{Election, standing::Standing},
     link,
     own_logs::{Identity, OwnLogs},
@@ -61,6 +62,7 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
         spool,
         link,
         als,
+        istio: wanted,
         relay,
     } = config;
     let mut cluster = kube::Config::infer()
@@ -96,9 +98,13 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
         mirror.clone(),
         excluded.clone(),
         namespace.clone(),
+        signals.edges.clone(),
         lanes.flows(),
         request_metrics.clone(),
     );
+    let istio = als.is_some().then(Istio::default);
+    let of_istio =
+        istio::Reader::new(client.clone(), reader.clone(), istio::Scope { root: mesh_root.clone() });
     let executor_metrics = executor::audit::Metrics::default();
     let access = Access {
         own: client.clone(),
@@ -133,6 +139,7 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
         watches: watches.clone(),
         requests: requests.clone(),
         serves_proxies: als.is_some(),
+        istio: istio.clone(),
     };
 
     let mut registry = Registry::default();
@@ -201,6 +208,14 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
             watch.await
         }
     });
+    if let Some(istio) = istio.clone() {
+        let (drain, is_wanted) = (drain.clone(), wanted == Wanted::Yes);
+        daemon.spawn("istio", async move {
+            // Nothing of it has to be brought to an end.
+            let _drained = drain.run_until_cancelled(istio.look(of_istio, is_wanted)).await;
+            Ok(())
+        });
+    }
     let mark = mark(election.clone());
     let events = signals.events.clone();
     daemon.spawn(
@@ -236,13 +251,27 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
         let parts = link::Parts { pods, signals, logs: lanes.logs(), traffic, requests: requests.clone() };
         let place = (client.clone(), link.clone());
         let serve_als = move |drain: CancellationToken| async move {
-            match als {
-                Some(als) => als::serve(als, Some(place), requests, als_metrics, drain).await,
-                None => {
-                    requests.run(drain).await;
-                    Ok(())
-                }
-            }
+            let over = CancellationToken::new();
+            let receiving = async {
+                // Nobody listens for the proxies of a mesh that is not there.
+                let begins = match istio.filter(|_| wanted == Wanted::WithIstio) {
+                    Some(istio) => istio.comes(&drain).await,
+                    None => true,
+                };
+                let end = match als {
+                    Some(als) if begins => {
+                        als::receive(als, Some(place), &requests, als_metrics, drain).await
+                    }
+                    _ => {
+                        drain.cancelled().await;
+                        Ok(())
+                    }
+                };
+                over.cancel();
+                end
+            };
+            // What agents and collectors send is told also before.
+            tokio::join!(receiving, requests.clone().run(over.clone())).0
         };
         let serve = move |drain: CancellationToken| async move {
             let relay = async {

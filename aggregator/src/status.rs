@@ -11,6 +11,7 @@ use jiff::Timestamp;
 
 use crate::{
     inventory::Watches,
+    istio::Istio,
     leader::standing::{Role, Standing},
     stats::Known,
     traffic::requests::{Requests, Tally},
@@ -46,6 +47,8 @@ pub struct Status {
     pub requests: Requests,
     /// Whether their streams come here too, and not to agents and collectors alone.
     pub serves_proxies: bool,
+    /// What was found of Istio; `None`: it is not looked for.
+    pub istio: Option<Istio>,
 }
 
 impl fmt::Debug for Status {
@@ -85,6 +88,7 @@ impl Status {
             missing: self.watches.missing(),
             requests: Some(self.requests.tallies())
                 .filter(|tallies| self.serves_proxies || !tallies.is_empty()),
+            istio: self.istio.as_ref().map(Istio::line),
         }
         .text()
     }
@@ -108,4 +112,6 @@ struct Moment<'a> {
     missing: Vec<(String, Option<String>)>,
     /// What became of the access logs of each workload's proxies; `None`: they are not received.
     requests: Option<BTreeMap<String, Tally>>,
+    /// Likewise.
+    istio: Option<String>,
 }

@@ -15,12 +15,61 @@ fn slices(objects: &Objects) -> Vec<&str> {
 }
 
 #[test]
-fn nothing_is_received_by_default() {
-    let objects = Objects::with(&["operator.istio.telemetry=true"]);
+fn by_default_they_are_received_as_soon_as_there_is_istio_and_with_false_never() {
+    let objects = Objects::with(&[]);
+    assert_eq!(objects.env("kestrel-aggregator", "ENABLE_ISTIO_ALS"), Some("auto"));
+    assert!(objects.find("Service", ALS).is_some() && objects.find("Telemetry", ALS).is_none());
+    let off = "operator.istio.enabled=false";
+    let collectors = "operator.istio.collectorNamespaces={shop}";
+    let objects = Objects::with(&[off, "operator.istio.telemetry=true", collectors]);
     assert_eq!(objects.find("Service", ALS), None);
-    assert_eq!(objects.find("Telemetry", ALS), None);
+    assert!(
+        objects.of_kind("Telemetry").next().is_none() && objects.of_kind("ServiceEntry").next().is_none()
+    );
     assert_eq!(objects.env("kestrel-aggregator", "ENABLE_ISTIO_ALS"), None);
     assert_eq!(slices(&objects), ["kestrel-agent-link"]);
+    let as_text = helm::render(&["--set-string", off]).unwrap();
+    assert_eq!(Objects::parse(&as_text).find("Service", ALS), None);
+}
+
+/// What `helm test` tries is what the aggregator does.
+#[test]
+fn the_check_knows_what_the_aggregator_knows() {
+    let objects = Objects::with(&["operator.istio.alsPort=9000", "operator.istio.rootNamespace=mesh"]);
+    let check = list(&objects.get("Pod", "kestrel-check")["spec"]["containers"][0]["env"]);
+    for name in
+        ["ENABLE_ISTIO_ALS", "ISTIO_ALS_PORT", "KESTREL_ISTIO_ROOT_NAMESPACE", "KESTREL_EXECUTOR_ACCOUNT"]
+    {
+        let value = check.iter().find(|entry| entry["name"] == name).map(|entry| text(&entry["value"]));
+        assert!(value.is_some() && value == objects.env("kestrel-aggregator", name), "{name}: {value:?}");
+    }
+}
+
+/// Telemetries with a selector hold in their own namespace alone, and one that selects a pod without a collector would make its proxy log nothing.
+#[test]
+fn proxies_of_annotated_pods_are_led_to_their_own_loopback() {
+    let objects =
+        Objects::with(&["operator.istio.collectorNamespaces={shop,bank}", "operator.istio.telemetry=true"]);
+    let entry = &objects.get("ServiceEntry", "kestrel-collector-als")["spec"];
+    assert_eq!((&entry["resolution"], &entry["location"]), (&json!("STATIC"), &json!("MESH_EXTERNAL")));
+    assert_eq!(entry["endpoints"], json!([{"address": "127.0.0.1"}]));
+    assert_eq!(entry["ports"], json!([{"name": "grpc-als", "number": 14080, "protocol": "GRPC"}]));
+    let telemetries: Vec<_> =
+        objects.of_kind("Telemetry").filter(|of| of["metadata"]["name"] == "kestrel-collector-als").collect();
+    let namespaces: Vec<_> = telemetries.iter().map(|of| text(&of["metadata"]["namespace"])).collect();
+    assert_eq!(namespaces, ["shop", "bank"]);
+    for telemetry in telemetries {
+        assert_eq!(telemetry["spec"]["selector"], json!({"matchLabels": {"kestrel.ai/injected": "true"}}));
+        let providers = json!([{"name": "kestrel-collector-als"}, {"name": "kestrel-collector-als-tcp"}]);
+        assert_eq!(telemetry["spec"]["accessLogging"], json!([{"providers": providers}]));
+    }
+    let unknown = Objects::with(&["operator.istio.collectorNamespaces={shop}"]);
+    assert!(
+        unknown.of_kind("Telemetry").next().is_none(),
+        "nobody can be asked whether the providers are there"
+    );
+    let error = helm::render(&["--set", "operator.istio.collectorNamespaces={Shop}"]).unwrap_err();
+    assert!(error.contains("collectorNamespaces"), "{error}");
 }
 
 #[test]

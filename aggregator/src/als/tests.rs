@@ -34,6 +34,7 @@ use super::*;
 use crate::{
     excluded::Excluded,
     inventory::Mirror,
+    signals::{component::Components, edges::Edges},
     traffic::requests::metrics::Metrics as RequestMetrics,
     uplink::{
         lanes::{Lane, Lanes},
@@ -77,6 +78,7 @@ impl Server {
             Mirror::default(),
             Excluded::default(),
             config.namespace.clone(),
+            Edges::new(Components::new(lanes.signals()), lanes.signals()),
             lanes.flows(),
             counts,
         );

@@ -58,8 +58,12 @@ pub(super) const DRY_RUN: Right = cluster("networking.k8s.io", &["networkpolicie
 /// Needed only where the cluster has Istio.
 pub(super) const ISTIO: Right = cluster("security.istio.io", &["authorizationpolicies"], READ);
 
+/// Needed only where access logs may be received.
+pub(super) const ALS: Right =
+    keep("discovery.k8s.io", &["endpointslices"], "kestrel-operator-als", &["patch"]);
+
 /// Those of the table in `docs/security.md`.
-pub(super) const RIGHTS: [Right; 18] = [
+pub(super) const RIGHTS: [Right; 19] = [
     cluster("", &["namespaces", "nodes", "pods", "services"], READ),
     cluster("events.k8s.io", &["events"], READ),
     cluster("events.k8s.io", &["events"], &["create"]),
@@ -72,6 +76,7 @@ pub(super) const RIGHTS: [Right; 18] = [
     keep("coordination.k8s.io", &["leases"], "kestrel-aggregator", &["get", "update"]),
     create("discovery.k8s.io", &["endpointslices"]),
     keep("discovery.k8s.io", &["endpointslices"], "kestrel-agent-link", &["patch"]),
+    ALS,
     create("", &["secrets", "configmaps"]),
     keep("", &["secrets"], "kestrel-agent-link", &["get", "update"]),
     keep("", &["secrets"], "kestrel-operator-jwt-runtime", &["get", "update"]),

@@ -146,6 +146,7 @@ async fn serving_as(config: Config, authority: &Authority) -> Server {
         mirror.clone(),
         Excluded::parse("bank"),
         "kestrel-ai".to_owned(),
+        signals.edges.clone(),
         lanes.flows(),
         traffic::requests::metrics::Metrics::default(),
     );

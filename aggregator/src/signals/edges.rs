@@ -1,8 +1,9 @@
-//! What does not get through between two workloads: traffic that is stopped again and again, and names that DNS does
-//! not resolve.
+//! What does not get through between two workloads: traffic that is stopped again and again, names that DNS does
+//! not resolve, and requests that fail.
 
 mod core_dns;
 mod end;
+pub mod requests;
 mod trouble;
 mod wire;
 
@@ -19,6 +20,7 @@ use prometheus_client::metrics::counter::Counter;
 use super::{component::Components, incident::after, note::Voice};
 use crate::inventory::pods::Known;
 pub use end::End;
+use requests::{Answers, Failing};
 pub use trouble::Evidence;
 use trouble::{Trouble, Turn};
 use wire::Edge;
@@ -38,6 +40,8 @@ pub(super) enum Matter {
     /// Answers of the second, a name server, to the first; or, without a second, what a name server itself
     /// cannot find out.
     Names,
+    /// Requests of the first to the second, as proxies logged them.
+    Requests(Failing),
 }
 
 /// The edges of all workloads. Clones share them.
@@ -73,7 +77,7 @@ impl Edges {
     pub fn stopped(&self, ends: [End; 2], times: u64, at: Timestamp, evidence: Evidence, now: Timestamp) {
         let [from, to] = ends;
         let edge = Edge { matter: Matter::Traffic, from, to: Some(to) };
-        self.failed(edge, times, at, evidence, now);
+        self.failed(&edge, [times, 0], at, evidence, now);
     }
 
     /// So much passed. From and to whom, and where, as of what is stopped, says `who` if anybody wants to know.
@@ -94,7 +98,41 @@ impl Edges {
     pub fn unresolved(&self, ends: [End; 2], times: u64, at: Timestamp, evidence: Evidence, now: Timestamp) {
         let [from, to] = ends;
         let edge = Edge { matter: Matter::Names, from, to: Some(to) };
-        self.failed(edge, times, at, evidence, now);
+        self.failed(&edge, [times, 0], at, evidence, now);
+    }
+
+    /// What came of the requests of the first to the second in one window. Who they are says `ends` if anybody wants to know.
+    pub fn answered(&self, ends: impl FnOnce() -> Option<[End; 2]>, answers: Answers, now: Timestamp) {
+        let Answers { failures, all, last } = answers;
+        if failures.is_empty() && self.state().troubles.is_empty() {
+            return;
+        }
+        let Some([from, to]) = ends() else { return };
+        let mut edge = Edge { matter: Matter::Traffic, from, to: Some(to) };
+        for failing in Failing::ALL {
+            edge.matter = Matter::Requests(failing);
+            let failure = failures.iter().find(|failure| failure.failing == failing);
+            let mut state = self.state();
+            let trouble = state.troubles.get_mut(&edge);
+            match failure {
+                Some(failure) if failure.counts(trouble.as_deref()) => {
+                    drop(state);
+                    let counts = [failure.share.some, failure.others()];
+                    self.failed(&edge, counts, failure.at, failure.evidence.clone(), now);
+                }
+                // Too few to count: that is how it ends.
+                Some(failure) => {
+                    if let Some(trouble) = trouble {
+                        trouble.went_on([failure.share.some, failure.others()], failure.at);
+                    }
+                }
+                None => {
+                    if let Some(trouble) = trouble {
+                        trouble.went_on([0, all], last);
+                    }
+                }
+            }
+        }
     }
 
     /// A container of a pod wrote these lines. Those in which CoreDNS says that it could not resolve a name count.
@@ -110,16 +148,17 @@ impl Edges {
             if let Some(failure) = core_dns::read(line) {
                 let evidence = Evidence::new(failure.why, None, failure.name);
                 let edge = Edge { matter: Matter::Names, from: server.clone(), to: None };
-                self.failed(edge, failure.times, at.unwrap_or(now), evidence, now);
+                self.failed(&edge, [failure.times, 0], at.unwrap_or(now), evidence, now);
             }
         }
     }
 
-    fn failed(&self, edge: Edge, times: u64, at: Timestamp, evidence: Evidence, now: Timestamp) {
+    /// So often it failed, and worked beside that.
+    fn failed(&self, edge: &Edge, counts: [u64; 2], at: Timestamp, evidence: Evidence, now: Timestamp) {
         let mut state = self.state();
         let State { troubles, open } = &mut *state;
         let at = at.min(now);
-        if !troubles.contains_key(&edge) {
+        if !troubles.contains_key(edge) {
             if Trouble::is_past(at, now) {
                 return;
             }
@@ -131,16 +170,16 @@ impl Edges {
         let is_kept = match troubles.entry(edge.clone()) {
             Entry::Occupied(trouble) => {
                 let trouble = trouble.into_mut();
-                trouble.failed(times, at, evidence);
-                self.judge(&edge, trouble, open, now)
+                trouble.failed(counts, at, evidence);
+                self.judge(edge, trouble, open, now)
             }
             Entry::Vacant(room) => {
-                let trouble = room.insert(Trouble::new(times, at, evidence));
-                self.judge(&edge, trouble, open, now)
+                let trouble = room.insert(Trouble::new(counts, at, evidence));
+                self.judge(edge, trouble, open, now)
             }
         };
         if !is_kept {
-            troubles.remove(&edge);
+            troubles.remove(edge);
         }
     }
 

@@ -31,6 +31,9 @@ impl Moment<'_> {
         if let Some(requests) = &self.requests {
             lines.push(("access logs", access_logs(requests)));
         }
+        if let Some(istio) = &self.istio {
+            lines.push(("istio", istio.clone()));
+        }
         lines.push(("problem", self.problem()));
         lines.iter().fold(String::new(), |mut text, (name, line)| {
             // A String takes everything.
@@ -241,6 +244,7 @@ mod tests {
             watches: 9,
             missing: vec![],
             requests: None,
+            istio: None,
         }
     }
 
@@ -300,7 +304,8 @@ problem     none
     #[test]
     fn what_became_of_access_logs_is_said_and_whose_are_not_complete() {
         let mut moment = moment(Role::Leads(at(-7200)));
-        moment.requests = Some(BTreeMap::new());
+        (moment.requests, moment.istio) = (Some(BTreeMap::new()), Some("found".to_owned()));
+        assert!(moment.text().contains("\nistio       found\n"), "{}", moment.text());
         assert!(
             moment.text().contains("\naccess logs nothing received since the start\n"),
             "{}",

@@ -1,5 +1,7 @@
 //! Requests and connections that Envoys logged, on their way to the cloud.
 
+mod answers;
+mod behind;
 mod ends;
 pub mod metrics;
 pub(crate) mod sent;
@@ -7,7 +9,7 @@ mod tell;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -26,7 +28,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-use crate::{excluded::Excluded, inventory::Mirror, uplink::lanes::FlowLane};
+use crate::{
+    excluded::Excluded,
+    inventory::Mirror,
+    signals::edges::{Edges, End},
+    uplink::lanes::FlowLane,
+};
+use behind::Behind;
 use ends::Ends;
 use metrics::{LeftOut, Metrics};
 use sent::Senders;
@@ -44,16 +52,25 @@ struct Shared {
     excluded: Excluded,
     /// The operator's own namespace.
     own: String,
+    edges: Edges,
     lane: FlowLane,
     metrics: Metrics,
     counter: Counter,
     senders: Mutex<Senders>,
+    behind: Mutex<Behind>,
 }
 
 impl Requests {
     /// No requests yet. Who is who says `mirror`; requests of `excluded` namespaces stay in the cluster, and those of the
-    /// operator itself, in the namespace `own`, are not told.
-    pub fn new(mirror: Mirror, excluded: Excluded, own: String, lane: FlowLane, metrics: Metrics) -> Self {
+    /// operator itself, in the namespace `own`, are not told. Those that fail are told to `edges` too.
+    pub fn new(
+        mirror: Mirror,
+        excluded: Excluded,
+        own: String,
+        edges: Edges,
+        lane: FlowLane,
+        metrics: Metrics,
+    ) -> Self {
         let name = {
             let mirror = mirror.clone();
             Box::new(move |identity: &Identity| {
@@ -66,8 +83,8 @@ impl Requests {
             })
         };
         let counter = Counter::new(Limits::CLUSTER, name, metrics.entries.clone());
-        let senders = Mutex::default();
-        Self(Arc::new(Shared { mirror, excluded, own, lane, metrics, counter, senders }))
+        let (senders, behind) = Default::default();
+        Self(Arc::new(Shared { mirror, excluded, own, edges, lane, metrics, counter, senders, behind }))
     }
 
     /// What counts the entries of streams.
@@ -102,29 +119,35 @@ impl Requests {
     /// There are some ten thousand rows: nothing else waits for them.
     async fn tell(&self, span: Span, identities: HashMap<u32, Arc<Identity>>) {
         let this = self.clone();
-        if let Err(problem) = spawn_blocking(move || this.send(&span, &identities)).await {
+        if let Err(problem) = spawn_blocking(move || this.send(&span, &identities, Timestamp::now())).await {
             error!("requests of ten seconds were not told: {problem}");
         }
     }
 
-    fn send(&self, span: &Span, identities: &HashMap<u32, Arc<Identity>>) {
+    fn send(&self, span: &Span, identities: &HashMap<u32, Arc<Identity>>, now: Timestamp) {
         let unknown = Arc::default();
         let ends = |key: &Key<'_>, counts: &Counts| {
             self.ends(key, counts, identities.get(&key.reporter).unwrap_or(&unknown))
         };
-        let Told { messages, entries, twice, excluded, own } = tell::tell(span, ends);
+        let Told { messages, entries, twice, excluded, own, answers } = tell::tell(span, ends);
+        self.behind().turn();
         let metrics = &self.0.metrics;
         metrics.told(messages.len(), entries);
         metrics.left_out(LeftOut::OtherEnd, twice);
         metrics.left_out(LeftOut::Kept, excluded);
         metrics.left_out(LeftOut::Own, own);
+        for (ends, answers) in answers {
+            let named = |end: &ends::End| End::new(&end.named.ns, &end.named.kind, &end.named.name);
+            self.0.edges.answered(|| Some([named(&ends.source)?, named(&ends.destination)?]), answers, now);
+        }
         messages.into_iter().for_each(|log| self.0.lane.send(Request::L7AccessLog(log)));
     }
 
     fn ends(&self, key: &Key<'_>, counts: &Counts, identity: &Identity) -> Result<(Ends, Arc<str>), Kept> {
         let Shared { mirror, excluded, own, .. } = &*self.0;
         let time = Timestamp::from_nanosecond(counts.last.into()).unwrap_or(Timestamp::MAX);
-        let ends = ends::resolve(key, identity, time, |address, time| mirror.resident(address, time));
+        let mut ends = ends::resolve(key, identity, time, |address, time| mirror.resident(address, time));
+        self.behind().name(&mut ends, key.side, key.cluster);
         let namespaces = [&ends.source.named.ns, &ends.destination.named.ns];
         if namespaces.contains(&own) {
             return Err(Kept::Own);
@@ -133,6 +156,11 @@ impl Requests {
             return Err(Kept::Excluded);
         }
         Ok((ends, identity.id.as_str().into()))
+    }
+
+    /// Whole after every use, so a panic elsewhere has not harmed it.
+    fn behind(&self) -> MutexGuard<'_, Behind> {
+        self.0.behind.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -6,6 +6,7 @@ use kestrel_aggregator::{
     als,
     excluded::Excluded,
     inventory::Mirror,
+    signals::{component::Components, edges::Edges},
     traffic::requests::{Requests, metrics::Metrics},
 };
 use kestrel_dev_cloud::{Authority, Stream};
@@ -59,6 +60,7 @@ async fn what_proxies_log_is_at_the_cloud_as_edges_with_counts_codes_and_times()
         Mirror::default(),
         Excluded::default(),
         namespace.clone(),
+        Edges::new(Components::new(rig.lanes.signals()), rig.lanes.signals()),
         rig.lanes.flows(),
         Metrics::default(),
     );

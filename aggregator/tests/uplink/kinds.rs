@@ -7,6 +7,7 @@ use kestrel_aggregator::{
     als,
     excluded::Excluded,
     inventory::Mirror,
+    signals::{component::Components, edges::Edges},
     traffic::requests::{Requests, Tally, metrics::Metrics},
 };
 use kestrel_dev_cloud::Authority;
@@ -226,6 +227,7 @@ async fn every_kind_of_entry_is_told_as_what_it_is() {
         Mirror::default(),
         Excluded::default(),
         namespace.clone(),
+        Edges::new(Components::new(rig.lanes.signals()), rig.lanes.signals()),
         rig.lanes.flows(),
         Metrics::default(),
     );

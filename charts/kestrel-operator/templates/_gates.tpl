@@ -33,7 +33,7 @@ Where node agents receive access logs of proxies: port, bytes a second of a stre
 */}}
 {{- define "kestrel.nodeAccessLogs" -}}
 {{- $istio := (.Values.operator | default dict).istio | default dict }}
-{{- if and $istio.enabled $istio.onNodes .Values.nodeAgent.enabled }}
+{{- if and (include "kestrel.accessLogs" .) $istio.onNodes .Values.nodeAgent.enabled }}
 port: {{ $istio.alsPort | int }}
 bytes: {{ $istio.streamBytesPerSecond | int64 }}
 secret: {{ $istio.existingSecret | quote }}

@@ -4,6 +4,7 @@ use memchr::memmem;
 
 use crate::{
     flags::{Flags, UNAUTHORIZED_FIELD},
+    headers::header,
     wire::{Fields, Malformed, Value},
 };
 
@@ -94,6 +95,10 @@ pub struct Entry<'a> {
     pub upstream_sent: u64,
     /// Bytes on the wire from there, if known.
     pub upstream_received: u64,
+    /// An encoded `HTTPRequestProperties`.
+    pub request: &'a [u8],
+    /// An encoded `HTTPResponseProperties`.
+    pub response: &'a [u8],
 }
 
 impl Entry<'_> {
@@ -173,8 +178,14 @@ fn http<'a>(message: &'a [u8], entry: &mut Entry<'a>) -> Result<(), Malformed> {
         match field {
             1 => common(value.bytes(), entry)?,
             2 => entry.version = small(value),
-            3 => request(value.bytes(), entry)?,
-            4 => response(value.bytes(), entry)?,
+            3 => {
+                entry.request = value.bytes();
+                request(entry.request, entry)?;
+            }
+            4 => {
+                entry.response = value.bytes();
+                response(entry.response, entry)?;
+            }
             _ => {}
         }
     }
@@ -378,18 +389,6 @@ fn response<'a>(message: &'a [u8], entry: &mut Entry<'a>) -> Result<(), Malforme
     }
     entry.response_bytes = head.saturating_add(entry.response_body);
     Ok(())
-}
-
-fn header(message: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
-    let (mut fields, mut key, mut text) = (Fields::new(message), &[][..], &[][..]);
-    while let Some((field, value)) = fields.next()? {
-        match field {
-            1 => key = value.bytes(),
-            2 => text = value.bytes(),
-            _ => {}
-        }
-    }
-    Ok((key, text))
 }
 
 /// `/package.Service/Method`, posted over HTTP/2: as a rule the content type is not logged.

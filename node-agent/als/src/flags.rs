@@ -30,6 +30,8 @@ impl Flags {
     pub const NO_ROUTE: Self = Self::of(9);
     /// An external service did not authorize it.
     pub const UNAUTHORIZED: Self = Self::of(UNAUTHORIZED_FIELD);
+    /// The client went away.
+    pub const CLIENT_GONE: Self = Self::of(15).or(Self::of(28));
     /// It was tried as often as allowed.
     pub const RETRIES_EXHAUSTED: Self = Self::of(16);
     /// Nothing came for too long.

@@ -8,6 +8,7 @@
 pub mod counter;
 pub mod entry;
 pub mod flags;
+pub mod headers;
 pub mod identity;
 mod key;
 pub mod metrics;

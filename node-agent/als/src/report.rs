@@ -153,6 +153,8 @@ pub(crate) fn read(row: &RequestRow, reporter: u32) -> Option<(Key<'_>, Counts)>
         attempts: row.attempts,
         version: row.version.try_into().ok()?,
         why: (!why.is_empty()).then(|| why.into()),
+        // They stay where they were read.
+        sample: None,
     };
     (counts.count > 0).then_some((key, counts))
 }

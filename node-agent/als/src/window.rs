@@ -13,6 +13,7 @@ use foldhash::fast::RandomState;
 
 use crate::{
     entry::Entry,
+    headers::{Headers, Sample},
     key::{self, Key},
     sketch::Sketch,
 };
@@ -79,6 +80,8 @@ pub struct Counts {
     pub version: u8,
     /// Why the first that says so failed. Unchecked.
     pub why: Option<Box<[u8]>>,
+    /// Headers of one of them.
+    pub sample: Option<Box<Sample>>,
 }
 
 impl Counts {
@@ -126,10 +129,14 @@ impl Counts {
         if self.why.is_none() {
             self.why.clone_from(&other.why);
         }
+        if self.sample.is_none() {
+            self.sample.clone_from(&other.sample);
+        }
     }
 
     fn heap(&self) -> usize {
-        self.times.heap() + self.why.as_ref().map_or(0, |why| why.len())
+        let sample = self.sample.as_ref().map_or(0, |sample| sample.heap());
+        self.times.heap() + self.why.as_ref().map_or(0, |why| why.len()) + sample
     }
 }
 
@@ -140,6 +147,8 @@ pub struct Window {
     /// Rows of each destination, by a hash of what it is called.
     of_destination: HashMap<u64, u32, RandomState>,
     bytes: usize,
+    /// Those of them that headers take.
+    samples: usize,
     key: Vec<u8>,
 }
 
@@ -214,6 +223,17 @@ impl Window {
             }
             self.rows.insert(self.key.as_slice().into(), counts);
             return fold;
+        }
+    }
+
+    /// Keeps headers of an entry that was counted just now, if it is the first of a row of its own. They may take an eighth of `bytes`.
+    pub fn sample(&mut self, entry: &Entry<'_>, headers: &Headers, bytes: usize) {
+        let Some(counts) = self.rows.get_mut(&*self.key).filter(|counts| counts.count == 1) else { return };
+        let Some(sample) = headers.of(entry) else { return };
+        let heap = sample.heap();
+        if self.samples + heap <= bytes / 8 {
+            (self.samples, self.bytes) = (self.samples + heap, self.bytes + heap);
+            counts.sample = Some(sample);
         }
     }
 

@@ -351,21 +351,26 @@ proptest! {
     /// Guarantee: nothing panics, and what was not touched is found.
     #[test]
     fn hostile_bytes_cost_their_entry(
-        entries in vec(http(), 1..5), hit: prop::sample::Index, garbage in vec(any::<u8>(), 1..60),
+        entries in prop_oneof![
+            vec(http(), 1..5).prop_map(|entries| (2, entries.into_iter().map(|of| (of.encode_to_vec(), Expected::of_http(of))).collect::<Vec<_>>())),
+            vec(tcp(), 1..5).prop_map(|entries| (3, entries.into_iter().map(|of| (of.encode_to_vec(), Expected::of_tcp(of))).collect::<Vec<_>>())),
+        ],
+        hit: prop::sample::Index,
+        garbage in vec(any::<u8>(), 1..60),
     ) {
+        let (field, entries) = entries;
         // A string of which there are more bytes than it has.
         let mut bad = vec![0x7a, 0xff, 0x7f];
         bad.extend(garbage);
         let hit = hit.index(entries.len());
         let mut list = Vec::new();
-        for (at, entry) in entries.iter().enumerate() {
-            let bytes = if at == hit { bad.clone() } else { entry.encode_to_vec() };
-            prost::encoding::bytes::encode(1, &bytes, &mut list);
+        for (at, (bytes, _)) in entries.iter().enumerate() {
+            prost::encoding::bytes::encode(1, if at == hit { &bad } else { bytes }, &mut list);
         }
         let mut message = Vec::new();
-        prost::encoding::bytes::encode(2, &list, &mut message);
+        prost::encoding::bytes::encode(field, &list, &mut message);
         let others = entries.into_iter().enumerate().filter(|(at, _)| *at != hit);
-        let expected: Vec<_> = others.map(|(_, entry)| Expected::of_http(entry)).collect();
+        let expected: Vec<_> = others.map(|(_, (_, expected))| expected).collect();
         prop_assert_eq!(walk(&message), (expected, 1));
     }
 

@@ -39,7 +39,7 @@ impl End {
         match self.kind.as_str() {
             "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet" => "apps/v1",
             "Job" | "CronJob" => "batch/v1",
-            "Pod" | "Service" | "Node" | "ReplicationController" => "v1",
+            "Pod" | "Service" | "ServiceAccount" | "Node" | "ReplicationController" => "v1",
             _ => "",
         }
     }

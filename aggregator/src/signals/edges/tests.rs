@@ -157,6 +157,17 @@ fn what_an_earlier_leader_left_open_is_over_unless_it_fails_again() {
 }
 
 #[test]
+fn an_edge_is_known_again_by_its_name_whatever_goes_on_there() {
+    let [from, to] = ends(WEB_DB);
+    let requests = Failing::ALL.map(Matter::Requests);
+    for matter in [Matter::Traffic, Matter::Names].into_iter().chain(requests) {
+        let edge = Edge { matter, from: from.clone(), to: Some(to.clone()) };
+        assert_eq!(Edge::of_name(&edge.name()), Some(edge));
+    }
+    assert_eq!(Edge::of_name("pods/shop.Deployment.web/shop.Deployment.db"), None);
+}
+
+#[test]
 fn only_what_is_in_the_cluster_is_an_end() {
     for (namespace, kind, name) in [
         ("", "Unmanaged", "reserved:world"),

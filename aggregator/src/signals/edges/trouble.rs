@@ -47,8 +47,8 @@ impl Evidence {
         evidence
     }
 
-    /// Whether there is news in it. Another example is none.
-    fn take(&mut self, more: &Self) -> bool {
+    /// Adds what is in another one; whether there is news in it. Another example is none.
+    pub fn take(&mut self, more: &Self) -> bool {
         let news = add(&mut self.what, more.what.iter().map(String::as_str))
             + add(&mut self.by, more.by.iter().map(String::as_str));
         add(&mut self.such_as, more.such_as.iter().map(String::as_str));
@@ -107,9 +107,9 @@ pub(super) enum Turn {
 
 impl Trouble {
     /// It failed for the first time.
-    pub(super) fn new(times: u64, at: Timestamp, evidence: Evidence) -> Self {
+    pub(super) fn new(counts: [u64; 2], at: Timestamp, evidence: Evidence) -> Self {
         let mut trouble = Self { evidence, ..Self::unseen(at) };
-        trouble.count(times, at);
+        trouble.count(counts, at);
         trouble
     }
 
@@ -132,19 +132,20 @@ impl Trouble {
         after(at, WITHIN) < now
     }
 
-    /// It failed again. What comes late may have been before what came first.
-    pub(super) fn failed(&mut self, times: u64, at: Timestamp, evidence: Evidence) {
+    /// It failed so often again, and worked beside that. What comes late may have been before what came first.
+    pub(super) fn failed(&mut self, counts: [u64; 2], at: Timestamp, evidence: Evidence) {
         let is_news = self.evidence.take(&evidence);
         if let Some(open) = &mut self.open {
             open.is_news |= is_news;
         } else if Self::is_past(self.last, at) {
-            *self = Self::new(0, at, evidence);
+            *self = Self::new([0, 0], at, evidence);
         }
-        self.count(times, at);
+        self.count(counts, at);
     }
 
-    fn count(&mut self, times: u64, at: Timestamp) {
-        self.failed = self.failed.saturating_add(times);
+    fn count(&mut self, [failed, worked]: [u64; 2], at: Timestamp) {
+        self.failed = self.failed.saturating_add(failed);
+        self.worked = self.worked.saturating_add(worked);
         self.since = self.since.min(at);
         self.last = self.last.max(at);
         self.works = self.works.filter(|works| *works > self.last);
@@ -165,6 +166,20 @@ impl Trouble {
                 self.works = self.works.max(Some(at));
             }
         }
+    }
+
+    /// So few failed beside what worked that it works.
+    pub(super) fn went_on(&mut self, [failed, worked]: [u64; 2], at: Timestamp) {
+        self.failed = self.failed.saturating_add(failed);
+        self.worked = self.worked.saturating_add(worked);
+        if worked > 0 && at > self.last {
+            self.works = self.works.max(Some(at));
+        }
+    }
+
+    /// Whether it is an incident.
+    pub(super) fn is_open(&self) -> bool {
+        self.open.is_some()
     }
 
     /// What there is to tell now. The answer is acted on.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kestrel_proto::cloud::v1::{Action, EventSource, KubernetesEvent, ObjectReference};
 
-use super::{Matter, end::End, trouble::Trouble};
+use super::{Matter, end::End, requests::Failing, trouble::Trouble};
 use crate::{
     inventory::convert,
     signals::{
@@ -32,6 +32,7 @@ impl Edge {
         let matter = match self.matter {
             Matter::Traffic => "traffic",
             Matter::Names => "names",
+            Matter::Requests(failing) => failing.words()[1],
         };
         let (from, to) = (self.from.key(), self.to.as_ref().map(End::key).unwrap_or_default());
         format!("{matter}{BETWEEN}{from}{BETWEEN}{to}")
@@ -43,7 +44,7 @@ impl Edge {
         let matter = match parts.next()? {
             "traffic" => Matter::Traffic,
             "names" => Matter::Names,
-            _ => return None,
+            word => Matter::Requests(Failing::ALL.into_iter().find(|failing| failing.words()[1] == word)?),
         };
         let from = End::of_key(parts.next()?)?;
         Some(Self { matter, from, to: End::of_key(parts.next()?) })
@@ -63,6 +64,8 @@ impl Edge {
             (Matter::Traffic, true) => "TrafficRecovered",
             (Matter::Names, false) => "NamesUnresolved",
             (Matter::Names, true) => "NamesRecovered",
+            (Matter::Requests(failing), false) => failing.words()[0],
+            (Matter::Requests(_), true) => "RequestsRecovered",
         };
         let message = if is_over { self.over(trouble, now) } else { self.message(trouble) };
         let api_version = self.from.api_version().to_owned();
@@ -96,6 +99,7 @@ impl Edge {
         let lasted = Duration::try_from(trouble.last.duration_since(trouble.since)).unwrap_or_default();
         let (times, what) = (many(*failed), evidence.what.join(", "));
         let within = format!("{times} in {}", words(lasted));
+        let because = list("because of ", &evidence.by);
         let such_as = list("such as ", &evidence.such_as);
         match (self.matter, to) {
             (Matter::Traffic, to) => {
@@ -113,6 +117,12 @@ impl Edge {
                     to.unwrap_or_default()
                 )
             }
+            (Matter::Requests(failing), to) => format!(
+                "{}: {failed} of {} requests failed so in {} ({what}){because}{such_as}.",
+                failing.between(&from, &to.unwrap_or_default()),
+                failed.saturating_add(*worked),
+                words(lasted)
+            ),
             (Matter::Names, Some(server)) => {
                 format!("{from} gets no answers for names: {server} failed {within} ({what}){such_as}.")
             }
@@ -134,6 +144,11 @@ impl Edge {
                 "Nothing that {from} sends to {} is stopped any more{after}; nothing was seen to pass either.",
                 to.unwrap_or_default()
             ),
+            (Matter::Requests(failing), to) => {
+                let (noun, to) = (failing.noun(), to.unwrap_or_default());
+                let since = if trouble.works() { "" } else { "; no request was seen since either" };
+                format!("The {noun} of requests of {from} to {to} are over{after}{since}.")
+            }
             (Matter::Names, Some(server)) => {
                 format!("{server} has not failed to answer {from} for a while{after}.")
             }

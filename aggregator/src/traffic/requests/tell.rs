@@ -9,8 +9,10 @@ use kestrel_proto::cloud::v1::{
 
 use super::{
     super::conversation::time,
+    answers::Seen,
     ends::{End, Ends, text},
 };
+use crate::signals::edges::requests::Answers;
 
 /// Rows of one edge that are told with their paths.
 const MOST_PATHS: usize = 1000;
@@ -36,6 +38,8 @@ pub(super) struct Told {
     pub(super) excluded: u64,
     /// The operator's own.
     pub(super) own: u64,
+    /// What came of the requests of each edge.
+    pub(super) answers: Vec<(Arc<Ends>, Answers)>,
 }
 
 /// Who asked whom, over all replicas.
@@ -43,10 +47,11 @@ pub(super) struct Told {
 struct Edge([String; 2]);
 
 /// An edge's entries, as either end saw them.
-#[derive(Default)]
-struct Views {
+struct Views<'w> {
+    ends: Arc<Ends>,
     client: u64,
     server: u64,
+    seen: Seen<'w>,
     /// Rows that are told.
     rows: usize,
 }
@@ -86,32 +91,52 @@ struct Found {
 /// Tells what was counted of ten seconds. `ends` says who was who and which node reported, or why that stays here.
 ///
 /// Where both ends' proxies report, every request is in the window twice. Of each edge the view with more requests is
-/// told, as the other one's proxies did not see, or did not get through to us with, all of them.
+/// told, as the other one's proxies did not see, or did not get through to us with, all of them. That a policy refused a request
+/// only the server's proxy knows: it is told of the client's view too.
 pub(super) fn tell(span: &Span, ends: impl Fn(&Key<'_>, &Counts) -> Result<(Ends, Arc<str>), Kept>) -> Told {
     let mut told = Told::default();
-    let (mut edges, mut views): (HashMap<Edge, usize>, Vec<Views>) = Default::default();
+    let (mut edges, mut views): (HashMap<Edge, usize>, Vec<Views<'_>>) = Default::default();
     let mut known: HashMap<Who<'_>, Result<Found, Kept>> = HashMap::new();
+    let mut denials: HashMap<Refused<'_>, &Counts> = HashMap::new();
     for (key, counts) in span.rows() {
         let found = known.entry(who(&key)).or_insert_with(|| {
             let (ends, node) = ends(&key, counts)?;
-            let edge = Edge([&ends.source, &ends.destination].map(place));
+            let (edge, ends) = (Edge([&ends.source, &ends.destination].map(place)), Arc::new(ends));
             let edge = *edges.entry(edge).or_insert_with(|| {
-                views.push(Views::default());
+                let (ends, seen) = (Arc::clone(&ends), Seen::default());
+                views.push(Views { ends, client: 0, server: 0, seen, rows: 0 });
                 views.len() - 1
             });
-            Ok(Found { ends: Arc::new(ends), edge, node })
+            Ok(Found { ends, edge, node })
         });
-        match (found, key.side) {
-            (Ok(found), Side::Client) => views[found.edge].client += counts.count,
-            (Ok(found), Side::Server) => views[found.edge].server += counts.count,
-            (Err(Kept::Excluded), _) => told.excluded += counts.count,
-            (Err(Kept::Own), _) => told.own += counts.count,
+        let found = match found {
+            Ok(found) => found,
+            Err(Kept::Excluded) => {
+                told.excluded += counts.count;
+                continue;
+            }
+            Err(Kept::Own) => {
+                told.own += counts.count;
+                continue;
+            }
+        };
+        let views = &mut views[found.edge];
+        views.seen.add(&key, counts);
+        match key.side {
+            Side::Client => views.client += counts.count,
+            Side::Server => views.server += counts.count,
+        }
+        if let (Side::Server, true, Some(refused)) =
+            (key.side, key.flags.any(Flags::DENIED), refused(found.edge, &key))
+        {
+            denials.insert(refused, counts);
         }
     }
     let mut rows: HashMap<Row, Telling> = HashMap::new();
     for (key, counts) in span.rows() {
         let Some(Ok(found)) = known.get(&who(&key)) else { continue };
         let views = &mut views[found.edge];
+        views.seen.add_to_route(&key, counts);
         let teller = if views.server > views.client { Side::Server } else { Side::Client };
         if key.side != teller {
             told.twice += counts.count;
@@ -129,6 +154,11 @@ pub(super) fn tell(span: &Span, ends: impl Fn(&Key<'_>, &Counts) -> Result<(Ends
             port: key.port,
             path: text(key.template),
         };
+        let denial = refused(found.edge, &key).filter(|_| key.side == Side::Client);
+        let denial = denial.and_then(|refused| denials.get(&refused));
+        if denial.is_some() {
+            row.flags.add(Flags::DENIED);
+        }
         if views.rows >= MOST_PATHS && !row.path.is_empty() && !rows.contains_key(&row) {
             template::OTHER.clone_into(&mut row.path);
         }
@@ -138,9 +168,25 @@ pub(super) fn tell(span: &Span, ends: impl Fn(&Key<'_>, &Counts) -> Result<(Ends
             Telling { ends, node, cluster: text(key.cluster), counts: Counts::default() }
         });
         telling.counts.merge(counts);
+        if let Some(denial) = denial.filter(|_| telling.counts.why.is_none()) {
+            telling.counts.why.clone_from(&denial.why);
+        }
     }
     told.messages = rows.into_iter().map(|(row, telling)| message(row, telling)).collect();
+    told.answers = views.iter().map(|views| (Arc::clone(&views.ends), views.seen.answers())).collect();
     told
+}
+
+/// What both ends know of requests that were refused: their edge, method, status and path.
+type Refused<'a> = (usize, u8, [u16; 2], &'a [u8]);
+
+/// `None`: by its status it was not refused.
+fn refused<'a>(edge: usize, key: &Key<'a>) -> Option<Refused<'a>> {
+    const FORBIDDEN: u16 = 403;
+    const PERMISSION_DENIED: u8 = 7;
+    let is_refused = key.code == FORBIDDEN || key.grpc_status == Some(PERMISSION_DENIED);
+    let status = [key.code, key.grpc_status.unwrap_or_default().into()];
+    is_refused.then_some((edge, key.method, status, key.template))
 }
 
 fn who<'a>(key: &Key<'a>) -> Who<'a> {
@@ -218,7 +264,7 @@ fn message(row: Row, telling: Telling) -> L7AccessLog {
     });
     let status = grpc_status.map(|status| ("grpc-status".to_owned(), status.to_string()));
     log.http_data = Some(HttpAccessLogData {
-        method: METHODS.get(usize::from(method)).copied().unwrap_or(METHODS[0]).to_owned(),
+        method: self::method(method).to_owned(),
         path,
         version: VERSIONS.get(usize::from(counts.version)).copied().unwrap_or(VERSIONS[0]).to_owned(),
         response_headers: quantiles.chain(status).collect(),
@@ -232,6 +278,11 @@ fn message(row: Row, telling: Telling) -> L7AccessLog {
         ..HttpAccessLogData::default()
     });
     log
+}
+
+/// Its name, by its number in Envoy's enum.
+pub(super) fn method(number: u8) -> &'static str {
+    METHODS.get(usize::from(number)).copied().unwrap_or(METHODS[0])
 }
 
 /// By number in Envoy's enum.

@@ -24,11 +24,14 @@ use serde_json::json;
 use super::*;
 use crate::{
     inventory::{Kind, Relation, convert},
+    signals::component::Components,
     uplink::{
         lanes::{Lane, Lanes},
         metrics::Metrics as UplinkMetrics,
     },
 };
+
+mod simulated;
 
 struct World {
     lanes: Lanes,
@@ -61,8 +64,10 @@ impl World {
         }
         let (metrics, mut registry) = (Metrics::default(), Registry::default());
         metrics.register(&mut registry);
-        let requests =
-            Requests::new(mirror, Excluded::parse("bank"), "kestrel-ai".to_owned(), lanes.flows(), metrics);
+        lanes.lead();
+        let edges = Edges::new(Components::new(lanes.signals()), lanes.signals());
+        let (excluded, own) = (Excluded::parse("bank"), "kestrel-ai".to_owned());
+        let requests = Requests::new(mirror, excluded, own, edges, lanes.flows(), metrics);
         Self { lanes, registry, requests }
     }
 
@@ -82,6 +87,10 @@ impl World {
         let ends = CancellationToken::new();
         ends.cancel();
         self.requests.clone().run(ends).await;
+        self.flows()
+    }
+
+    fn flows(&self) -> Vec<L7AccessLog> {
         let next = || {
             let (head, body) = self.lanes.take(Lane::Flows)?.1.on_own_stream();
             match StreamFlowsRequest::decode(&[&head[5..], &body].concat()[..]).unwrap().request {

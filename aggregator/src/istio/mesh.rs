@@ -1,0 +1,232 @@
+//! A mesh configuration: which of the providers it knows that send access logs here, and how it gets the others.
+
+use std::fmt;
+
+use serde_json::{Value, json};
+
+/// A provider of access logs, by the name that Telemetries know it by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Provider {
+    /// Its name.
+    pub name: &'static str,
+    /// The field of its entry that says what it is.
+    field: &'static str,
+}
+
+/// Of HTTP requests, and of TCP connections.
+pub const PROVIDERS: [Provider; 2] = [
+    Provider { name: "kestrel-operator-als", field: "envoyHttpAls" },
+    Provider { name: "kestrel-operator-als-tcp", field: "envoyTcpAls" },
+];
+
+/// The list of providers in a mesh configuration.
+const LIST: &str = "extensionProviders";
+
+/// Where access logs are received.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receiver {
+    /// The Service's name in the cluster's DNS.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+}
+
+/// Text of a mesh configuration, as the key `mesh` of its ConfigMap has it.
+#[derive(Clone, Debug)]
+pub struct Mesh {
+    text: String,
+    read: Value,
+}
+
+impl Mesh {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// It is not one that Istio would read, in a few words.
+    pub fn read(text: &str) -> Result<Self, String> {
+        let read = parse(text)?;
+        if !(read.is_object() && (read[LIST].is_array() || read[LIST].is_null())) {
+            return Err(format!("it is no mapping with a list {LIST}"));
+        }
+        Ok(Self { text: text.to_owned(), read })
+    }
+
+    /// Those that it does not know.
+    pub fn missing(&self) -> Vec<Provider> {
+        PROVIDERS.into_iter().filter(|provider| self.find(*provider).is_none()).collect()
+    }
+
+    /// Those that it knows as something else, with what they lack.
+    pub fn mistaken(&self) -> Vec<(Provider, String)> {
+        let lacks = |provider: Provider| {
+            let found = &self.find(provider)?[provider.field];
+            let is_whole = found["service"].is_string() && found["port"].is_u64();
+            (!is_whole).then(|| (provider, format!("it has no {} with a service and a port", provider.field)))
+        };
+        PROVIDERS.into_iter().filter_map(lacks).collect()
+    }
+
+    fn find(&self, provider: Provider) -> Option<&Value> {
+        self.read[LIST].as_array()?.iter().find(|entry| entry["name"] == provider.name)
+    }
+
+    /// The text with these providers besides all that is there: as it was, with some lines more, or, where it is in no form that lines can
+    /// be put into, as JSON, which is YAML too.
+    pub fn with(&self, providers: &[Provider], receiver: &Receiver) -> String {
+        let mut expected = self.read.clone();
+        let added = providers.iter().map(|provider| provider.entry(receiver));
+        let kept = self.read[LIST].as_array().into_iter().flatten().cloned();
+        expected[LIST] = added.chain(kept).collect();
+        let text = self.with_lines(providers, receiver);
+        if parse(&text).as_ref() == Ok(&expected) { text } else { format!("{expected:#}\n") }
+    }
+
+    fn with_lines(&self, providers: &[Provider], receiver: &Receiver) -> String {
+        let mut lines: Vec<&str> = self.text.lines().collect();
+        let is_list = |line: &str| {
+            let value = line.strip_prefix(LIST).and_then(|rest| rest.strip_prefix(':')).map(str::trim_start);
+            value.is_some_and(|value| value.is_empty() || value.starts_with('#'))
+        };
+        let at = match lines.iter().position(|line| is_list(line)) {
+            Some(at) => at + 1,
+            None => {
+                lines.push("extensionProviders:");
+                lines.len()
+            }
+        };
+        // As far to the right as the first that is there.
+        let first = lines.iter().skip(at).find(|line| line.trim_start().starts_with("- "));
+        let indent = first.map_or(0, |line| line.len() - line.trim_start().len());
+        let entries = entries(providers, receiver, indent);
+        lines.splice(at..at, entries.lines());
+        lines.join("\n") + "\n"
+    }
+}
+
+impl Provider {
+    fn entry(self, Receiver { host, port }: &Receiver) -> Value {
+        json!({"name": self.name, self.field: {"service": host, "port": port}})
+    }
+}
+
+impl fmt::Display for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// The entries of a list of providers, so far to the right.
+pub fn entries(providers: &[Provider], Receiver { host, port }: &Receiver, indent: usize) -> String {
+    let indent = " ".repeat(indent);
+    let entry = |Provider { name, field }: &Provider| {
+        format!(
+            "{indent}- name: {name}\n{indent}  {field}:\n{indent}    service: {host}\n{indent}    port: {port}\n"
+        )
+    };
+    providers.iter().map(entry).collect()
+}
+
+fn parse(text: &str) -> Result<Value, String> {
+    serde_saphyr::from_str(text).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn receiver() -> Receiver {
+        Receiver { host: "kestrel-operator-als.kestrel-ai.svc.cluster.local".to_owned(), port: 8080 }
+    }
+
+    fn names(providers: &[Provider]) -> Vec<&str> {
+        providers.iter().map(|provider| provider.name).collect()
+    }
+
+    const TRACING: &str = "accessLogFile: /dev/stdout # stays
+extensionProviders:   # of ours
+  # the first
+  - name: \"otel\"
+    opentelemetry: {port: 4317, service: o.example.com}
+trustDomain: cluster.local
+";
+
+    #[test]
+    fn what_is_missing_is_put_before_what_is_there_and_nothing_else_changes() {
+        let mesh = Mesh::read(TRACING).unwrap();
+        assert_eq!(names(&mesh.missing()), ["kestrel-operator-als", "kestrel-operator-als-tcp"]);
+        let text = mesh.with(&mesh.missing()[1..], &receiver());
+        let expected = "accessLogFile: /dev/stdout # stays
+extensionProviders:   # of ours
+  - name: kestrel-operator-als-tcp
+    envoyTcpAls:
+      service: kestrel-operator-als.kestrel-ai.svc.cluster.local
+      port: 8080
+  # the first
+  - name: \"otel\"
+    opentelemetry: {port: 4317, service: o.example.com}
+trustDomain: cluster.local
+";
+        assert_eq!(text, expected);
+        assert_eq!(names(&Mesh::read(&text).unwrap().missing()), ["kestrel-operator-als"]);
+    }
+
+    #[test]
+    fn a_list_that_is_not_there_or_of_another_form_is_made() {
+        for (text, kept) in [
+            ("trustDomain: cluster.local\n", "trustDomain: cluster.local\nextensionProviders:\n- name:"),
+            ("trustDomain: x", "trustDomain: x\nextensionProviders:\n- name:"),
+            (
+                "extensionProviders:\n- name: a\n  zipkin: {}\n",
+                "extensionProviders:\n- name: kestrel-operator-als\n",
+            ),
+            ("extensionProviders: []\n", "{\n"),
+            ("extensionProviders: [{name: a}] # one\n", "\"a\""),
+            ("{\"extensionProviders\": [{\"name\": \"a\"}]}", "\"a\""),
+            ("defaultConfig:\n  extensionProviders: 1\n", "  extensionProviders: 1\nextensionProviders:\n"),
+        ] {
+            let mesh = Mesh::read(text).unwrap();
+            let with = mesh.with(&mesh.missing(), &receiver());
+            assert!(with.contains(kept), "{with}");
+            let again = Mesh::read(&with).unwrap();
+            assert!(again.missing().is_empty() && again.mistaken().is_empty(), "{with}");
+        }
+    }
+
+    #[test]
+    fn a_provider_of_another_kind_and_a_text_that_is_no_configuration_are_told() {
+        let mesh = Mesh::read("extensionProviders:\n- name: kestrel-operator-als\n  zipkin: {}\n").unwrap();
+        assert_eq!(names(&mesh.missing()), ["kestrel-operator-als-tcp"]);
+        assert_eq!(mesh.mistaken().len(), 1);
+        for text in ["", "- a", "extensionProviders: 1", "a: [", "a: &a [*a]"] {
+            Mesh::read(text).unwrap_err();
+        }
+    }
+
+    proptest! {
+        /// Whatever else is there, it stays.
+        #[test]
+        fn nothing_is_lost(
+            names in prop::collection::vec("p[a-z]{1,6}", 0..4), indent in 0..5_usize, others in prop::collection::btree_map("k[a-z]{1,5}", "[a-z \"#:-]{0,12}", 0..4),
+        ) {
+            let mut text: String = others.iter().map(|(key, value)| format!("{key}: {}\n", json!(value))).collect();
+            if !names.is_empty() {
+                let entries = names.iter().map(|name| format!("{:indent$}- name: {name}\n{:indent$}  x: 1\n", "", ""));
+                text = format!("extensionProviders:\n{}{text}", entries.collect::<String>());
+            }
+            prop_assume!(!text.is_empty());
+            let mesh = Mesh::read(&text).unwrap();
+            let with = Mesh::read(&mesh.with(&mesh.missing(), &receiver())).unwrap();
+            prop_assert!(with.missing().is_empty());
+            for (key, value) in &others {
+                prop_assert_eq!(&with.read[key], value);
+            }
+            let kept = with.read[LIST].as_array().unwrap();
+            prop_assert_eq!(kept.len(), 2 + names.len());
+            for (entry, name) in kept[2..].iter().zip(&names) {
+                prop_assert_eq!(entry, &json!({"name": name, "x": 1}));
+            }
+        }
+    }
+}

@@ -1,0 +1,119 @@
+use std::convert::Infallible;
+
+use http::{Request, Response};
+use http_body_util::Full;
+use kube::{Client, client::Body};
+use serde_json::{Value, json};
+
+use super::*;
+
+/// An API server: what it answers at each path, and 403 elsewhere.
+fn api_server(answers: &[(&'static str, Value)]) -> Client {
+    let answers = answers.to_vec();
+    let answer = move |request: Request<Body>| {
+        let path = request.uri().path();
+        let found = answers.iter().find(|(of, _)| *of == path).map(|(_, answer)| answer.to_string());
+        let (code, body) = found.map_or_else(
+            || {
+                let message = format!("{path} is forbidden");
+                let status = json!({"kind": "Status", "status": "Failure", "code": 403, "message": message, "reason": "Forbidden"});
+                (403, status.to_string())
+            },
+            |body| (200, body),
+        );
+        let response = Response::builder().status(code).body(Full::from(body)).unwrap();
+        std::future::ready(Ok::<_, Infallible>(response))
+    };
+    Client::new(tower::service_fn(answer), "default")
+}
+
+fn groups(names: &[&str]) -> Value {
+    let group = |name: &&str| {
+        let version = json!({"groupVersion": format!("{name}/v1"), "version": "v1"});
+        json!({"name": name, "versions": [version], "preferredVersion": version})
+    };
+    json!({"groups": names.iter().map(group).collect::<Vec<_>>()})
+}
+
+const MAPS: &str = "/api/v1/namespaces/mesh/configmaps";
+
+fn maps(names: &[&str]) -> Value {
+    let map = |name: &&str| json!({"metadata": {"name": name}});
+    let items: Vec<_> = names.iter().map(map).collect();
+    json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": {}, "items": items})
+}
+
+fn map(name: &str, key: &str, text: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": name, "namespace": "mesh", "resourceVersion": "5"}, "data": {key: text},
+    })
+}
+
+fn telemetries(providers: &[&str]) -> Value {
+    let providers: Vec<_> = providers.iter().map(|name| json!({"name": name})).collect();
+    let metadata = json!({"name": "als", "namespace": "mesh"});
+    let off = json!({"disabled": true, "providers": [{"name": "kestrel-operator-als-tcp"}]});
+    let items = json!([
+        {"apiVersion": "telemetry.istio.io/v1", "kind": "Telemetry", "metadata": metadata, "spec": {"accessLogging": [{"providers": providers}, off]}},
+        {"apiVersion": "telemetry.istio.io/v1", "kind": "Telemetry", "metadata": {"name": "metrics", "namespace": "shop"}, "spec": {"metrics": []}},
+    ]);
+    json!({"kind": "TelemetryList", "apiVersion": "telemetry.istio.io/v1", "metadata": {}, "items": items})
+}
+
+async fn line(own: &[(&'static str, Value)], reader: &[(&'static str, Value)]) -> String {
+    let reader = Reader::new(api_server(own), api_server(reader), Scope { root: "mesh".to_owned() });
+    reader.look().await.unwrap().line()
+}
+
+#[tokio::test]
+async fn istio_is_found_by_its_apis_and_what_every_revision_lacks_is_said() {
+    let whole = "extensionProviders:\n- name: kestrel-operator-als\n  envoyHttpAls: {service: s, port: 1}\n\
+                 - name: kestrel-operator-als-tcp\n  envoyTcpAls: {service: s, port: 1}\n";
+    assert!(line(&[("/apis", groups(&["apps"]))], &[]).await.starts_with("not found in this cluster"));
+    let own = [("/apis", groups(&["networking.istio.io", "telemetry.istio.io"]))];
+    let names = ["istio", "istio-1-24", "istio-ca-root-cert", "istio-sidecar-injector", "grafana"];
+    let good = [
+        (MAPS, maps(&names)),
+        ("/api/v1/namespaces/mesh/configmaps/istio", map("istio", "mesh", whole)),
+        ("/api/v1/namespaces/mesh/configmaps/istio-1-24", map("istio-1-24", "other", "")),
+        (
+            "/apis/telemetry.istio.io/v1/telemetries",
+            telemetries(&["kestrel-operator-als", "kestrel-operator-als-tcp"]),
+        ),
+    ];
+    assert_eq!(
+        line(&own, &good).await,
+        "found, configured in mesh/istio; access logs are sent by Telemetry mesh/als"
+    );
+    let mut lacking = good.clone();
+    lacking[2].1 = map("istio-1-24", "mesh", "trustDomain: x");
+    lacking[3].1 = telemetries(&["kestrel-operator-als"]);
+    assert_eq!(
+        line(&own, &lacking).await,
+        "found, configured in mesh/istio, mesh/istio-1-24; access logs are sent by Telemetry mesh/als; MISSING: provider kestrel-operator-als in \
+         mesh/istio-1-24, provider kestrel-operator-als-tcp in mesh/istio-1-24, no Telemetry names the provider kestrel-operator-als-tcp \
+         ('kestrel-aggregator check istio' says what to do)"
+    );
+    let hidden = line(&own, &[]).await;
+    assert!(
+        hidden.contains("its mesh configuration can't be read")
+            && hidden.contains("its Telemetries can't be read"),
+        "{hidden}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_istio_goes_on_when_it_comes() {
+    let (istio, drain) = (Istio::default(), CancellationToken::new());
+    assert_eq!(istio.line(), "not looked for yet");
+    let client = api_server(&[("/apis", groups(&["networking.istio.io"]))]);
+    let reader = Reader::new(client.clone(), client, Scope { root: "mesh".to_owned() });
+    let looking = tokio::spawn(istio.clone().look(reader, true));
+    assert!(istio.comes(&drain).await);
+    assert!(istio.line().contains("this Istio has no telemetry.istio.io"), "{}", istio.line());
+    looking.abort();
+    let never = Istio::default();
+    drain.cancel();
+    assert!(!never.comes(&drain).await);
+}

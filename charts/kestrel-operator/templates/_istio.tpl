@@ -1,0 +1,65 @@
+{{/* Whether access logs of Envoys are received: "true", "auto" (as soon as the cluster has Istio), or nothing. */}}
+{{- define "kestrel.accessLogs" -}}
+{{- $mode := ((.Values.operator).istio).enabled | toString }}
+{{- if has $mode (list "true" "auto") }}{{ $mode }}{{ end }}
+{{- end }}
+
+{{/* What the aggregator, and its check, know of Istio and of the access log service. */}}
+{{- define "kestrel.istioEnv" -}}
+{{- $istio := (.Values.operator | default dict).istio | default dict }}
+{{- with $istio.rootNamespace }}
+- name: KESTREL_ISTIO_ROOT_NAMESPACE
+  value: {{ . | quote }}
+{{- end }}
+{{- with include "kestrel.accessLogs" . }}
+- name: ENABLE_ISTIO_ALS
+  value: {{ . | quote }}
+- name: ISTIO_ALS_PORT
+  value: {{ $istio.alsPort | int | quote }}
+{{- end }}
+{{- end }}
+
+{{/*
+Those of the providers "names" that a Telemetry may name, separated by blanks: with operator.istio.telemetry: true all, with auto those that Istio's
+mesh configuration knows, of any revision. One that is not there would make proxies log nothing.
+*/}}
+{{- define "kestrel.knownProviders" -}}
+{{- $istio := .root.Values.operator.istio }}
+{{- $mode := toString $istio.telemetry }}
+{{- $known := list }}
+{{- if eq $mode "true" }}
+{{- $known = .names }}
+{{- else if eq $mode "auto" }}
+{{- $maps := (lookup "v1" "ConfigMap" $istio.rootNamespace "").items }}
+{{- range $name := .names }}
+{{- range $maps }}
+{{- if and (regexMatch "^istio(-|$)" .metadata.name) (regexMatch (printf "name[\"']?: *[\"']?%s[\"']?[\\s,}]" $name) (printf "%s\n" ((.data).mesh | default ""))) }}
+{{- $known = append $known $name }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- $known | uniq | join " " }}
+{{- end }}
+
+{{/* A Telemetry that sends access logs to "providers". */}}
+{{- define "kestrel.telemetry" -}}
+apiVersion: telemetry.istio.io/{{ .root.Capabilities.APIVersions.Has "telemetry.istio.io/v1" | ternary "v1" "v1alpha1" }}
+kind: Telemetry
+metadata:
+  name: {{ .name }}
+  namespace: {{ .namespace | quote }}
+  labels:
+    {{- include "kestrel.labels" (dict "root" .root "component" "aggregator") | nindent 4 }}
+spec:
+  {{- with .selector }}
+  selector:
+    matchLabels:
+      {{- toYaml . | nindent 6 }}
+  {{- end }}
+  accessLogging:
+    - providers:
+        {{- range splitList " " .providers }}
+        - name: {{ . }}
+        {{- end }}
+{{- end }}
