@@ -4,7 +4,6 @@
 mod admission;
 mod authority;
 mod batch;
-pub(crate) mod body;
 mod certificate;
 mod columns;
 mod gap;
@@ -30,6 +29,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use kestrel_proto::body::Room;
 use kestrel_runtime::tls::server::ServingCertificate;
 use kube::Client;
 use tokio::{
@@ -43,9 +43,13 @@ use tokio_util::{
 };
 use tonic::{Status, metadata::MetadataValue};
 
-use crate::{inventory::Pods, signals::Signals, traffic::Traffic, uplink::lanes::LogLane};
+use crate::{
+    inventory::Pods,
+    signals::Signals,
+    traffic::{Traffic, requests::Requests},
+    uplink::lanes::LogLane,
+};
 use admission::Admission;
-use body::Room;
 use certificate::Keeper;
 use identity::Rules;
 use metrics::{Metrics, Refused, RefusedLabel};
@@ -102,6 +106,8 @@ pub struct Parts {
     pub traffic: Traffic,
     /// What is asked of nodes.
     pub nodes: Nodes,
+    /// What proxies logged.
+    pub requests: Requests,
 }
 
 /// What all sessions share.
@@ -111,6 +117,7 @@ struct Shared {
     logs: LogLane,
     traffic: Traffic,
     nodes: Nodes,
+    requests: Requests,
     metrics: Metrics,
     refusals: Refusals,
     repeats: Mutex<Repeats>,
@@ -187,7 +194,7 @@ impl Shared {
     fn new(
         config: &Config,
         anchors: watch::Receiver<String>,
-        Parts { pods, signals, logs, traffic, nodes }: Parts,
+        Parts { pods, signals, logs, traffic, nodes, requests }: Parts,
         metrics: Metrics,
         drain: CancellationToken,
     ) -> Arc<Self> {
@@ -197,6 +204,7 @@ impl Shared {
             logs,
             traffic,
             nodes,
+            requests,
             metrics,
             refusals: Refusals::default(),
             repeats: Mutex::default(),

@@ -176,6 +176,7 @@ impl Link {
                     Some(Message::PodUpdate(update)) => Event::Pods(update),
                     Some(Message::HostRead(read)) => Event::Asked(Box::new(read), reply.clone()),
                     Some(Message::HostReadEnd(end)) => Event::Unasked(end.id),
+                    Some(Message::RequestsTold(told)) => Event::RequestsTold(told),
                     Some(Message::Clock(clock)) => match SystemTime::try_from(clock.time.unwrap_or_default())
                     {
                         Ok(time) => Event::Clock(time),

@@ -14,13 +14,14 @@ pub mod outage;
 pub mod pods;
 pub mod reads;
 mod reports;
+mod requests;
 pub mod session;
 pub mod ship;
 pub mod wake;
 
 use std::time::{Duration, SystemTime};
 
-use kestrel_proto::node::v1::{HostRead, PodUpdate};
+use kestrel_proto::node::v1::{HostRead, PodUpdate, RequestsTold};
 
 use reads::Reply;
 pub use session::Session;
@@ -44,6 +45,8 @@ pub enum Event {
     Credit(u64),
     /// Pods came, changed or went.
     Pods(PodUpdate),
+    /// The cloud has been told of requests that were reported.
+    RequestsTold(RequestsTold),
     /// The aggregator's time, when it took a report of the host.
     Clock(SystemTime),
     /// Something of the node is asked for; the answer goes over the stream on which it was.
