@@ -10,6 +10,7 @@ pub mod leader;
 pub mod link;
 pub mod own_logs;
 mod owner;
+mod rights;
 pub mod run;
 pub mod signals;
 pub mod stats;
