@@ -16,7 +16,10 @@
 mod als;
 mod api_server;
 mod connection;
+#[path = "../executor/corpus.rs"]
+mod corpus;
 mod credentials;
+mod executor;
 mod flows;
 mod gaps;
 mod host_reads;
