@@ -35,9 +35,6 @@ const LOOK: Duration = Duration::from_secs(30);
 /// Where every program of the operator has its admin port.
 const HEALTH_PORT: u16 = 8081;
 
-/// How long a proxy's stream of access logs lives, about.
-const STREAM_AGE: Duration = Duration::from_secs(600);
-
 /// Where users of the Go operator have their proxies send access logs.
 const ALS_PORT: u16 = 8080;
 
@@ -266,7 +263,7 @@ fn als(settings: &mut Settings<'_>, namespace: &str) -> als::Config {
     let tls_dir = settings.optional("KESTREL_ALS_TLS_DIR").map(Into::into);
     let stats_port = Some(settings.parse("KESTREL_ALS_STATS_PORT", 0)).filter(|port| *port != 0);
     let namespace = namespace.to_owned();
-    als::Config { port, stream_bytes_per_second, stream_age: STREAM_AGE, namespace, tls_dir, stats_port }
+    als::Config { port, stream_bytes_per_second, stream_age: als::STREAM_AGE, namespace, tls_dir, stats_port }
 }
 
 fn headers(settings: &mut Settings<'_>) -> Headers {

@@ -4,7 +4,6 @@
 mod admission;
 mod authority;
 mod batch;
-pub(crate) mod body;
 mod certificate;
 mod columns;
 mod gap;
@@ -29,6 +28,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use kestrel_proto::body::Room;
 use kestrel_runtime::tls::server::ServingCertificate;
 use kube::Client;
 use tokio::{
@@ -42,9 +42,13 @@ use tokio_util::{
 };
 use tonic::{Status, metadata::MetadataValue};
 
-use crate::{inventory::Pods, signals::Signals, traffic::Traffic, uplink::lanes::LogLane};
+use crate::{
+    inventory::Pods,
+    signals::Signals,
+    traffic::{Traffic, requests::Requests},
+    uplink::lanes::LogLane,
+};
 use admission::Admission;
-use body::Room;
 use certificate::Keeper;
 use identity::Rules;
 use metrics::{Metrics, Refused, RefusedLabel};
@@ -98,6 +102,8 @@ pub struct Parts {
     pub logs: LogLane,
     /// Flows.
     pub traffic: Traffic,
+    /// What proxies logged.
+    pub requests: Requests,
 }
 
 /// What all sessions share.
@@ -106,6 +112,7 @@ struct Shared {
     signals: Signals,
     logs: LogLane,
     traffic: Traffic,
+    requests: Requests,
     metrics: Metrics,
     refusals: Refusals,
     repeats: Mutex<Repeats>,
@@ -182,7 +189,7 @@ impl Shared {
     fn new(
         config: &Config,
         anchors: watch::Receiver<String>,
-        Parts { pods, signals, logs, traffic }: Parts,
+        Parts { pods, signals, logs, traffic, requests }: Parts,
         metrics: Metrics,
         drain: CancellationToken,
     ) -> Arc<Self> {
@@ -191,6 +198,7 @@ impl Shared {
             signals,
             logs,
             traffic,
+            requests,
             metrics,
             refusals: Refusals::default(),
             repeats: Mutex::default(),

@@ -139,7 +139,8 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
         metrics: metrics.clone(),
         spool: spool.map(|spool| spool.bytes),
         watches: watches.clone(),
-        requests: als.is_some().then(|| requests.clone()),
+        requests: requests.clone(),
+        serves_proxies: als.is_some(),
         istio: istio.clone(),
     };
 
@@ -160,8 +161,8 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
         signals.edges.left_out(),
     );
     relay_counts.register(registry.sub_registry_with_prefix("kestrel_relay"));
+    request_metrics.register(registry.sub_registry_with_prefix("kestrel_requests"));
     if als.is_some() {
-        request_metrics.register(registry.sub_registry_with_prefix("kestrel_requests"));
         als_metrics.register(registry.sub_registry_with_prefix("kestrel_als"));
     }
     let of_the_inventory = registry.sub_registry_with_prefix("kestrel_inventory");
@@ -249,22 +250,33 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
     });
     daemon.spawn("leadership", {
         let drain = drain.clone();
-        let parts = link::Parts { pods, signals, logs: lanes.logs(), traffic };
+        let parts = link::Parts { pods, signals, logs: lanes.logs(), traffic, requests: requests.clone() };
         let place = (client.clone(), link.clone());
         let serve_als = move |drain: CancellationToken| async move {
-            // Nobody listens for the proxies of a mesh that is not there.
-            if let Some(istio) = istio.filter(|_| wanted == Wanted::WithIstio)
-                && !istio.comes(&drain).await
-            {
-                return Ok(());
-            }
             let stats_port = als.as_ref().and_then(|als| als.stats_port);
             let _asking = stats_port
                 .map(|port| AbortOnDropHandle::new(tokio::spawn(als::proxies::ask(requests.clone(), port))));
-            match als {
-                Some(als) => als::serve(als, Some(place), requests, als_metrics, drain).await,
-                None => Ok(()),
-            }
+            let over = CancellationToken::new();
+            let receiving = async {
+                // Nobody listens for the proxies of a mesh that is not there.
+                let begins = match istio.filter(|_| wanted == Wanted::WithIstio) {
+                    Some(istio) => istio.comes(&drain).await,
+                    None => true,
+                };
+                let end = match als {
+                    Some(als) if begins => {
+                        als::receive(als, Some(place), &requests, als_metrics, drain).await
+                    }
+                    _ => {
+                        drain.cancelled().await;
+                        Ok(())
+                    }
+                };
+                over.cancel();
+                end
+            };
+            // What agents and collectors send is told also before.
+            tokio::join!(receiving, requests.clone().run(over.clone())).0
         };
         let serve = move |drain: CancellationToken| async move {
             let relay = async {

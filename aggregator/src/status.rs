@@ -43,8 +43,10 @@ pub struct Status {
     pub spool: Option<u64>,
     /// The watches.
     pub watches: Watches,
-    /// What proxies logged; `None`: it is not received.
-    pub requests: Option<Requests>,
+    /// What proxies logged.
+    pub requests: Requests,
+    /// Whether their streams come here too, and not to agents and collectors alone.
+    pub serves_proxies: bool,
     /// What was found of Istio; `None`: it is not looked for.
     pub istio: Option<Istio>,
 }
@@ -84,8 +86,9 @@ impl Status {
             dropped: self.metrics.drops(),
             watches: self.watches.count().1,
             missing: self.watches.missing(),
-            requests: self.requests.as_ref().map(Requests::tallies),
-            losses: self.requests.as_ref().map(Requests::losses).unwrap_or_default(),
+            requests: Some(self.requests.tallies())
+                .filter(|tallies| self.serves_proxies || !tallies.is_empty()),
+            losses: self.requests.losses(),
             istio: self.istio.as_ref().map(Istio::line),
         }
         .text()

@@ -13,7 +13,7 @@ use kestrel_link::{
     ship::{Notice, Shipper},
     wake::Wake,
 };
-use kestrel_proto::node::v1::HostReport;
+use kestrel_proto::node::v1::{HostReport, RequestReport};
 use kestrel_runtime::admin::Ready;
 use kestrel_tail::{
     budget::Limits,
@@ -74,11 +74,18 @@ pub struct Agent {
     story: Story,
     metrics: Metrics,
     linked: Ready,
+    /// What proxies logged.
+    requests: mpsc::Receiver<RequestReport>,
 }
 
 impl Agent {
-    /// An agent that goes on where the stored positions say.
-    pub fn new(config: &Config, metrics: Metrics, linked: Ready) -> Self {
+    /// An agent that goes on where the stored positions say, and tells of `requests` too.
+    pub fn new(
+        config: &Config,
+        metrics: Metrics,
+        linked: Ready,
+        requests: mpsc::Receiver<RequestReport>,
+    ) -> Self {
         let mut beginning = beginning(config);
         let positions = config.state.join("positions");
         let (store, look_back) = match Store::load(&positions) {
@@ -116,6 +123,7 @@ impl Agent {
             story: Story::default(),
             metrics,
             linked,
+            requests,
         }
     }
 
@@ -154,6 +162,9 @@ impl Agent {
                 },
                 Some(sample) = samples.recv() => self.on_sample(&sample),
                 Some(report) = flows.reports.recv(), if self.shipper.has_room() => self.shipper.tell(&report),
+                Some(report) = self.requests.recv(), if self.shipper.has_room_for_requests() => {
+                    self.shipper.tell_requests(&report);
+                }
                 Some(question) = questions.recv() => {
                     let _nobody_waits = question.send(self.moment(&flows).text());
                 }
@@ -257,13 +268,18 @@ impl Agent {
         self.shipper.add_counts(Instant::now());
         let hand_over = async {
             while self.shipper.is_connected() {
-                if self.shipper.flush() && self.shipper.is_delivered() {
+                self.shipper.add_requests();
+                let is_whole = self.requests.is_closed() && self.requests.is_empty();
+                if self.shipper.flush() && is_whole && self.shipper.is_delivered() {
                     break;
                 }
-                match timeout(Duration::from_millis(100), events.recv()).await {
-                    Ok(Some(event)) => drop(self.shipper.take(event)),
-                    Ok(None) => break,
-                    Err(_) => {}
+                tokio::select! {
+                    Some(report) = self.requests.recv() => self.shipper.tell_requests(&report),
+                    event = timeout(Duration::from_millis(100), events.recv()) => match event {
+                        Ok(Some(event)) => drop(self.shipper.take(event)),
+                        Ok(None) => break,
+                        Err(_) => {}
+                    }
                 }
             }
         };

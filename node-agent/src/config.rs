@@ -11,7 +11,10 @@ use kestrel_proto::node::v1::{Hello, Role};
 use kestrel_runtime::config::{Mistakes, Settings, Source};
 use kestrel_tail::{budget::Limits, redact::Expressions};
 
-use crate::host::{self, Watched, kubelet::Probes, sample::Places};
+use crate::{
+    als,
+    host::{self, Watched, kubelet::Probes, sample::Places},
+};
 
 /// The agent's configuration; see `docs/interfaces.md` for the variables.
 #[derive(Clone, Debug)]
@@ -48,6 +51,8 @@ pub struct Config {
     pub hubble_socket: Option<PathBuf>,
     /// Namespace of Istio's ztunnel, if flows are read from its logs.
     pub ztunnel_namespace: Option<String>,
+    /// Where access logs of proxies are received, if they are.
+    pub als: Option<als::Config>,
 }
 
 /// What of the host is looked at beside memory, tasks and the file system of the logs.
@@ -189,6 +194,7 @@ impl Config {
             aws_policy_log: settings.optional("KESTREL_AWS_POLICY_LOG").map(PathBuf::from),
             hubble_socket: settings.optional("KESTREL_HUBBLE_SOCKET").map(PathBuf::from),
             ztunnel_namespace: settings.optional("KESTREL_ZTUNNEL_NAMESPACE"),
+            als: als::Config::read(&mut settings),
         };
         if config.endpoint.scheme_str() != Some("https") || config.endpoint.host().is_none() {
             settings.mistake(format!(
@@ -233,6 +239,7 @@ mod tests {
                 .unwrap();
         assert_eq!(config.own_pod, Some(("b".into(), "a".into())));
         assert_eq!((config.health_port, config.host.left_out().len()), (8081, 4));
+        assert!(config.als.is_none());
         let wrong = BTreeMap::from([
             ("KESTREL_LINK_ENDPOINT", "http://x:1"),
             ("HEALTH_PORT", "x"),

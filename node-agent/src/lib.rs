@@ -4,6 +4,7 @@
 //! wanted of a pod says the aggregator, over the agent link.
 
 pub mod agent;
+pub mod als;
 pub mod check;
 pub mod config;
 pub mod flows;

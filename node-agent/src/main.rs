@@ -10,7 +10,7 @@ use std::{
 use kestrel_link::connection::Link;
 use kestrel_node_agent::{
     agent::Agent,
-    check,
+    als, check,
     config::{self, Config},
     flows, host,
     host::kubelet::Probes,
@@ -94,6 +94,17 @@ async fn start() -> anyhow::Result<Daemon> {
     let linked = readiness.require("no connection to the aggregator yet");
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
+    let requests = match config.als.clone() {
+        Some(als) => {
+            let (receive, requests) = als::receive(als, &mut registry, drain.clone());
+            daemon.spawn("access logs", async {
+                receive.await;
+                Ok(())
+            });
+            requests
+        }
+        None => mpsc::channel(1).1,
+    };
     let probes = Probes::default();
     let admin = AdminPort::bind(config.health_port, readiness, registry, drain.clone()).await?;
     let (ask, questions) = mpsc::channel(1);
@@ -105,7 +116,7 @@ async fn start() -> anyhow::Result<Daemon> {
     let (link, events) = Link::new(config.link());
     let (samples, sampled) = mpsc::channel(1);
     let (watch_flows, outbox) = flows::watch(&config, metrics.flows.clone());
-    let agent = Agent::new(&config, metrics, linked);
+    let agent = Agent::new(&config, metrics, linked, requests);
     daemon.spawn("admin port", admin.serve());
     daemon.spawn("agent link", {
         let drain = drain.clone();

@@ -19,6 +19,7 @@ use flate2::{Compression, write::GzEncoder};
 use kestrel_link::connection::{self, Link};
 use kestrel_node_agent::{
     agent::Agent,
+    als,
     config::{self, Config},
     flows,
     host::{self, Watched, kubelet::Probes, sample::Seen},
@@ -27,7 +28,16 @@ use kestrel_node_agent::{
 };
 use kestrel_proto::{
     cloud::v1::NodeCondition,
-    node::v1::{FlowReport, FlowVerdict, LogLevel, LogPolicy, PodInfo, Welcome},
+    envoy::{
+        config::core::v3 as core,
+        data::accesslog::v3::{AccessLogCommon, HttpAccessLogEntry},
+        service::accesslog::v3::{
+            StreamAccessLogsMessage,
+            access_log_service_client::AccessLogServiceClient,
+            stream_access_logs_message::{HttpAccessLogEntries, Identifier, LogEntries},
+        },
+    },
+    node::v1::{BatchContent, FlowReport, FlowVerdict, LogLevel, LogPolicy, PodInfo, Welcome},
 };
 use kestrel_runtime::admin::Readiness;
 use kestrel_tail::{budget::Limits, redact::Expressions};
@@ -84,6 +94,7 @@ impl Node {
             aws_policy_log: Some(path("aws/network-policy-agent.log")),
             hubble_socket: None,
             ztunnel_namespace: None,
+            als: None,
         };
         Self {
             directory,
@@ -106,11 +117,19 @@ impl Node {
         let (samples, sampled) = mpsc::channel(1);
         let metrics = Metrics::register(&mut self.registry);
         let (watch_flows, outbox) = flows::watch(&self.config, metrics.flows.clone());
-        let agent = Agent::new(&self.config, metrics, self.readiness.require("link"));
+        let drain = self.drain.clone();
+        let requests = match self.config.als.clone() {
+            Some(als) => {
+                let (receive, requests) = als::receive(als, &mut self.registry, drain.clone());
+                self.tasks.spawn(receive);
+                requests
+            }
+            None => mpsc::channel(1).1,
+        };
+        let agent = Agent::new(&self.config, metrics, self.readiness.require("link"), requests);
         let watched = self.config.host.watched(self.config.pod_logs.clone(), Probes::default());
         let kernel_log = self.kernel_log;
         let watch = host::watch(Watched { kernel_log, ..watched }, samples);
-        let drain = self.drain.clone();
         let (ask, questions) = mpsc::channel(1);
         self.ask = Some(ask);
         self.tasks.spawn(link.run(CancellationToken::new()));
@@ -485,6 +504,68 @@ async fn flows_arrive_once_and_only_where_they_are_taken() {
     assert_ne!(report.run, first.run);
     drop(stream);
     node.stop().await;
+}
+
+/// Scenario: a proxy of the node logs to the agent, which is then ended; an aggregator from before does not know of requests.
+/// Guarantee: what was counted until the end is handed over to one that does, and none is sent to the other.
+#[tokio::test]
+async fn what_a_proxy_logged_is_handed_over_before_the_end() {
+    let mut aggregator = Aggregator::start().await;
+    let mut node = Node::new(&aggregator);
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    node.config.als = Some(als::Config { port, stream_bytes_per_second: 0, tls: None });
+    node.start();
+    let old = accept(&mut aggregator).await;
+    let entry = HttpAccessLogEntry {
+        common_properties: Some(AccessLogCommon {
+            upstream_cluster: "outbound|80||db.shop.svc.cluster.local".to_owned(),
+            ..AccessLogCommon::default()
+        }),
+        ..HttpAccessLogEntry::default()
+    };
+    let id = "sidecar~10.0.0.1~web-1.shop~shop.svc.cluster.local".to_owned();
+    let message = StreamAccessLogsMessage {
+        identifier: Some(Identifier {
+            node: Some(core::Node { id, ..core::Node::default() }),
+            log_name: "als".to_owned(),
+        }),
+        log_entries: Some(LogEntries::HttpLogs(HttpAccessLogEntries { log_entry: vec![entry; 7] })),
+    };
+    let address = format!("http://127.0.0.1:{port}");
+    let connected = async {
+        loop {
+            match AccessLogServiceClient::connect(address.clone()).await {
+                Ok(client) => return client,
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+    };
+    let mut client = timeout(DEADLINE, connected).await.expect("nobody listens");
+    client.stream_access_logs(tokio_stream::once(message)).await.unwrap();
+    old.fail(tonic::Status::unavailable("a new leader")).await;
+
+    let welcome = Welcome { credit_bytes: CREDIT, features: vec!["requests".into()], ..Welcome::default() };
+    let mut stream = aggregator.accept_with(welcome).await;
+    // Only then it knows of the new one.
+    node.write("web", "1-1", &["a line"]);
+    stream.pod("ns", "web", "1-1", LogPolicy::All).await;
+    let mut reports = Vec::new();
+    let mut take = async |until: fn(&BatchContent) -> bool| loop {
+        let (batch, content) = stream.batch().await;
+        stream.credit(batch.payload.len() as u64).await;
+        reports.extend(content.requests.clone());
+        if until(&content) || !reports.is_empty() {
+            return;
+        }
+    };
+    take(|content| !content.logs.is_empty()).await;
+    tokio::join!(node.stop(), take(|_| false));
+    let [report] = &reports[..] else { panic!("{reports:?}") };
+    assert_eq!(report.rows.iter().map(|row| row.count).collect::<Vec<_>>(), [7]);
+    assert_eq!((&*report.proxies[0].pod, &*report.proxies[0].namespace), ("web-1", "shop"));
+    let metrics = node.metrics();
+    let line = r#"kestrel_agent_requests_received_total{outcome="Aggregated"} 7"#;
+    assert!(metrics.contains(line), "{metrics}");
 }
 
 /// Writes numbered lines as the runtime does and rotates the file as the

@@ -7,6 +7,7 @@
 // every field but not every item that the generator adds.
 #![allow(missing_docs, clippy::all, unreachable_pub)]
 
+pub mod body;
 pub mod codec;
 
 /// Kestrel Cloud: the five streams.

@@ -163,3 +163,37 @@ fn a_secret_makes_it_mutual_tls() {
     let mount = json!({"name": "als-tls", "mountPath": "/etc/kestrel/als-tls", "readOnly": true});
     assert!(mounts.contains(&mount));
 }
+
+const ON_NODES: [&str; 3] =
+    ["operator.istio.enabled=true", "operator.istio.onNodes=true", "operator.istio.existingSecret=als"];
+
+#[test]
+fn node_agents_receive_where_that_is_asked_for_and_only_what_is_of_their_node() {
+    const NODE: &str = "kestrel-operator-als-node";
+    let off = Objects::with(&["operator.istio.enabled=true"]);
+    assert_eq!(off.find("Service", NODE), None);
+    assert_eq!(off.env("kestrel-node-agent", "KESTREL_ALS_PORT"), None);
+    let objects = Objects::with(&ON_NODES);
+    let service = &objects.get("Service", NODE)["spec"];
+    assert_eq!(service["internalTrafficPolicy"], "Local");
+    assert_eq!(service["ports"], json!([{"name": "grpc-als", "port": 8080, "targetPort": 8080}]));
+    let selected = service["selector"].as_object().unwrap();
+    for (workload, pod) in objects.pods() {
+        let labels = pod["metadata"]["labels"].as_object().unwrap();
+        let is_selected = selected.iter().all(|(name, value)| labels.get(name) == Some(value));
+        assert_eq!(is_selected, workload == "kestrel-node-agent", "{workload}");
+    }
+    for (variable, value) in [
+        ("KESTREL_ALS_PORT", "8080"),
+        ("KESTREL_ALS_STREAM_BYTES", "16777216"),
+        ("KESTREL_ALS_TLS_DIR", "/etc/kestrel/als-tls"),
+    ] {
+        assert_eq!(objects.env("kestrel-node-agent", variable), Some(value), "{variable}");
+    }
+    let (_, pod) = objects.pods().find(|(name, _)| *name == "kestrel-node-agent").unwrap();
+    let volume = list(&pod["spec"]["volumes"]).iter().find(|volume| volume["name"] == "als-tls").unwrap();
+    assert_eq!(volume["secret"]["secretName"], "als");
+    let guarded = Objects::with(&[ON_NODES[0], ON_NODES[1], "networkPolicy.create=true"]);
+    let ports = &guarded.get("NetworkPolicy", "kestrel-node-agent")["spec"]["ingress"][0]["ports"];
+    assert_eq!(ports, &json!([{"port": 8081}, {"port": 8080}]));
+}

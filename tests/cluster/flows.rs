@@ -135,8 +135,7 @@ fn a_hubble_that_comes_is_read_and_policies_need_none() {
     let comes = format!("network flows are read from Hubble at {SOCKET}");
     let known = agent_log(&node).matches(&comes).count();
     let mut hubble = Hubble::start(&socket, pods);
-    // A server of gRPC in Go that has nothing to show does not even say that it will: so it loses something now and then.
-    says(&node, &comes, known + 1, || hubble.happen("lost 1"));
+    says(&node, &comes, known + 1, || {});
     hubble.happen("passed 5");
     hubble.happen("dropped 2");
     let passed = eventually("what passed", 60, || told(&namespace.0, true));
@@ -156,7 +155,7 @@ fn a_hubble_that_comes_is_read_and_policies_need_none() {
 
     drop(hubble);
     let mut hubble = Hubble::start(&socket, pods);
-    says(&node, &comes, known + 2, || hubble.happen("lost 1"));
+    says(&node, &comes, known + 2, || {});
     hubble.happen("passed 4");
     eventually("what passed after it came again", 60, || {
         let flows = told(&namespace.0, true)?;

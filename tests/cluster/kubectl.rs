@@ -63,6 +63,11 @@ pub(crate) fn apply(namespace: &str, manifest: &str) -> String {
         .unwrap_or_else(|error| panic!("kubectl apply: {error}\n{manifest}"))
 }
 
+/// What `kubectl ARGS` prints, with `input` on its standard input; it has to succeed.
+pub(crate) fn feed(args: &[&str], input: &str) -> String {
+    run(args, input).unwrap_or_else(|error| panic!("kubectl {}: {error}", args.join(" ")))
+}
+
 /// The image that test pods run: a shell and the usual small tools.
 pub(crate) fn sample_image() -> String {
     env::var("sample_image").expect("hack/test names the sample image")

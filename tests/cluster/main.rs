@@ -13,6 +13,7 @@
     reason = "a test ends at the first surprise"
 )]
 
+mod als;
 mod api_server;
 mod connection;
 mod credentials;

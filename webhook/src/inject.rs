@@ -206,7 +206,8 @@ impl Plan<'_> {
             (read, unread) if read.is_empty() => format!("not read: {unread}"),
             (read, unread) => format!("reads log files in {read}; not read: {unread}"),
         };
-        format!("injected{by}: {files}")
+        let logs = if self.profile.spec.collect.access_logs { "; receives access logs" } else { "" };
+        format!("injected{by}: {files}{logs}")
     }
 }
 

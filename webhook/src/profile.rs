@@ -126,10 +126,15 @@ pub struct SecretRef {
     pub name: String,
 }
 
+/// Where a collector receives access logs, on the loopback. Users tell their Envoys, so it never changes.
+pub const ALS_PORT: u16 = 14080;
+
 /// What is collected of a pod.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Collect {
+    /// Whether the collector also receives the access logs of the pod's own Envoy, on [`ALS_PORT`] of the loopback.
+    pub access_logs: bool,
     /// Paths or patterns inside the containers; with none, every log file of
     /// every emptyDir volume that the application writes to.
     pub log_paths: Vec<String>,
@@ -219,7 +224,7 @@ mod tests {
                 "env": [{"name": "KESTREL_LOG", "value": "debug"}],
                 "secretRef": {"name": "proxy"},
                 "endpoint": "https://link:8443",
-                "collect": {"logPaths": ["/var/log/app/*.log"]},
+                "collect": {"accessLogs": true, "logPaths": ["/var/log/app/*.log"]},
                 "rollout": {"percent": 10},
             },
             "status": {

@@ -49,6 +49,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 struct Server {
     port: u16,
     lanes: Lanes,
+    uplink: UplinkMetrics,
     registry: Registry,
     requests: Requests,
     drain: CancellationToken,
@@ -69,8 +70,9 @@ fn config() -> Config {
 impl Server {
     async fn start(config: Config) -> Self {
         tls::install_provider();
-        let (lanes, metrics, counts) =
-            (Lanes::new(UplinkMetrics::default()), Metrics::default(), RequestMetrics::default());
+        let (uplink, metrics, counts) =
+            (UplinkMetrics::default(), Metrics::default(), RequestMetrics::default());
+        let lanes = Lanes::new(uplink.clone());
         let mut registry = Registry::default();
         metrics.register(&mut registry);
         counts.register(&mut registry);
@@ -86,7 +88,7 @@ impl Server {
         let drain = CancellationToken::new();
         let serving = serve(config, None, requests.clone(), metrics.clone(), drain.clone());
         let task = tokio::spawn(async move { serving.await.unwrap() });
-        Self { port: metrics.port().await, lanes, registry, requests, drain, task }
+        Self { port: metrics.port().await, lanes, uplink, registry, requests, drain, task }
     }
 
     async fn client(&self) -> AccessLogServiceClient<Channel> {
@@ -199,9 +201,47 @@ async fn too_much_is_counted_and_too_large_a_message_costs_its_stream_alone() {
     drop(messages);
     answer.await.unwrap().unwrap();
     let tally = server.requests.tallies()["shop/web-1"];
-    assert!(tally.received() == 10 && tally.refused > 0 && tally.aggregated > 0, "{tally:?}");
-    server.shows(&format!(r#"refused_total{{reason="Rate"}} {}"#, tally.refused)).await;
+    assert!(tally.received() == 10 && tally.over_rate > 0 && tally.aggregated > 0, "{tally:?}");
+    server.shows(&format!(r#"refused_total{{reason="Rate"}} {}"#, tally.over_rate)).await;
     assert_eq!(server.stop().await.iter().map(|log| log.count).sum::<i64>(), tally.aggregated as i64);
+}
+
+/// Scenario: the stream to the cloud takes nothing, while proxies log more different requests than there is room for.
+/// Guarantee: no proxy waits; every entry is counted; and of what was told every message waits or is counted as dropped.
+#[tokio::test]
+async fn a_cloud_that_takes_nothing_costs_messages_that_are_counted() {
+    const EDGES: u32 = 25;
+    const PATHS: u32 = 1000;
+    let server = Server::start(config()).await;
+    let (messages, answer) = stream(server.client().await);
+    messages.send(message(identifier(), &[])).await.unwrap();
+    for edge in 0..EDGES {
+        let entry = |number: u32| HttpAccessLogEntry {
+            common_properties: Some(AccessLogCommon {
+                upstream_cluster: format!("outbound|80||service-{edge}.shop.svc.cluster.local"),
+                ..AccessLogCommon::default()
+            }),
+            request: Some(HttpRequestProperties {
+                // No template folds these.
+                path: (0..6)
+                    .map(|at| format!("/{}", char::from(b'g' + (number >> (2 * at) & 3) as u8)))
+                    .collect(),
+                ..Default::default()
+            }),
+            ..HttpAccessLogEntry::default()
+        };
+        let log_entry = (0..PATHS).map(entry).collect();
+        let log_entries = Some(LogEntries::HttpLogs(HttpAccessLogEntries { log_entry }));
+        messages.send(StreamAccessLogsMessage { identifier: None, log_entries }).await.unwrap();
+    }
+    drop(messages);
+    answer.await.unwrap().unwrap();
+    let (tallies, uplink) = (server.requests.tallies(), server.uplink.clone());
+    assert_eq!(tallies.values().map(|tally| tally.aggregated).sum::<u64>(), u64::from(EDGES * PATHS));
+    let waiting = server.stop().await.len() as u64;
+    let dropped: u64 = uplink.drops().iter().map(|(.., count)| count).sum();
+    assert!(dropped > 0);
+    assert_eq!(waiting + dropped, u64::from(EDGES * PATHS));
 }
 
 #[tokio::test]

@@ -6,7 +6,8 @@ use std::mem::size_of;
 
 use bytes::{Buf, Bytes};
 use kestrel_proto::node::v1::{
-    Batch, BatchContent, Compression, Flow, FlowReport, LogChunk, LogGap, NameFailure,
+    Batch, BatchContent, Compression, Flow, FlowReport, LogChunk, LogGap, NameFailure, RequestProxy,
+    RequestReport, RequestRow,
 };
 use prost::{
     DecodeError, Message as _,
@@ -117,14 +118,19 @@ pub(super) fn lines(chunks: &[LogChunk]) -> Result<Vec<Vec<Line<'_>>>, Invalid> 
 fn decoded_bytes(content: &[u8]) -> Result<usize, Invalid> {
     const LOGS: u32 = 1;
     const FLOWS: u32 = 2;
+    const REQUESTS: u32 = 3;
     const GAPS: u32 = 8;
     /// In a report of flows, what is no longer than one of them.
     const FLOW: u32 = 3;
     const NAME_FAILURE: u32 = 4;
     const _: () = assert!(size_of::<NameFailure>() <= size_of::<Flow>());
+    /// In a report of requests.
+    const PROXY: u32 = 3;
+    const ROW: u32 = 4;
     /// The first of the columns, and the only one that says how many lines there are.
     const LEVELS: u32 = 12;
     let (mut chunks, mut gaps, mut reports, mut flows) = (0, 0, 0, 0);
+    let (mut proxies, mut rows) = (0, 0);
     let (mut names, mut lines) = (0, 0);
     fields(content, |field, value| {
         if field == GAPS {
@@ -136,6 +142,20 @@ fn decoded_bytes(content: &[u8]) -> Result<usize, Invalid> {
             names += value.len();
             return fields(value, |field, _| {
                 flows += usize::from(field == FLOW || field == NAME_FAILURE);
+                Ok(())
+            });
+        }
+        if field == REQUESTS {
+            reports += 1;
+            return fields(value, |field, value| {
+                match field {
+                    PROXY => {
+                        proxies += 1;
+                        names += value.len();
+                    }
+                    ROW => rows += 1,
+                    _ => {}
+                }
                 Ok(())
             });
         }
@@ -155,7 +175,9 @@ fn decoded_bytes(content: &[u8]) -> Result<usize, Invalid> {
     if chunks + gaps > MAX_CHUNKS {
         return Err(Invalid::Chunks(chunks + gaps));
     }
+    const _: () = assert!(size_of::<RequestReport>() <= size_of::<FlowReport>());
     let elements = reports * size_of::<FlowReport>() + flows * size_of::<Flow>();
+    let elements = elements + proxies * size_of::<RequestProxy>() + rows * size_of::<RequestRow>();
     let elements =
         elements + gaps * size_of::<LogGap>() + chunks * (size_of::<LogChunk>() + size_of::<Vec<Line<'_>>>());
     Ok(content.len() + names + lines * size_of::<Line<'_>>() + 2 * elements)
@@ -295,11 +317,17 @@ mod tests {
                 name_failures: vec![NameFailure::default(); *flows],
                 ..Default::default()
             }).collect();
+            let requests: Vec<_> = chunks.iter().map(|(items, name)| RequestReport {
+                proxies: vec![RequestProxy { id: name.clone(), ..Default::default() }; *items],
+                rows: vec![RequestRow::default(); *items],
+                ..Default::default()
+            }).collect();
             let least: usize = chunks.iter().map(|(items, name)| {
-                2 * (size_of::<LogChunk>() + size_of::<LogGap>() + size_of::<FlowReport>() + name.len())
+                2 * (size_of::<LogChunk>() + size_of::<LogGap>() + size_of::<FlowReport>() + size_of::<RequestReport>() + name.len())
                     + items * (size_of::<Line<'_>>() + size_of::<Flow>() + size_of::<NameFailure>())
+                    + items * (size_of::<RequestProxy>() + name.len() + size_of::<RequestRow>())
             }).sum();
-            let content = BatchContent { logs, flows, gaps };
+            let content = BatchContent { logs, flows, requests, gaps };
             prop_assert!(Content::of(plain(content.encode_to_vec())).unwrap().decoded_bytes >= least);
         }
     }

@@ -9,9 +9,12 @@ use std::{
 
 use hyper::{Request, body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use kestrel_proto::node::v1::{
-    AgentMessage, AggregatorMessage,
-    agent_link_server::{AgentLink, AgentLinkServer},
+use kestrel_proto::{
+    body::Metered,
+    node::v1::{
+        AgentMessage, AggregatorMessage,
+        agent_link_server::{AgentLink, AgentLinkServer},
+    },
 };
 use kestrel_runtime::tls::server::{ServingCertificate, accept, config};
 use tokio::{
@@ -30,7 +33,6 @@ use tower::Service as _;
 
 use super::{
     DRAIN, Shared, batch,
-    body::Metered,
     identity::Refusal,
     metrics::Refused,
     review::{Identities, Review},

@@ -11,13 +11,14 @@ use std::{
 use jiff::Timestamp;
 use kestrel_proto::node::v1::{
     AgentMessage, AggregatorMessage, Anchors, Batch, BatchContent, Clock, Credit, Farewell, HostReport,
-    LogChunk, LogGap, Welcome, agent_message::Message as Up, aggregator_message::Message as Down,
+    LogChunk, LogGap, RequestReport, RequestsTold, Welcome, agent_message::Message as Up,
+    aggregator_message::Message as Down,
 };
 use prost::Message as _;
 use tokio::{
     sync::{
         AcquireError, OwnedSemaphorePermit, Semaphore,
-        mpsc::{Sender, UnboundedReceiver},
+        mpsc::{self, UnboundedReceiver, UnboundedSender, unbounded_channel},
         watch,
     },
     time::timeout,
@@ -41,6 +42,7 @@ use super::{
 use crate::{
     inventory::{convert, pods::Follower},
     signals::lines::MOST_SHOWN,
+    traffic::requests::sent::Sender,
     uplink::receipt::{Outcome, Receipt, Source},
 };
 
@@ -69,11 +71,11 @@ const MOST_COUNTED: usize = 1024;
 /// The feature of a sidecar that says farewell.
 const FAREWELL: &str = "farewell";
 
-/// Our feature: flows are taken.
-const FLOWS: &str = "flows";
+/// Our features: flows are taken, and what proxies logged.
+const FEATURES: [&str; 2] = ["flows", "requests"];
 
 /// What goes to the peer.
-pub(super) type Answers = Sender<Result<AggregatorMessage, Status>>;
+pub(super) type Answers = mpsc::Sender<Result<AggregatorMessage, Status>>;
 
 /// A stream whose token was accepted.
 pub(super) struct Session {
@@ -165,7 +167,7 @@ impl Session {
         info!("{peer} is attached from {address}, version {version:?}");
         self.send(Down::Welcome(Welcome {
             protocol_version: hello.protocol_version.min(PROTOCOL_VERSION),
-            features: vec![FLOWS.to_owned()],
+            features: FEATURES.map(str::to_owned).into(),
             software_version: env!("CARGO_PKG_VERSION").to_owned(),
             credit_bytes: batch::MAX_BYTES as u64,
             max_batch_bytes: batch::MAX_BYTES as u64,
@@ -188,22 +190,23 @@ impl Session {
             Peer::Sidecar { .. } => Source::of_a_sidecar(),
         };
         let open = Open { batches: Mutex::default(), places: Semaphore::new(MOST_UNANSWERED) };
-        let mut reader =
-            Reader { session: self, open: &open, source, lines: HashMap::new(), named: HashSet::new() };
+        let (told, mut requests) = unbounded_channel();
+        let (lines, named) = Default::default();
+        let mut reader = Reader { session: self, open: &open, source, told, lines, named };
         tokio::select! {
             end = reader.run(inbound) => end,
-            end = self.write(&open, &mut outcomes, &mut follower, anchors) => end,
+            end = self.write(&open, (&mut outcomes, &mut requests), &mut follower, anchors) => end,
             () = seat.replaced() => {
                 Err(Status::aborted("a newer stream of the same peer took the place of this one"))
             }
         }
     }
 
-    /// Tells what the batches became, which pods there are and whom to trust.
+    /// Tells what the batches and the requests in them became, which pods there are and whom to trust.
     async fn write(
         &self,
         open: &Open,
-        outcomes: &mut UnboundedReceiver<(u64, Outcome)>,
+        (outcomes, requests): (&mut UnboundedReceiver<(u64, Outcome)>, &mut UnboundedReceiver<RequestsTold>),
         follower: &mut Follower,
         mut anchors: Option<watch::Receiver<String>>,
     ) -> Result<(), Status> {
@@ -214,6 +217,7 @@ impl Session {
             tokio::select! {
                 () = follower.changed() => {}
                 Some(pem) = changed(&mut anchors) => self.send(Down::Anchors(Anchors { pem })).await?,
+                Some(told) = requests.recv() => self.send(Down::RequestsTold(told)).await?,
                 Some((id, outcome)) = outcomes.recv() => {
                     let Settled { answers, acked, given_up } = open.settle(id, outcome);
                     for (outcome, count) in [(Answered::Acked, acked), (Answered::Nacked, given_up)] {
@@ -311,6 +315,8 @@ struct Reader<'a> {
     session: &'a Session,
     open: &'a Open,
     source: Source,
+    /// hears what has been told of requests
+    told: UnboundedSender<RequestsTold>,
     /// lines so far, by pod UID and container
     lines: HashMap<(String, String), i64>,
     /// pods that the peer may not speak of, and was told so
@@ -386,13 +392,14 @@ impl Reader<'_> {
         drop(turn);
 
         let receipt = self.source.receipt(id, nacks_seen);
-        let BatchContent { logs, flows, gaps } = content.decode().map_err(invalid)?;
+        let BatchContent { logs, flows, requests, gaps } = content.decode().map_err(invalid)?;
         let chunks = batch::lines(&logs).map_err(invalid)?;
         match &self.session.identity.peer {
             Peer::Agent { node } => flows.into_iter().for_each(|report| shared.traffic.take(node, report)),
             Peer::Sidecar { .. } if flows.is_empty() => {}
             Peer::Sidecar { .. } => return Err(Status::permission_denied("a sidecar sees no node's flows")),
         }
+        self.take_requests(&requests);
         self.tell(gaps, &receipt).await;
         for (chunk, lines) in logs.iter().zip(chunks) {
             self.pass_on(chunk, lines, &receipt).await;
@@ -400,6 +407,18 @@ impl Reader<'_> {
         receipt.left();
         drop(room);
         self.session.send(Down::Credit(Credit { bytes })).await
+    }
+
+    fn take_requests(&self, reports: &[RequestReport]) {
+        let Session { shared, identity, address, .. } = self.session;
+        let peer = &identity.peer;
+        let sender = match peer {
+            Peer::Agent { node } => Sender::Agent(node),
+            Peer::Sidecar { namespace, pod, .. } => Sender::Collector { namespace, pod, address: *address },
+        };
+        for report in reports {
+            shared.requests.take(&peer.to_string(), sender, report, &self.told);
+        }
     }
 
     async fn pass_on(&mut self, chunk: &LogChunk, mut lines: Vec<Line<'_>>, receipt: &Receipt) {

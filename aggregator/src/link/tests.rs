@@ -5,6 +5,7 @@ mod attach;
 mod flows;
 mod logs;
 mod oldest;
+mod requests;
 mod sidecar;
 
 use std::{net::SocketAddr, time::Duration};
@@ -12,6 +13,7 @@ use std::{net::SocketAddr, time::Duration};
 use bytes::Bytes;
 use jiff::Timestamp;
 use k8s_openapi::api::{authentication::v1::TokenReviewStatus, core::v1::Pod};
+use kestrel_als::headers::Headers;
 use kestrel_proto::{
     cloud::v1::{NodeCondition, PodLogs, StreamLogsRequest, stream_logs_request},
     node::v1::{
@@ -115,11 +117,14 @@ async fn server(most: usize) -> Server {
 
 async fn serving(config: Config) -> Server {
     tls::install_provider();
-    let authority = Authority::generate("link").unwrap();
+    serving_as(config, &Authority::generate("link").unwrap()).await
+}
+
+async fn serving_as(config: Config, authority: &Authority) -> Server {
     let certificate = Arc::new(ServingCertificate::default());
-    let names = ["kestrel-agent-link.kestrel-ai.svc".to_owned()];
+    let names = ["kestrel-agent-link.kestrel-ai.svc", "localhost"].map(str::to_owned);
     certificate.replace(authority.server_certificate(&names, Duration::from_secs(3600)).unwrap());
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = TcpListener::bind(("127.0.0.1", config.port)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let (lanes, metrics, drain) =
         (Lanes::new(UplinkMetrics::default()), Metrics::default(), CancellationToken::new());
@@ -138,7 +143,16 @@ async fn serving(config: Config) -> Server {
     let metrics_of_flows = traffic::metrics::Metrics::default();
     let traffic =
         Traffic::new(mirror.clone(), excluded, signals.edges.clone(), lanes.flows(), metrics_of_flows);
-    let parts = Parts { pods: pods.clone(), signals, logs: lanes.logs(), traffic };
+    let requests = Requests::new(
+        mirror.clone(),
+        Excluded::parse("bank"),
+        "kestrel-ai".to_owned(),
+        signals.edges.clone(),
+        Headers::default(),
+        lanes.flows(),
+        traffic::requests::metrics::Metrics::default(),
+    );
+    let parts = Parts { pods: pods.clone(), signals, logs: lanes.logs(), traffic, requests };
     let shared = Shared::new(&config, told, parts, metrics.clone(), drain.clone());
     let rules = Rules { namespace: "kestrel-ai".to_owned(), agent_account: "kestrel-node-agent".to_owned() };
     let identities = Identities::new(Played, rules, pods.clone());

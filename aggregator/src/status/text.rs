@@ -154,7 +154,7 @@ fn access_logs(tallies: &BTreeMap<String, Tally>) -> String {
     if all.received() == 0 {
         return "nothing received since the start".to_owned();
     }
-    let Tally { aggregated, folded, refused } = all;
+    let (Tally { aggregated, folded, .. }, refused) = (all, all.refused());
     let sum = format!(
         "{} received of {} workloads: {aggregated} aggregated, {folded} folded, {refused} refused",
         all.received(),
@@ -338,7 +338,8 @@ problem     none
             "{}",
             moment.text()
         );
-        let tally = |aggregated, folded, refused| Tally { aggregated, folded, refused };
+        let tally =
+            |aggregated, folded, malformed| Tally { aggregated, folded, malformed, ..Tally::default() };
         let whole = BTreeMap::from([("shop/web".to_owned(), tally(100, 0, 0))]);
         assert_eq!(
             access_logs(&whole),

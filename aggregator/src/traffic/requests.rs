@@ -5,31 +5,31 @@ mod behind;
 mod ends;
 pub mod losses;
 pub mod metrics;
-mod sources;
-mod spans;
+pub(crate) mod sent;
 mod tell;
 
 use std::{
     collections::{BTreeMap, HashMap},
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use jiff::Timestamp;
+pub use kestrel_als::Tally;
 use kestrel_als::{
-    Counts, Fold, Key, Reporter, Window,
-    entry::{self, Found},
+    Counts, Key, Span,
+    counter::{Counter, Limits},
     headers::Headers,
     identity::Identity,
 };
 use kestrel_proto::cloud::v1::stream_flows_request::Request;
 use tokio::{
     task::spawn_blocking,
-    time::{Instant, MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
+use tracing::error;
 
 use crate::{
     excluded::Excluded,
@@ -40,16 +40,12 @@ use crate::{
 use behind::Behind;
 use ends::Ends;
 use losses::{Counted, Loss, Losses};
-use metrics::{LeftOut, Metrics, Outcome, Refused};
-use sources::Sources;
-pub use sources::Tally;
-use spans::Spans;
+use metrics::{LeftOut, Metrics};
+use sent::Senders;
 use tell::{Kept, Told};
 
-/// How often it is looked for windows that have settled.
+/// How often it is looked for what has settled.
 const LOOK: Duration = Duration::from_secs(1);
-/// From one warning that paths are folded to the next.
-const WARN_EVERY: Duration = Duration::from_secs(600);
 
 /// The requests of the cluster. Clones share them.
 #[derive(Clone)]
@@ -61,29 +57,12 @@ struct Shared {
     /// The operator's own namespace.
     own: String,
     edges: Edges,
-    /// Those that may be told.
-    headers: Headers,
     lane: FlowLane,
     metrics: Metrics,
-    state: Mutex<State>,
+    counter: Counter,
+    senders: Mutex<Senders>,
     behind: Mutex<Behind>,
     losses: Mutex<Losses>,
-    warned: Mutex<Option<Instant>>,
-}
-
-#[derive(Default)]
-struct State {
-    spans: Spans,
-    sources: Sources,
-}
-
-/// A stream of a proxy. Its end is told by dropping it.
-pub(crate) struct Stream {
-    requests: Requests,
-    reporter: Reporter,
-    workload: String,
-    /// Address of the connection: of a proxy that does not say where it is.
-    peer: IpAddr,
 }
 
 impl Requests {
@@ -99,31 +78,34 @@ impl Requests {
         lane: FlowLane,
         metrics: Metrics,
     ) -> Self {
-        let (state, behind, losses, warned) = Default::default();
+        let name = {
+            let mirror = mirror.clone();
+            Box::new(move |identity: &Identity| workload(&mirror, identity))
+        };
+        let counter = Counter::new(Limits::CLUSTER, name, headers, metrics.entries.clone());
+        let (senders, behind, losses) = Default::default();
         Self(Arc::new(Shared {
             mirror,
             excluded,
             own,
             edges,
-            headers,
             lane,
             metrics,
-            state,
+            counter,
+            senders,
             behind,
             losses,
-            warned,
         }))
     }
 
-    /// A stream begins, over a connection from `peer`.
-    pub(crate) fn stream(&self, peer: IpAddr) -> Stream {
-        let reporter = self.state().sources.open(Identity::default());
-        Stream { requests: self.clone(), reporter, workload: "unknown".to_owned(), peer: peer.to_canonical() }
+    /// What counts the entries of streams.
+    pub(crate) fn counter(&self) -> &Counter {
+        &self.0.counter
     }
 
     /// What became of entries, by the workload whose proxy sent them.
     pub fn tallies(&self) -> BTreeMap<String, Tally> {
-        self.state().sources.tallies().clone()
+        self.0.counter.tallies()
     }
 
     /// What proxies themselves say of what they logged, by workload, and how much of that has not come; of those that were asked.
@@ -146,50 +128,40 @@ impl Requests {
         said.into_iter().for_each(|(proxy, counted)| losses.said(proxy, counted, received));
     }
 
-    /// Tells what has settled, until the drain; then all.
+    /// Tells what has settled, until the drain; then all that streams brought. What agents and collectors sent and was not told
+    /// they send to the next leader.
     pub(crate) async fn run(self, drain: CancellationToken) {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while drain.run_until_cancelled(look.tick()).await.is_some() {
-            while let Some(window) = self.settled(now()) {
-                self.tell(window).await;
+            while let Some((number, span, identities)) = self.0.counter.settled() {
+                self.tell(span, identities).await;
+                self.senders().told(number);
             }
         }
-        while let Some(window) = self.next() {
-            self.tell(window).await;
+        while let Some((_, Span { own, sent }, identities)) = self.0.counter.next() {
+            let entries = sent.rows().map(|(_, counts)| counts.count).sum();
+            self.0.metrics.left_out(LeftOut::SentAgain, entries);
+            self.tell(Span { own, ..Span::default() }, identities).await;
         }
+        *self.senders() = Senders::default();
     }
 
-    fn settled(&self, now: u64) -> Option<Window> {
-        let mut state = self.state();
-        let window = state.spans.settled(now)?;
-        state.sources.forget();
-        Some(window)
-    }
-
-    fn next(&self) -> Option<Window> {
-        let mut state = self.state();
-        let window = state.spans.next()?;
-        state.sources.forget();
-        Some(window)
-    }
-
-    /// A window has some ten thousand rows: nothing else waits for them.
-    async fn tell(&self, window: Window) {
+    /// There are some ten thousand rows: nothing else waits for them.
+    async fn tell(&self, span: Span, identities: HashMap<u32, Arc<Identity>>) {
         let this = self.clone();
-        if let Err(problem) = spawn_blocking(move || this.send(&window, Timestamp::now())).await {
+        if let Err(problem) = spawn_blocking(move || this.send(&span, &identities, Timestamp::now())).await {
             error!("requests of ten seconds were not told: {problem}");
         }
     }
 
-    fn send(&self, window: &Window, now: Timestamp) {
-        let identities = self.state().sources.identities();
-        self.hear_of(&identities);
+    fn send(&self, span: &Span, identities: &HashMap<u32, Arc<Identity>>, now: Timestamp) {
+        self.hear_of(identities);
         let unknown = Arc::default();
         let ends = |key: &Key<'_>, counts: &Counts| {
             self.ends(key, counts, identities.get(&key.reporter).unwrap_or(&unknown))
         };
-        let Told { messages, entries, twice, excluded, own, answers } = tell::tell(window, ends);
+        let Told { messages, entries, twice, excluded, own, answers } = tell::tell(span, ends);
         self.behind().turn();
         let metrics = &self.0.metrics;
         metrics.told(messages.len(), entries);
@@ -222,40 +194,13 @@ impl Requests {
     fn hear_of(&self, identities: &HashMap<u32, Arc<Identity>>) {
         let mut losses = self.asked();
         if losses.are_asked() {
-            let named = |identity: &Arc<Identity>| Some((identity.address?, self.workload(identity)));
+            let named =
+                |identity: &Arc<Identity>| Some((identity.address?, workload(&self.0.mirror, identity)));
             losses.heard(identities.values().filter_map(named));
         }
     }
 
-    /// By what name the entries of a proxy are counted.
-    fn workload(&self, identity: &Identity) -> String {
-        let mirror = &self.0.mirror;
-        let end = ends::reporter(identity, Timestamp::now(), |address, time| mirror.resident(address, time));
-        match &*end.named.ns {
-            "" => end.named.name,
-            namespace => format!("{namespace}/{}", end.named.name),
-        }
-    }
-
-    /// Says it in the log, of which the cloud has the warnings too.
-    fn warn_of_folding(&self, workload: &str) {
-        let mut warned = self.0.warned.lock().unwrap_or_else(PoisonError::into_inner);
-        if warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
-            *warned = Some(Instant::now());
-            warn!(
-                "the proxy of {workload} logs more different requests in ten seconds than are told apart: those of more \
-                 are told with the path {}, all in one (kestrel_requests_received_total says how many)",
-                kestrel_als::template::OTHER
-            );
-        }
-    }
-
     /// Whole after every use, so a panic elsewhere has not harmed it.
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Likewise.
     fn asked(&self) -> MutexGuard<'_, Losses> {
         self.0.losses.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -266,69 +211,13 @@ impl Requests {
     }
 }
 
-impl Stream {
-    /// Counts the entries of a message.
-    pub(crate) fn take(&mut self, message: &[u8]) {
-        let requests = self.requests.clone();
-        let now = now();
-        let mut state = requests.state();
-        let State { spans, sources } = &mut *state;
-        let (mut tally, mut malformed, mut unfinished) = (Tally::default(), 0, 0);
-        entry::read(message, |found| match found {
-            Found::Identifier(identifier) => self.introduce(identifier, sources),
-            Found::Entry(entry) if entry.is_intermediate => unfinished += 1,
-            Found::Entry(entry) => {
-                let window = spans.window(entry.end(), now);
-                match window.add(&self.reporter, entry, spans::MOST_BYTES) {
-                    Fold::Nothing => {
-                        tally.aggregated += 1;
-                        window.sample(entry, &requests.0.headers, spans::MOST_BYTES);
-                    }
-                    Fold::Path | Fold::Detail | Fold::All => tally.folded += 1,
-                }
-            }
-            Found::Malformed => malformed += 1,
-        });
-        tally.refused = malformed + unfinished;
-        sources.count(&self.workload, tally);
-        drop(state);
-        let metrics = &requests.0.metrics;
-        metrics.received(Outcome::Aggregated, tally.aggregated);
-        metrics.received(Outcome::Folded, tally.folded);
-        metrics.refused(Refused::Malformed, malformed);
-        metrics.refused(Refused::Unfinished, unfinished);
-        if tally.folded > 0 {
-            requests.warn_of_folding(&self.workload);
-        }
+/// By what name the entries of a proxy are counted.
+fn workload(mirror: &Mirror, identity: &Identity) -> String {
+    let end = ends::reporter(identity, Timestamp::now(), |address, time| mirror.resident(address, time));
+    match &*end.named.ns {
+        "" => end.named.name,
+        namespace => format!("{namespace}/{}", end.named.name),
     }
-
-    /// Counts how many entries a message has, of a stream that sends more than it may.
-    pub(crate) fn pass_over(&mut self, message: &[u8]) {
-        let refused = entry::count(message);
-        self.requests.state().sources.count(&self.workload, Tally { refused, ..Tally::default() });
-        self.requests.0.metrics.refused(Refused::Rate, refused);
-    }
-
-    /// It says who it is.
-    fn introduce(&mut self, identifier: &[u8], sources: &mut Sources) {
-        let mut identity = Identity::read(identifier);
-        identity.address = identity.address.or(Some(self.peer));
-        self.workload = self.requests.workload(&identity);
-        sources.close(&self.reporter);
-        self.reporter = sources.open(identity);
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        self.requests.state().sources.close(&self.reporter);
-    }
-}
-
-/// Nanoseconds since 1970.
-fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

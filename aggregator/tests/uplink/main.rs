@@ -5,6 +5,7 @@
 mod als;
 mod credentials;
 mod kill;
+mod kinds;
 mod process;
 mod proxy;
 mod renewal;

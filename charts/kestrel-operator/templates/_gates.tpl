@@ -27,3 +27,15 @@ matchLabels:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
+
+{{/*
+Where node agents receive access logs of proxies: port, bytes a second of a stream and, for TLS, a Secret; nothing, where they don't.
+*/}}
+{{- define "kestrel.nodeAccessLogs" -}}
+{{- $istio := (.Values.operator | default dict).istio | default dict }}
+{{- if and (include "kestrel.accessLogs" .) $istio.onNodes .Values.nodeAgent.enabled }}
+port: {{ $istio.alsPort | int }}
+bytes: {{ $istio.streamBytesPerSecond | int64 }}
+secret: {{ $istio.existingSecret | quote }}
+{{- end }}
+{{- end }}

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use kestrel_proto::node::v1::RequestProxy;
+
 use crate::wire::{Fields, Malformed, Value};
 
 /// Bytes of a name that are kept.
@@ -59,6 +61,42 @@ impl Identity {
             (identity.kind, identity.workload) = (kind.to_owned(), name.to_owned());
         }
         identity
+    }
+}
+
+impl Identity {
+    /// As a receiver elsewhere says; what is no address is none.
+    pub fn of(proxy: &RequestProxy) -> Self {
+        let address = match *proxy.address {
+            [a, b, c, d] => Some(IpAddr::from([a, b, c, d])),
+            ref bytes => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
+        };
+        Self {
+            id: text(proxy.id.as_bytes()),
+            address: address.map(|address| address.to_canonical()),
+            pod: text(proxy.pod.as_bytes()),
+            namespace: text(proxy.namespace.as_bytes()),
+            kind: text(proxy.kind.as_bytes()),
+            workload: text(proxy.workload.as_bytes()),
+        }
+    }
+
+    /// Says it to the aggregator.
+    pub(crate) fn to_wire(&self) -> RequestProxy {
+        let address = match self.address {
+            Some(IpAddr::V4(address)) => address.octets().to_vec(),
+            Some(IpAddr::V6(address)) => address.octets().to_vec(),
+            None => Vec::new(),
+        };
+        RequestProxy {
+            id: self.id.clone(),
+            address: address.into(),
+            namespace: self.namespace.clone(),
+            pod: self.pod.clone(),
+            kind: self.kind.clone(),
+            workload: self.workload.clone(),
+            ..RequestProxy::default()
+        }
     }
 }
 
@@ -174,5 +212,8 @@ mod tests {
         let contour = identity("envoy-abc", &[("NAMESPACE", "projectcontour")]);
         assert_eq!([&*contour.id, &contour.pod, &contour.namespace], ["envoy-abc", "", "projectcontour"]);
         assert_eq!(Identity::read(&[0xff, 0xff]), Identity::default());
+        for identity in [plain, owned, contour] {
+            assert_eq!(Identity::of(&identity.to_wire()), identity);
+        }
     }
 }

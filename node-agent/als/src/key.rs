@@ -18,6 +18,8 @@ pub enum Side {
 
 /// Bytes of a text that are kept.
 const MOST_TEXT: usize = 255;
+/// Bytes of a template that somebody else made; none of ours is longer.
+const MOST_TEMPLATE: usize = 512;
 
 /// What entries have in common. Texts are unchecked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,8 +56,8 @@ pub struct Key<'a> {
 const HEAD: usize = 20;
 
 impl<'a> Key<'a> {
-    /// Reads what [`write`] has written.
-    pub(crate) fn read(bytes: &'a [u8]) -> Option<Self> {
+    /// Reads a key as a window keeps it; `None`: it is none.
+    pub fn read(bytes: &'a [u8]) -> Option<Self> {
         let (head, texts) = bytes.split_first_chunk::<HEAD>()?;
         let [r0, r1, r2, r3, side, protocol, method, grpc, c0, c1, p0, p1, f0, f1, f2, f3, lengths @ ..] =
             *head;
@@ -89,45 +91,68 @@ impl<'a> Key<'a> {
 
 /// Puts the key of an entry into `out`, with as much of it left out as `fold` says.
 pub(crate) fn write(out: &mut Vec<u8>, reporter: &Reporter, entry: &Entry<'_>, fold: Fold) {
-    out.clear();
     let side = side(reporter, entry);
     let [peer, server] = match side {
         Side::Client => [entry.upstream.ip, entry.upstream.ip],
         Side::Server if entry.client.ip.is_empty() => [entry.client_by_header.ip, &[]],
         Side::Server => [entry.client.ip, &[]],
     };
-    let port = if server.is_empty() { entry.local.port } else { entry.upstream.port };
-    let authority =
-        if side == Side::Client && !names_somebody(entry.cluster) { entry.authority } else { &[] };
-    // What only one end knows would keep both apart, and of a client that spoke for itself nobody else has to.
-    let principal = if side == Side::Server { entry.principal } else { &[] };
-    let is_http = entry.protocol != Protocol::Tcp;
-    let grpc = entry.grpc_status.unwrap_or(u8::MAX);
-    let reporter = reporter.number.to_le_bytes();
+    let key = Key {
+        reporter: reporter.number,
+        side,
+        protocol: entry.protocol,
+        method: entry.method,
+        grpc_status: entry.grpc_status,
+        code: entry.code,
+        port: if server.is_empty() { entry.local.port } else { entry.upstream.port },
+        flags: entry.flags,
+        peer,
+        cluster: entry.cluster,
+        authority: if side == Side::Client && !names_somebody(entry.cluster) { entry.authority } else { &[] },
+        // What only one end knows would keep both apart, and of a client that spoke for itself nobody else has to.
+        principal: if side == Side::Server { entry.principal } else { &[] },
+        template: &[],
+    };
+    put(out, &key, fold);
+    if fold == Fold::Nothing && entry.protocol != Protocol::Tcp {
+        template::write(entry.path, out);
+    }
+}
+
+/// Likewise of a key that somebody else wrote.
+pub(crate) fn write_again(out: &mut Vec<u8>, key: &Key<'_>, fold: Fold) {
+    put(out, key, fold);
+    if fold == Fold::Nothing {
+        out.extend_from_slice(key.template.get(..MOST_TEMPLATE).unwrap_or(key.template));
+    }
+}
+
+/// All of a key but a template of its own.
+fn put(out: &mut Vec<u8>, key: &Key<'_>, fold: Fold) {
+    out.clear();
+    let grpc = key.grpc_status.unwrap_or(u8::MAX);
     let (head, texts) = match fold {
-        Fold::Nothing | Fold::Path => {
-            ((entry.method, grpc, entry.code, port, entry.flags), [peer, entry.cluster, authority, principal])
-        }
+        Fold::Nothing | Fold::Path => (
+            (key.method, grpc, key.code, key.port, key.flags),
+            [key.peer, key.cluster, key.authority, key.principal],
+        ),
         Fold::Detail => {
-            ((0, u8::MAX, entry.code / 100 * 100, 0, Flags::default()), [&[], entry.cluster, authority, &[]])
+            ((0, u8::MAX, key.code / 100 * 100, 0, Flags::default()), [&[], key.cluster, key.authority, &[]])
         }
         Fold::All => ((0, u8::MAX, 0, 0, Flags::default()), [&[][..]; 4]),
     };
     let (method, grpc, code, port, Flags(flags)) = head;
     let texts = texts.map(|text| text.get(..MOST_TEXT).unwrap_or(text));
-    out.extend_from_slice(&reporter);
-    out.extend_from_slice(&[side as u8, entry.protocol as u8, method, grpc]);
+    out.extend_from_slice(&key.reporter.to_le_bytes());
+    out.extend_from_slice(&[key.side as u8, key.protocol as u8, method, grpc]);
     out.extend_from_slice(&code.to_le_bytes());
     out.extend_from_slice(&port.to_le_bytes());
     out.extend_from_slice(&flags.to_le_bytes());
     // They fit: each was cut.
     out.extend(texts.map(|text| text.len() as u8));
     texts.iter().for_each(|text| out.extend_from_slice(text));
-    match fold {
-        Fold::Nothing if is_http => template::write(entry.path, out),
-        Fold::Nothing => {}
-        _ if is_http => out.extend_from_slice(template::OTHER.as_bytes()),
-        _ => {}
+    if fold != Fold::Nothing && key.protocol != Protocol::Tcp {
+        out.extend_from_slice(template::OTHER.as_bytes());
     }
 }
 
@@ -195,7 +220,15 @@ mod tests {
         assert_eq!(key, expected);
 
         entry.cluster = b"inbound|8080||";
+        write(&mut bytes, &reporter, &entry, Fold::Nothing);
+        let written = bytes.clone();
+        let mut again = Vec::new();
+        write_again(&mut again, &Key::read(&written).unwrap(), Fold::Nothing);
+        assert_eq!(again, written);
+
         write(&mut bytes, &reporter, &entry, Fold::Path);
+        write_again(&mut again, &Key::read(&bytes.clone()).unwrap(), Fold::Nothing);
+        assert_eq!(again, bytes);
         let key = Key::read(&bytes).unwrap();
         assert_eq!((key.side, key.peer, key.port), (Side::Server, &b"10.0.0.3"[..], 8080));
         assert_eq!((key.principal, key.template), (entry.principal, &b":other"[..]));

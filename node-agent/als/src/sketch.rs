@@ -3,8 +3,12 @@
 //! A value's bucket is its highest bits: its octave and the next four. So a quantile is off by at most a 32nd of itself, two
 //! sketches are merged by adding, and no logarithm is taken.
 
+use prost::encoding::{decode_varint, encode_varint};
+
 /// Bits of a value beside its octave.
 const BITS: u32 = 4;
+/// As many as there are: those of all 64 bits.
+const BUCKETS: u16 = 16 * 61;
 
 /// Counts of values by size.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,6 +55,32 @@ impl Sketch {
         0
     }
 
+    /// In the form of `RequestRow.times` of the agent link.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let (mut bytes, mut last) = (Vec::with_capacity(self.counts.len() * 3), 0);
+        for (bucket, count) in &self.counts {
+            encode_varint(u64::from(bucket - last), &mut bytes);
+            encode_varint((*count).into(), &mut bytes);
+            last = *bucket;
+        }
+        bytes
+    }
+
+    /// From that form; `None`: it is none.
+    pub(crate) fn decode(mut bytes: &[u8]) -> Option<Self> {
+        let (mut sketch, mut last) = (Self::default(), 0);
+        while !bytes.is_empty() {
+            let step = decode_varint(&mut bytes).ok()?;
+            let count = u32::try_from(decode_varint(&mut bytes).ok()?).ok()?;
+            last += u16::try_from(step).ok().filter(|step| *step < BUCKETS)?;
+            if last >= BUCKETS {
+                return None;
+            }
+            sketch.count(last, count);
+        }
+        Some(sketch)
+    }
+
     /// Bytes on the heap.
     pub(crate) fn heap(&self) -> usize {
         self.counts.capacity() * size_of::<(u16, u32)>()
@@ -91,6 +121,13 @@ mod tests {
         }
 
         #[test]
+        fn any_bytes_are_a_sketch_or_none(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+            if let Some(sketch) = Sketch::decode(&bytes) {
+                prop_assert_eq!(Sketch::decode(&sketch.encode()), Some(sketch));
+            }
+        }
+
+        #[test]
         fn quantiles_are_near_the_true_ones_and_merging_is_adding(
             mut values in prop::collection::vec(0..10_000_000u64, 1..300), split: prop::sample::Index,
         ) {
@@ -103,6 +140,7 @@ mod tests {
             let mut merged = sketch(one);
             merged.merge(&sketch(other));
             prop_assert_eq!(&merged, &sketch(&values));
+            prop_assert_eq!(Sketch::decode(&merged.encode()), Some(merged.clone()));
             values.sort_unstable();
             for share in [0.5, 0.9, 0.99, 1.0] {
                 let rank = ((values.len() as f64 * share).ceil() as usize).max(1);
@@ -115,5 +153,6 @@ mod tests {
     #[test]
     fn nothing_has_no_quantile() {
         assert_eq!(Sketch::default().quantile(0.5), 0);
+        assert_eq!((bucket(u64::MAX), bucket(0)), (BUCKETS - 1, 0));
     }
 }

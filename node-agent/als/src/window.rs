@@ -4,7 +4,10 @@
 //! an entry's own row, it is counted in one that says less: without its path, then without what else tells it apart, at last
 //! only that its reporter had it.
 
-use std::{collections::HashMap, hash::BuildHasher as _};
+use std::{
+    collections::{HashMap, hash_map},
+    hash::BuildHasher as _,
+};
 
 use foldhash::fast::RandomState;
 
@@ -23,7 +26,7 @@ const MOST_DETAILS: u32 = MOST_PATHS + 256;
 const MOST_ROWS: u32 = MOST_DETAILS + 64;
 
 /// Bytes of a text that says why.
-const MOST_WHY: usize = 256;
+pub(crate) const MOST_WHY: usize = 256;
 
 /// Bytes of a row beside its texts: its place in the map, which is half empty when it has grown, and what the heap adds.
 const ROW: usize = size_of::<(Box<[u8]>, Counts)>() * 2 + 64;
@@ -155,21 +158,44 @@ pub type Rows<'a> = Box<dyn Iterator<Item = (Key<'a>, &'a Counts)> + 'a>;
 impl Window {
     /// Counts an entry; how much of it is told apart. It may take as many `bytes` in all as rows of their own.
     pub fn add(&mut self, reporter: &Reporter, entry: &Entry<'_>, bytes: usize) -> Fold {
+        let authority = if key::names_somebody(entry.cluster) { &[] } else { entry.authority };
+        self.count(
+            bytes,
+            (reporter.number, entry.cluster, authority),
+            |key, fold| key::write(key, reporter, entry, fold),
+            |counts| counts.add(entry),
+        )
+    }
+
+    /// Counts those of a row of another window; how much of them is told apart.
+    pub fn merge(&mut self, key: &Key<'_>, counts: &Counts, bytes: usize) -> Fold {
+        self.count(
+            bytes,
+            (key.reporter, key.cluster, key.authority),
+            |out, fold| key::write_again(out, key, fold),
+            |into| into.merge(counts),
+        )
+    }
+
+    #[inline]
+    fn count(
+        &mut self,
+        bytes: usize,
+        destination: (u32, &[u8], &[u8]),
+        write: impl Fn(&mut Vec<u8>, Fold),
+        add: impl Fn(&mut Counts),
+    ) -> Fold {
         let mut fold = Fold::Nothing;
-        let mut destination = None;
+        let mut hash = None;
         loop {
-            key::write(&mut self.key, reporter, entry, fold);
+            write(&mut self.key, fold);
             if let Some(counts) = self.rows.get_mut(&*self.key) {
                 let before = counts.heap();
-                counts.add(entry);
+                add(counts);
                 self.bytes += counts.heap() - before;
                 return fold;
             }
-            let destination = *destination.get_or_insert_with(|| {
-                let named =
-                    (entry.cluster, if key::names_somebody(entry.cluster) { &[] } else { entry.authority });
-                self.of_destination.hasher().hash_one((reporter.number, named))
-            });
+            let destination = *hash.get_or_insert_with(|| self.of_destination.hasher().hash_one(destination));
             let rows = self.of_destination.get(&destination).copied().unwrap_or_default();
             let most = match fold {
                 Fold::Nothing => MOST_PATHS,
@@ -190,7 +216,7 @@ impl Window {
                 continue;
             }
             let mut counts = Counts::default();
-            counts.add(entry);
+            add(&mut counts);
             self.bytes += ROW + self.key.len() + counts.heap();
             if fold != Fold::All && self.of_destination.insert(destination, rows + 1).is_none() {
                 self.bytes += 32;
@@ -227,6 +253,11 @@ impl Window {
     /// Whether nothing was counted.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
+    }
+
+    /// All that was counted, with keys for [`Key::read`].
+    pub fn into_rows(self) -> hash_map::IntoIter<Box<[u8]>, Counts> {
+        self.rows.into_iter()
     }
 
     /// All that was counted.

@@ -12,7 +12,7 @@ use kestrel_link::{
     ship::{Notice, Shipper},
     wake::Wake,
 };
-use kestrel_proto::node::v1::LogGap;
+use kestrel_proto::node::v1::{LogGap, RequestReport};
 use kestrel_runtime::config::Mistakes;
 use kestrel_tail::{
     budget::Limits,
@@ -68,15 +68,19 @@ pub struct Collector {
     outage: Outage,
     save_error: Option<String>,
     bytes_lost: u64,
+    /// What the pod's proxy logged.
+    requests: mpsc::Receiver<RequestReport>,
 }
 
 impl Collector {
-    /// A collector that goes on where the stored positions say.
-    pub fn new(config: Config) -> Self {
+    /// A collector that goes on where the stored positions say, and tells of `requests` too.
+    pub fn new(config: Config, requests: mpsc::Receiver<RequestReport>) -> Self {
         let directories: Vec<_> =
             config.sources.iter().map(|source| source.directory.display().to_string()).collect();
         let Origin { namespace, pod, .. } = &config.pod;
-        info!("collecting log files of {namespace}/{pod} from {}", directories.join(", "));
+        if !directories.is_empty() {
+            info!("collecting log files of {namespace}/{pod} from {}", directories.join(", "));
+        }
         let store = Store::load(&config.state.join("positions")).unwrap_or_else(|problem| {
             warn!("{problem}; all files are read again");
             Store::empty(&config.state.join("positions"))
@@ -91,6 +95,7 @@ impl Collector {
             outage: Outage::default(),
             save_error: None,
             bytes_lost: 0,
+            requests,
         }
     }
 
@@ -113,6 +118,9 @@ impl Collector {
             tokio::select! {
                 () = drain.cancelled() => {}
                 Some(event) = events.recv() => self.on_event(event),
+                Some(report) = self.requests.recv(), if self.shipper.has_room_for_requests() => {
+                    self.shipper.tell_requests(&report);
+                }
                 _ = scan.tick() => self.scan(),
                 () = wake.wait(pause) => {}
             }
@@ -178,12 +186,15 @@ impl Collector {
         while !delivered && begun.elapsed() < LAST_WAIT {
             self.scan();
             let pause = self.shipper.pump(Instant::now(), SystemTime::now());
-            let nothing_left = self.shipper.engine.unread_bytes() == 0;
+            self.shipper.add_requests();
+            let is_whole = self.requests.is_closed() && self.requests.is_empty();
+            let nothing_left = self.shipper.engine.unread_bytes() == 0 && is_whole;
             delivered =
                 nothing_left && (!self.has_read() || (self.shipper.flush() && self.shipper.is_delivered()));
             if !delivered {
                 tokio::select! {
                     Some(event) = events.recv() => self.on_event(event),
+                    Some(report) = self.requests.recv() => self.shipper.tell_requests(&report),
                     () = sleep(pause.clamp(Duration::from_millis(1), Duration::from_millis(100))) => {}
                 }
             }
@@ -223,8 +234,8 @@ impl Collector {
         timeout(FAREWELL_WAIT, over).await.unwrap_or(false)
     }
 
-    /// Whether anything was read that is not acknowledged.
+    /// Whether anything was read that is not acknowledged, or counted and not told.
     fn has_read(&self) -> bool {
-        self.shipper.engine.in_flight() > 0
+        self.shipper.engine.in_flight() > 0 || self.shipper.has_requests()
     }
 }

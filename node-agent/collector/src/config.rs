@@ -30,6 +30,8 @@ pub struct Config {
     pub state: PathBuf,
     /// What is a secret beside what always is.
     pub redact: Expressions,
+    /// `KESTREL_ALS_PORT`: where the pod's proxy sends its access logs; `None`: nowhere.
+    pub als_port: Option<u16>,
     /// The agent link.
     pub link: connection::Config,
 }
@@ -74,6 +76,7 @@ impl Config {
             Vec::new()
         });
         let redact = settings.parse("KESTREL_REDACT", Expressions::default());
+        let als_port = Some(settings.parse("KESTREL_ALS_PORT", 0)).filter(|port| *port != 0);
         settings.finish()?;
         let hello = Hello {
             protocol_version: PROTOCOL_VERSION,
@@ -87,7 +90,7 @@ impl Config {
         };
         let authority = Authority::Anchors(Anchors::load(authority, &state.join("anchors")));
         let link = connection::Config { endpoint, authority, token_file, hello, retry: RETRY };
-        Ok(Self { pod, sources, state, redact, link })
+        Ok(Self { pod, sources, state, redact, als_port, link })
     }
 }
 
@@ -132,7 +135,10 @@ mod tests {
         let Layout::Files { origin, patterns } = &config.sources[0].layout else { panic!() };
         assert_eq!((origin.container.as_str(), origin.uid.as_str()), ("app", "1-1"));
         assert_eq!(patterns[0].to_string(), "**/*.log");
-        assert_eq!(config.link.hello.role(), Role::Sidecar);
+        assert_eq!((config.link.hello.role(), config.als_port), (Role::Sidecar, None));
+        let mut with_als = complete();
+        with_als.insert("KESTREL_ALS_PORT", "14080");
+        assert_eq!(Config::read(&with_als).unwrap().als_port, Some(14080));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::{
 };
 
 use kestrel_collector::{
+    als,
     collector::{self, Collector},
     config::Config,
 };
@@ -18,6 +19,7 @@ use kestrel_runtime::{
     telemetry::{self, Format},
     tls,
 };
+use tokio::sync::mpsc;
 use tracing::info;
 
 /// More than the collector's own wait for the aggregator, and well below the 30 s
@@ -35,11 +37,13 @@ async fn main() -> ExitCode {
     let mut daemon = Daemon::new();
     let drain = daemon.drain();
     match Config::read(&Environment) {
-        Ok(config) if config.sources.is_empty() => daemon.spawn("nothing", async move {
-            info!("nothing to collect: no container of this pod writes to an emptyDir volume");
-            drain.cancelled().await;
-            Ok(())
-        }),
+        Ok(config) if config.sources.is_empty() && config.als_port.is_none() => {
+            daemon.spawn("nothing", async move {
+                info!("nothing to collect: no container of this pod writes to an emptyDir volume");
+                drain.cancelled().await;
+                Ok(())
+            })
+        }
         Ok(config) => {
             let (link, events) = Link::new(config.link.clone());
             let hurry = drain.clone();
@@ -47,7 +51,18 @@ async fn main() -> ExitCode {
                 link.run(hurry).await;
                 Ok(())
             });
-            let collector = Collector::new(config);
+            let requests = match config.als_port {
+                Some(port) => {
+                    let (receive, requests) = als::receive(port, drain.clone());
+                    daemon.spawn("access logs", async {
+                        receive.await;
+                        Ok(())
+                    });
+                    requests
+                }
+                None => mpsc::channel(1).1,
+            };
+            let collector = Collector::new(config, requests);
             daemon.spawn("logs", async {
                 collector.run(events, drain).await;
                 Ok(())

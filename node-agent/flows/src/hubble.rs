@@ -38,8 +38,11 @@ use call::Call;
 use resume::Resume;
 use scan::Message;
 
-/// A server that is well answers at once.
+/// A server that is well gives a sign of life at once.
 const ANSWER: Duration = Duration::from_secs(10);
+
+/// And says so by then if it does not do what it is asked for; else it may say nothing until it has a flow.
+const REFUSAL: Duration = Duration::from_secs(1);
 
 /// What Hubble lost, and which nodes Relay does not reach, is told this often at most.
 const WAVE: Duration = Duration::from_secs(300);
@@ -162,6 +165,9 @@ impl Hubble {
             Ok(Err(status)) => return self.end(&status),
             Err(_) => return End::Problem(no_answer()),
         };
+        if let Ok(Err(status)) = timeout(REFUSAL, call.begun()).await {
+            return self.end(&status);
+        }
         heard(News::Answers);
         loop {
             if let Err(status) = call.more().await {

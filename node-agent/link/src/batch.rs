@@ -39,6 +39,7 @@ struct Columns {
 mod field {
     pub(super) const CONTENT_LOGS: u32 = 1;
     pub(super) const CONTENT_FLOWS: u32 = 2;
+    pub(super) const CONTENT_REQUESTS: u32 = 3;
     pub(super) const CONTENT_GAPS: u32 = 8;
     pub(super) const LEVELS: u32 = 12;
     pub(super) const TIMES: u32 = 13;
@@ -152,6 +153,12 @@ impl Builder {
     /// Adds an encoded report of flows.
     pub fn flows(&mut self, report: &[u8]) {
         delimited(&mut self.content, field::CONTENT_FLOWS, report.len());
+        self.content.extend_from_slice(report);
+    }
+
+    /// Adds an encoded report of requests.
+    pub fn requests(&mut self, report: &[u8]) {
+        delimited(&mut self.content, field::CONTENT_REQUESTS, report.len());
         self.content.extend_from_slice(report);
     }
 

@@ -173,6 +173,7 @@ impl Link {
                     Some(Message::Nack(nack)) => Event::Nack(nack.reason),
                     Some(Message::Credit(credit)) => Event::Credit(credit.bytes),
                     Some(Message::PodUpdate(update)) => Event::Pods(update),
+                    Some(Message::RequestsTold(told)) => Event::RequestsTold(told),
                     Some(Message::Clock(clock)) => match SystemTime::try_from(clock.time.unwrap_or_default())
                     {
                         Ok(time) => Event::Clock(time),

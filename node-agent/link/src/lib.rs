@@ -13,13 +13,14 @@ mod flush;
 pub mod outage;
 pub mod pods;
 mod reports;
+mod requests;
 pub mod session;
 pub mod ship;
 pub mod wake;
 
 use std::time::{Duration, SystemTime};
 
-use kestrel_proto::node::v1::PodUpdate;
+use kestrel_proto::node::v1::{PodUpdate, RequestsTold};
 
 pub use session::Session;
 
@@ -42,6 +43,8 @@ pub enum Event {
     Credit(u64),
     /// Pods came, changed or went.
     Pods(PodUpdate),
+    /// The cloud has been told of requests that were reported.
+    RequestsTold(RequestsTold),
     /// The aggregator's time, when it took a report of the host.
     Clock(SystemTime),
     /// The stream ended, or could not be opened.

@@ -15,6 +15,9 @@ pub const FAREWELL: &str = "farewell";
 /// Says that an aggregator takes flows.
 pub const FLOWS: &str = "flows";
 
+/// Says that an aggregator takes what proxies logged.
+pub const REQUESTS: &str = "requests";
+
 /// What the protocol promises that a batch may have at least.
 pub const LEAST_BATCH_BYTES: u64 = 4 * 1024 * 1024;
 
@@ -34,6 +37,7 @@ pub struct Session {
     nacks: u64,
     pod_bytes_per_second: u64,
     takes_flows: bool,
+    takes_requests: bool,
 }
 
 /// A Welcome that breaks the protocol.
@@ -78,6 +82,7 @@ impl Session {
             nacks: 0,
             pod_bytes_per_second,
             takes_flows: welcome.features.iter().any(|feature| feature == FLOWS),
+            takes_requests: welcome.features.iter().any(|feature| feature == REQUESTS),
         })
     }
 
@@ -133,6 +138,11 @@ impl Session {
     /// Whether the aggregator takes flows.
     pub fn takes_flows(&self) -> bool {
         self.takes_flows
+    }
+
+    /// Whether the aggregator takes what proxies logged.
+    pub fn takes_requests(&self) -> bool {
+        self.takes_requests
     }
 
     /// The aggregator takes nothing that was filled before now and has no answer.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use kestrel_proto::node::v1::{FlowReport, HostReport, LogGap, PodUpdate};
+use kestrel_proto::node::v1::{FlowReport, HostReport, LogGap, PodUpdate, RequestReport};
 use kestrel_tail::{
     engine::{Engine, Record},
     position::store::StoreError,
@@ -18,6 +18,7 @@ use crate::{
     batch::{Builder, ended, log_gap},
     flush::Flush,
     reports::Reports,
+    requests::Requests,
 };
 
 /// A batch of this size is sent at once.
@@ -90,6 +91,7 @@ pub struct Shipper {
     flush: Flush,
     held: Option<Held>,
     reports: Reports,
+    requests: Requests,
     pause: Duration,
     saved: Instant,
     save_error: Option<StoreError>,
@@ -106,6 +108,7 @@ impl Shipper {
             flush: Flush::new(now),
             held: None,
             reports: Reports::default(),
+            requests: Requests::default(),
             pause: POLL.0,
             saved: now,
             save_error: None,
@@ -140,6 +143,7 @@ impl Shipper {
                     session.grant(bytes);
                 }
             }
+            Event::RequestsTold(told) => self.requests.told(told),
             Event::Pods(update) => return Some(Notice::Pods(update)),
             Event::Clock(time) => return Some(Notice::Clock(time)),
             Event::Disconnected { reason, retry_in } => {
@@ -157,6 +161,7 @@ impl Shipper {
         self.builder.clear();
         self.engine.rewind();
         self.reports.rewind();
+        self.requests.rewind();
     }
 
     /// Does all that can be done now without waiting, and says after which
@@ -233,6 +238,21 @@ impl Shipper {
         self.reports.arrived()
     }
 
+    /// Whether another report of requests may wait to be told.
+    pub fn has_room_for_requests(&self) -> bool {
+        self.requests.have_room()
+    }
+
+    /// Whether there are reports of requests that were not told, for an aggregator that takes them as far as one is known.
+    pub fn has_requests(&self) -> bool {
+        self.session.as_ref().is_none_or(Session::takes_requests) && !self.requests.is_empty()
+    }
+
+    /// Has requests sent, again and again until they were told.
+    pub fn tell_requests(&mut self, report: &RequestReport) {
+        self.requests.push(report);
+    }
+
     /// Writes positions that changed.
     pub fn save(&mut self) {
         self.save_error = self.engine.save(SystemTime::now()).err();
@@ -305,6 +325,15 @@ impl Shipper {
         }
     }
 
+    /// Adds to the batch what was reported of requests, for the very end.
+    pub fn add_requests(&mut self) {
+        if self.session.as_ref().is_some_and(Session::takes_requests) {
+            while let Some(report) = self.requests.next() {
+                self.builder.requests(report);
+            }
+        }
+    }
+
     /// One turn of reading into the batch; false if there was nothing to read.
     fn fill(&mut self, now: Instant, wall: SystemTime) -> bool {
         let Some(session) = &self.session else { return false };
@@ -313,6 +342,12 @@ impl Shipper {
             && let Some(report) = self.reports.next(session.next_id())
         {
             builder.flows(report);
+            return true;
+        }
+        if session.takes_requests()
+            && let Some(report) = self.requests.next()
+        {
+            builder.requests(report);
             return true;
         }
         if self.engine.has_gaps() {

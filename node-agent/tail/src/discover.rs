@@ -8,13 +8,16 @@ pub mod pods;
 use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
-    fs, io,
+    fs::{self, File},
+    io,
+    os::unix::{ffi::OsStrExt as _, fs::OpenOptionsExt as _},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
 pub use below::Below;
 use glob::Pattern;
+use rustix::fs::{AtFlags, Dir, FileType, OFlags, statat};
 
 use crate::split::Format;
 
@@ -169,25 +172,37 @@ impl Node {
 }
 
 impl Tree {
-    /// Looks for what changed below `source`; changes are appended to `changes`.
-    pub fn scan(&mut self, source: &Source, changes: &mut Vec<Change>) {
-        self.directories = 0;
-        let mut root = std::mem::take(&mut self.root);
-        self.visit(source, Path::new(""), &mut root, changes);
-        self.root = root;
+    /// Looks for what changed below `source`; changes are appended to `changes`. Each directory that is listed is given
+    /// to `listing` before: what happens in it from then on, the listing need not show.
+    pub fn scan(&mut self, source: &Source, changes: &mut Vec<Change>, mut listing: impl FnMut(&Below)) {
+        self.scan_all(&mut Scan { source, changes, listing: &mut listing });
     }
 
-    /// Looks for what changed in the directory at `relative` and below it.
-    pub fn look(&mut self, source: &Source, relative: &Path, changes: &mut Vec<Change>) {
+    /// The same in the directory at `relative` and below it.
+    pub fn look(
+        &mut self,
+        source: &Source,
+        relative: &Path,
+        changes: &mut Vec<Change>,
+        mut listing: impl FnMut(&Below),
+    ) {
+        let scan = &mut Scan { source, changes, listing: &mut listing };
         if relative.as_os_str().is_empty() {
-            return self.scan(source, changes);
+            return self.scan_all(scan);
         }
         let mut root = std::mem::take(&mut self.root);
         if let Some(node) = relative.iter().try_fold(&mut root, Node::child) {
             let directories = self.directories;
-            self.visit(source, relative, node, changes);
+            self.visit(scan, relative, node);
             self.directories = directories;
         }
+        self.root = root;
+    }
+
+    fn scan_all(&mut self, scan: &mut Scan<'_>) {
+        self.directories = 0;
+        let mut root = std::mem::take(&mut self.root);
+        self.visit(scan, Path::new(""), &mut root);
         self.root = root;
     }
 
@@ -198,57 +213,73 @@ impl Tree {
         }
     }
 
-    fn visit(&mut self, source: &Source, relative: &Path, node: &mut Node, changes: &mut Vec<Change>) {
+    fn visit(&mut self, scan: &mut Scan<'_>, relative: &Path, node: &mut Node) {
         self.directories += 1;
-        if let Err(error) = self.list(source, relative, node, changes) {
+        if let Err(error) = scan.list(relative, node) {
             node.listed_at = None;
             if error.kind() == io::ErrorKind::NotFound {
                 node.children.clear();
-                changes.push(Change::Gone(relative.to_owned().into()));
+                scan.changes.push(Change::Gone(relative.to_owned().into()));
             }
             // That a directory below is gone is nothing to mend.
             if error.kind() != io::ErrorKind::NotFound || relative.as_os_str().is_empty() {
-                changes.push(Change::Unreadable(relative.to_owned(), error));
+                scan.changes.push(Change::Unreadable(relative.to_owned(), error));
             }
             return;
         }
         for (name, child) in &mut node.children {
             if self.directories < MOST_DIRECTORIES {
-                self.visit(source, &relative.join(name), child, changes);
+                self.visit(scan, &relative.join(name), child);
             } else {
                 let text = format!(
                     "there are more than {MOST_DIRECTORIES} directories: no file of this one is followed"
                 );
-                changes.push(Change::Unreadable(relative.join(name), io::Error::other(text)));
+                scan.changes.push(Change::Unreadable(relative.join(name), io::Error::other(text)));
             }
         }
     }
+}
 
-    fn list(
-        &mut self,
-        source: &Source,
-        relative: &Path,
-        node: &mut Node,
-        changes: &mut Vec<Change>,
-    ) -> io::Result<()> {
-        let path = source.directory.join(relative);
-        let modified = fs::metadata(&path)?.modified()?;
-        if node.listed_at == Some(modified) {
+/// A look at directories of a source.
+struct Scan<'a> {
+    source: &'a Source,
+    changes: &'a mut Vec<Change>,
+    listing: &'a mut dyn FnMut(&Below),
+}
+
+impl Scan<'_> {
+    fn list(&mut self, relative: &Path, node: &mut Node) -> io::Result<()> {
+        let path = self.source.directory.join(relative);
+        if let Some(listed_at) = node.listed_at
+            && fs::metadata(&path)?.modified()? == listed_at
+        {
             return Ok(());
         }
-        let now = SystemTime::now();
+        let place = Below::from(relative.to_owned());
+        (self.listing)(&place);
+        let directory =
+            File::options().read(true).custom_flags(OFlags::DIRECTORY.bits() as i32).open(&path)?;
+        let (now, modified) = (SystemTime::now(), directory.metadata()?.modified()?);
         let (mut files, mut directories) = (Vec::new(), Vec::new());
-        for entry in fs::read_dir(&path)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            // Links to directories are not entered: they may lead in circles.
-            if entry.file_type()?.is_dir() {
-                let below = relative.join(&name);
-                if below.components().count() <= DEEPEST && source.layout.enters(&below) {
-                    directories.push(name);
+        let mut directory = Dir::new(directory)?;
+        while let Some(entry) = directory.read().transpose()? {
+            let kind = match entry.file_type() {
+                FileType::Unknown => {
+                    let found = statat(directory.fd()?, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)?;
+                    FileType::from_raw_mode(found.st_mode)
                 }
-            } else if let Ok(name) = name.into_string() {
-                files.push(name);
+                kind => kind,
+            };
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            // Links to directories are not entered: they may lead in circles.
+            if kind == FileType::Directory {
+                let below = relative.join(name);
+                let is_below = ![".", ".."].map(OsStr::new).contains(&name);
+                if is_below && below.components().count() <= DEEPEST && self.source.layout.enters(&below) {
+                    directories.push(name.to_owned());
+                }
+            } else if let Some(name) = name.to_str() {
+                files.push(name.to_owned());
             }
         }
         directories.sort_unstable();
@@ -258,8 +289,8 @@ impl Tree {
             let child = known.remove(&name).unwrap_or_default();
             (name, child)
         }));
-        changes.extend(known.into_keys().map(|name| Change::Gone(relative.join(name).into())));
-        changes.push(Change::Listed(relative.to_owned().into(), files));
+        self.changes.extend(known.into_keys().map(|name| Change::Gone(relative.join(name).into())));
+        self.changes.push(Change::Listed(place, files));
         let settled = now.duration_since(modified).is_ok_and(|age| age > SETTLED);
         node.listed_at = settled.then_some(modified);
         Ok(())
@@ -272,7 +303,7 @@ mod tests {
 
     fn scan(tree: &mut Tree, source: &Source) -> Vec<String> {
         let mut changes = Vec::new();
-        tree.scan(source, &mut changes);
+        tree.scan(source, &mut changes, |_| {});
         changes
             .into_iter()
             .filter_map(|change| match change {

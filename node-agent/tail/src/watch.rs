@@ -37,8 +37,6 @@ pub(crate) type Place = (usize, Below);
 pub(crate) struct Hints {
     /// The kernel could not keep all events: anything may have happened.
     pub(crate) lost: bool,
-    /// They are watched since the last call: what happened before is not known.
-    pub(crate) fresh: Vec<Place>,
     /// Their listings changed.
     pub(crate) changed: Vec<Place>,
     /// Files in them were written to.
@@ -58,7 +56,6 @@ pub(crate) struct Watch {
 
 struct Directory {
     place: Place,
-    fresh: bool,
     changed: bool,
     written: bool,
 }
@@ -90,7 +87,7 @@ impl Watch {
     }
 
     /// Watches the directory `place` of the source at `root`, if it is not watched
-    /// yet.
+    /// yet. What happened in it before is not told.
     pub(crate) fn add(&mut self, place: Place, root: &Path) {
         let flags = WatchFlags::CREATE
             | WatchFlags::MOVE
@@ -106,9 +103,8 @@ impl Watch {
                 self.unwatched.remove(&place);
                 let known = self.directories.get(&descriptor);
                 if known.is_none_or(|known| known.place != place) {
-                    let directory = Directory { place, fresh: true, changed: false, written: false };
+                    let directory = Directory { place, changed: false, written: false };
                     self.directories.insert(descriptor, directory);
-                    self.touched.push(descriptor);
                 }
             }
             // Its parent's listing shows that it is gone.
@@ -150,7 +146,7 @@ impl Watch {
                 self.directories.remove(&event.wd());
             }
             let Some(directory) = self.directories.get_mut(&event.wd()) else { continue };
-            if !directory.fresh && !directory.changed && !directory.written {
+            if !directory.changed && !directory.written {
                 self.touched.push(event.wd());
             }
             if kinds.contains(ReadFlags::MODIFY) {
@@ -161,9 +157,6 @@ impl Watch {
         }
         for descriptor in self.touched.drain(..) {
             let Some(directory) = self.directories.get_mut(&descriptor) else { continue };
-            if std::mem::take(&mut directory.fresh) {
-                hints.fresh.push(directory.place.clone());
-            }
             if std::mem::take(&mut directory.changed) {
                 hints.changed.push(directory.place.clone());
             }
@@ -190,9 +183,6 @@ mod tests {
         let mut watch = Watch::new().unwrap();
         watch.add(place.clone(), root.path());
         watch.add(place.clone(), root.path());
-        let hints = watch.drain();
-        assert_eq!((hints.fresh, hints.changed), (vec![place.clone()], vec![]));
-        assert!(watch.drain().fresh.is_empty());
         fs::write(path.join("0.log"), "x").unwrap();
         fs::write(path.join("0.log"), "y").unwrap();
         let hints = watch.drain();

@@ -35,10 +35,21 @@ func main() {
 	entries := flag.Int("entries", 100, "of a message")
 	keys := flag.Int("keys", 100000, "different requests")
 	seconds := flag.Float64("seconds", 10, "time for which is sent")
+	kinds := flag.Bool("kinds", false, "send one entry of every kind; without -to, print them")
+	node := flag.String("node", "sidecar~10.0.0.1~web-1.shop~shop.svc.cluster.local", "id of the Envoy that -calls are from")
+	var calls callList
+	flag.Var(&calls, "call", "send what an Envoy logs of calls, as client=IP,server=IP,service=HOST,count=N,code=N,ms=N; may be repeated")
 	flag.Parse()
-	if *listen != "" {
+	switch {
+	case *listen != "":
 		serve(*listen)
-	} else {
+	case *kinds && *to == "":
+		printKinds()
+	case *kinds:
+		sendKinds(*to)
+	case len(calls) > 0:
+		sendCalls(*to, *node, calls)
+	default:
 		load(*to, *connections, *entries, *keys, time.Duration(*seconds*float64(time.Second)))
 	}
 }

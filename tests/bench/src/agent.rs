@@ -63,6 +63,7 @@ impl Agent {
     }
 
     fn run(&self, command: Command, set: &Set) -> anyhow::Result<Run> {
+        set.warm()?;
         let (text, cpu) = Process::start(command)?.finish()?;
         let summary = text.lines().rev().find(|line| line.starts_with("lines="));
         let value = |name: &str| {

@@ -49,6 +49,7 @@ impl Collector {
 
     /// Reads a set to its end and ships it.
     pub(crate) fn ship(&self, set: &Set, folder: &Path) -> anyhow::Result<Run> {
+        set.warm()?;
         let folder = folder.join(format!("collector-{}", fastrand::u64(..)));
         fs::create_dir_all(&folder)?;
         let configuration = folder.join("collector.yaml");

@@ -37,6 +37,7 @@ impl Rsyslog {
 
     /// Reads a set to its end and throws it away.
     pub(crate) fn discard(set: &Set, folder: &Path) -> anyhow::Result<Run> {
+        set.warm()?;
         let mut rsyslog = Self::start(&set.root, &folder.join(format!("rsyslog-{}", fastrand::u64(..))))?;
         let deadline = Instant::now() + LIMIT;
         while rsyslog.written() < set.pieces {

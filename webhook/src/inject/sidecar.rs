@@ -11,7 +11,7 @@ use super::{
     resources::Resources,
     sources::Sources,
 };
-use crate::profile::Profile;
+use crate::profile::{ALS_PORT, Profile};
 
 /// Holds the token that says to the aggregator which pod speaks.
 const TOKEN_VOLUME: &str = "kestrel-link-token";
@@ -222,6 +222,9 @@ fn environment(plan: &Plan<'_>) -> Vec<Variable> {
         known("KESTREL_STATE_DIR", "/kestrel/state"),
         Variable::new("KESTREL_LOG_SOURCES", sources),
     ];
+    if spec.collect.access_logs {
+        environment.push(Variable::new("KESTREL_ALS_PORT", ALS_PORT.to_string()));
+    }
     if !settings.redact.is_empty() {
         environment.push(Variable::new("KESTREL_REDACT", literal(&settings.redact)));
     }

@@ -228,7 +228,7 @@ mod tests {
 
     #[test]
     fn a_profile_names_paths_for_pods_that_name_none() {
-        let profile = Collect { log_paths: vec!["/spool/*.txt".to_owned()] };
+        let profile = Collect { log_paths: vec!["/spool/*.txt".to_owned()], ..Collect::default() };
         let spec = serde_json::from_value(shop()).unwrap();
         let found = find(&spec, &Wanted::of(None, &profile));
         assert_eq!(found.read, [source("spool", "web", &["worker/*.txt"])]);

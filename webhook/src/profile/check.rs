@@ -5,7 +5,8 @@ use super::{Resources, Selector, Spec, selector::Operator};
 use crate::quantity::Quantity;
 
 /// Variables by which a collector is known and finds its way.
-pub const RESERVED: [&str; 9] = [
+pub const RESERVED: [&str; 10] = [
+    "KESTREL_ALS_PORT",
     "KESTREL_LINK_CA",
     "KESTREL_LINK_ENDPOINT",
     "KESTREL_LINK_TOKEN_FILE",

@@ -39,7 +39,8 @@ impl Collector {
             container.env.iter().flatten().find(|variable| variable.name == name)?.value.as_deref()
         };
         let is_ours = |endpoint: &str| endpoint.starts_with("https://kestrel-agent-link.");
-        if value("KESTREL_LOG_SOURCES") == Some("[]") || !value("KESTREL_LINK_ENDPOINT").is_none_or(is_ours) {
+        let reads_nothing = value("KESTREL_LOG_SOURCES") == Some("[]") && value("KESTREL_ALS_PORT").is_none();
+        if reads_nothing || !value("KESTREL_LINK_ENDPOINT").is_none_or(is_ours) {
             return None;
         }
         let status = pod.status.as_ref();
@@ -112,6 +113,15 @@ mod tests {
             });
             apply(&pod);
         }
+        let mut receives = pod("u8", "[]", &json!({"running": {}}), "Running");
+        let env = &mut receives.spec.as_mut().unwrap().init_containers.as_mut().unwrap()[0].env;
+        let port = EnvVar {
+            name: "KESTREL_ALS_PORT".to_owned(),
+            value: Some("14080".to_owned()),
+            ..EnvVar::default()
+        };
+        env.as_mut().unwrap().push(port);
+        apply(&receives);
         let gone = pod("u5", "[1]", &json!({"running": {}}), "Running");
         apply(&gone);
         pods.remove(&gone);
@@ -126,7 +136,8 @@ mod tests {
                 ("u2", false, true, true),
                 ("u3", false, false, false),
                 ("u5", true, true, true),
-                ("u7", true, true, false)
+                ("u7", true, true, false),
+                ("u8", true, true, false)
             ]
         );
     }

@@ -78,7 +78,7 @@ async fn an_aggregator_says_that_it_takes_flows_and_a_sidecar_may_send_none() {
     let mut stream = server.open(Some(SIDECAR)).await.unwrap();
     stream.send(Up::Hello(hello(SIDECAR))).await;
     let Down::Welcome(welcome) = stream.next().await.unwrap() else { panic!() };
-    assert_eq!(welcome.features, ["flows"]);
+    assert_eq!(welcome.features, ["flows", "requests"]);
     stream.content(1, report(1, FlowDirection::Egress)).await;
     let status = loop {
         match stream.next().await {

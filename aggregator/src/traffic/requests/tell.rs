@@ -1,11 +1,11 @@
-//! A window's rows in, messages of the wire out.
+//! Rows of ten seconds in, messages of the wire out.
 
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
 };
 
-use kestrel_als::{Counts, Key, Side, Window, entry::Protocol, flags::Flags, template};
+use kestrel_als::{Counts, Key, Side, Span, entry::Protocol, flags::Flags, template};
 use kestrel_proto::cloud::v1::{
     HttpAccessLogData, L7AccessLog, L7Endpoint, L7ProtocolType, TcpAccessLogData,
 };
@@ -91,20 +91,17 @@ struct Found {
     node: Arc<str>,
 }
 
-/// Tells what a window has counted. `ends` says who was who and which node reported, or why that stays here.
+/// Tells what was counted of ten seconds. `ends` says who was who and which node reported, or why that stays here.
 ///
 /// Where both ends' proxies report, every request is in the window twice. Of each edge the view with more requests is
 /// told, as the other one's proxies did not see, or did not get through to us with, all of them. That a policy refused a request
 /// only the server's proxy knows: it is told of the client's view too.
-pub(super) fn tell(
-    window: &Window,
-    ends: impl Fn(&Key<'_>, &Counts) -> Result<(Ends, Arc<str>), Kept>,
-) -> Told {
+pub(super) fn tell(span: &Span, ends: impl Fn(&Key<'_>, &Counts) -> Result<(Ends, Arc<str>), Kept>) -> Told {
     let mut told = Told::default();
     let (mut edges, mut views): (HashMap<Edge, usize>, Vec<Views<'_>>) = Default::default();
     let mut known: HashMap<Who<'_>, Result<Found, Kept>> = HashMap::new();
     let mut denials: HashMap<Refused<'_>, &Counts> = HashMap::new();
-    for (key, counts) in window.rows() {
+    for (key, counts) in span.rows() {
         let found = known.entry(who(&key)).or_insert_with(|| {
             let (ends, node) = ends(&key, counts)?;
             let (edge, ends) = (Edge([&ends.source, &ends.destination].map(place)), Arc::new(ends));
@@ -139,7 +136,7 @@ pub(super) fn tell(
         }
     }
     let mut rows: HashMap<Row, Telling> = HashMap::new();
-    for (key, counts) in window.rows() {
+    for (key, counts) in span.rows() {
         let Some(Ok(found)) = known.get(&who(&key)) else { continue };
         let views = &mut views[found.edge];
         views.seen.add_to_route(&key, counts);

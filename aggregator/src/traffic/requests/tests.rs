@@ -1,6 +1,8 @@
 //! Messages of proxies in, messages of the flows stream out.
 
-use kestrel_als::Side;
+use std::net::IpAddr;
+
+use kestrel_als::{Side, counter::Stream};
 use kestrel_proto::{
     cloud::v1::{L7AccessLog, L7Endpoint, StreamFlowsRequest},
     envoy::{
@@ -72,7 +74,7 @@ impl World {
 
     /// The proxy of the pod with this address.
     fn proxy(&self, last: u8) -> Stream {
-        let mut stream = self.requests.stream(IpAddr::from([10, 0, 0, last]));
+        let mut stream = self.requests.counter().stream(IpAddr::from([10, 0, 0, last]));
         let (_, namespace, workload) = PODS.into_iter().find(|(of, ..)| *of == last).unwrap();
         let id = format!("sidecar~10.0.0.{last}~{workload}-{last}.{namespace}~{namespace}.svc.cluster.local");
         let identifier =
@@ -181,7 +183,7 @@ async fn requests_of_all_replicas_are_one_row_with_times_codes_and_who_was_who()
     assert!((19.0..21.0).contains(&p99), "{p99}");
     assert_eq!((told[1].count, told[1].http_data.as_ref().unwrap().response_code), (3, 503));
     let tallies = world.requests.tallies();
-    assert_eq!(tallies["shop/web"], Tally { aggregated: 12, folded: 0, refused: 0 });
+    assert_eq!(tallies["shop/web"], Tally { aggregated: 12, ..Tally::default() });
 }
 
 /// Scenario: a proxy logs headers of every kind, and somebody has listed those that let somebody in.
@@ -299,7 +301,8 @@ async fn a_connection_and_a_failed_one_say_what_is_known_of_them() {
     let tcp = told.iter().map(|log| log.tcp_data.clone().unwrap()).collect::<Vec<_>>();
     assert_eq!((told[0].bytes_sent, told[0].bytes_received, tcp[0].received_bytes), (7, 9, 7));
     assert!(tcp[1].upstream_transport_failure_reason.contains("CERTIFICATE_VERIFY_FAILED"));
-    assert_eq!(world.requests.tallies()["shop/web"], Tally { aggregated: 2, folded: 0, refused: 6 });
+    let tally = Tally { aggregated: 2, malformed: 1, unfinished: 1, over_rate: 4, ..Tally::default() };
+    assert_eq!(world.requests.tallies()["shop/web"], tally);
     let metrics = world.metrics();
     for line in [
         r#"outcome="Refused"} 6"#,
@@ -331,5 +334,107 @@ async fn paths_that_are_all_different_are_told_as_other() {
     assert!(told.len() <= 1001, "{}", told.len());
     assert_eq!(told.iter().filter(|log| log.http_data.as_ref().unwrap().path == ":other").count(), 1);
     let tally = world.requests.tallies()["shop/web"];
-    assert_eq!((tally.aggregated, tally.folded, tally.refused), (2000, 4000, 0));
+    assert_eq!((tally.aggregated, tally.folded, tally.refused()), (2000, 4000, 0));
+}
+
+/// What agents and collectors send.
+mod sent {
+    use kestrel_proto::node::v1::{RequestProtocol, RequestProxy, RequestReport, RequestRow, RequestsTold};
+    use tokio::sync::mpsc::unbounded_channel;
+
+    use super::{super::sent::Sender, *};
+
+    /// Requests of the first pod to the third, as its proxy saw them.
+    fn report(number: u64, count: u64) -> RequestReport {
+        let now = u64::try_from(Timestamp::now().as_nanosecond()).unwrap();
+        let row = RequestRow {
+            protocol: RequestProtocol::Http.into(),
+            method: 1,
+            code: 200,
+            port: 8080,
+            peer: b"10.0.0.3"[..].into(),
+            cluster: b"outbound|80||db.shop.svc.cluster.local"[..].into(),
+            template: b"/orders/:id"[..].into(),
+            count,
+            took: count * 20_000,
+            times: vec![160, 1, u8::try_from(count).unwrap()].into(),
+            first: now,
+            last: now,
+            ..RequestRow::default()
+        };
+        let proxy = RequestProxy {
+            id: "sidecar~10.0.0.1~web-1.shop~shop.svc.cluster.local".to_owned(),
+            address: vec![10, 0, 0, 1].into(),
+            namespace: "shop".to_owned(),
+            pod: "web-1".to_owned(),
+            folded: 1,
+            malformed: 2,
+            ..RequestProxy::default()
+        };
+        RequestReport { run: 7, number, proxies: vec![proxy], rows: vec![row] }
+    }
+
+    impl World {
+        /// Tells all that is open, as when time has passed.
+        async fn settle(&self) -> Vec<(String, i64)> {
+            while let Some((number, span, identities)) = self.requests.0.counter.next() {
+                self.requests.tell(span, identities).await;
+                self.requests.senders().told(number);
+            }
+            let told = self.told().await;
+            told.iter().map(|log| (log.http_data.as_ref().unwrap().path.clone(), log.count)).collect()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_report_counts_once_with_what_streams_brought_and_is_named_when_it_was_told() {
+        let world = World::new();
+        let (told, mut heard) = unbounded_channel();
+        let take = |number, count| {
+            world.requests.take("agent n1", Sender::Agent("n1"), &report(number, count), &told);
+        };
+        world.proxy(1).take(&message(vec![entry(1, 3, Side::Client, "/orders/9", 200)]));
+        take(1, 3);
+        take(1, 3);
+        take(2, 4);
+        assert!(heard.try_recv().is_err(), "the cloud knows nothing of it");
+        assert_eq!(world.settle().await, [("/orders/:id".to_owned(), 8)]);
+        let mut numbers = Vec::new();
+        while let Ok(RequestsTold { run: 7, number }) = heard.try_recv() {
+            numbers.push(number);
+        }
+        assert_eq!(numbers, [1, 1, 2]);
+        let tally = Tally { aggregated: 6, folded: 2, malformed: 4, ..Tally::default() };
+        assert_eq!(world.requests.tallies()["shop/web"], tally);
+        assert!(world.metrics().contains(r#"left_out_total{reason="Repeated"} 3"#), "{}", world.metrics());
+    }
+
+    /// Scenario: this process stops leading before it has told what an agent sent.
+    /// Guarantee: it does not tell it, because the agent sends it to the next leader; nor is the agent told so.
+    #[tokio::test]
+    async fn what_was_not_told_is_left_to_the_next_leader() {
+        let world = World::new();
+        let (told, mut heard) = unbounded_channel();
+        world.requests.take("agent n1", Sender::Agent("n1"), &report(1, 3), &told);
+        assert!(world.told().await.is_empty());
+        assert!(heard.try_recv().is_err());
+        assert!(world.metrics().contains(r#"left_out_total{reason="SentAgain"} 3"#), "{}", world.metrics());
+        // It leads again.
+        world.requests.take("agent n1", Sender::Agent("n1"), &report(1, 3), &told);
+        assert_eq!(world.settle().await, [("/orders/:id".to_owned(), 3)]);
+    }
+
+    #[tokio::test]
+    async fn an_agent_speaks_for_its_node_and_a_collector_for_its_pod() {
+        let world = World::new();
+        let (told, mut heard) = unbounded_channel();
+        world.requests.take("agent n2", Sender::Agent("n2"), &report(1, 3), &told);
+        assert!(world.metrics().contains(r#"left_out_total{reason="Foreign"} 3"#), "{}", world.metrics());
+        assert_eq!(heard.try_recv().unwrap().number, 1, "nothing of it is open");
+        let collector =
+            Sender::Collector { namespace: "shop", pod: "web-2", address: IpAddr::from([10, 0, 0, 2]) };
+        world.requests.take("collector", collector, &report(1, 3), &told);
+        assert_eq!(world.settle().await.len(), 1);
+        assert_eq!(world.requests.tallies().keys().collect::<Vec<_>>(), ["shop/web"]);
+    }
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test may stop at the first surprise
 
+mod access_logs;
 #[path = "../../../link/tests/support/aggregator.rs"]
 mod aggregator;
 mod anchors;

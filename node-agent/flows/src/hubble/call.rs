@@ -10,7 +10,10 @@ use std::{
 };
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use h2::{RecvStream, client::Connection};
+use h2::{
+    Ping, RecvStream,
+    client::{Connection, ResponseFuture},
+};
 use http::{HeaderMap, Request, header::CONTENT_TYPE};
 use prost::Message;
 use tokio::io::{AsyncRead, AsyncWrite, BufReader};
@@ -29,10 +32,10 @@ const MOST_BYTES: usize = 4 * 1024 * 1024;
 /// Flags (compressed or not) and length, before each message.
 const HEAD: usize = 5;
 
-/// A call that was answered, and its connection, which lives as long.
+/// A call of a server that lives, and its connection, which lives as long.
 pub(super) struct Call<T> {
     connection: Connection<BufReader<T>, Bytes>,
-    body: RecvStream,
+    answer: Answer,
     /// Frames that have come.
     chunks: Vec<Bytes>,
     /// The beginning of a message whose rest has not come.
@@ -41,8 +44,36 @@ pub(super) struct Call<T> {
     end: Option<Status>,
 }
 
+/// What of the answer has come. A server may send nothing, not even a head, before there is a first message, as those
+/// of gRPC in Go do.
+enum Answer {
+    Awaited(ResponseFuture),
+    Begun(RecvStream),
+}
+
+impl Answer {
+    /// Waits for the head of an answer.
+    fn poll_begun(&mut self, context: &mut Context<'_>) -> Poll<Result<&mut RecvStream, Status>> {
+        if let Self::Awaited(answer) = self {
+            let (head, body) = ready!(Pin::new(answer).poll(context)).map_err(broken)?.into_parts();
+            if !head.status.is_success() {
+                return Poll::Ready(Err(Status::unavailable(format!("HTTP status {}", head.status))));
+            }
+            match Status::from_header_map(&head.headers) {
+                Some(status) if status.code() != tonic::Code::Ok => return Poll::Ready(Err(status)),
+                _ => *self = Self::Begun(body),
+            }
+        }
+        match self {
+            Self::Begun(body) => Poll::Ready(Ok(body)),
+            Self::Awaited(_) => Poll::Pending,
+        }
+    }
+}
+
 impl<T: AsyncRead + AsyncWrite + Unpin> Call<T> {
-    /// Calls the method at `path` (`/package.Service/Method`) of the server at the other end of `io`.
+    /// Calls the method at `path` (`/package.Service/Method`) of the server at the other end of `io`, and waits for
+    /// a sign of life of it: an answer, or that of its HTTP/2 to a ping.
     ///
     /// # Errors
     /// What the server says, or why it can't.
@@ -67,18 +98,37 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Call<T> {
         message.put_u32(request.encoded_len() as u32);
         request.encode(&mut message).map_err(|error| Status::internal(error.to_string()))?;
         body.send_data(message.freeze(), true).map_err(broken)?;
-        let answer = tokio::select! {
-            biased;
-            answer = answer => answer.map_err(broken)?,
-            ended = &mut connection => return Err(gone(ended)),
+        let mut ping = connection.ping_pong().ok_or_else(|| Status::internal("it was asked before"))?;
+        ping.send_ping(Ping::opaque()).map_err(broken)?;
+        let mut call = Self {
+            connection,
+            answer: Answer::Awaited(answer),
+            chunks: Vec::new(),
+            rest: BytesMut::new(),
+            end: None,
         };
-        let (head, body) = answer.into_parts();
-        if !head.status.is_success() {
-            return Err(Status::unavailable(format!("HTTP status {}", head.status)));
-        }
-        match Status::from_header_map(&head.headers) {
-            Some(status) if status.code() != tonic::Code::Ok => Err(status),
-            _ => Ok(Self { connection, body, chunks: Vec::new(), rest: BytesMut::new(), end: None }),
+        poll_fn(|context| match call.poll_begun(context) {
+            Poll::Pending => ping.poll_pong(context).map(|pong| pong.map(|_| ()).map_err(broken)),
+            begun => begun,
+        })
+        .await?;
+        Ok(call)
+    }
+
+    /// Waits for the head of the answer.
+    ///
+    /// # Errors
+    /// What the server says instead, or why it can't.
+    pub(super) async fn begun(&mut self) -> Result<(), Status> {
+        poll_fn(|context| self.poll_begun(context)).await
+    }
+
+    fn poll_begun(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        let connection = Pin::new(&mut self.connection).poll(context);
+        match (self.answer.poll_begun(context), connection) {
+            (Poll::Ready(begun), _) => Poll::Ready(begun.map(|_| ())),
+            (Poll::Pending, Poll::Ready(ended)) => Poll::Ready(Err(gone(ended))),
+            (Poll::Pending, Poll::Pending) => Poll::Pending,
         }
     }
 
@@ -97,10 +147,18 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Call<T> {
         // Frames come in with this, and permission to send more goes out.
         let connection = Pin::new(&mut self.connection).poll(context);
         let end = loop {
-            match self.body.poll_data(context) {
+            let body = match self.answer.poll_begun(context) {
+                Poll::Ready(Ok(body)) => body,
+                Poll::Ready(Err(status)) => break status,
+                Poll::Pending => match connection {
+                    Poll::Ready(ended) => break gone(ended),
+                    Poll::Pending => return Poll::Pending,
+                },
+            };
+            match body.poll_data(context) {
                 Poll::Ready(Some(Ok(chunk))) => self.chunks.push(chunk),
                 Poll::Ready(Some(Err(error))) => break broken(error),
-                Poll::Ready(None) => break ended(ready!(self.body.poll_trailers(context))),
+                Poll::Ready(None) => break ended(ready!(body.poll_trailers(context))),
                 Poll::Pending => match connection {
                     Poll::Ready(ended) => break gone(ended),
                     Poll::Pending if self.chunks.is_empty() => return Poll::Pending,
@@ -133,7 +191,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Call<T> {
                 drop(self.rest.split_to(taken));
             }
         }
-        self.body.flow_control().release_capacity(bytes).map_err(broken)
+        match &mut self.answer {
+            Answer::Begun(body) => body.flow_control().release_capacity(bytes).map_err(broken),
+            // Nothing has come.
+            Answer::Awaited(_) => Ok(()),
+        }
     }
 }
 

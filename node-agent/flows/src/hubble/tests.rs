@@ -1,54 +1,22 @@
-//! A real gRPC server at the other end of a connection, which plays what Hubble does.
+//! Read from a real gRPC server at the other end of a connection.
 
-use std::pin::Pin;
+#[path = "../../tests/support/hubble.rs"]
+mod played;
 
 use kestrel_proto::hubble::{
-    flow::{self, Ip, LostEventSource},
-    observer::{
-        GetFlowsResponse,
-        get_flows_response::ResponseTypes,
-        observer_server::{Observer, ObserverServer},
-    },
+    flow::{self, LostEventSource},
+    observer::{GetFlowsResponse, get_flows_response::ResponseTypes},
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::mpsc,
+    sync::{Notify, mpsc},
 };
-use tokio_stream::{
-    Stream,
-    wrappers::{TcpListenerStream, UnboundedReceiverStream},
-};
-use tonic::{Request, Response};
+use tokio_stream::wrappers::TcpListenerStream;
 
 use super::*;
+use played::{Answers, serve};
 
 const DEADLINE: Duration = Duration::from_secs(20);
-
-type Answers = mpsc::UnboundedSender<Result<GetFlowsResponse, Status>>;
-
-/// Hands every request and the way to answer it to the test.
-struct Played(mpsc::Sender<(GetFlowsRequest, Answers)>);
-
-#[tonic::async_trait]
-impl Observer for Played {
-    type GetFlowsStream = Pin<Box<dyn Stream<Item = Result<GetFlowsResponse, Status>> + Send>>;
-
-    async fn get_flows(
-        &self,
-        request: Request<GetFlowsRequest>,
-    ) -> Result<Response<Self::GetFlowsStream>, Status> {
-        let (answers, given) = mpsc::unbounded_channel();
-        self.0.send((request.into_inner(), answers)).await.map_err(|_| Status::unavailable("over"))?;
-        Ok(Response::new(Box::pin(UnboundedReceiverStream::new(given))))
-    }
-
-    async fn server_status(
-        &self,
-        _: Request<ServerStatusRequest>,
-    ) -> Result<Response<ServerStatusResponse>, Status> {
-        Ok(Response::new(ServerStatusResponse { num_connected_nodes: Some(3), ..Default::default() }))
-    }
-}
 
 struct World {
     address: std::net::SocketAddr,
@@ -61,11 +29,7 @@ impl World {
     async fn start(hubble: Hubble) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (asked, requests) = mpsc::channel(1);
-        let server = tonic::transport::Server::builder()
-            .add_service(ObserverServer::new(Played(asked)))
-            .serve_with_incoming(TcpListenerStream::new(listener));
-        tokio::spawn(server);
+        let (_server, requests) = serve(TcpListenerStream::new(listener));
         Self { address, requests, window: Mutex::new(Window::new(100)), hubble }
     }
 
@@ -93,13 +57,7 @@ impl World {
 }
 
 fn flow(time: u64) -> GetFlowsResponse {
-    let flow = flow::Flow {
-        time: Some(timestamp(time)),
-        verdict: Verdict::Forwarded.into(),
-        ip: Some(Ip { source: "10.0.0.1".to_owned(), destination: "10.0.0.2".to_owned() }),
-        ..flow::Flow::default()
-    };
-    GetFlowsResponse { response_types: Some(ResponseTypes::Flow(flow)), time: None }
+    played::flow(timestamp(time))
 }
 
 #[tokio::test]
@@ -121,6 +79,29 @@ async fn a_stream_that_broke_off_is_read_on_without_repeats() {
     assert_eq!(request.since, Some(timestamp(begin + 8)), "after the last that was seen");
     let (request, ..) = world.answer([]).await;
     assert!(request.since.unwrap().seconds < 4_000_000_000, "what comes now is not skipped");
+}
+
+/// As servers of gRPC in Go do, which say nothing of a call before they have a first message of it.
+#[tokio::test]
+async fn a_server_that_has_nothing_to_show_answers_nonetheless() {
+    let mut world = World::start(Hubble::of_node(Counts::default())).await;
+    // One that nobody takes has the next one wait without a head.
+    let mut first = Hubble::of_node(Counts::default());
+    let (stream, window) = (TcpStream::connect(world.address).await.unwrap(), Mutex::new(Window::new(1)));
+    let stuck = first.read(stream, "http://localhost", &window, |_| {});
+    let heard = Notify::new();
+    let stream = TcpStream::connect(world.address).await.unwrap();
+    let read = world.hubble.read(stream, "http://localhost", &world.window, |_| heard.notify_one());
+    let answers = async {
+        heard.notified().await;
+        let (_, answers) = world.requests.recv().await.unwrap();
+        let (_, more) = world.requests.recv().await.unwrap();
+        for answers in [answers, more] {
+            answers.send(Ok(flow(now()))).unwrap();
+        }
+    };
+    timeout(DEADLINE, async { tokio::join!(stuck, read, answers) }).await.expect("no end");
+    assert_eq!(world.counted(), 1);
 }
 
 #[tokio::test]

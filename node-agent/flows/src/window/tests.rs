@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::{names::MOST_NAME_BYTES, *};
-use crate::flow::Peer;
+use crate::flow::{Direction, Source, Verdict};
 use kestrel_proto::hubble::flow as hubble;
 
 fn flow<'a>(pods: [&'a str; 2], port: u16, time: u64) -> Flow<'a> {

@@ -1,52 +1,20 @@
-//! A socket that comes and goes, and a real gRPC server behind it, which plays what Hubble does.
+//! A socket that comes and goes.
 
-use std::{pin::Pin, time::SystemTime};
+#[path = "../../../flows/tests/support/hubble.rs"]
+mod played;
 
-use kestrel_proto::hubble::{
-    flow::{Flow, Verdict},
-    observer::{
-        GetFlowsRequest, GetFlowsResponse, ServerStatusRequest, ServerStatusResponse,
-        get_flows_response::ResponseTypes,
-        observer_server::{Observer, ObserverServer},
-    },
-};
+use std::time::SystemTime;
+
+use kestrel_proto::hubble::observer::{GetFlowsRequest, GetFlowsResponse};
 use prometheus_client::registry::Registry;
 use tokio::{net::UnixListener, sync::mpsc, task::JoinHandle, time::timeout};
-use tokio_stream::{
-    Stream,
-    wrappers::{UnboundedReceiverStream, UnixListenerStream},
-};
-use tonic::{Request, Response, Status};
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::Status;
 
 use super::*;
+use played::Answers;
 
 const DEADLINE: Duration = Duration::from_secs(20);
-
-type Answers = mpsc::UnboundedSender<Result<GetFlowsResponse, Status>>;
-
-/// Hands every request and the way to answer it to the test.
-struct Played(mpsc::Sender<(GetFlowsRequest, Answers)>);
-
-#[tonic::async_trait]
-impl Observer for Played {
-    type GetFlowsStream = Pin<Box<dyn Stream<Item = Result<GetFlowsResponse, Status>> + Send>>;
-
-    async fn get_flows(
-        &self,
-        request: Request<GetFlowsRequest>,
-    ) -> Result<Response<Self::GetFlowsStream>, Status> {
-        let (answers, given) = mpsc::unbounded_channel();
-        self.0.send((request.into_inner(), answers)).await.map_err(|_| Status::unavailable("over"))?;
-        Ok(Response::new(Box::pin(UnboundedReceiverStream::new(given))))
-    }
-
-    async fn server_status(
-        &self,
-        _: Request<ServerStatusRequest>,
-    ) -> Result<Response<ServerStatusResponse>, Status> {
-        Err(Status::unimplemented("not asked for"))
-    }
-}
 
 struct World {
     directory: tempfile::TempDir,
@@ -71,11 +39,7 @@ impl World {
         let socket = self.directory.path().join("hubble.sock");
         let _none_before = std::fs::remove_file(&socket);
         let connections = UnixListenerStream::new(UnixListener::bind(&socket).unwrap());
-        let (asked, requests) = mpsc::channel(1);
-        let server = tonic::transport::Server::builder()
-            .add_service(ObserverServer::new(Played(asked)))
-            .serve_with_incoming(connections);
-        (tokio::spawn(async { server.await.unwrap() }), requests)
+        played::serve(connections)
     }
 
     /// Waits until this is counted.
@@ -90,9 +54,7 @@ impl World {
 }
 
 fn flow() -> GetFlowsResponse {
-    let flow =
-        Flow { time: Some(SystemTime::now().into()), verdict: Verdict::Forwarded.into(), ..Flow::default() };
-    GetFlowsResponse { response_types: Some(ResponseTypes::Flow(flow)), time: None }
+    played::flow(SystemTime::now().into())
 }
 
 async fn next(requests: &mut mpsc::Receiver<(GetFlowsRequest, Answers)>) -> (GetFlowsRequest, Answers) {

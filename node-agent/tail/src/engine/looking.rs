@@ -10,7 +10,7 @@ use std::{
 
 use super::{Engine, Policy, Reason, add, file::Tracked};
 use crate::{
-    discover::Change,
+    discover::{Below, Change, Source},
     watch::{Hints, Watch},
 };
 
@@ -70,8 +70,9 @@ impl Engine {
         } else {
             self.looked.everywhere = Some(now);
             for number in 0..self.sources.len() {
-                let mut changes = Vec::new();
-                self.trees[number].scan(&self.sources[number], &mut changes);
+                let (mut changes, source) = (Vec::new(), &self.sources[number]);
+                let watch = watching(&mut self.watch, number, source);
+                self.trees[number].scan(source, &mut changes, watch);
                 self.apply(number, changes, now);
             }
             self.watch_the_rest();
@@ -107,7 +108,7 @@ impl Engine {
     /// Takes what the kernel says.
     fn take_hints(&mut self) {
         let Some(watch) = &mut self.watch else { return };
-        let Hints { lost, fresh, changed, written } = watch.drain();
+        let Hints { lost, changed, written } = watch.drain();
         if lost {
             self.looked = Looked::default();
         }
@@ -115,10 +116,10 @@ impl Engine {
             // Changes within one step of the file system's clock have the same time.
             self.trees[*number].unsettle(directory);
         }
-        for (number, directory) in written.iter().chain(&fresh) {
+        for (number, directory) in &written {
             self.written.extend(self.series_in(*number, directory, false));
         }
-        self.changed.extend(fresh.into_iter().chain(changed));
+        self.changed.extend(changed);
     }
 
     /// Looks at directories of which the kernel says that something changed.
@@ -135,7 +136,9 @@ impl Engine {
             for (_, directory) in changed.iter().filter(|(source, _)| *source == number) {
                 // What lies below a directory is looked at with it, and comes next here.
                 if above.is_none_or(|above| !directory.starts_with(above)) {
-                    self.trees[number].look(&self.sources[number], directory, &mut changes);
+                    let source = &self.sources[number];
+                    let watch = watching(&mut self.watch, number, source);
+                    self.trees[number].look(source, directory, &mut changes, watch);
                     above = Some(directory);
                 }
             }
@@ -162,9 +165,6 @@ impl Engine {
         for change in changes {
             match change {
                 Change::Listed(directory, names) => {
-                    if let Some(watch) = &mut self.watch {
-                        watch.add((number, directory.clone()), &self.sources[number].directory);
-                    }
                     self.listed(number, &directory, &names, &mut known, now);
                 }
                 Change::Gone(directory) => {
@@ -185,6 +185,9 @@ impl Engine {
         let Some(watch) = &mut self.watch else { return };
         for place in watch.unwatched() {
             watch.add(place.clone(), &self.sources[place.0].directory);
+            // What happened until now, nobody says.
+            self.changed.insert(place);
+            self.looked.into_all = None;
         }
         let limit = Path::new("/proc/sys/fs/inotify/max_user_watches");
         if watch.is_complete() {
@@ -213,6 +216,15 @@ impl Engine {
         if !series.is_queued && series.is_wanted() && series.files.iter().any(Tracked::is_unread) {
             series.is_queued = true;
             self.ready.push_back(id);
+        }
+    }
+}
+
+/// Watches each directory of a source before it is listed: what comes after is in the listing or told by the kernel.
+fn watching(watch: &mut Option<Watch>, number: usize, source: &Source) -> impl FnMut(&Below) {
+    move |directory| {
+        if let Some(watch) = watch {
+            watch.add((number, directory.clone()), &source.directory);
         }
     }
 }

@@ -1,5 +1,9 @@
 //! Time that only the test lets pass.
 
+use kestrel_als::{
+    Reporter, Window,
+    entry::{self, Found},
+};
 use kestrel_proto::cloud::v1::{
     Action, KubernetesEvent, StreamEventsRequest, stream_events_request::Request as EventsRequest,
 };
@@ -22,9 +26,10 @@ enum Entry {
 impl World {
     /// The proxies log all of it in this second; fifteen seconds later it is told.
     fn logged(&self, second: i64, proxies: Logged<'_>) -> Vec<L7AccessLog> {
-        let mut window = Window::default();
+        let (mut window, mut identities) = (Window::default(), HashMap::new());
         for (last, entries) in proxies {
-            let reporter = self.reporter(*last);
+            let (reporter, identity) = reporter(*last);
+            identities.insert(reporter.number, Arc::new(identity));
             for (entry, count) in *entries {
                 let message = timed(entry.clone(), START + second);
                 for _ in 0..*count {
@@ -39,15 +44,9 @@ impl World {
         }
         assert!(window.bytes() < ROOM, "{}", window.bytes());
         let now = Timestamp::from_second(START + second + 15).unwrap();
-        self.requests.send(&window, now);
+        self.requests.send(&Span { own: window, ..Span::default() }, &identities, now);
         self.requests.0.edges.tick(now);
         self.flows()
-    }
-
-    fn reporter(&self, last: u8) -> Reporter {
-        let (_, namespace, _) = PODS.into_iter().find(|(of, ..)| *of == last).unwrap();
-        let (address, namespace) = (Some([10, 0, 0, last].into()), namespace.to_owned());
-        self.requests.state().sources.open(Identity { address, namespace, ..Identity::default() })
     }
 
     /// What was told of edges.
@@ -64,6 +63,14 @@ impl World {
         let told = |event: KubernetesEvent| (event.action(), event.reason, event.message);
         std::iter::from_fn(next).map(told).collect()
     }
+}
+
+/// The proxy of the pod with this address.
+fn reporter(last: u8) -> (Reporter, Identity) {
+    let (_, namespace, _) = PODS.into_iter().find(|(of, ..)| *of == last).unwrap();
+    let (address, namespace) = (IpAddr::from([10, 0, 0, last]), namespace.to_owned());
+    let reporter = Reporter { number: last.into(), address: address.to_string().into_bytes().into() };
+    (reporter, Identity { address: Some(address), namespace, ..Identity::default() })
 }
 
 /// A message with the entry, of something that began then.

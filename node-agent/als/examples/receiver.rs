@@ -1,5 +1,5 @@
-//! The receiver of access logs alone, for measurements. `access_logs kestrel PORT` receives as the aggregator does, with lanes that nobody
-//! empties behind it; `access_logs tonic PORT` decodes in full and counts. At SIGTERM either ends and prints how many entries came.
+//! The receiver of access logs alone, for measurements. `receiver kestrel PORT` receives and counts as the aggregator does;
+//! `receiver tonic PORT` decodes in full and counts entries. At SIGTERM either ends and prints how many came.
 
 use std::{
     env,
@@ -12,16 +12,11 @@ use std::{
     time::Duration,
 };
 
-use anyhow::bail;
-use kestrel_aggregator::{
-    als,
-    excluded::Excluded,
-    inventory::Mirror,
-    signals::{component::Components, edges::Edges},
-    traffic::requests::{Requests, metrics::Metrics},
-    uplink::{lanes::Lanes, metrics::Metrics as UplinkMetrics},
+use kestrel_als::{
+    counter::{self, Counter},
+    metrics,
+    receive::{self, Config, Limits, STREAM_AGE},
 };
-use kestrel_als::headers::Headers;
 use kestrel_proto::envoy::service::accesslog::v3::{
     StreamAccessLogsMessage, StreamAccessLogsResponse,
     access_log_service_server::{AccessLogService, AccessLogServiceServer},
@@ -33,10 +28,12 @@ use tonic::{Request, Response, Status, Streaming, transport::Server};
 
 /// Likewise as the aggregator.
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> io::Result<()> {
     let words: Vec<String> = env::args().skip(1).collect();
-    let [how, port] = &words[..] else { bail!("usage: access_logs (kestrel | tonic) PORT") };
-    let (port, drain) = (port.parse()?, CancellationToken::new());
+    let [how, port] = &words[..] else {
+        return Err(io::Error::other("usage: receiver (kestrel | tonic) PORT"));
+    };
+    let (port, drain) = (port.parse::<u16>().map_err(io::Error::other)?, CancellationToken::new());
     let mut terminated = signal(SignalKind::terminate())?;
     tokio::spawn({
         let drain = drain.clone();
@@ -48,48 +45,50 @@ async fn main() -> anyhow::Result<()> {
     let entries = match how.as_str() {
         "kestrel" => kestrel(port, drain).await?,
         "tonic" => tonic(port, drain).await?,
-        other => bail!("{other} is neither kestrel nor tonic"),
+        other => return Err(io::Error::other(format!("{other} is neither kestrel nor tonic"))),
     };
-    writeln!(io::stdout(), "{entries}")?;
-    Ok(())
+    writeln!(io::stdout(), "{entries}")
 }
 
-async fn kestrel(port: u16, drain: CancellationToken) -> anyhow::Result<u64> {
-    let namespace = "kestrel-ai".to_owned();
-    let lanes = Lanes::new(UplinkMetrics::default());
-    let requests = Requests::new(
-        Mirror::default(),
-        Excluded::default(),
-        namespace.clone(),
-        Edges::new(Components::new(lanes.signals()), lanes.signals()),
-        Headers::default(),
-        lanes.flows(),
-        Metrics::default(),
-    );
-    let stream_age = Duration::from_secs(3600);
-    let config = als::Config {
+async fn kestrel(port: u16, drain: CancellationToken) -> io::Result<u64> {
+    let config = Config {
         port,
+        is_loopback: true,
         stream_bytes_per_second: 0,
-        stream_age,
-        namespace,
-        tls_dir: None,
-        stats_port: None,
+        stream_age: STREAM_AGE,
+        tls: None,
+        limits: Limits::CLUSTER,
     };
-    als::serve(config, None, requests.clone(), als::Metrics::default(), drain).await?;
-    Ok(requests.tallies().values().map(|tally| tally.received()).sum())
+    let counter = Counter::of_proxies(counter::Limits::CLUSTER, metrics::Metrics::default());
+    let listener = receive::bind(&config).await?;
+    let settling = {
+        let counter = counter.clone();
+        async move {
+            let mut look = tokio::time::interval(Duration::from_secs(1));
+            loop {
+                look.tick().await;
+                while counter.settled().is_some() {}
+            }
+        }
+    };
+    let settling = tokio::spawn(settling);
+    receive::serve(listener, config, counter.clone(), receive::Metrics::default(), drain).await?;
+    settling.abort();
+    Ok(counter.tallies().values().map(|tally| tally.received()).sum())
 }
 
 #[derive(Clone, Default)]
 struct Decoded(Arc<AtomicU64>);
 
-async fn tonic(port: u16, drain: CancellationToken) -> anyhow::Result<u64> {
+async fn tonic(port: u16, drain: CancellationToken) -> io::Result<u64> {
     let counts = Decoded::default();
     Server::builder()
         .initial_stream_window_size(1024 * 1024)
         .initial_connection_window_size(4 * 1024 * 1024)
         .add_service(AccessLogServiceServer::new(counts.clone()))
         .serve_with_shutdown(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), drain.cancelled())
-        .await?;
+        .await
+        .map_err(io::Error::other)?;
     Ok(counts.0.load(Relaxed))
 }
 

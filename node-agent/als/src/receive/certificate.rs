@@ -1,27 +1,23 @@
 //! The certificate that is shown to proxies, and the authority of theirs: files that somebody else renews.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use kestrel_runtime::tls::{mounted::Mounted, pem, roots, server::mutual};
 use rustls::ServerConfig;
 use tokio::{sync::watch, time::sleep};
 use tracing::{error, info, warn};
 
-use super::ALS;
+use super::Tls;
 
 /// From one look at files that could not be used to the next.
 const AGAIN: Duration = Duration::from_secs(10);
 
-/// Offers what `folder` holds, and what it holds later, for ever.
-pub(super) async fn keep(
-    folder: PathBuf,
-    namespace: String,
-    offered: watch::Sender<Option<Arc<ServerConfig>>>,
-) {
+/// Offers what its folder holds, and what it holds later, for ever.
+pub(super) async fn keep(Tls { folder, name }: Tls, offered: watch::Sender<Option<Arc<ServerConfig>>>) {
     let mut mounted = Mounted::new(folder);
     let mut said = String::new();
     loop {
-        match read(&mut mounted, &namespace) {
+        match read(&mut mounted, &name) {
             Ok(config) => {
                 info!("proxies are shown the certificate in {}", mounted.folder().display());
                 offered.send_replace(Some(config));
@@ -47,8 +43,8 @@ pub(super) async fn keep(
     }
 }
 
-fn read(mounted: &mut Mounted, namespace: &str) -> Result<Arc<ServerConfig>, String> {
-    let offered = mounted.look(&[format!("{ALS}.{namespace}.svc")]).map_err(|error| error.to_string())?;
+fn read(mounted: &mut Mounted, name: &str) -> Result<Arc<ServerConfig>, String> {
+    let offered = mounted.look(&[name.to_owned()]).map_err(|error| error.to_string())?;
     let clients =
         roots(pem::join(&offered.authorities).as_bytes()).map_err(|error| format!("ca.crt {error}"))?;
     mutual(offered.certificate, clients, &["h2"]).map_err(|error| error.to_string())

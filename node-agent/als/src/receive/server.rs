@@ -12,6 +12,7 @@ use std::{
 use bytes::Bytes;
 use hyper::{Request, body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use kestrel_proto::body::Metered;
 use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -29,14 +30,9 @@ use tonic::{
 use tracing::warn;
 
 use super::{Shared, codec::Raw, metrics::Refused, stream};
-use crate::link::body::Metered;
 
 /// Path of the RPC.
 const PATH: &str = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs";
-/// Bytes of a message; Envoy's own are of some 16 KiB.
-const MOST_MESSAGE: usize = 4 * 1024 * 1024;
-/// What a stream, and all of a connection, may have sent before it was read.
-const WINDOWS: [u32; 2] = [256 * 1024, 1024 * 1024];
 /// Streams of a connection.
 const STREAMS: u32 = 64;
 /// A peer that is silent is asked for a sign of life after this time.
@@ -107,8 +103,8 @@ async fn speak(
             .timer(TokioTimer::new())
             .keep_alive_interval(KEEPALIVE)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-            .initial_stream_window_size(WINDOWS[0])
-            .initial_connection_window_size(WINDOWS[1])
+            .initial_stream_window_size(shared.config.limits.stream_window)
+            .initial_connection_window_size(shared.config.limits.connection_window)
             .max_concurrent_streams(STREAMS)
             .serve_connection(TokioIo::new(stream), service)
     );
@@ -126,7 +122,8 @@ async fn answer(request: Request<Incoming>, receiver: Receiver) -> http::Respons
         return Status::unimplemented("this is Envoy's access log service, version 3").into_http();
     }
     let request = request.map(|body| Metered::new(body, receiver.shared.received.clone()));
-    let mut grpc = Grpc::new(Raw).max_decoding_message_size(MOST_MESSAGE);
+    let largest = receiver.shared.config.limits.message;
+    let mut grpc = Grpc::new(Raw).max_decoding_message_size(largest);
     grpc.client_streaming(receiver, request).await
 }
 

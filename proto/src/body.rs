@@ -1,6 +1,7 @@
-//! The body of a request, received only as far as there is room for it.
+//! The body of a gRPC request, received only as far as there is room for it.
 
 use std::{
+    future::Future as _,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -8,8 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::FutureExt as _;
-use hyper::body::{Body, Frame, SizeHint};
+use http_body::{Body, Frame, SizeHint};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Sleep, sleep},
@@ -28,20 +28,20 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Bytes of messages that may be in memory at once, for all connections.
 #[derive(Clone)]
-pub(crate) struct Room {
+pub struct Room {
     bytes: Arc<Semaphore>,
     most: u32,
 }
 
 impl Room {
     /// Room for `most` bytes.
-    pub(crate) fn new(most: u32) -> Self {
+    pub fn new(most: u32) -> Self {
         Self { bytes: Arc::new(Semaphore::new(most as usize)), most }
     }
 
     /// Waits for room for `bytes`; what needs more than there is gets all.
     /// The room is free again when the permit is dropped.
-    pub(crate) async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+    pub async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.bytes).acquire_many_owned(self.part(bytes)).await.ok()
     }
 
@@ -53,7 +53,7 @@ impl Room {
 /// A body of gRPC messages. Before the rest of a large message is received, it
 /// takes room for all of it, and keeps that until the reader, who reads on when
 /// it is done with a message, asks for what follows.
-pub(crate) struct Metered<B> {
+pub struct Metered<B> {
     inner: B,
     room: Room,
     semaphore: PollSemaphore,
@@ -68,7 +68,7 @@ pub(crate) struct Metered<B> {
 
 impl<B> Metered<B> {
     /// `inner`, as far as there is `room`.
-    pub(crate) fn new(inner: B, room: Room) -> Self {
+    pub fn new(inner: B, room: Room) -> Self {
         let semaphore = PollSemaphore::new(Arc::clone(&room.bytes));
         Self {
             inner,
@@ -129,7 +129,7 @@ where
         } else if this.missing == 0 {
             this.taken = None;
         }
-        if this.deadline.as_mut().is_some_and(|deadline| deadline.poll_unpin(context).is_ready()) {
+        if this.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(context).is_ready()) {
             let late = Status::deadline_exceeded("a message did not arrive whole within 30 s");
             return Poll::Ready(Some(Err(late.into())));
         }
@@ -155,6 +155,7 @@ where
 mod tests {
     use std::convert::Infallible;
 
+    use futures::FutureExt as _;
     use http_body_util::{BodyExt as _, StreamBody};
     use proptest::prelude::*;
 

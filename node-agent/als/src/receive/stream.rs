@@ -23,9 +23,9 @@ pub(super) async fn read(
     answer: oneshot::Sender<Result<(), Status>>,
     _place: OwnedSemaphorePermit,
 ) {
-    let Shared { config, requests, metrics, drain, .. } = &*shared;
+    let Shared { config, counter, metrics, drain, .. } = &*shared;
     metrics.streams.inc();
-    let mut source = requests.stream(peer);
+    let mut source = counter.stream(peer);
     let mut rate = Rate::new(config.stream_bytes_per_second, Instant::now());
     // Not all at once.
     let age = config.stream_age.mul_f64(0.8 + 0.4 * fastrand::f64());

@@ -1,0 +1,154 @@
+//! Proxies against the receiver beside the agent link, over real sockets: of every entry it is known what became of it.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may stop at the first surprise")]
+
+use std::time::Duration;
+
+use kestrel_als::{
+    Tally,
+    counter::{Counter, Limits},
+    metrics,
+    receive::{self, Config, Metrics},
+};
+use kestrel_proto::{
+    envoy::{
+        config::core::v3::Node,
+        data::accesslog::v3::{AccessLogCommon, HttpAccessLogEntry, HttpRequestProperties},
+        service::accesslog::v3::{
+            StreamAccessLogsMessage,
+            access_log_service_client::AccessLogServiceClient,
+            stream_access_logs_message::{HttpAccessLogEntries, Identifier, LogEntries},
+        },
+    },
+    node::v1::{RequestProxy, RequestReport, RequestRow},
+};
+use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+
+/// Nothing here takes that long unless it is broken.
+const LIMIT: Duration = Duration::from_secs(60);
+
+struct Receiver {
+    port: u16,
+    counter: Counter,
+    reports: mpsc::Receiver<RequestReport>,
+    drain: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Receiver {
+    async fn start(limits: Limits, stream_bytes_per_second: u64) -> Self {
+        let config = Config {
+            port: 0,
+            is_loopback: true,
+            stream_bytes_per_second,
+            stream_age: LIMIT * 10,
+            tls: None,
+            limits: receive::Limits::POD,
+        };
+        let (metrics, drain) = (Metrics::default(), CancellationToken::new());
+        let counter = Counter::of_proxies(limits, metrics::Metrics::default());
+        let (receive, reports) =
+            receive::beside_the_link(config, counter.clone(), metrics.clone(), drain.clone());
+        let task = tokio::spawn(receive);
+        Self { port: metrics.port().await, counter, reports, drain, task }
+    }
+
+    /// Sends the messages as one proxy.
+    async fn send(&self, messages: impl IntoIterator<Item = StreamAccessLogsMessage>) {
+        let address = format!("http://127.0.0.1:{}", self.port);
+        let mut client = AccessLogServiceClient::connect(address).await.unwrap();
+        let (sender, outbound) = mpsc::channel(4);
+        let sending = async move {
+            for message in messages {
+                sender.send(message).await.unwrap();
+            }
+        };
+        let (answer, ()) = tokio::join!(client.stream_access_logs(ReceiverStream::new(outbound)), sending);
+        answer.unwrap();
+    }
+
+    /// Ends it; all reports that nobody has taken, and what became of entries as it knows itself.
+    async fn stop(mut self) -> (Vec<RequestReport>, Tally) {
+        self.drain.cancel();
+        let mut reports = Vec::new();
+        while let Some(report) = timeout(LIMIT, self.reports.recv()).await.unwrap() {
+            reports.push(report);
+        }
+        timeout(LIMIT, self.task).await.unwrap().unwrap();
+        let mut all = Tally::default();
+        self.counter.tallies().values().for_each(|tally| all.add(*tally));
+        (reports, all)
+    }
+}
+
+fn message(paths: impl IntoIterator<Item = String>) -> StreamAccessLogsMessage {
+    let entry = |path| HttpAccessLogEntry {
+        common_properties: Some(AccessLogCommon {
+            upstream_cluster: "outbound|80||db.shop.svc.cluster.local".to_owned(),
+            ..AccessLogCommon::default()
+        }),
+        request: Some(HttpRequestProperties { path, ..Default::default() }),
+        ..HttpAccessLogEntry::default()
+    };
+    let id = "sidecar~10.0.0.1~web-1.shop~shop.svc.cluster.local".to_owned();
+    let entries = HttpAccessLogEntries { log_entry: paths.into_iter().map(entry).collect() };
+    StreamAccessLogsMessage {
+        identifier: Some(Identifier {
+            node: Some(Node { id, ..Node::default() }),
+            log_name: "als".to_owned(),
+        }),
+        log_entries: Some(LogEntries::HttpLogs(entries)),
+    }
+}
+
+/// A name that no template folds.
+fn word(mut number: usize) -> String {
+    let mut word = String::from("/");
+    for _ in 0..6 {
+        word.push((b'g' + (number % 20) as u8).into());
+        number /= 20;
+    }
+    word
+}
+
+/// What reports say of all entries, with a look at each: numbers ascend, places exist, no proxy has more folded than rows.
+fn sum(reports: &[RequestReport]) -> Tally {
+    let mut all = Tally::default();
+    for (at, RequestReport { run, number, proxies, rows }) in reports.iter().enumerate() {
+        assert_eq!((*run, *number), (reports[0].run, reports[0].number + at as u64));
+        for (place, proxy) in proxies.iter().enumerate() {
+            let RequestProxy { folded, malformed, unfinished, over_rate, .. } = *proxy;
+            let own = |row: &&RequestRow| row.proxy as usize == place;
+            let counted: u64 = rows.iter().filter(own).map(|row| row.count).sum();
+            let aggregated = counted.checked_sub(folded).expect("no more is folded than counted");
+            all.add(Tally { aggregated, folded, malformed, unfinished, over_rate });
+        }
+        assert!(rows.iter().all(|row| (row.proxy as usize) < proxies.len()));
+    }
+    all
+}
+
+#[tokio::test]
+async fn sent_is_aggregated_and_folded_and_refused() {
+    let receiver = Receiver::start(Limits::POD, 0).await;
+    receiver.send((0..20).map(|batch| message((0..100).map(|at| word(batch * 100 + at))))).await;
+    let (reports, tally) = receiver.stop().await;
+    assert_eq!((sum(&reports), tally.received(), tally.refused()), (tally, 2000, 0));
+    assert!(tally.folded > 0 && tally.aggregated > 0, "{tally:?}");
+}
+
+/// Scenario: ten times as much as a stream may send, of paths that are all different, and bytes that are no entry.
+/// Guarantee: the bytes of rows stay within what they may take, and what became of every entry is known.
+#[tokio::test]
+async fn ten_times_too_much_is_counted_within_the_bytes() {
+    let limits = Limits { bytes: 64 * 1024, ..Limits::POD };
+    let receiver = Receiver::start(limits, 50_000).await;
+    receiver.send((0..100).map(|batch| message((0..100).map(|at| word(batch * 100 + at))))).await;
+    let (reports, tally) = receiver.stop().await;
+    assert_eq!((sum(&reports), tally.received()), (tally, 10_000));
+    assert!(tally.over_rate > 5000 && tally.folded > 0 && tally.aggregated > 0, "{tally:?}");
+    let rows: usize = reports.iter().map(|report| report.rows.len()).sum();
+    assert!(rows < 400, "{rows}");
+}

@@ -1,0 +1,146 @@
+//! Access logs of proxies, through the receivers of the aggregator, of a node's agent and of a pod's collector. What an Envoy
+//! would send, a client with go-control-plane's types sends from within the pods: the program that `KESTREL_ALS_CLIENT` names
+//! (`tests/bench/als`).
+
+use std::{collections::BTreeMap, env, fs};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use serde_json::{Value, json};
+
+use crate::{
+    injection::profile::Profile,
+    kubectl::{apply, cloud, eventually, feed, json, kubectl, sample_image},
+    namespace::Namespace,
+};
+
+/// A service, whom it calls, and where its proxy sends what it logs.
+struct Service {
+    name: &'static str,
+    calls: &'static str,
+    receiver: &'static str,
+}
+
+const SERVICES: [Service; 3] = [
+    Service { name: "web", calls: "api", receiver: "kestrel-operator-als.kestrel-ai.svc:8080" },
+    Service { name: "api", calls: "db", receiver: "kestrel-operator-als-node.kestrel-ai.svc:8080" },
+    Service { name: "db", calls: "web", receiver: "127.0.0.1:14080" },
+];
+
+/// How often, with which code, in how many milliseconds each calls the next one.
+const CALLS: [(u64, u64, f64); 2] = [(40, 200, 20.0), (3, 503, 300.0)];
+
+fn pod(service: &Service) -> Value {
+    // Only the last one's proxy logs to a collector.
+    let annotations =
+        if service.receiver.starts_with("127.") { json!({"kestrel.ai/inject": "true"}) } else { json!({}) };
+    let container =
+        |name: &str| json!({"name": name, "image": sample_image(), "command": ["sleep", "100000"]});
+    let mut proxy = container("proxy");
+    proxy["volumeMounts"] = json!([{"name": "program", "mountPath": "/program"}]);
+    json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": service.name, "annotations": annotations},
+        "spec": {
+            "terminationGracePeriodSeconds": 0,
+            "containers": [container("app"), proxy],
+            "volumes": [{"name": "program", "emptyDir": {}}],
+        },
+    })
+}
+
+/// Address of a pod whose containers run.
+fn address(namespace: &str, name: &str) -> String {
+    eventually("the pod", 120, || {
+        let pod = json(&["get", "pod", "-n", namespace, name]);
+        let status = &pod["status"];
+        let mut conditions = status["conditions"].as_array().into_iter().flatten();
+        let is_ready =
+            conditions.any(|condition| condition["type"] == "Ready" && condition["status"] == "True");
+        match status["podIP"].as_str() {
+            Some(address) if is_ready => Ok(address.to_owned()),
+            _ => Err(status.to_string()),
+        }
+    })
+}
+
+/// By who called whom and the code: how often, and the median of the times.
+type Edges = BTreeMap<(String, String, u64), (u64, f64)>;
+
+fn told(namespace: &str) -> Edges {
+    let mut edges = Edges::new();
+    let arrivals = cloud("/v1/flows?limit=10000");
+    for arrival in arrivals.as_array().unwrap() {
+        let log = &arrival["message"];
+        let http = &log["http_data"];
+        if log["source"]["namespace"] != *namespace || http.is_null() {
+            continue;
+        }
+        assert_eq!(http["path"], "/items/:id", "{log}");
+        let number = |value: &Value| value.as_u64().or_else(|| value.as_str()?.parse().ok()).unwrap();
+        let [from, to] = ["source", "destination"].map(|end| log[end]["name"].as_str().unwrap().to_owned());
+        let median = http["response_headers"]["x-kestrel-latency-p50-ms"].as_str().unwrap().parse().unwrap();
+        let edge = edges.entry((from, to, number(&http["response_code"]))).or_insert((0, median));
+        edge.0 += number(&log["count"]);
+    }
+    edges
+}
+
+/// Scenario: three services call each other; the proxy of one logs to the aggregator, of one to its node's agent, of one to its
+/// pod's collector.
+/// Guarantee: the cloud shows the three edges, with every call once, its code and how long it took.
+#[test]
+fn calls_are_edges_at_the_cloud_through_all_three_receivers() {
+    let program =
+        env::var("KESTREL_ALS_CLIENT").expect("KESTREL_ALS_CLIENT names the program of tests/bench/als");
+    let program = BASE64_STANDARD.encode(fs::read(program).unwrap());
+    let namespace = Namespace::new("als");
+    let profile = Profile::of_namespace("als", &namespace.0, &json!({"collect": {"accessLogs": true}}));
+    eventually("the profile", 30, || profile.condition("Ready", "True", "Ready"));
+    for service in &SERVICES {
+        apply(&namespace.0, &pod(service).to_string());
+    }
+    let addresses: BTreeMap<&str, String> =
+        SERVICES.iter().map(|service| (service.name, address(&namespace.0, service.name))).collect();
+    let collected = json(&["get", "pod", "-n", &namespace.0, "db"]);
+    assert!(
+        collected["metadata"]["annotations"]["kestrel.ai/status"].as_str().unwrap().contains("access logs")
+    );
+    for Service { name, calls, receiver } in &SERVICES {
+        let exec = ["exec", "-i", "-n", &namespace.0, name, "-c", "proxy", "--"];
+        let unpack = ["sh", "-c", "base64 -d >/program/als && chmod +x /program/als"];
+        feed(&[&exec[..], &unpack].concat(), &program);
+        let node =
+            format!("sidecar~{}~{name}.{ns}~{ns}.svc.cluster.local", addresses[name], ns = namespace.0);
+        let mut words =
+            vec!["/program/als".to_owned(), "-to".into(), (*receiver).into(), "-node".into(), node];
+        for (count, code, ms) in CALLS {
+            let (client, server) = (&addresses[name], &addresses[calls]);
+            let service = format!("{calls}.{}.svc.cluster.local", namespace.0);
+            words.push("-call".to_owned());
+            words.push(format!(
+                "client={client},server={server},service={service},count={count},code={code},ms={ms}"
+            ));
+        }
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let sent = kubectl(&[&exec[..], &words].concat());
+        let all: u64 = CALLS.iter().map(|(count, ..)| count).sum();
+        assert_eq!(sent.trim(), all.to_string());
+    }
+    let expected: BTreeMap<_, _> = SERVICES
+        .iter()
+        .flat_map(|service| {
+            let key = |code| (service.name.to_owned(), service.calls.to_owned(), code);
+            CALLS.map(|(count, code, ms)| (key(code), (count, ms)))
+        })
+        .collect();
+    let found = eventually("every call at the cloud", 60, || {
+        let found = told(&namespace.0);
+        let count = |edges: &Edges| edges.values().map(|(count, _)| count).sum::<u64>();
+        if count(&found) >= count(&expected) { Ok(found) } else { Err(format!("{found:?}")) }
+    });
+    assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+    for (edge, (count, ms)) in &expected {
+        let (counted, median) = found[edge];
+        assert_eq!(counted, *count, "{edge:?}");
+        assert!((median - ms).abs() <= ms / 32.0, "{edge:?}: {median} ms");
+    }
+}
