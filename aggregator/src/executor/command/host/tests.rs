@@ -31,9 +31,9 @@ fn the_words_of_tools_become_kinds_of_reads() {
     let all = SocketRead { tcp: true, udp: true, unix: true, ..SocketRead::default() };
     let listening = SocketRead { states: SocketStates::Listening.into(), ..SocketRead::default() };
     for (line, expected) in [
-        ("ss", all.clone()),
+        ("ss", all),
         ("ss -4", SocketRead { unix: false, only_ipv4: true, ..all }),
-        ("ss -tln", SocketRead { tcp: true, ..listening.clone() }),
+        ("ss -tln", SocketRead { tcp: true, ..listening }),
         ("ss -x --listening", SocketRead { unix: true, ..listening }),
         ("ss -tan", SocketRead { tcp: true, states: SocketStates::All.into(), ..SocketRead::default() }),
     ] {
