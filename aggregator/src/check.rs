@@ -2,7 +2,6 @@
 //! thing that does not work. It changes nothing, and opens no stream.
 
 mod istio;
-mod rights;
 mod servers;
 
 use std::{io, process::ExitCode, time::Duration};
@@ -18,12 +17,15 @@ use tokio::time::timeout;
 
 use crate::{
     config::{Config, Mesh},
-    executor,
+    executor::{self, switch::Switch},
     istio::{Reader, Wanted},
+    rights::{
+        ALS, DRY_RUN, ISTIO, ON_REQUEST, RIGHTS, Right,
+        beyond::{self, Verdict},
+    },
     traffic::relay,
     uplink::{self, credentials::RuntimeSecret, trial},
 };
-use rights::{ALS, DRY_RUN, ISTIO, ON_REQUEST, RIGHTS, Right};
 
 /// The API server must say its version within this time.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -50,9 +52,9 @@ pub async fn run(source: &dyn Source, out: &mut dyn io::Write) -> io::Result<Exi
             return Ok(report.code());
         }
     };
-    let account = config.executor_account.clone();
-    let clients = clients(&config.namespace, account.as_deref()).await;
-    if let Ok((client, _)) = &clients {
+    let (reader, trier) = (config.executor_account.take(), config.dry_run_account.take());
+    let clients = clients(&config.namespace, (reader.clone(), trier.clone())).await;
+    if let Ok((client, ..)) = &clients {
         // What was renewed counts too.
         let secret = RuntimeSecret::new(client.clone(), &config.namespace, None);
         config.uplink.credentials = config.uplink.credentials.kept_in(secret);
@@ -66,19 +68,36 @@ pub async fn run(source: &dyn Source, out: &mut dyn io::Write) -> io::Result<Exi
     }
     match clients {
         Err(problem) => report.say([Finding::failed("Kubernetes", problem.to_string())])?,
-        Ok((client, reader)) => {
+        Ok((client, reader_client, trier_client)) => {
             let result = version(&client).await;
             let reachable = result.is_ok();
             report.say([Finding::of("Kubernetes", result)])?;
             // One line is enough for an API server that is away.
             let is_needed = |right: &&Right| reachable && (config.als.is_some() || **right != ALS);
-            for right in RIGHTS.iter().chain([&DRY_RUN]).filter(is_needed) {
+            for right in RIGHTS.iter().filter(is_needed) {
                 let result = has(right, &client, &config.namespace).await;
                 report.say([Finding::of("right", result)])?;
             }
+            for (right, client) in [(&ON_REQUEST, &reader_client), (&DRY_RUN, &trier_client)] {
+                if reachable {
+                    let result = has(right, client, &config.namespace).await;
+                    report.say([Finding::of("right", result)])?;
+                }
+            }
             if reachable {
-                let result = has(&ON_REQUEST, &reader, &config.namespace).await;
-                report.say([Finding::of("right", result)])?;
+                let switch = config.executor_switch.as_deref();
+                let switch = switch.map(|name| Switch::config_map(client.clone(), &config.namespace, name));
+                let accounts = beyond::accounts(
+                    client,
+                    [(reader, reader_client), (trier, trier_client)],
+                    switch.as_ref(),
+                )
+                .await;
+                report.say([match beyond::sentence(&accounts, &config.namespace).await {
+                    Ok(Verdict::Enough(sentence)) => Finding::ok("rights", sentence),
+                    Ok(Verdict::Beyond(sentence)) => Finding::caution("rights", sentence),
+                    Err(why) => Finding::failed("rights", format!("{why}: {REMEDY}")),
+                }])?;
             }
             if reachable
                 && config.als.is_some()
@@ -162,15 +181,20 @@ fn until(end: Timestamp, now: Timestamp) -> String {
     format!("good until {end:.0} ({away})")
 }
 
-/// The daemon's own client, and the one that reads for the cloud.
-async fn clients(namespace: &str, account: Option<&str>) -> anyhow::Result<(Client, Client)> {
+/// The daemon's own client, that which reads for the cloud, and that which tries what would be written.
+async fn clients(
+    namespace: &str,
+    (reader, trier): (Option<String>, Option<String>),
+) -> anyhow::Result<(Client, Client, Client)> {
     let mut config = kube::Config::infer()
         .await
         .context("no Kubernetes API server is known: run in a cluster, or set KUBECONFIG")?;
     config.proxy_url = None;
     let unusable = "the Kubernetes API server's address can't be used";
-    let client = Client::try_from(config.clone()).context(unusable)?;
-    Ok((client, executor::reader(config, namespace, account).context(unusable)?))
+    let acting_as = |account: Option<String>| {
+        executor::client_as(config.clone(), namespace, account.as_deref()).context(unusable)
+    };
+    Ok((acting_as(None)?, acting_as(reader)?, acting_as(trier)?))
 }
 
 async fn version(client: &Client) -> Result<String, String> {
@@ -203,8 +227,11 @@ async fn serves(client: &Client, group: &str) -> Result<bool, String> {
 }
 
 async fn has(right: &Right, client: &Client, namespace: &str) -> Result<String, String> {
-    let missing =
-        right.missing(client, namespace).await.map_err(|why| format!("{right}: {why}: {REMEDY}"))?;
+    let missing = match right.missing(client, namespace).await {
+        // Without the account, its rights are not asked for.
+        Err(why) if *right == DRY_RUN && why.contains("cannot impersonate") => vec![why],
+        missing => missing.map_err(|why| format!("{right}: {why}: {REMEDY}"))?,
+    };
     if missing.is_empty() {
         return Ok(right.to_string());
     }

@@ -68,6 +68,9 @@ pub struct Config {
     /// `KESTREL_EXECUTOR_ACCOUNT` (unset: the own account): the ServiceAccount of the own namespace as which
     /// they read.
     pub executor_account: Option<String>,
+    /// `KESTREL_DRY_RUN_ACCOUNT` (unset: the own account): the ServiceAccount of the own namespace as which what
+    /// would be written is tried.
+    pub dry_run_account: Option<String>,
     /// `DD_API_KEY`, `ARGOCD_NAMESPACE`, `ROLLOUTS_DISABLED`, `FLUX_DISABLED`,
     /// `KARPENTER_DISABLED`: what the commit tells of.
     pub integrations: Integrations,
@@ -116,6 +119,7 @@ impl Config {
             mesh_root: mesh_root(&mut settings),
             executor_switch: settings.optional("KESTREL_EXECUTOR_SWITCH"),
             executor_account: settings.optional("KESTREL_EXECUTOR_ACCOUNT"),
+            dry_run_account: settings.optional("KESTREL_DRY_RUN_ACCOUNT"),
             integrations: Integrations {
                 datadog: settings.optional("DD_API_KEY").is_some(),
                 argocd: settings.optional("ARGOCD_NAMESPACE").is_some(),

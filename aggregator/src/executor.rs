@@ -1,14 +1,19 @@
 //! Does what the cloud asks for, and answers.
 //!
-//! It reads the Kubernetes API by a grammar of paths, answers commands of kubectl in the process, tries out network policies, takes a new
-//! client certificate and restarts itself; whatever else is asked for is refused
+//! It reads the Kubernetes API by a grammar of paths, answers commands of kubectl in the process, tries out manifests and network
+//! policies, takes a new client certificate and restarts itself; whatever else is asked for is refused
 //! in an answer of its own kind. Whatever is asked for is in the audit.
 
 pub mod audit;
 mod cluster;
 mod command;
+pub mod dry_run;
+pub mod events;
 mod hidden;
 mod json;
+mod manifest;
+#[cfg(test)]
+mod mutation;
 mod operator;
 mod path;
 mod percent;
@@ -30,7 +35,7 @@ use std::{
 };
 
 use kestrel_proto::cloud::v1::{
-    KubernetesApiRequest, NetworkPolicyWithError, ShellCommandRequest, ShellCommandResult,
+    KubernetesApiRequest, NetworkPolicyWithError, ShellCommandRequest, ShellCommandResult, YamlDryRunRequest,
     stream_control_request::Request as Tool,
 };
 use kube::Client;
@@ -68,11 +73,11 @@ const IN_ALL: usize = 256;
 /// What is kept to answer repeats from; more entries than can run at once.
 const KEPT: Limits = Limits { entries: 4096, bytes: 32 * 1024 * 1024, age: Duration::from_secs(600) };
 
-/// A client that reads as `account`, a ServiceAccount of `namespace`; without one, as who it is.
+/// A client that acts as `account`, a ServiceAccount of `namespace`; without one, as who it is.
 ///
 /// # Errors
 /// The API server's address can't be used.
-pub fn reader(mut cluster: kube::Config, namespace: &str, account: Option<&str>) -> kube::Result<Client> {
+pub fn client_as(mut cluster: kube::Config, namespace: &str, account: Option<&str>) -> kube::Result<Client> {
     cluster.auth_info.impersonate =
         account.map(|account| format!("system:serviceaccount:{namespace}:{account}"));
     Client::try_from(cluster)
@@ -80,10 +85,10 @@ pub fn reader(mut cluster: kube::Config, namespace: &str, account: Option<&str>)
 
 /// What the executor may do in the cluster, and for whom.
 pub struct Access {
-    /// The operator's own account: it tries network policies.
-    pub own: Client,
     /// The account that reads, and can do nothing else.
     pub reader: Client,
+    /// The account that tries what would be written, and can do nothing else.
+    pub trier: Client,
     /// What the owner of the cluster allows.
     pub switch: Switch,
     /// Logs and events of these namespaces are not read.
@@ -96,8 +101,8 @@ pub struct Access {
 
 /// Runs requests beside each other.
 pub struct Executor {
-    client: Client,
     cluster: Cluster,
+    trier: Client,
     kinds: command::Kinds,
     nodes: Nodes,
     switch: Switch,
@@ -160,11 +165,11 @@ impl Executor {
         lanes: Lanes,
         drain: CancellationToken,
     ) -> anyhow::Result<Arc<Self>> {
-        let Access { own, reader, switch, excluded, nodes, metrics } = access;
+        let Access { reader, trier, switch, excluded, nodes, metrics } = access;
         let process = jiff::Timestamp::now().as_millisecond().to_string();
         Ok(Arc::new(Self {
-            client: own,
             cluster: Cluster { client: reader, excluded, hashes: Hashes::new()? },
+            trier,
             kinds: command::Kinds::default(),
             nodes,
             switch,
@@ -190,6 +195,15 @@ impl Executor {
         self.drain.cancelled().await;
         self.tasks.close();
         self.tasks.wait().await;
+    }
+
+    /// Writes Events of what was asked for, until everything is answered.
+    pub async fn tell_events(&self, place: events::Place) {
+        while self.drain.run_until_cancelled(sleep(events::PERIOD)).await.is_some() {
+            self.audit.tell_events(&place).await;
+        }
+        self.tasks.wait().await;
+        self.audit.tell_events(&place).await;
     }
 
     fn take(self: &Arc<Self>, over: Over, request: Request) {
@@ -288,6 +302,7 @@ impl Executor {
             Request::KubernetesApi(request) => self.read(request, rules).await,
             Request::ShellCommand(request) => self.command(request, rules).await,
             Request::NetworkPolicy(policy) => self.try_out(policy).await,
+            Request::YamlDryRun(request) => self.dry_run(request, rules).await,
             Request::OperatorRestart(request) => {
                 let parts = undecided(&Request::OperatorRestart(request.clone()), 200);
                 let (answer, restart) = operator::restart(request);
@@ -305,12 +320,33 @@ impl Executor {
         let Ok(place) = timeout_at(deadline, self.places.acquire()).await else {
             return Outcome::passing(Request::NetworkPolicy(policy), 504, NO_PLACE);
         };
-        let rejected = policy::try_out(&self.client, &policy, deadline).await.err();
+        let rejected = policy::try_out(&self.trier, &policy, deadline).await.err();
         let passing = rejected.as_ref().is_some_and(|rejected| rejected.passing);
         let status = if rejected.is_some() { 422 } else { 200 };
         let why = rejected.map(|rejected| rejected.why).unwrap_or_default();
         let parts = undecided(&Request::NetworkPolicy(policy.clone()), status);
         Outcome { place: place.ok(), passing, ..Outcome::lasting(verdict(policy, why), parts) }
+    }
+
+    async fn dry_run(&self, request: YamlDryRunRequest, rules: Rules) -> Outcome<'_> {
+        let deadline = Instant::now() + dry_run::limit_of(&request);
+        let Ok(place) = timeout_at(deadline, self.places.acquire()).await else {
+            return Outcome::passing(Request::YamlDryRun(request), 504, NO_PLACE);
+        };
+        let session = command::Session { cluster: &self.cluster, rules, kinds: &self.kinds };
+        match timeout_at(deadline, dry_run::allowed(&session)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(off)) => {
+                return Outcome { passing: true, ..Outcome::refused(Request::YamlDryRun(request), &off) };
+            }
+            Err(_) => {
+                let why = "the API server did not say in time whether anything may be tried";
+                return Outcome::passing(Request::YamlDryRun(request), 504, why);
+            }
+        }
+        let (answer, parts) = dry_run::answer(&session, &self.trier, request, deadline).await;
+        let answer = Answer::Tool(Tool::YamlDryRunResponse(answer));
+        Outcome { place: place.ok(), ..Outcome::lasting(answer, parts) }
     }
 
     async fn read(&self, request: KubernetesApiRequest, rules: Rules) -> Outcome<'_> {

@@ -11,6 +11,7 @@ pub mod leader;
 pub mod link;
 pub mod own_logs;
 mod owner;
+mod rights;
 pub mod run;
 pub mod signals;
 pub mod stats;

@@ -43,10 +43,11 @@ usage: kestrel-aggregator [status | check [istio] | ask COMMAND | policy test FI
   ask COMMAND
              answers a command as the daemon would answer it to Kestrel Cloud, such as 'kubectl get pods -A', with KUBECONFIG,
              in an installed pod as its reading account
-  policy test FILE [--secret-hashes] [--exclude NAMESPACES]
+  policy test FILE [--secret-hashes] [--dry-run] [--exclude NAMESPACES]
              judges the requests in FILE, a line of JSON each, as the daemon would, without a cluster:
-             {\"kubernetes_api_request\": {\"api_paths\": [\"version\"]}} or
-             {\"shell_command_request\": {\"commands\": [\"kubectl get pods\"]}}; with \"expect\": \"allowed\", or the word
+             {\"kubernetes_api_request\": {\"api_paths\": [\"version\"]}},
+             {\"shell_command_request\": {\"commands\": [\"kubectl get pods\"]}} or
+             {\"yaml_dry_run_request\": {\"yaml_manifests\": [{\"yaml_content\": \"…\"}]}}; with \"expect\": \"allowed\", or the word
              of a reason, in a line, code 1 if it is judged otherwise
   audit FILE whether the lines of the audit in a log (log.format: text) are all there and as they were written
 ";
@@ -87,7 +88,7 @@ async fn ask(command: &str) -> anyhow::Result<ExitCode> {
     let mut cluster =
         kube::Config::infer().await.context("no Kubernetes API server is known: set KUBECONFIG")?;
     cluster.proxy_url = None;
-    let reader = executor::reader(cluster, &namespace, account.as_deref())?;
+    let reader = executor::client_as(cluster, &namespace, account.as_deref())?;
     let excluded = Excluded::parse(&std::env::var("KESTREL_EXCLUDED_NAMESPACES").unwrap_or_default());
     let answer = Asker::new(reader, Rules::default(), excluded)?.command(command).await;
     io::stdout().write_all(answer.stdout.as_bytes())?;
@@ -101,6 +102,7 @@ fn policy_test(file: &str, options: &[&str]) -> anyhow::Result<ExitCode> {
     while let Some(option) = options.next() {
         match (*option, options.as_slice()) {
             ("--secret-hashes", _) => rules.secret_hashes = true,
+            ("--dry-run", _) => rules.dry_run = true,
             ("--exclude", [names, ..]) => {
                 excluded = Excluded::parse(names);
                 options.next();

@@ -23,6 +23,7 @@ use crate::{
     link,
     own_logs::{Identity, OwnLogs},
     owner::owner,
+    rights::beyond,
     signals::{Signals, clock, event::Mark},
     stats,
     status::Status,
@@ -57,6 +58,7 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
         mesh_root,
         executor_switch,
         executor_account,
+        dry_run_account,
         integrations,
         mut uplink,
         spool,
@@ -73,7 +75,10 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
     cluster.proxy_url = None;
     let unusable = "the Kubernetes API server's address can't be used";
     let client = Client::try_from(cluster.clone()).context(unusable)?;
-    let reader = executor::reader(cluster, &namespace, executor_account.as_deref()).context(unusable)?;
+    let acting_as = |account: Option<String>| {
+        executor::client_as(cluster.clone(), &namespace, account.as_deref()).context(unusable)
+    };
+    let (reader, trier) = (acting_as(executor_account.clone())?, acting_as(dry_run_account.clone())?);
 
     let mut daemon = Daemon::new();
     let drain = daemon.drain();
@@ -109,12 +114,13 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
         istio::Reader::new(client.clone(), reader.clone(), istio::Scope { root: mesh_root.clone() });
     let nodes = link::Nodes::default();
     let executor_metrics = executor::audit::Metrics::default();
+    let acted_as = [(executor_account, reader.clone()), (dry_run_account, trier.clone())];
     let access = Access {
-        own: client.clone(),
         reader,
-        switch: match executor_switch {
+        trier,
+        switch: match &executor_switch {
             None => Switch::fixed(Rules::default()),
-            Some(name) => Switch::config_map(client.clone(), &namespace, &name),
+            Some(name) => Switch::config_map(client.clone(), &namespace, name),
         },
         excluded: excluded.clone(),
         nodes: nodes.clone(),
@@ -242,6 +248,29 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
             Ok(())
         }
     });
+    daemon.spawn("rights", {
+        let (client, namespace, drain) = (client.clone(), namespace.clone(), drain.clone());
+        let switch = executor_switch.map(|name| Switch::config_map(client.clone(), &namespace, &name));
+        async move {
+            let say = async {
+                let accounts = beyond::accounts(client, acted_as, switch.as_ref()).await;
+                beyond::say(&accounts, &namespace).await;
+            };
+            drain.run_until_cancelled(say).await;
+            drain.cancelled().await;
+            Ok(())
+        }
+    });
+    if let Some(pod) = link.pod_name.clone() {
+        let (executor, place) = (
+            Arc::clone(&executor),
+            executor::events::Place { client: client.clone(), namespace: namespace.clone(), pod },
+        );
+        daemon.spawn("events of the executor", async move {
+            executor.tell_events(place).await;
+            Ok(())
+        });
+    }
     let answered = CancellationToken::new();
     let all_answered = answered.clone().drop_guard();
     daemon.spawn("executor", async move {

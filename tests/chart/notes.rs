@@ -45,9 +45,10 @@ fn missing_credentials_are_named_with_the_command_that_makes_them() {
 
 #[test]
 fn a_kubernetes_without_native_sidecars_is_told_so() {
-    let notes = notes("1.27.3", &[]);
+    let notes = notes("1.27.3", &["operator.executor.dryRun=true"]);
     assert!(notes.contains("Kubernetes v1.27.3 has no native sidecars (1.30 or newer is needed)"), "{notes}");
     assert!(!notes.contains("custom-columns"), "{notes}");
+    assert!(notes.contains("operator.executor.dryRun: nothing holds an account to dry runs"), "{notes}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, fs};
 
+use kestrel_aggregator::executor::dry_run::{DEMAND, GUARD};
 use serde_json::Value;
 
 use crate::helm::{self, Objects, list, text};
@@ -165,7 +166,7 @@ fn who_reads_for_the_cloud_reads_no_secrets_unless_the_owner_allows_their_hashes
     let account = objects.get("ServiceAccount", "kestrel-executor");
     assert_eq!(account["automountServiceAccountToken"], false);
     let switch = |objects: &Objects| objects.get("ConfigMap", "kestrel-executor")["data"].clone();
-    let is = |enabled: &str, hashes: &str| serde_json::json!({"enabled": enabled, "secretHashes": hashes});
+    let is = |enabled: &str, hashes: &str| serde_json::json!({"enabled": enabled, "secretHashes": hashes, "dryRun": "false"});
     assert_eq!(switch(&objects), is("true", "false"));
     assert_eq!(switch(&Objects::with(&["operator.executor.enabled=false"])), is("false", "false"));
     let hashed = Objects::with(&["operator.executor.secretHashes=true"]);
@@ -191,17 +192,80 @@ fn dry_runs_of_network_policies_are_granted_on_request_and_nothing_but_dry_runs(
     let switch = "operator.networkPolicies.dryRun=true";
     let (without, objects) = (rendered(&Objects::with(&[])), Objects::with(&[switch]));
     let with = rendered(&objects);
-    let more: Vec<_> = with.difference(&without).map(|right| (&*right.resource, &*right.verb)).collect();
-    assert_eq!(more, [("networkpolicies", "create"), ("networkpolicies", "patch")]);
-    let policy = &objects.get("ValidatingAdmissionPolicy", "kestrel-dry-run")["spec"];
-    assert_eq!(policy["failurePolicy"], "Fail");
-    let account = format!("'system:serviceaccount:{}:kestrel-aggregator'", helm::NAMESPACE);
-    assert!(text(&policy["matchConditions"][0]["expression"]).ends_with(&account));
-    let binding = objects.get("ValidatingAdmissionPolicyBinding", "kestrel-dry-run");
-    assert_eq!(binding["spec"]["validationActions"], serde_json::json!(["Deny"]));
+    let more: Vec<_> =
+        with.difference(&without).map(|right| (&*right.account, &*right.resource, &*right.verb)).collect();
+    assert_eq!(
+        more,
+        [
+            ("kestrel-aggregator", "serviceaccounts", "impersonate"),
+            ("kestrel-dry-run", "networkpolicies", "create"),
+            ("kestrel-dry-run", "networkpolicies", "patch")
+        ]
+    );
+    assert_eq!(objects.get("ConfigMap", "kestrel-executor")["data"]["dryRun"], "false");
+    holds_to_dry_runs(&objects);
     let older = Objects::on("1.29.0", &[switch]);
     assert!(
         rendered(&older).iter().any(|right| right.resource == "networkpolicies" && right.verb == "patch")
     );
     assert_eq!(older.find("ValidatingAdmissionPolicy", "kestrel-dry-run"), None);
+}
+
+/// The account's every write has to be a dry run, as the aggregator looks for it.
+fn holds_to_dry_runs(objects: &Objects) {
+    let policy = &objects.get("ValidatingAdmissionPolicy", GUARD)["spec"];
+    assert_eq!(policy["failurePolicy"], "Fail");
+    let everything = serde_json::json!([{"apiGroups": ["*"], "apiVersions": ["*"], "operations": ["*"], "resources": ["*/*"]}]);
+    assert_eq!(policy["matchConstraints"]["resourceRules"], everything);
+    let account =
+        format!("request.userInfo.username == 'system:serviceaccount:{}:kestrel-dry-run'", helm::NAMESPACE);
+    assert_eq!(policy["matchConditions"][0]["expression"], account);
+    assert_eq!(policy["validations"][0]["expression"], DEMAND);
+    let binding = &objects.get("ValidatingAdmissionPolicyBinding", GUARD)["spec"];
+    assert_eq!(*binding, serde_json::json!({"policyName": GUARD, "validationActions": ["Deny"]}));
+}
+
+#[test]
+fn dry_runs_of_manifests_have_an_account_of_their_own_that_reads_nothing() {
+    let switch = "operator.executor.dryRun=true";
+    let (without, objects) = (rendered(&Objects::with(&[])), Objects::with(&[switch]));
+    let with = rendered(&objects);
+    let more: Vec<_> = with.difference(&without).collect();
+    for right in &more {
+        let may = match right.account.as_str() {
+            "kestrel-dry-run" => right.scope == "cluster" && ["create", "patch"].contains(&&*right.verb),
+            "kestrel-aggregator" => {
+                right.scope == "own" && right.verb == "impersonate" && right.names == ["kestrel-dry-run"]
+            }
+            _ => false,
+        };
+        assert!(may, "{right:?}");
+        assert!(
+            !["secrets", "roles", "rolebindings", "clusterroles", "clusterrolebindings"]
+                .contains(&&*right.resource)
+                && !right.group.starts_with("admissionregistration")
+                && !right.group.starts_with("apiextensions"),
+            "{right:?}"
+        );
+    }
+    assert!(more.len() > 80, "{}", more.len());
+    // What is tried can be read as well, so that the difference is seen.
+    for right in more.iter().filter(|right| right.account == "kestrel-dry-run") {
+        let readable = with.iter().any(|other| {
+            other.account == "kestrel-executor"
+                && other.group == right.group
+                && other.resource == right.resource
+        });
+        assert!(readable, "{right:?}");
+    }
+    holds_to_dry_runs(&objects);
+    assert_eq!(objects.get("ConfigMap", "kestrel-executor")["data"]["dryRun"], "true");
+    assert_eq!(objects.get("ServiceAccount", "kestrel-dry-run")["automountServiceAccountToken"], false);
+    // Nothing would hold it to dry runs.
+    let older = Objects::on("1.29.0", &[switch]);
+    assert_eq!(rendered(&older).iter().find(|right| right.account == "kestrel-dry-run"), None);
+    assert_eq!(older.get("ConfigMap", "kestrel-executor")["data"]["dryRun"], "false");
+    let pods =
+        |objects: &Objects| objects.get("Deployment", "kestrel-aggregator")["spec"]["template"].clone();
+    assert_eq!(pods(&objects), pods(&Objects::with(&[])), "no pod is restarted for it");
 }

@@ -17,12 +17,13 @@ const VERSIONS: [&str; 3] = ["1.24.17", "1.30.14", helm::NEWEST];
 const OTHERS: [&str; 2] = ["monitoring.coreos.com", "cert-manager.io"];
 
 /// Everything that can be switched on.
-const ALL: [&str; 19] = [
+const ALL: [&str; 20] = [
     "networkPolicy.create=true",
     "webhook.certManager.enabled=true",
     "link.certManager.enabled=true",
     "webhook.namespaceSelector.matchLabels.team=shop",
     "operator.networkPolicies.dryRun=true",
+    "operator.executor.dryRun=true",
     "nodeAgent.runtimeSocket=/run/containerd/containerd.sock",
     "nodeAgent.seLinuxOptions.type=spc_t",
     "operator.cilium.disableFlows=false",

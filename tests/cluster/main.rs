@@ -15,7 +15,10 @@
 
 mod api_server;
 mod connection;
+#[path = "../executor/corpus.rs"]
+mod corpus;
 mod credentials;
+mod executor;
 mod flows;
 mod gaps;
 mod host_reads;

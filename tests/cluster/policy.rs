@@ -48,17 +48,17 @@ fn a_proposed_policy_gets_a_verdict_and_is_not_applied() {
     assert_eq!(policies["items"], json!([]));
 }
 
-/// Scenario: somebody uses the aggregator's token to change network policies.
+/// Scenario: somebody uses the account that tries network policies to change them.
 /// Guarantee: dry runs pass, and nothing else does.
 #[test]
 fn the_right_to_a_dry_run_changes_nothing() {
     let namespace = Namespace::new("policy");
-    let account = format!("--as=system:serviceaccount:{OPERATOR}:kestrel-aggregator");
+    let account = format!("--as=system:serviceaccount:{OPERATOR}:kestrel-dry-run");
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("policy.yaml");
     std::fs::write(&file, manifest(&namespace.0, "{port: 80}")).unwrap();
     let apply = ["apply", "--server-side", &account, "-f", file.to_str().unwrap()];
     kubectl(&[&apply[..], &["--dry-run=server"]].concat());
     let refusal = attempt(&apply).expect_err("it must not be applied");
-    assert!(refusal.contains("must not change them"), "{refusal}");
+    assert!(refusal.contains("must not write it"), "{refusal}");
 }

@@ -4,6 +4,11 @@
 
 #[path = "../api_server.rs"]
 mod api_server;
+mod corpus;
+#[path = "../credentials.rs"]
+mod credentials;
+mod dry_run;
+mod rig;
 
 use std::{
     path::Path,
@@ -15,17 +20,10 @@ use kestrel_aggregator::{
     excluded::Excluded,
     executor::{Asker, rules::Rules},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 use api_server::ApiServer;
-
-const SEED: &str = include_str!("seed.yaml");
-const HONEST: &str = include_str!("../../aggregator/tests/policy/honest.jsonl");
-const ADVERSARIAL: &str = include_str!("../../aggregator/tests/policy/commands.jsonl");
-/// Every secret of the seed.
-const MARKER: &str = "marker-of-a-secret";
-/// The same in base64, as far as it does not depend on what is around.
-const ENCODED: &str = "bWFya2VyLW9mLWEtc2VjcmV0";
+use corpus::{ADVERSARIAL, ENCODED, HONEST, MARKER, SEED, commands, comparable, differs};
 
 fn kubectl(server: &ApiServer, arguments: &[&str]) -> Output {
     let program = server.kubeconfig.with_file_name("bin").join("kubectl");
@@ -102,34 +100,6 @@ fn seed(server: &ApiServer, folder: &Path) {
 fn uid(server: &ApiServer, what: &str) -> String {
     let output = kubectl(server, &["get", what, "-n", "shop", "-o", "jsonpath={.metadata.uid}"]);
     String::from_utf8(output.stdout).unwrap()
-}
-
-fn commands(corpus: &str) -> Vec<String> {
-    corpus
-        .lines()
-        .map(|line| {
-            let line: Value = serde_json::from_str(line).unwrap();
-            line["shell_command_request"]["commands"][0].as_str().unwrap().to_owned()
-        })
-        .collect()
-}
-
-/// What differs by design: who answers, addresses of the API server as the caller sees it, and error texts of programs.
-fn differs(command: &str) -> bool {
-    ["kubectl version", "kubectl cluster-info", "kubectl top", "kubectl describe crd", "kubectl logs"]
-        .iter()
-        .any(|beginning| command.starts_with(beginning))
-}
-
-/// Words of each line, with ages as one word: they go on between the two answers.
-fn comparable(text: &str) -> Vec<Vec<String>> {
-    let is_age = |word: &str| {
-        word.ends_with(['s', 'm', 'h', 'd'])
-            && word.starts_with(|char: char| char.is_ascii_digit())
-            && word.chars().all(|char| char.is_ascii_digit() || "smhdy".contains(char))
-    };
-    let word = |word: &str| if is_age(word) { "AGE".to_owned() } else { word.to_owned() };
-    text.lines().map(|line| line.split_whitespace().map(word).collect()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,11 @@
 //! What was asked for and what was decided, for the owner of the cluster: a line of the log each, whose hash
-//! has that of the line before in it, so that none can be changed or taken out unseen; and counters.
+//! has that of the line before in it, so that none can be changed or taken out unseen; counters; and Events.
 
-use std::{fmt, sync::Mutex, time::Duration};
+use std::{
+    fmt,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use prometheus_client::{
@@ -9,9 +13,10 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family},
     registry::Registry,
 };
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{
+    events::{Place, Untold},
     hidden::hex,
     read::cut,
     reason::{Reason, Refused},
@@ -59,6 +64,7 @@ impl Part {
 pub struct Metrics {
     parts: Family<Labels, Counter>,
     bytes: Counter,
+    unwritten: Counter,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -73,12 +79,15 @@ impl Metrics {
         let help = "Paths, commands, manifests and orders that Kestrel Cloud asked for; decision is allowed, or why it was refused";
         registry.register("requests", help, self.parts.clone());
         registry.register("answer_bytes", "Bytes of what was answered to them", self.bytes.clone());
+        let help = "Events about what Kestrel Cloud asked for that could not be written; the log has it";
+        registry.register("events_unwritten", help, self.unwritten.clone());
     }
 }
 
 /// The chain of this process.
 pub(super) struct Audit {
     chain: Mutex<Chain>,
+    untold: Mutex<Untold>,
     metrics: Metrics,
 }
 
@@ -162,7 +171,8 @@ impl fmt::Display for Decision {
 impl Audit {
     /// `process` tells one chain from another, such as the moment of the start.
     pub(super) fn new(metrics: Metrics, process: &str) -> Self {
-        Self { chain: Mutex::new(Chain::new(format!("{BEGIN}-{process}"))), metrics }
+        let chain = Mutex::new(Chain::new(format!("{BEGIN}-{process}")));
+        Self { chain, untold: Mutex::default(), metrics }
     }
 
     /// Writes a line of what was answered to each part.
@@ -181,9 +191,22 @@ impl Audit {
             let text = format!(
                 "{kind} id={id:?} {what:?} {decision} status={status} bytes={bytes} ms={milliseconds}"
             );
-            // It is whole after every line.
-            let mut chain = self.chain.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            // Both are whole after every line.
+            let mut chain = self.chain.lock().unwrap_or_else(PoisonError::into_inner);
             info!("{}", chain.line(&text));
+            let mut untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner);
+            untold.add(chain.number, kind, &what, *decision);
+        }
+    }
+
+    /// Writes Events of what was decided since the last time.
+    pub(super) async fn tell_events(&self, place: &Place) {
+        let tellings = self.untold.lock().unwrap_or_else(PoisonError::into_inner).take();
+        for telling in tellings {
+            if let Err(error) = place.write(telling).await {
+                self.metrics.unwritten.inc();
+                warn!("no Event can be written of what Kestrel Cloud asked for: {}", error.root_cause());
+            }
         }
     }
 }

@@ -81,11 +81,19 @@ impl Cluster {
     }
 
     pub(super) async fn send(&self, request: Request<Body>) -> Result<Answer, Failure> {
+        self.send_as(&self.client, request).await
+    }
+
+    /// The same as somebody else.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub(super) async fn send_as(&self, client: &Client, request: Request<Body>) -> Result<Answer, Failure> {
         let unreachable = |error: kube::Error| {
             let cause = anyhow::Error::new(error);
             Failure::own(503, format!("the API server does not answer: {}", cause.root_cause()))
         };
-        let (parts, mut body) = self.client.send(request).await.map_err(unreachable)?.into_parts();
+        let (parts, mut body) = client.send(request).await.map_err(unreachable)?.into_parts();
         let mut bytes = Vec::new();
         while bytes.len() <= READ_BYTES
             && let Some(frame) = body.frame().await

@@ -31,11 +31,13 @@ use kestrel_proto::cloud::v1::{ShellCommandRequest, ShellCommandResponse, ShellC
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 
-pub(super) use self::session::Kinds;
+pub(super) use self::{
+    discovery::Resource,
+    session::{Kinds, Session, Trouble},
+};
 use self::{
     filter::Filter,
     kubectl::{Does, Kubectl, PROGRAMS},
-    session::{Session, Trouble},
 };
 use super::{
     audit::{Decision, Part},

@@ -236,6 +236,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::executor::mutation::mutated;
 
     fn under(path: &str, secret_hashes: bool, excluded: &str) -> Result<Readable, Refused> {
         let rules = Rules { secret_hashes, ..Rules::default() };
@@ -393,23 +394,46 @@ mod tests {
         fn whatever_is_allowed_is_canonical_and_harmless(
             path in "/?(api/v1|apis/[a-z.]{1,8}/v1|\\PC{0,10})(/(namespaces|secrets|pods|%73ecrets|exec|proxy|watch|[a-z%2Ff.]{1,8}|\\PC{0,6})){0,5}(\\?\\PC{0,20})?"
         ) {
-            if let Ok(readable) = Readable::parse(&path) {
-                let uri = readable.uri();
-                let again = Readable::parse(&uri).unwrap();
-                prop_assert_eq!(&again.uri(), &uri, "canonical");
-                prop_assert!(uri.is_ascii() && !uri.contains("//"));
-                let path = uri.split('?').next().unwrap_or_default();
-                let segments: Vec<String> = path[1..].split('/').map(|s| decode(s, false).unwrap()).collect();
-                prop_assert!(!segments.iter().any(|s| s.is_empty() || s == ".." || s.contains('/')));
-                let last = segments.last().map(String::as_str).unwrap_or_default();
-                if segments.len() >= 7 && segments[0] == "api" {
-                    prop_assert!(matches!(last, "status" | "scale" | "log"));
-                }
-                let secret = matches!(segments.iter().map(String::as_str).collect::<Vec<_>>()[..],
-                    ["api", "v1", "secrets", ..] | ["api", "v1", "namespaces", _, "secrets", ..]);
-                prop_assert!(!secret || readable.is_secret);
-                prop_assert!(uri.parse::<http::Uri>().is_ok());
-            }
+            is_harmless(&path)?;
         }
+
+        /// The same of what the corpora ask for, but for a few bytes.
+        #[test]
+        fn what_is_allowed_of_a_mutated_corpus_is_harmless(
+            path in mutated(
+                &[include_str!("../../tests/policy/api.jsonl")],
+                &["/", "//", "..", "%2F", "%2f", "%25", "%00", "secrets", "/exec", "/proxy", "/log", "/status", "watch=1", "follow", "?", "&", "=", "+", "namespaces/", "apis/", "api/v1/"],
+            )
+        ) {
+            is_harmless(&path)?;
+        }
+    }
+
+    fn is_harmless(path: &str) -> Result<(), TestCaseError> {
+        let Ok(readable) = Readable::parse(path) else { return Ok(()) };
+        let uri = readable.uri();
+        let again = Readable::parse(&uri).unwrap();
+        prop_assert_eq!(&again.uri(), &uri, "canonical");
+        prop_assert!(uri.is_ascii() && !uri.contains("//"));
+        let (path, query) = uri.split_once('?').unwrap_or((&uri, ""));
+        let segments: Vec<String> = path[1..].split('/').map(|s| decode(s, false).unwrap()).collect();
+        prop_assert!(!segments.iter().any(|s| s.is_empty() || s == ".." || s.contains('/')));
+        let last = segments.last().map(String::as_str).unwrap_or_default();
+        if segments.len() >= 7 && segments[0] == "api" {
+            prop_assert!(matches!(last, "status" | "scale" | "log"));
+        }
+        let secret = matches!(
+            segments.iter().map(String::as_str).collect::<Vec<_>>()[..],
+            ["api", "v1", "secrets", ..] | ["api", "v1", "namespaces", _, "secrets", ..]
+        );
+        prop_assert!(!secret || readable.is_secret);
+        for key in query.split('&').filter_map(|pair| pair.split('=').next()) {
+            prop_assert!(
+                !["watch", "follow", "command", "insecureSkipTLSVerifyBackend"].contains(&key),
+                "{uri}"
+            );
+        }
+        prop_assert!(uri.parse::<http::Uri>().is_ok());
+        Ok(())
     }
 }

@@ -12,10 +12,10 @@ use kube::{
 use serde_json::{Map, Value};
 use tokio::time::{Instant, timeout_at};
 
-use super::refusal::MANIFEST_BYTES;
+use super::{manifest, refusal::MANIFEST_BYTES};
 
 /// Who would own the fields; a conflict with other owners is part of the verdict.
-const FIELD_MANAGER: &str = "kestrel-operator";
+pub(super) const FIELD_MANAGER: &str = "kestrel-operator";
 /// A verdict must be there within this time.
 pub(super) const LIMIT: Duration = Duration::from_secs(30);
 const TYPES: [&str; 2] = ["Ingress", "Egress"];
@@ -72,7 +72,9 @@ fn rejected(error: kube::Error) -> Rejected {
     let message = status.message;
     // As the authorizer says it; admission has other words.
     if status.code == 403
-        && ["cannot patch resource", "cannot create resource"].iter().any(|no| message.contains(no))
+        && ["cannot patch resource", "cannot create resource", "cannot impersonate"]
+            .iter()
+            .any(|no| message.contains(no))
     {
         let why = "not tried: the owner of this cluster has not allowed dry runs of network policies (Helm: \
                    operator.networkPolicies.dryRun)";
@@ -96,8 +98,8 @@ impl Proposal {
         if text.len() > MANIFEST_BYTES {
             return Err(format!("a policy of {} bytes is too large: at most {MANIFEST_BYTES}", text.len()));
         }
-        let mut manifest: Map<String, Value> = serde_saphyr::from_str(text)
-            .map_err(|error| format!("this is not one YAML document: {error}"))?;
+        let mut manifest: Map<String, Value> =
+            manifest::parse(text).map_err(|error| format!("this is not one YAML document: {error}"))?;
         let is = |field: &str, expected: &str| match manifest.get(field).and_then(Value::as_str) {
             Some(found) if found == expected => Ok(()),
             found => Err(format!("{field} is {found:?}, and must be {expected:?}")),
@@ -227,12 +229,14 @@ status: {}
     #[tokio::test]
     async fn who_has_not_allowed_it_is_named_with_the_setting() {
         let rbac = "networkpolicies.networking.k8s.io \"web\" is forbidden: User \"system:serviceaccount:kestrel-ai:\
-                    kestrel-aggregator\" cannot patch resource \"networkpolicies\" in API group \"networking.k8s.io\"";
+                    kestrel-dry-run\" cannot patch resource \"networkpolicies\" in API group \"networking.k8s.io\"";
         let rejected = tried(POLICY, 403, status(403, rbac)).await.0.unwrap_err();
         assert!(
             rejected.passing && rejected.why.contains("(Helm: operator.networkPolicies.dryRun)"),
             "{rejected:?}"
         );
+        let nobody = "serviceaccounts \"kestrel-dry-run\" is forbidden: User \"x\" cannot impersonate resource \"serviceaccounts\"";
+        assert!(tried(POLICY, 403, status(403, nobody)).await.0.unwrap_err().passing);
         let rejected = tried(POLICY, 403, status(403, "denied by a webhook")).await.0.unwrap_err();
         assert_eq!(rejected, Rejected::lasting("denied by a webhook"));
     }

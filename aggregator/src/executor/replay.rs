@@ -4,7 +4,13 @@ use std::io::{self, Write};
 
 use serde::Deserialize;
 
-use super::{command::Command, path::Readable, rules::Rules};
+use super::{
+    command::Command,
+    manifest,
+    path::Readable,
+    reason::{Reason, Refused},
+    rules::Rules,
+};
 use crate::excluded::Excluded;
 
 /// Of a part, the verdict shows so much.
@@ -18,6 +24,8 @@ struct Line {
     kubernetes_api_request: Option<Paths>,
     #[serde(default)]
     shell_command_request: Option<Commands>,
+    #[serde(default)]
+    yaml_dry_run_request: Option<Manifests>,
     /// `allowed`, or the word of a reason.
     #[serde(default)]
     expect: Option<String>,
@@ -31,6 +39,16 @@ struct Paths {
 #[derive(Deserialize)]
 struct Commands {
     commands: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Manifests {
+    yaml_manifests: Vec<Manifest>,
+}
+
+#[derive(Deserialize)]
+struct Manifest {
+    yaml_content: String,
 }
 
 /// What was judged.
@@ -64,12 +82,18 @@ pub fn test(requests: &str, rules: Rules, excluded: &Excluded, out: &mut dyn Wri
         };
         let paths = line.kubernetes_api_request.map(|it| it.api_paths).unwrap_or_default();
         let commands = line.shell_command_request.map(|it| it.commands).unwrap_or_default();
+        let manifests = line.yaml_dry_run_request.map(|it| it.yaml_manifests).unwrap_or_default();
         let judged = paths
             .iter()
             .map(|path| (path, Readable::parse(path).and_then(|it| it.under(rules, excluded)).map(|_| ())))
             .chain(commands.iter().map(|command| {
                 (command, Command::parse(command).and_then(|it| it.under(rules, excluded)).map(|_| ()))
-            }));
+            }))
+            .chain(
+                manifests
+                    .iter()
+                    .map(|manifest| (&manifest.yaml_content, tried(&manifest.yaml_content, rules))),
+            );
         for (part, verdict) in judged {
             let word = match &verdict {
                 Ok(()) => "allowed",
@@ -96,4 +120,18 @@ pub fn test(requests: &str, rules: Rules, excluded: &Excluded, out: &mut dyn Wri
         }
     }
     Ok(summary)
+}
+
+/// Whether a manifest would be tried, as far as it can be told without the cluster.
+fn tried(text: &str, rules: Rules) -> Result<(), Refused> {
+    if !rules.dry_run {
+        return Err(Refused::new(
+            Reason::Off,
+            "dry runs are not switched on (Helm: operator.executor.dryRun)",
+        ));
+    }
+    for document in manifest::read(text)? {
+        document.object?;
+    }
+    Ok(())
 }

@@ -9,12 +9,14 @@ pub struct Rules {
     pub enabled: bool,
     /// Secrets are read, with hashes in the place of their values.
     pub secret_hashes: bool,
+    /// Manifests are tried.
+    pub dry_run: bool,
 }
 
 impl Default for Rules {
     /// Those of the chart.
     fn default() -> Self {
-        Self { enabled: true, secret_hashes: false }
+        Self { enabled: true, secret_hashes: false, dry_run: false }
     }
 }
 
@@ -23,7 +25,7 @@ impl Rules {
     /// in other words than `true` is not either.
     pub fn of(data: &BTreeMap<String, String>) -> Self {
         let says = |key: &str| data.get(key).is_some_and(|value| value.trim() == "true");
-        Self { enabled: says("enabled"), secret_hashes: says("secretHashes") }
+        Self { enabled: says("enabled"), secret_hashes: says("secretHashes"), dry_run: says("dryRun") }
     }
 }
 
@@ -36,11 +38,12 @@ mod tests {
         let of = |pairs: &[(&str, &str)]| {
             Rules::of(&pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect())
         };
-        let nothing = Rules { enabled: false, secret_hashes: false };
+        let nothing = Rules { enabled: false, ..Rules::default() };
         for data in [&[][..], &[("enabled", "yes")], &[("enabled", "False")], &[("Enabled", "true")]] {
             assert_eq!(of(data), nothing, "{data:?}");
         }
         assert_eq!(of(&[("enabled", "true\n")]), Rules::default());
         assert!(of(&[("enabled", "true"), ("secretHashes", "true")]).secret_hashes);
+        assert!(of(&[("enabled", "true"), ("dryRun", "true")]).dry_run);
     }
 }

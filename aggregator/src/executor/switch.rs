@@ -49,7 +49,7 @@ impl Switch {
     ///
     /// # Errors
     /// Nothing is, or it is not known.
-    pub(super) async fn rules(&self) -> Result<Rules, Refused> {
+    pub(crate) async fn rules(&self) -> Result<Rules, Refused> {
         let (maps, name) = match &self.source {
             Source::Fixed(rules) => return enabled(*rules),
             Source::ConfigMap(maps, name) => (maps, name),

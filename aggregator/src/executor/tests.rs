@@ -40,8 +40,8 @@ fn answers<M: prost::Message + Default>(lanes: &Lanes, lane: Lane) -> Vec<M> {
 /// What the chart allows, with one client for everything.
 fn access(client: Client) -> Access {
     Access {
-        own: client.clone(),
-        reader: client,
+        reader: client.clone(),
+        trier: client,
         switch: Switch::fixed(Rules::default()),
         excluded: Excluded::default(),
         nodes: Nodes::default(),

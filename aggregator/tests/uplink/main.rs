@@ -4,6 +4,7 @@
 
 mod als;
 mod credentials;
+mod executor;
 mod kill;
 mod process;
 mod proxy;

@@ -34,7 +34,7 @@ fn pieces(folder: &Path) -> Vec<String> {
 }
 
 /// Ends the program when a test fails.
-struct Running(Option<Child>);
+pub(crate) struct Running(pub(crate) Option<Child>);
 
 impl Running {
     /// Waits for its end.
@@ -42,7 +42,11 @@ impl Running {
         self.0.take().unwrap().wait_with_output().unwrap()
     }
 
-    fn terminate(mut self) -> Output {
+    pub(crate) fn id(&self) -> u32 {
+        self.0.as_ref().unwrap().id()
+    }
+
+    pub(crate) fn terminate(mut self) -> Output {
         let child = self.0.take().unwrap();
         let ended = Command::new("kill").arg(child.id().to_string()).status();
         assert!(ended.unwrap().success());
@@ -69,7 +73,7 @@ fn every_mistake_is_said_at_once_and_the_exit_code_tells() {
 }
 
 /// The program with the credentials in `folder`, on its way to `cloud`.
-fn installed(folder: &Path, cloud: &Cloud, api_server: SocketAddr) -> Command {
+pub(crate) fn installed(folder: &Path, cloud: &Cloud, api_server: SocketAddr) -> Command {
     let kubeconfig = folder.join("kubeconfig");
     let cluster = format!("{{name: c, cluster: {{server: 'http://{api_server}'}}}}");
     let context = "{name: c, context: {cluster: c, user: u}}";
@@ -215,6 +219,7 @@ async fn check_is_content_with_a_good_installation_and_names_what_is_wrong_with_
         "takes the certificate",
         "v1.31.0",
         "get, list, watch of namespaces, nodes, pods, services",
+        "no right is held beyond need by the aggregator's own account",
     ] {
         assert!(lines.contains(part), "{part} in {lines}");
     }
@@ -242,6 +247,12 @@ async fn check_is_content_with_a_good_installation_and_names_what_is_wrong_with_
     let (_, lines, _) = ran(program).await;
     assert!(
         lines.contains("FAILED  right: get of nodes, list of nodes, watch of nodes is missing"),
+        "{lines}"
+    );
+    assert!(
+        lines.contains(
+            "caution rights: rights are held beyond need: the aggregator's own account holds delete of pods;"
+        ),
         "{lines}"
     );
 
@@ -298,6 +309,16 @@ async fn serve(stream: TcpStream, minor: &str, refused: &str) {
         // The runtime Secret; that of the newer one holds what is no token.
         let data = if minor == "29" { r#"{"token":"bm9uc2Vuc2U="}"# } else { "{}" };
         format!(r#"{{"apiVersion":"v1","kind":"Secret","metadata":{{}},"data":{data}}}"#)
+    } else if head.contains("/selfsubjectrulesreviews") {
+        let kind = r#""apiVersion":"authorization.k8s.io/v1","kind":"SelfSubjectRulesReview""#;
+        // The newer one lets the account do more than it needs.
+        let rules = if minor == "29" {
+            r#"[{"apiGroups":[""],"resources":["pods"],"verbs":["delete"]}]"#
+        } else {
+            "[]"
+        };
+        let status = format!(r#"{{"incomplete":false,"nonResourceRules":[],"resourceRules":{rules}}}"#);
+        format!(r#"{{{kind},"metadata":{{}},"spec":{{}},"status":{status}}}"#)
     } else {
         let allowed = !String::from_utf8(body).unwrap().contains(refused);
         let kind = r#""apiVersion":"authorization.k8s.io/v1","kind":"SelfSubjectAccessReview""#;

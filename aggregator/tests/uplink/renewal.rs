@@ -39,8 +39,8 @@ impl Operator {
         let credentials = config.credentials.clone();
         let (mut rig, drain) = (Rig::with(folder, config), CancellationToken::new());
         let access = Access {
-            own: server.client(),
             reader: server.client(),
+            trier: server.client(),
             switch: Switch::fixed(Rules::default()),
             excluded: Excluded::default(),
             nodes: Nodes::default(),

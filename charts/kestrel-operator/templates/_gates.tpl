@@ -11,6 +11,13 @@ sidecars (KEP-753), matchConditions (KEP-3716) and ValidatingAdmissionPolicy (KE
 {{- if and .Values.webhook.enabled (semverCompare ">=1.30.0-0" (include "kestrel.kubeVersion" .)) }}true{{ end }}
 {{- end }}
 
+{{/*
+"true" where manifests may be tried: from 1.30 on an admission policy holds the account to dry runs (KEP-3488).
+*/}}
+{{- define "kestrel.dryRun" -}}
+{{- if and ((.Values.operator).executor).dryRun (semverCompare ">=1.30.0-0" (include "kestrel.kubeVersion" .)) }}true{{ end }}
+{{- end }}
+
 {{/* Namespaces whose pods concern the webhook and the notice for running pods. */}}
 {{- define "kestrel.injectionNamespaces" -}}
 {{- $selector := .Values.webhook.namespaceSelector | default dict -}}

@@ -13,6 +13,7 @@
   "k8sApiServer.cidr" (list (and (.Values.k8sApiServer).cidr (not (.Values.networkPolicy).create)) "no NetworkPolicy is made without networkPolicy.create")
   "hubble.cidr" (list (and (.Values.hubble).cidr (not (and (.Values.networkPolicy).create (include "kestrel.readsHubble" .)))) "it narrows the way to Hubble Relay with networkPolicy.create and operator.cilium.disableFlows: false alone")
   "operator.cilium.hubble.tls.forceDisable" (list (and ((($operator.cilium).hubble).tls).forceDisable (not (include "kestrel.readsHubble" .))) "Hubble is not read while operator.cilium.disableFlows is true")
+  "operator.executor.dryRun" (list (and ($operator.executor).dryRun (not (include "kestrel.dryRun" .))) "nothing holds an account to dry runs before Kubernetes 1.30")
   "operator.otel.enabled" (list ($operator.otel).enabled "metrics are not received")
   "operator.datadog.enabled" (list ($operator.datadog).enabled "Datadog is not queried")
   "operator.argocd.enabled" (list (and ($operator.argocd).enabled (not ($operator.argocd).namespace)) "operator.argocd.namespace has to say where Argo CD is")

@@ -33,7 +33,7 @@ pub(crate) type Kinds = Mutex<Option<(Instant, Arc<Vec<Resource>>)>>;
 
 /// Why a command comes to its end.
 #[derive(Debug)]
-pub(super) enum Trouble {
+pub(crate) enum Trouble {
     /// It asked for what is not given.
     Refused(Refused),
     /// The API server did not give it.
@@ -59,12 +59,12 @@ impl Trouble {
         Self::Said(text.into())
     }
 
-    pub(super) fn is_not_found(&self) -> bool {
+    pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Self::Failed(failure) if failure.status == 404)
     }
 
     /// As kubectl writes it to its errors.
-    pub(super) fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         match self {
             Self::Refused(refused) => refused.to_string(),
             Self::Failed(Failure { message, reason: Some(reason), .. }) if !reason.is_empty() => {
@@ -100,7 +100,7 @@ pub(super) struct Objects {
 }
 
 /// One command's way to the cluster.
-pub(super) struct Session<'a> {
+pub(crate) struct Session<'a> {
     pub cluster: &'a Cluster,
     pub rules: Rules,
     pub kinds: &'a Kinds,
@@ -134,7 +134,7 @@ impl Session<'_> {
     }
 
     /// One object.
-    pub(super) async fn object(&self, uri: &str) -> Result<Value, Trouble> {
+    pub(crate) async fn object(&self, uri: &str) -> Result<Value, Trouble> {
         let readable = self.readable(uri)?;
         let answer = self.cluster.get(&readable.uri(), "application/json").await?;
         if answer.is_cut {
@@ -258,7 +258,7 @@ impl Session<'_> {
     }
 
     /// The kinds that the cluster has.
-    pub(super) async fn resources(&self) -> Result<Arc<Vec<Resource>>, Trouble> {
+    pub(crate) async fn resources(&self) -> Result<Arc<Vec<Resource>>, Trouble> {
         let mut kinds = self.kinds.lock().await;
         if let Some((when, known)) = &*kinds
             && when.elapsed() < KINDS_HOLD

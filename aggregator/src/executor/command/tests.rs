@@ -6,6 +6,7 @@ use super::{
     kubectl::{NEVER, PROGRAMS, REFUSED, VERBS},
     *,
 };
+use crate::executor::mutation::mutated;
 
 fn judge(line: &str) -> Result<Command, Reason> {
     Command::parse(line).map_err(|refused| refused.reason)
@@ -128,6 +129,39 @@ proptest! {
         if let Ok(command) = Command::parse(&line) {
             let again = Command::parse(&line).unwrap();
             prop_assert_eq!(command.kubectl.arguments, again.kubectl.arguments);
+        }
+    }
+
+    /// The same of what the corpora ask for, but for a few bytes.
+    #[test]
+    fn what_is_accepted_of_a_mutated_corpus_is_of_the_tables(
+        line in mutated(
+            &[include_str!("../../../tests/policy/commands.jsonl"), include_str!("../../../tests/policy/honest.jsonl")],
+            &[
+                " ", "'", "\"", "\\", "|", " | grep ", ";", "&&", "$(", "`", ">", "<(", "\n", "--", " -- ", " -", "=", ",", "/", "--as=x", "--raw",
+                "-f", " -o ", "json", "secrets", "--token", "--kubeconfig=", "exec", "--watch", " -n ", "{", "}", "\u{202e}", "\u{435}",
+            ],
+        )
+    ) {
+        if let Ok(stages) = words::split(&line) {
+            prop_assert_eq!(words::split(&words::join(&stages)).unwrap(), stages.clone());
+            if let Ok(command) = Command::parse(&line) {
+                prop_assert_eq!(stages[0][0].as_str(), "kubectl");
+                let kubectl = &command.kubectl;
+                // The words of the verb may stand anywhere between flags.
+                let mut argv = kubectl.arguments.render();
+                argv.extend(kubectl.verb.words.iter().map(ToString::to_string));
+                let mut written = stages[0][1..].to_vec();
+                argv.sort();
+                written.sort();
+                prop_assert_eq!(argv, written);
+                for flag in kubectl.arguments.flags() {
+                    prop_assert!(kubectl.verb.flags.contains(flag));
+                    prop_assert!(!kubectl.verb.never.iter().chain(&NEVER).any(|never| never.long == flag.long));
+                }
+                let under = command.clone().under(Rules::default(), &Excluded::default());
+                prop_assert!(under.is_err() == kubectl.asks_for_secrets());
+            }
         }
     }
 

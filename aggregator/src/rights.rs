@@ -1,5 +1,7 @@
 //! The rights that the aggregator needs, and whether this account has them.
 
+pub(crate) mod beyond;
+
 use std::{fmt, time::Duration};
 
 use futures::{StreamExt as _, stream};
@@ -16,7 +18,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Verbs on resources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Right {
+pub(crate) struct Right {
     /// In the own namespace only.
     pub own: bool,
     pub group: &'static str,
@@ -50,20 +52,20 @@ const fn keep(
 }
 
 /// The one that a cluster's owner may withhold (`podLogs.onRequest: false`).
-pub(super) const ON_REQUEST: Right = cluster("", &["pods/log"], &["get"]);
+pub(crate) const ON_REQUEST: Right = cluster("", &["pods/log"], &["get"]);
 
 /// What a cluster's owner may add (`operator.networkPolicies.dryRun: true`).
-pub(super) const DRY_RUN: Right = cluster("networking.k8s.io", &["networkpolicies"], &["create", "patch"]);
+pub(crate) const DRY_RUN: Right = cluster("networking.k8s.io", &["networkpolicies"], &["create", "patch"]);
 
 /// Needed only where the cluster has Istio.
-pub(super) const ISTIO: Right = cluster("security.istio.io", &["authorizationpolicies"], READ);
+pub(crate) const ISTIO: Right = cluster("security.istio.io", &["authorizationpolicies"], READ);
 
 /// Needed only where access logs may be received.
-pub(super) const ALS: Right =
+pub(crate) const ALS: Right =
     keep("discovery.k8s.io", &["endpointslices"], "kestrel-operator-als", &["patch"]);
 
 /// Those of the table in `docs/security.md`.
-pub(super) const RIGHTS: [Right; 19] = [
+pub(crate) const RIGHTS: [Right; 19] = [
     cluster("", &["namespaces", "nodes", "pods", "services"], READ),
     cluster("events.k8s.io", &["events"], READ),
     cluster("events.k8s.io", &["events"], &["create"]),
@@ -85,6 +87,13 @@ pub(super) const RIGHTS: [Right; 19] = [
     keep("", &["serviceaccounts"], "kestrel-executor", &["impersonate"]),
 ];
 
+/// What the chart gives beside them where a value asks for it, and what OpenShift asks for.
+pub(crate) const OPTIONAL: [Right; 3] = [
+    keep("discovery.k8s.io", &["endpointslices"], "kestrel-operator-als", &["patch"]),
+    keep("", &["serviceaccounts"], "kestrel-dry-run", &["impersonate"]),
+    create("discovery.k8s.io", &["endpointslices/restricted"]),
+];
+
 impl fmt::Display for Right {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} of {}", self.verbs.join(", "), self.resources.join(", "))?;
@@ -103,7 +112,7 @@ impl Right {
     ///
     /// # Errors
     /// The API server gives no answer.
-    pub(super) async fn missing(&self, client: &Client, namespace: &str) -> Result<Vec<String>, String> {
+    pub(crate) async fn missing(&self, client: &Client, namespace: &str) -> Result<Vec<String>, String> {
         let questions = self.resources.iter().flat_map(|resource| {
             self.verbs.iter().map(move |verb| (*resource, *verb, self.review(resource, verb, namespace)))
         });
@@ -174,7 +183,7 @@ mod tests {
     /// The chart's tests compare the table with what is rendered.
     #[test]
     fn what_is_asked_for_is_the_table_of_the_security_page() {
-        let page = include_str!("../../../docs/security.md");
+        let page = include_str!("../../docs/security.md");
         let lines = page.lines().filter(|line| line.starts_with("| `kestrel-aggregator` |"));
         let documented: BTreeSet<Row> = lines
             .flat_map(|line| {

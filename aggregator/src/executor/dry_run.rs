@@ -1,0 +1,345 @@
+//! Tries manifests: what the API server would say if they were applied. Nothing is ever stored: every question says
+//! `dryRun=All`, and is asked as an account that the cluster holds to it.
+
+use std::time::Duration;
+
+use http::{Request, header};
+use kestrel_proto::cloud::v1::{YamlDryRunRequest, YamlDryRunResponse, YamlManifest, YamlValidationResult};
+use kube::{Client, client::Body};
+use serde_json::{Value, json};
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    audit::{Decision, Part},
+    cluster::Failure,
+    command::{Resource, Session, Trouble},
+    manifest::{self, Document, Object},
+    percent::encode,
+    policy::FIELD_MANAGER,
+    query::is_label,
+    read::{PATHS, TEXT_BYTES, cut, limit},
+    reason::{Reason, Refused},
+};
+
+/// The ValidatingAdmissionPolicy, and its binding, without which nothing is tried.
+pub const GUARD: &str = "kestrel-dry-run";
+/// What it demands of each of the account's writes.
+pub const DEMAND: &str = "has(request.dryRun) && request.dryRun";
+/// For a request that names no time.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
+/// Nothing of the object that would be stored has to be read.
+const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
+/// How the API server begins what it says of fields that others own.
+const CONFLICT: &str = "Apply failed with";
+
+/// How long `request` may take, from its arrival.
+pub(super) fn limit_of(request: &YamlDryRunRequest) -> Duration {
+    limit(request.timeout_seconds, DEFAULT_TIMEOUT)
+}
+
+/// Whether dry runs are switched on, and the cluster holds their account to them.
+///
+/// # Errors
+/// One of both is not so.
+pub(super) async fn allowed(session: &Session<'_>) -> Result<(), Refused> {
+    let off = |why: String| {
+        let how = "(Helm: operator.executor.dryRun, from Kubernetes 1.30 on)";
+        Err(Refused::new(Reason::Off, format!("nothing is tried: {why} {how}")))
+    };
+    if !session.rules.dry_run {
+        return off("the owner of this cluster has not switched dry runs on".to_owned());
+    }
+    let objects = tokio::try_join!(
+        guard(session, "validatingadmissionpolicies"),
+        guard(session, "validatingadmissionpolicybindings")
+    );
+    match objects {
+        Ok((policy, binding)) if guards(&policy["spec"], &binding["spec"]) => Ok(()),
+        Ok(_) => off(format!(
+            "the ValidatingAdmissionPolicy {GUARD}, or its binding, was changed, so that it may let writes pass"
+        )),
+        Err(trouble) if trouble.is_not_found() => off(format!(
+            "there is no ValidatingAdmissionPolicy {GUARD} with a binding, which would refuse writes"
+        )),
+        Err(trouble) => off(format!(
+            "the ValidatingAdmissionPolicy {GUARD}, which has to refuse writes, can't be read: {}",
+            trouble.line()
+        )),
+    }
+}
+
+async fn guard(session: &Session<'_>, resource: &str) -> Result<Value, Trouble> {
+    session.object(&format!("/apis/admissionregistration.k8s.io/v1/{resource}/{GUARD}")).await
+}
+
+fn guards(policy: &Value, binding: &Value) -> bool {
+    let demands =
+        policy["validations"].as_array().is_some_and(|all| all.iter().any(|one| one["expression"] == DEMAND));
+    let denies = binding["validationActions"].as_array().is_some_and(|all| all.contains(&json!("Deny")));
+    policy["failurePolicy"] == "Fail" && demands && binding["policyName"] == GUARD && denies
+        // Bound to some objects alone.
+        && binding["matchResources"].as_object().is_none_or(|some| some.values().all(|part| part == "Equivalent" || part == &json!({})))
+}
+
+/// Tries the manifests of `request` one after another, until the `deadline`: with the kinds that `session` sees, and as
+/// `trier`. Says of each what was decided.
+pub(super) async fn answer(
+    session: &Session<'_>,
+    trier: &Client,
+    request: YamlDryRunRequest,
+    deadline: Instant,
+) -> (YamlDryRunResponse, Vec<Part>) {
+    let seconds = limit_of(&request).as_secs();
+    let YamlDryRunRequest { request_id, yaml_manifests, .. } = request;
+    if yaml_manifests.len() > PATHS {
+        let why = format!("{} manifests in one request are too many: at most {PATHS}", yaml_manifests.len());
+        let refused = Refused::new(Reason::TooLarge, why);
+        let global_error_message = refused.to_string();
+        let response = YamlDryRunResponse { request_id, results: Vec::new(), global_error_message };
+        return (response, vec![Part::refused("", &refused)]);
+    }
+    let (mut results, mut parts) = (Vec::new(), Vec::new());
+    let trial = Trial { session, trier };
+    for manifest in yaml_manifests {
+        let mut manifest_id = manifest.manifest_id.clone();
+        let mut verdict = match timeout_at(deadline, trial.judge(manifest)).await {
+            Ok(verdict) => verdict,
+            Err(_) => Verdict::failed(504, format!("no answer within the {seconds} s of this request")),
+        };
+        cut(&mut manifest_id, TEXT_BYTES);
+        cut(&mut verdict.message, TEXT_BYTES);
+        cut(&mut verdict.advice, TEXT_BYTES);
+        let Verdict { status, message, advice, decision, objects } = verdict;
+        let what = format!("{manifest_id}: {}", objects.join(", "));
+        parts.push(Part { what, decision, status: status.into(), bytes: message.len() + advice.len() });
+        results.push(YamlValidationResult {
+            manifest_id,
+            valid: status == 200,
+            status_code: status.into(),
+            error_message: message,
+            suggested_fix: advice,
+        });
+    }
+    (YamlDryRunResponse { request_id, results, global_error_message: String::new() }, parts)
+}
+
+/// What the API server would make of a manifest.
+struct Verdict {
+    /// That of the first document that it would not take.
+    status: u16,
+    /// A line for each such document.
+    message: String,
+    /// What to do about it, or what to know of a manifest that is valid.
+    advice: String,
+    decision: Decision,
+    /// What was tried, for the audit.
+    objects: Vec<String>,
+}
+
+impl Verdict {
+    fn valid() -> Self {
+        Self::failed(200, String::new())
+    }
+
+    fn failed(status: u16, message: String) -> Self {
+        Self { status, message, advice: String::new(), decision: Decision::Allowed, objects: Vec::new() }
+    }
+
+    fn add(&mut self, place: &str, rejected: &Rejected) {
+        if self.status == 200 {
+            self.status = rejected.status;
+            rejected.advice().clone_into(&mut self.advice);
+            if let Some(reason) = rejected.reason {
+                self.decision = Decision::Refused(reason);
+            }
+        }
+        line(&mut self.message, &format!("{place}{}", rejected.message));
+    }
+}
+
+fn line(text: &mut String, line: &str) {
+    if !text.is_empty() {
+        text.push('\n');
+    }
+    text.push_str(line);
+}
+
+/// Why a document would not be taken.
+#[derive(Debug)]
+struct Rejected {
+    status: u16,
+    message: String,
+    /// It was not even tried.
+    reason: Option<Reason>,
+}
+
+impl From<Refused> for Rejected {
+    fn from(refused: Refused) -> Self {
+        Self { status: refused.status(), message: refused.to_string(), reason: Some(refused.reason) }
+    }
+}
+
+impl From<Failure> for Rejected {
+    fn from(Failure { status, message, .. }: Failure) -> Self {
+        Self { status, message, reason: None }
+    }
+}
+
+impl From<Trouble> for Rejected {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Refused(refused) => refused.into(),
+            Trouble::Failed(failure) => failure.into(),
+            Trouble::Said(why) => Failure::own(502, why).into(),
+        }
+    }
+}
+
+impl Rejected {
+    fn advice(&self) -> &'static str {
+        let says = |part| self.message.contains(part);
+        match self.status {
+            403 if says("cannot patch resource") || says("cannot create resource") => {
+                "the owner of the cluster has not allowed dry runs of this kind: docs/security.md has those that are, and how to add one"
+            }
+            403 if says("cannot impersonate") => {
+                "the owner of the cluster has not allowed dry runs (Helm: operator.executor.dryRun)"
+            }
+            404 if says("namespaces \"") => "make the namespace first, or name one that there is",
+            404 => "install what defines the kind first, or name a version that the cluster has",
+            409 => "the object is another one by now: leave metadata.resourceVersion and metadata.uid out",
+            400 | 422 => "mend the manifest where the message says",
+            429 | 500.. => "ask again later",
+            _ => "",
+        }
+    }
+}
+
+struct Trial<'a> {
+    session: &'a Session<'a>,
+    trier: &'a Client,
+}
+
+impl Trial<'_> {
+    async fn judge(&self, manifest: YamlManifest) -> Verdict {
+        let mut verdict = Verdict::valid();
+        let YamlManifest { yaml_content, namespace, .. } = manifest;
+        // The runtime has other things to do meanwhile.
+        let documents = match spawn_blocking(move || manifest::read(&yaml_content)).await {
+            Ok(Ok(documents)) => documents,
+            Ok(Err(refused)) => {
+                verdict.add("", &refused.into());
+                return verdict;
+            }
+            Err(_) => return Verdict::failed(500, "the manifest could not be read".to_owned()),
+        };
+        let several = documents.len() > 1;
+        for (number, document) in (1..).zip(&documents) {
+            let place = |message: &str| {
+                let number = if several { format!("document {number}, ") } else { String::new() };
+                let fields: Vec<String> = document
+                    .places(message)
+                    .iter()
+                    .map(|(line, field)| format!("line {line} ({field})"))
+                    .collect();
+                match fields[..] {
+                    [] => format!("{number}line {}: ", document.line),
+                    _ => format!("{number}{}: ", fields.join(", ")),
+                }
+            };
+            match self.try_out(document, &namespace, &mut verdict.objects).await {
+                Ok(None) => {}
+                Ok(Some(conflict)) => {
+                    let known = format!(
+                        "{}valid, but others own what it changes, and may change it back: {conflict}",
+                        place(&conflict)
+                    );
+                    if verdict.status == 200 {
+                        line(&mut verdict.advice, &known);
+                    }
+                }
+                Err(rejected) => verdict.add(&place(&rejected.message), &rejected),
+            }
+        }
+        verdict
+    }
+
+    /// Tries one document. What the API server says of fields that others own, if it would take it from them.
+    async fn try_out(
+        &self,
+        document: &Document,
+        namespace: &str,
+        tried: &mut Vec<String>,
+    ) -> Result<Option<String>, Rejected> {
+        let object = document.object.as_ref().map_err(Clone::clone)?;
+        let resource = self.resource(object).await?;
+        let (path, body, namespace) = place(&resource, object, namespace)?;
+        tried.push(format!("{} {namespace}/{}", object.kind, object.name));
+        match self.ask(&path, &body, false).await {
+            // Nearly every change of what another tool made: what it would be without the conflict is the question.
+            Err(failure) if failure.status == 409 && failure.message.starts_with(CONFLICT) => {
+                self.ask(&path, &body, true).await?;
+                Ok(Some(failure.message))
+            }
+            answer => Ok(answer.map(|()| None)?),
+        }
+    }
+
+    async fn resource(&self, object: &Object) -> Result<Resource, Rejected> {
+        let resources = self.session.resources().await?;
+        let mut others = Vec::new();
+        for known in resources.iter().filter(|known| known.kind == object.kind) {
+            if known.group_version() == object.api_version {
+                return Ok(known.clone());
+            }
+            others.push(known.group_version());
+        }
+        let Object { api_version, kind, .. } = object;
+        let elsewhere = match others[..] {
+            [] => String::new(),
+            _ => format!("; it has one in {}", others.join(", ")),
+        };
+        Err(Failure::own(404, format!("the cluster has no kind {kind} in {api_version}{elsewhere}")).into())
+    }
+
+    /// The one question that is asked with the rights of a write.
+    async fn ask(&self, path: &str, body: &str, force: bool) -> Result<(), Failure> {
+        let uri =
+            format!("{path}?dryRun=All&fieldManager={FIELD_MANAGER}&fieldValidation=Strict&force={force}");
+        let request = Request::patch(uri)
+            .header(header::CONTENT_TYPE, "application/apply-patch+yaml")
+            .header(header::ACCEPT, METADATA)
+            .body(Body::from(body.as_bytes().to_vec()))
+            .map_err(|error| Failure::own(400, format!("this is not a usable name: {error}")))?;
+        self.session.cluster.send_as(self.trier, request).await.map(|_| ())
+    }
+}
+
+/// Where the object would be, and as what; its namespace is filled in where it names none.
+fn place(resource: &Resource, object: &Object, namespace: &str) -> Result<(String, String, String), Refused> {
+    let mut value = object.value.clone();
+    let chosen =
+        match [object.namespace.as_str(), namespace, "default"].into_iter().find(|name| !name.is_empty()) {
+            Some(chosen) if resource.namespaced => chosen,
+            _ => "",
+        };
+    if !chosen.is_empty() {
+        if !is_label(chosen) {
+            return Err(Refused::new(
+                Reason::Malformed,
+                format!("{chosen:?} is not the name of a namespace"),
+            ));
+        }
+        value["metadata"]["namespace"] = chosen.into();
+    }
+    let mut path = resource.path(Some(chosen));
+    path.push('/');
+    encode(&object.name, &mut path);
+    Ok((path, value.to_string(), chosen.to_owned()))
+}
+
+#[cfg(test)]
+mod tests;

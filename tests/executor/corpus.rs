@@ -1,0 +1,41 @@
+//! What is asked for in tests of the executor, and how answers are compared with kubectl's.
+
+use serde_json::Value;
+
+/// Objects to ask for.
+pub(crate) const SEED: &str = include_str!("seed.yaml");
+pub(crate) const HONEST: &str = include_str!("../../aggregator/tests/policy/honest.jsonl");
+pub(crate) const ADVERSARIAL: &str = include_str!("../../aggregator/tests/policy/commands.jsonl");
+/// Every secret of the seed.
+pub(crate) const MARKER: &str = "marker-of-a-secret";
+/// The same in base64, as far as it does not depend on what is around.
+pub(crate) const ENCODED: &str = "bWFya2VyLW9mLWEtc2VjcmV0";
+
+/// The commands of a corpus.
+pub(crate) fn commands(corpus: &str) -> Vec<String> {
+    corpus
+        .lines()
+        .map(|line| {
+            let line: Value = serde_json::from_str(line).unwrap();
+            line["shell_command_request"]["commands"][0].as_str().unwrap().to_owned()
+        })
+        .collect()
+}
+
+/// What differs by design: who answers, addresses of the API server as the caller sees it, and error texts of programs.
+pub(crate) fn differs(command: &str) -> bool {
+    ["kubectl version", "kubectl cluster-info", "kubectl top", "kubectl describe crd", "kubectl logs"]
+        .iter()
+        .any(|beginning| command.starts_with(beginning))
+}
+
+/// Words of each line, with ages as one word: they go on between the two answers.
+pub(crate) fn comparable(text: &str) -> Vec<Vec<String>> {
+    let is_age = |word: &str| {
+        word.ends_with(['s', 'm', 'h', 'd'])
+            && word.starts_with(|char: char| char.is_ascii_digit())
+            && word.chars().all(|char| char.is_ascii_digit() || "smhdy".contains(char))
+    };
+    let word = |word: &str| if is_age(word) { "AGE".to_owned() } else { word.to_owned() };
+    text.lines().map(|line| line.split_whitespace().map(word).collect()).collect()
+}
