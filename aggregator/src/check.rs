@@ -88,8 +88,8 @@ pub async fn run(source: &dyn Source, out: &mut dyn io::Write) -> io::Result<Exi
                 let switch = config.executor_switch.as_deref();
                 let switch = switch.map(|name| Switch::config_map(client.clone(), &config.namespace, name));
                 let accounts = beyond::accounts(
-                    client,
-                    [(reader, reader_client), (trier, trier_client)],
+                    client.clone(),
+                    [(reader, reader_client.clone()), (trier, trier_client)],
                     switch.as_ref(),
                 )
                 .await;
@@ -103,7 +103,7 @@ pub async fn run(source: &dyn Source, out: &mut dyn io::Write) -> io::Result<Exi
                 && config.als.is_some()
                 && let Ok(Mesh { scope, receiver, .. }) = Mesh::read(source)
             {
-                let found = Reader::new(client, reader, scope).look().await;
+                let found = Reader::new(client, reader_client, scope).look().await;
                 report.say(istio::findings(&found, &receiver, config.istio == Wanted::Yes))?;
             }
         }
@@ -124,9 +124,9 @@ pub async fn run_istio(source: &dyn Source, out: &mut dyn io::Write) -> io::Resu
             return Ok(report.code());
         }
     };
-    match clients(&namespace, account.as_deref()).await {
+    match clients(&namespace, (account, None)).await {
         Err(problem) => report.say([Finding::failed("Kubernetes", problem.to_string())])?,
-        Ok((own, reader)) => {
+        Ok((own, reader, _)) => {
             let found = Reader::new(own, reader, scope).look().await;
             report.say(istio::findings(&found, &receiver, true))?;
         }

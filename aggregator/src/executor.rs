@@ -333,7 +333,8 @@ impl Executor {
         let Ok(place) = timeout_at(deadline, self.places.acquire()).await else {
             return Outcome::passing(Request::YamlDryRun(request), 504, NO_PLACE);
         };
-        let session = command::Session { cluster: &self.cluster, rules, kinds: &self.kinds };
+        let nodes = &self.nodes;
+        let session = command::Session { cluster: &self.cluster, rules, kinds: &self.kinds, nodes, deadline };
         match timeout_at(deadline, dry_run::allowed(&session)).await {
             Ok(Ok(())) => {}
             Ok(Err(off)) => {
