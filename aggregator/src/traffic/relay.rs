@@ -81,7 +81,7 @@ impl Follower {
             let begun = Instant::now();
             match self.config.connect().await {
                 Ok(relay) => match self.read(&mut hubble, relay).await {
-                    Some(End::Fields) => continue,
+                    Some(End::Fields | End::Silent) => continue,
                     Some(End::Problem(problem)) => self.fail(&problem),
                     None => continue,
                 },

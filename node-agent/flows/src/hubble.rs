@@ -100,6 +100,9 @@ pub enum News {
 pub enum End {
     /// The server does not know a field; asked again at once, it is asked for fewer.
     Fields,
+    /// The server lives and has shown nothing. Who asks Cilium's while its ring is empty is never shown anything: it is
+    /// to be asked again.
+    Silent,
     /// A sentence for people.
     Problem(String),
 }
@@ -169,6 +172,11 @@ impl Hubble {
             return self.end(&status);
         }
         heard(News::Answers);
+        match timeout(ANSWER, call.begun()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(status)) => return self.end(&status),
+            Err(_) => return End::Silent,
+        }
         loop {
             if let Err(status) = call.more().await {
                 return self.end(&status);
