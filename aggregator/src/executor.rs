@@ -67,6 +67,8 @@ use crate::{
 
 /// Batches that run at the same time; each may hold some 20 MiB.
 const AT_ONCE: usize = 8;
+/// Of them, those that came over one stream: what floods the one leaves room for what comes over the other.
+const AT_ONCE_OVER_ONE: usize = 6;
 const NO_PLACE: &str = "other requests took all of its time: ask again later";
 /// Requests that run or wait; beyond it the cloud is told to come back later.
 const IN_ALL: usize = 256;
@@ -111,10 +113,22 @@ pub struct Executor {
     lanes: Lanes,
     record: std::sync::Mutex<Record<Message>>,
     places: Semaphore,
-    /// Whose turn it is to wait for room in a lane.
-    turn: Mutex<()>,
+    /// For each stream.
+    shares: [Semaphore; 2],
+    /// Whose turn it is to wait for room in the lane of each stream.
+    turns: [Mutex<()>; 2],
     tasks: TaskTracker,
     drain: CancellationToken,
+}
+
+/// A batch may run, among all and among those of its stream.
+type Place<'a> = (SemaphorePermit<'a>, SemaphorePermit<'a>);
+
+fn number(over: Over) -> usize {
+    match over {
+        Over::Control => 0,
+        Over::Data => 1,
+    }
 }
 
 /// What came of a request.
@@ -125,7 +139,7 @@ struct Outcome<'a> {
     /// The cloud should ask again, and so a repeat is run.
     passing: bool,
     /// Taken until the answer is in its lane: until then it holds memory.
-    place: Option<SemaphorePermit<'a>>,
+    place: Option<Place<'a>>,
     /// The process ends itself so long after the answer.
     restart: Option<Duration>,
 }
@@ -178,7 +192,8 @@ impl Executor {
             lanes,
             record: std::sync::Mutex::new(Record::new(KEPT)),
             places: Semaphore::new(AT_ONCE),
-            turn: Mutex::default(),
+            shares: [AT_ONCE_OVER_ONE; 2].map(Semaphore::new),
+            turns: Default::default(),
             tasks: TaskTracker::new(),
             drain,
         }))
@@ -247,7 +262,7 @@ impl Executor {
         let again = request.clone();
         let (asked, begun) = (Asked::of(&request), Instant::now());
         let work = async {
-            let outcome = self.permitted(request).await;
+            let outcome = self.permitted(over, request).await;
             // Only what was read can be large.
             let turn = if outcome.place.is_some() { Some(self.room(asker).await) } else { None };
             (outcome, turn)
@@ -278,7 +293,7 @@ impl Executor {
     }
 
     /// What comes of a request as long as the owner allows it.
-    async fn permitted(&self, request: Request) -> Outcome<'_> {
+    async fn permitted(&self, over: Over, request: Request) -> Outcome<'_> {
         // Without it the connection would come to its end.
         if let Request::CertificateRenewal(request) = request {
             let parts =
@@ -292,17 +307,17 @@ impl Executor {
         };
         let again = request.clone();
         tokio::select! {
-            outcome = self.outcome(request, rules) => outcome,
+            outcome = self.outcome(over, request, rules) => outcome,
             off = self.switch.turned_off() => Outcome { passing: true, ..Outcome::refused(again, &off) },
         }
     }
 
-    async fn outcome(&self, request: Request, rules: Rules) -> Outcome<'_> {
+    async fn outcome(&self, over: Over, request: Request, rules: Rules) -> Outcome<'_> {
         match request {
-            Request::KubernetesApi(request) => self.read(request, rules).await,
-            Request::ShellCommand(request) => self.command(request, rules).await,
-            Request::NetworkPolicy(policy) => self.try_out(policy).await,
-            Request::YamlDryRun(request) => self.dry_run(request, rules).await,
+            Request::KubernetesApi(request) => self.read(over, request, rules).await,
+            Request::ShellCommand(request) => self.command(over, request, rules).await,
+            Request::NetworkPolicy(policy) => self.try_out(over, policy).await,
+            Request::YamlDryRun(request) => self.dry_run(over, request, rules).await,
             Request::OperatorRestart(request) => {
                 let parts = undecided(&Request::OperatorRestart(request.clone()), 200);
                 let (answer, restart) = operator::restart(request);
@@ -315,9 +330,9 @@ impl Executor {
         }
     }
 
-    async fn try_out(&self, policy: NetworkPolicyWithError) -> Outcome<'_> {
+    async fn try_out(&self, over: Over, policy: NetworkPolicyWithError) -> Outcome<'_> {
         let deadline = Instant::now() + policy::LIMIT;
-        let Ok(place) = timeout_at(deadline, self.places.acquire()).await else {
+        let Some(place) = self.place(over, deadline).await else {
             return Outcome::passing(Request::NetworkPolicy(policy), 504, NO_PLACE);
         };
         let rejected = policy::try_out(&self.trier, &policy, deadline).await.err();
@@ -325,12 +340,12 @@ impl Executor {
         let status = if rejected.is_some() { 422 } else { 200 };
         let why = rejected.map(|rejected| rejected.why).unwrap_or_default();
         let parts = undecided(&Request::NetworkPolicy(policy.clone()), status);
-        Outcome { place: place.ok(), passing, ..Outcome::lasting(verdict(policy, why), parts) }
+        Outcome { place: Some(place), passing, ..Outcome::lasting(verdict(policy, why), parts) }
     }
 
-    async fn dry_run(&self, request: YamlDryRunRequest, rules: Rules) -> Outcome<'_> {
+    async fn dry_run(&self, over: Over, request: YamlDryRunRequest, rules: Rules) -> Outcome<'_> {
         let deadline = Instant::now() + dry_run::limit_of(&request);
-        let Ok(place) = timeout_at(deadline, self.places.acquire()).await else {
+        let Some(place) = self.place(over, deadline).await else {
             return Outcome::passing(Request::YamlDryRun(request), 504, NO_PLACE);
         };
         let (cluster, kinds, nodes) = (&self.cluster, &self.kinds, &self.nodes);
@@ -347,37 +362,49 @@ impl Executor {
         }
         let (answer, parts) = dry_run::answer(&session, &self.trier, request, deadline).await;
         let answer = Answer::Tool(Tool::YamlDryRunResponse(answer));
-        Outcome { place: place.ok(), ..Outcome::lasting(answer, parts) }
+        Outcome { place: Some(place), ..Outcome::lasting(answer, parts) }
     }
 
-    async fn read(&self, request: KubernetesApiRequest, rules: Rules) -> Outcome<'_> {
+    async fn read(&self, over: Over, request: KubernetesApiRequest, rules: Rules) -> Outcome<'_> {
         let deadline = Instant::now() + read::limit_of(&request);
-        let Ok(place) = timeout_at(deadline, self.places.acquire()).await else {
+        let Some(place) = self.place(over, deadline).await else {
             return Outcome::passing(Request::KubernetesApi(request), 504, NO_PLACE);
         };
         let (answer, parts) = read::answer(&self.cluster, rules, request, deadline).await;
         let answer = Answer::Tool(Tool::KubernetesApiResponse(answer));
-        Outcome { place: place.ok(), ..Outcome::lasting(answer, parts) }
+        Outcome { place: Some(place), ..Outcome::lasting(answer, parts) }
     }
 
-    async fn command(&self, request: ShellCommandRequest, rules: Rules) -> Outcome<'_> {
+    async fn command(&self, over: Over, request: ShellCommandRequest, rules: Rules) -> Outcome<'_> {
         let deadline = Instant::now() + command::limit_of(&request);
-        let Ok(place) = timeout_at(deadline, self.places.acquire()).await else {
+        let Some(place) = self.place(over, deadline).await else {
             return Outcome::passing(Request::ShellCommand(request), 504, NO_PLACE);
         };
         let reach = (&self.cluster, &self.kinds, &self.nodes);
         let (answer, parts) = command::answer(reach, rules, request, deadline).await;
         let answer = Answer::Tool(Tool::ShellCommandResponse(answer));
-        Outcome { place: place.ok(), ..Outcome::lasting(answer, parts) }
+        Outcome { place: Some(place), ..Outcome::lasting(answer, parts) }
+    }
+
+    /// Waits until a batch may run; `None` if that is not before the deadline.
+    async fn place(&self, over: Over, deadline: Instant) -> Option<Place<'_>> {
+        let place = async {
+            // The stream's own share first: who waits for it takes nothing from others.
+            let share = self.shares[number(over)].acquire().await;
+            Some((self.places.acquire().await.ok()?, share.ok()?))
+        };
+        timeout_at(deadline, place).await.ok()?
     }
 
     /// Waits for room where the answer goes: answers of the largest size would
     /// push each other out unsent. The room is taken while the turn is held.
     async fn room(&self, over: impl Fn() -> Over) -> tokio::sync::MutexGuard<'_, ()> {
-        let turn = self.turn.lock().await;
         loop {
             let lane = over();
-            self.lanes.answers(lane).room().await;
+            let turn = self.turns[number(lane)].lock().await;
+            if over() == lane {
+                self.lanes.answers(lane).room().await;
+            }
             if over() == lane {
                 return turn;
             }

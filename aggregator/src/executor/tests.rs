@@ -81,6 +81,16 @@ async fn who_waits_for_a_place_in_vain_and_who_runs_at_the_drain_is_answered() {
     ask(5);
     tokio::time::sleep(Duration::from_secs(6)).await;
     assert_eq!(answers(), [504]);
+    // What floods one stream leaves room for the other.
+    let request = KubernetesApiRequest {
+        api_paths: vec!["version".to_owned()],
+        timeout_seconds: 5,
+        ..Default::default()
+    };
+    executor.take(Over::Data, Request::KubernetesApi(request));
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let ran = self::answers::<KubernetesApiResponse>(&lanes, Lane::DataAnswers);
+    assert_eq!(ran[0].results[0].error_message, "no answer within the 5 s of this request");
     drain.cancel();
     executor.finish().await;
     assert_eq!(answers(), [503; AT_ONCE]);
