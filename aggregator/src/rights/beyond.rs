@@ -253,7 +253,7 @@ mod tests {
         assert_eq!(beyond(Need::Table, true, &table), None);
         let outside = beyond(Need::Table, false, &table).unwrap();
         assert!(
-            outside.contains("create of secrets")
+            outside.contains("create of configmaps")
                 && outside.contains("create of leases (coordination.k8s.io)"),
             "{outside}"
         );
