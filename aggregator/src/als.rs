@@ -35,26 +35,6 @@ pub struct Config {
     pub stats_port: Option<u16>,
 }
 
-/// Receives entries until the drain, then tells what was counted.
-///
-/// # Errors
-/// The port can't be bound.
-pub async fn serve(
-    config: Config,
-    place: Option<(Client, link::Config)>,
-    requests: Requests,
-    metrics: Metrics,
-    drain: CancellationToken,
-) -> anyhow::Result<()> {
-    let over = CancellationToken::new();
-    let receiving = async {
-        let end = receive(config, place, &requests, metrics, drain).await;
-        over.cancel();
-        end
-    };
-    tokio::join!(receiving, requests.clone().run(over.clone())).0
-}
-
 /// Receives entries until the drain, when the last stream has ended; for the leader alone. `place` says where this is served,
 /// which is written to the Service's EndpointSlice; `None`: nobody is told.
 ///

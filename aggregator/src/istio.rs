@@ -56,9 +56,7 @@ impl Found {
     /// What a person has to know: what is there, and what is missing for access logs.
     pub fn words(&self) -> (String, Vec<String>) {
         let Self::Istio { configurations, telemetries } = self else {
-            return ("not found in this cluster, so no access logs are received (Helm: operator.istio.enabled: true receives those of \
-                     other Envoys)"
-                .to_owned(), Vec::new());
+            return ("not found in this cluster (with operator.istio.enabled: true of the chart access logs of other Envoys are received)".to_owned(), Vec::new());
         };
         let mut missing = Vec::new();
         let found = match configurations {

@@ -288,14 +288,13 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
             let stats_port = als.as_ref().and_then(|als| als.stats_port);
             let _asking = stats_port
                 .map(|port| AbortOnDropHandle::new(tokio::spawn(als::proxies::ask(requests.clone(), port))));
-            let over = CancellationToken::new();
             let receiving = async {
                 // Nobody listens for the proxies of a mesh that is not there.
                 let begins = match istio.filter(|_| wanted == Wanted::WithIstio) {
                     Some(istio) => istio.comes(&drain).await,
                     None => true,
                 };
-                let end = match als {
+                match als {
                     Some(als) if begins => {
                         als::receive(als, Some(place), &requests, als_metrics, drain).await
                     }
@@ -303,12 +302,10 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
                         drain.cancelled().await;
                         Ok(())
                     }
-                };
-                over.cancel();
-                end
+                }
             };
             // What agents and collectors send is told also before.
-            tokio::join!(receiving, requests.clone().run(over.clone())).0
+            requests.run_while(receiving).await
         };
         let serve = move |drain: CancellationToken| async move {
             let relay = async {

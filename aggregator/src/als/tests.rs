@@ -86,8 +86,10 @@ impl Server {
             counts,
         );
         let drain = CancellationToken::new();
-        let serving = serve(config, None, requests.clone(), metrics.clone(), drain.clone());
-        let task = tokio::spawn(async move { serving.await.unwrap() });
+        let task = tokio::spawn({
+            let (requests, metrics, drain) = (requests.clone(), metrics.clone(), drain.clone());
+            async move { requests.run_while(receive(config, None, &requests, metrics, drain)).await.unwrap() }
+        });
         Self { port: metrics.port().await, lanes, uplink, registry, requests, drain, task }
     }
 

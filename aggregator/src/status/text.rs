@@ -28,14 +28,18 @@ impl Moment<'_> {
         lines.push(("token", self.end(self.ends.token)));
         lines.push(("certificate", self.end(self.ends.certificate)));
         lines.push(("inventory", self.inventory()));
-        if let Some(requests) = &self.requests {
-            lines.push(("access logs", access_logs(requests)));
+        match (&self.requests, &self.istio) {
+            // In one line, which is all that most clusters have to say.
+            (Some(requests), Some(istio)) if requests.is_empty() => {
+                lines.push(("access logs", format!("{}; Istio: {istio}", access_logs(requests))));
+            }
+            (requests, istio) => {
+                lines.extend(requests.as_ref().map(|requests| ("access logs", access_logs(requests))));
+                lines.extend(istio.clone().map(|istio| ("istio", istio)));
+            }
         }
         if !self.losses.is_empty() {
             lines.push(("proxies", proxies(&self.losses)));
-        }
-        if let Some(istio) = &self.istio {
-            lines.push(("istio", istio.clone()));
         }
         lines.push(("problem", self.problem()));
         lines.iter().fold(String::new(), |mut text, (name, line)| {
@@ -332,11 +336,15 @@ problem     none
     fn what_became_of_access_logs_is_said_and_whose_are_not_complete() {
         let mut moment = moment(Role::Leads(at(-7200)));
         (moment.requests, moment.istio) = (Some(BTreeMap::new()), Some("found".to_owned()));
-        assert!(moment.text().contains("\nistio       found\n"), "{}", moment.text());
+        let text = moment.text();
+        assert!(text.contains("\naccess logs nothing received since the start; Istio: found\n"), "{text}");
+        let some = BTreeMap::from([("shop/web".to_owned(), Tally { aggregated: 1, ..Tally::default() })]);
+        moment.requests = Some(some);
+        let text = moment.text();
         assert!(
-            moment.text().contains("\naccess logs nothing received since the start\n"),
-            "{}",
-            moment.text()
+            text.contains("\naccess logs 1 received of 1 workloads")
+                && text.contains("\nistio       found\n"),
+            "{text}"
         );
         let tally =
             |aggregated, folded, malformed| Tally { aggregated, folded, malformed, ..Tally::default() };

@@ -128,6 +128,17 @@ impl Requests {
         said.into_iter().for_each(|(proxy, counted)| losses.said(proxy, counted, received));
     }
 
+    /// Tells what has settled, until `receiving` has ended; then all that streams brought.
+    pub async fn run_while<T>(&self, receiving: impl Future<Output = T>) -> T {
+        let over = CancellationToken::new();
+        let receiving = async {
+            let end = receiving.await;
+            over.cancel();
+            end
+        };
+        tokio::join!(receiving, self.clone().run(over.clone())).0
+    }
+
     /// Tells what has settled, until the drain; then all that streams brought. What agents and collectors sent and was not told
     /// they send to the next leader.
     pub(crate) async fn run(self, drain: CancellationToken) {

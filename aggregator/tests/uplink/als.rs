@@ -1,13 +1,13 @@
 //! Access logs, from a proxy's stream to the cloud.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use kestrel_aggregator::{
     als,
     excluded::Excluded,
     inventory::Mirror,
     signals::{component::Components, edges::Edges},
-    traffic::requests::{Requests, metrics::Metrics},
+    traffic::requests::{Requests, Tally, metrics::Metrics},
 };
 use kestrel_als::headers::Headers;
 use kestrel_dev_cloud::{Authority, Stream};
@@ -23,9 +23,55 @@ use kestrel_proto::envoy::{
     },
 };
 use serde_json::Value;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::rig::{LIMIT, Rig, cloud};
+
+/// A receiver of access logs that tells what it counts to a rig's cloud.
+pub(crate) struct Receiver {
+    pub(crate) address: String,
+    requests: Requests,
+    drain: CancellationToken,
+    task: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Receiver {
+    pub(crate) async fn start(rig: &Rig) -> Self {
+        let namespace = "kestrel-ai".to_owned();
+        let requests = Requests::new(
+            Mirror::default(),
+            Excluded::default(),
+            namespace.clone(),
+            Edges::new(Components::new(rig.lanes.signals()), rig.lanes.signals()),
+            Headers::default(),
+            rig.lanes.flows(),
+            Metrics::default(),
+        );
+        let config = als::Config {
+            port: 0,
+            stream_bytes_per_second: 0,
+            stream_age: LIMIT * 10,
+            namespace,
+            tls_dir: None,
+            stats_port: None,
+        };
+        let (metrics, drain) = (als::Metrics::default(), CancellationToken::new());
+        let task = tokio::spawn({
+            let (requests, metrics, drain) = (requests.clone(), metrics.clone(), drain.clone());
+            async move { requests.run_while(als::receive(config, None, &requests, metrics, drain)).await }
+        });
+        let address = format!("http://127.0.0.1:{}", metrics.port().await);
+        Self { address, requests, drain, task }
+    }
+
+    /// Ends it, when all is told; what became of the entries, by workload.
+    pub(crate) async fn stop(self) -> BTreeMap<String, Tally> {
+        self.drain.cancel();
+        self.task.await.unwrap().unwrap();
+        self.requests.tallies()
+    }
+}
 
 fn message(pod: &str, service: &str, code: u32, count: usize) -> StreamAccessLogsMessage {
     let entry = HttpAccessLogEntry {
@@ -56,36 +102,15 @@ async fn what_proxies_log_is_at_the_cloud_as_edges_with_counts_codes_and_times()
     let cloud = cloud(Authority::generate().unwrap(), None).await;
     let rig = Rig::start(&cloud);
     rig.all_streams_are_up().await;
-    let namespace = "kestrel-ai".to_owned();
-    let requests = Requests::new(
-        Mirror::default(),
-        Excluded::default(),
-        namespace.clone(),
-        Edges::new(Components::new(rig.lanes.signals()), rig.lanes.signals()),
-        Headers::default(),
-        rig.lanes.flows(),
-        Metrics::default(),
-    );
-    let (metrics, drain) = (als::Metrics::default(), CancellationToken::new());
-    let config = als::Config {
-        port: 0,
-        stream_bytes_per_second: 0,
-        stream_age: LIMIT * 10,
-        namespace,
-        tls_dir: None,
-        stats_port: None,
-    };
-    let serving = tokio::spawn(als::serve(config, None, requests.clone(), metrics.clone(), drain.clone()));
-    let address = format!("http://127.0.0.1:{}", metrics.port().await);
+    let receiver = Receiver::start(&rig).await;
     for messages in [
         vec![message("web-1", "db", 200, 40), message("web-1", "db", 503, 2)],
         vec![message("api-1", "cache", 200, 100)],
     ] {
-        let mut client = AccessLogServiceClient::connect(address.clone()).await.unwrap();
+        let mut client = AccessLogServiceClient::connect(receiver.address.clone()).await.unwrap();
         client.stream_access_logs(tokio_stream::iter(messages)).await.unwrap();
     }
-    drain.cancel();
-    serving.await.unwrap().unwrap();
+    let tallies = receiver.stop().await;
     let arrived = cloud.wait_for(LIMIT, |record| {
         let logs: Vec<Value> = record
             .flows
@@ -120,7 +145,7 @@ async fn what_proxies_log_is_at_the_cloud_as_edges_with_counts_codes_and_times()
     let expected =
         expected.map(|(edge, code, count)| format!("{edge} /items/:id {code} {count} {} {p50}", count * 5));
     assert_eq!(rows, expected);
-    let all: u64 = requests.tallies().values().map(|tally| tally.received()).sum();
+    let all: u64 = tallies.values().map(|tally| tally.received()).sum();
     assert_eq!(all, 142);
     tokio::time::timeout(Duration::from_secs(30), rig.stop()).await.unwrap();
     cloud.stop().await.unwrap();

@@ -5,11 +5,12 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, Mutex},
+    task::Poll,
     time::Duration,
 };
 
-use futures::{StreamExt as _, future::join_all, stream};
-use kestrel_dev_cloud::{Authority, Cloud, Stream};
+use futures::{StreamExt as _, future::join_all, poll, stream};
+use kestrel_dev_cloud::{Authority, Cloud, SendError, Stream};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
@@ -291,21 +292,23 @@ async fn large_answers_stay_within_their_memory_and_delay_others_by_their_bytes_
 async fn a_hundred_at_once_have_their_turns() {
     let rig = Rig::start().await;
     let paths: Vec<String> = (0..100).map(|number| format!("api/v1/namespaces/t{number}")).collect();
-    let asks = paths.iter().map(|path| {
+    let mut asked = Vec::new();
+    for path in &paths {
         let request = json!({"kubernetes_api_request": {"api_paths": [path]}});
-        let rig = &rig;
-        async move {
-            // As fast as the operator reads its stream.
-            loop {
-                match rig.cloud.send(&request, Some(Stream::Control), LIMIT).await {
-                    Ok(sent) => break sent.answer.unwrap().message.json(),
-                    Err(kestrel_dev_cloud::SendError::Stuck(_)) => tokio::task::yield_now().await,
-                    Err(error) => panic!("{error}"),
-                }
+        // One after the other, as fast as the operator reads its stream: it is sent when it is first polled.
+        loop {
+            let (request, rig) = (request.clone(), &rig);
+            let mut ask =
+                Box::pin(async move { rig.cloud.send(&request, Some(Stream::Control), LIMIT).await });
+            match poll!(&mut ask) {
+                Poll::Pending => break asked.push(ask),
+                Poll::Ready(Err(SendError::Stuck(_))) => tokio::task::yield_now().await,
+                Poll::Ready(end) => panic!("{end:?}"),
             }
         }
-    });
-    let answers = join_all(asks).await;
+    }
+    let answers: Vec<Value> =
+        join_all(asked).await.into_iter().map(|sent| sent.unwrap().answer.unwrap().message.json()).collect();
     for (path, answer) in paths.iter().zip(&answers) {
         assert!(
             answer["results"][0]["success"] == true && answer["results"][0]["api_path"] == *path,

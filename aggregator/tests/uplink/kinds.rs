@@ -3,17 +3,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use kestrel_aggregator::{
-    als,
-    excluded::Excluded,
-    inventory::Mirror,
-    signals::{component::Components, edges::Edges},
-    traffic::requests::{Requests, Tally, metrics::Metrics},
-};
-use kestrel_als::headers::Headers;
+use kestrel_aggregator::traffic::requests::Tally;
 use kestrel_dev_cloud::Authority;
 use serde_json::Value;
-use tokio_util::sync::CancellationToken;
 use tonic::{
     Request, Status,
     client::Grpc,
@@ -21,7 +13,10 @@ use tonic::{
     transport::Endpoint,
 };
 
-use crate::rig::{LIMIT, Rig, cloud};
+use crate::{
+    als::Receiver,
+    rig::{LIMIT, Rig, cloud},
+};
 
 const RECORDED: &str = include_str!("kinds.hex");
 
@@ -223,35 +218,15 @@ async fn every_kind_of_entry_is_told_as_what_it_is() {
     let cloud = cloud(Authority::generate().unwrap(), None).await;
     let rig = Rig::start(&cloud);
     rig.all_streams_are_up().await;
-    let namespace = "kestrel-ai".to_owned();
-    let requests = Requests::new(
-        Mirror::default(),
-        Excluded::default(),
-        namespace.clone(),
-        Edges::new(Components::new(rig.lanes.signals()), rig.lanes.signals()),
-        Headers::default(),
-        rig.lanes.flows(),
-        Metrics::default(),
-    );
-    let (metrics, drain) = (als::Metrics::default(), CancellationToken::new());
-    let config = als::Config {
-        port: 0,
-        stream_bytes_per_second: 0,
-        stream_age: LIMIT * 10,
-        namespace,
-        tls_dir: None,
-        stats_port: None,
-    };
-    let serving = tokio::spawn(als::serve(config, None, requests.clone(), metrics.clone(), drain.clone()));
-    let address = format!("http://127.0.0.1:{}", metrics.port().await);
-    let mut client = Grpc::new(Endpoint::from_shared(address).unwrap().connect().await.unwrap());
+    let receiver = Receiver::start(&rig).await;
+    let mut client =
+        Grpc::new(Endpoint::from_shared(receiver.address.clone()).unwrap().connect().await.unwrap());
     client.ready().await.unwrap();
     let messages: Vec<Vec<u8>> = recorded().map(|(_, bytes)| bytes).collect();
     let entries = messages.len() as u64 - 1;
     let path = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs".parse().unwrap();
     client.client_streaming(Request::new(tokio_stream::iter(messages)), path, Raw).await.unwrap();
-    drain.cancel();
-    serving.await.unwrap().unwrap();
+    let tallies = receiver.stop().await;
 
     let mut expected: BTreeMap<String, String> = EXPECTED
         .iter()
@@ -282,7 +257,7 @@ async fn every_kind_of_entry_is_told_as_what_it_is() {
         assert!(!log.to_string().contains("geheim"), "{log}");
     }
     let unfinished = Tally { aggregated: entries - 1, unfinished: 1, ..Tally::default() };
-    assert_eq!(requests.tallies().into_values().collect::<Vec<_>>(), [unfinished]);
+    assert_eq!(tallies.into_values().collect::<Vec<_>>(), [unfinished]);
     tokio::time::timeout(Duration::from_secs(30), rig.stop()).await.unwrap();
     cloud.stop().await.unwrap();
 }
