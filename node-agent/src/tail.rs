@@ -115,7 +115,7 @@ struct Follower {
 
 impl Follower {
     async fn run(mut self, drain: &CancellationToken) -> anyhow::Result<Stats> {
-        // A run that ends looks at everything until nothing more comes: what the kernel would say is of no use to it.
+        // A run that ends comes to the end of every file once: what the kernel would say later is of no use to it.
         let wake = (!self.options.until_end).then(|| Wake::watch(&mut self.engine));
         let (mut scanned, mut pause, mut is_ending) = (None::<Instant>, POLL.0, false);
         while !drain.is_cancelled() {
@@ -125,7 +125,11 @@ impl Follower {
                 scanned = Some(now);
             }
             self.engine.poll(now);
-            if self.read(now).await? {
+            let has_read = self.read(now).await?;
+            if wake.is_none() && self.engine.is_all_read() && !self.engine.has_counts() {
+                break;
+            }
+            if has_read {
                 pause = POLL.0;
             } else if let Some(wake) = &wake {
                 tokio::select! {

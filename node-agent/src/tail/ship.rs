@@ -60,7 +60,7 @@ async fn run(
             () = wake.wait(pause) => {}
         }
         pause = shipper.pump(Instant::now(), SystemTime::now());
-        if options.until_end && shipper.is_connected() && shipper.engine.unread_bytes() == 0 {
+        if options.until_end && shipper.is_connected() && shipper.engine.is_all_read() {
             // The rest of a batch has not to wait for more.
             shipper.add_counts(Instant::now());
             shipper.flush();

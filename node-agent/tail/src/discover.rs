@@ -17,7 +17,7 @@ use std::{
 
 pub use below::Below;
 use glob::Pattern;
-use rustix::fs::{AtFlags, Dir, FileType, OFlags, statat};
+use rustix::fs::{AtFlags, FileType, OFlags, RawDir, statat};
 
 use crate::split::Format;
 
@@ -144,6 +144,9 @@ const MOST_DIRECTORIES: usize = 20_000;
 /// The deepest directory below a source.
 const DEEPEST: usize = 10;
 
+/// Bytes of a listing that are read at once.
+const LISTING: usize = 32 * 1024;
+
 /// A listing is only kept if the directory had not changed for this long when
 /// it was made: file times advance in steps, so that a second change within
 /// one step would not show.
@@ -175,7 +178,7 @@ impl Tree {
     /// Looks for what changed below `source`; changes are appended to `changes`. Each directory that is listed is given
     /// to `listing` before: what happens in it from then on, the listing need not show.
     pub fn scan(&mut self, source: &Source, changes: &mut Vec<Change>, mut listing: impl FnMut(&Below)) {
-        self.scan_all(&mut Scan { source, changes, listing: &mut listing });
+        self.scan_all(&mut Scan::new(source, changes, &mut listing));
     }
 
     /// The same in the directory at `relative` and below it.
@@ -186,7 +189,7 @@ impl Tree {
         changes: &mut Vec<Change>,
         mut listing: impl FnMut(&Below),
     ) {
-        let scan = &mut Scan { source, changes, listing: &mut listing };
+        let scan = &mut Scan::new(source, changes, &mut listing);
         if relative.as_os_str().is_empty() {
             return self.scan_all(scan);
         }
@@ -245,9 +248,14 @@ struct Scan<'a> {
     source: &'a Source,
     changes: &'a mut Vec<Change>,
     listing: &'a mut dyn FnMut(&Below),
+    buffer: Vec<u8>,
 }
 
-impl Scan<'_> {
+impl<'a> Scan<'a> {
+    fn new(source: &'a Source, changes: &'a mut Vec<Change>, listing: &'a mut dyn FnMut(&Below)) -> Self {
+        Self { source, changes, listing, buffer: Vec::with_capacity(LISTING) }
+    }
+
     fn list(&mut self, relative: &Path, node: &mut Node) -> io::Result<()> {
         let path = self.source.directory.join(relative);
         if let Some(listed_at) = node.listed_at
@@ -261,11 +269,11 @@ impl Scan<'_> {
             File::options().read(true).custom_flags(OFlags::DIRECTORY.bits() as i32).open(&path)?;
         let (now, modified) = (SystemTime::now(), directory.metadata()?.modified()?);
         let (mut files, mut directories) = (Vec::new(), Vec::new());
-        let mut directory = Dir::new(directory)?;
-        while let Some(entry) = directory.read().transpose()? {
+        let mut entries = RawDir::new(&directory, self.buffer.spare_capacity_mut());
+        while let Some(entry) = entries.next().transpose()? {
             let kind = match entry.file_type() {
                 FileType::Unknown => {
-                    let found = statat(directory.fd()?, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)?;
+                    let found = statat(&directory, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)?;
                     FileType::from_raw_mode(found.st_mode)
                 }
                 kind => kind,

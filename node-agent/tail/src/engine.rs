@@ -470,6 +470,16 @@ impl Engine {
         wanted.flat_map(|series| &series.files).map(Tracked::unread).sum()
     }
 
+    /// Whether none of them are left.
+    pub fn is_all_read(&self) -> bool {
+        self.ready.is_empty() && self.unread_bytes() == 0
+    }
+
+    /// Whether [`Self::read_counts`] has something to give, or will have.
+    pub fn has_counts(&self) -> bool {
+        !self.folds.is_empty()
+    }
+
     /// The same by container.
     pub fn unread(&self) -> BTreeMap<&Origin, u64> {
         let mut unread = BTreeMap::new();

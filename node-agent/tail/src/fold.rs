@@ -171,6 +171,11 @@ impl Folds {
         is_any
     }
 
+    /// Whether there is nothing to tell, now or later.
+    pub fn is_empty(&self) -> bool {
+        self.due.is_none() && self.open.is_empty()
+    }
+
     /// The count that was told last.
     pub fn told(&self) -> Option<&Folded> {
         self.told.back().map(|(_, folded)| &**folded)

@@ -133,11 +133,13 @@ impl Engine {
         known: &Known,
         now: Instant,
     ) -> io::Result<Option<Tracked>> {
+        // Containers' files are all of one series, the others' may come from anywhere.
         let here = match self.sources[place.0].layout {
-            Layout::Pods { .. } => self.series_in(place.0, &place.1, false),
-            Layout::Files { .. } => Vec::new(),
+            Layout::Pods { .. } => self.places.get(place).copied(),
+            Layout::Files { .. } => None,
         };
-        let is_any = !here.is_empty() || !known.followed.is_empty();
+        // What is listed by now keeps its name.
+        let is_any = !known.followed.is_empty() || self.files_of(here).iter().any(|file| !file.listed);
         let inode = if is_any { Some(Inode::of(&fs::metadata(path)?)) } else { None };
         let moved = inode.and_then(|inode| known.followed.get(&inode).copied());
         for id in here.into_iter().chain(moved) {
@@ -167,6 +169,10 @@ impl Engine {
         }
         let known_only = candidate.known_only;
         let mut file = Tracked::new(candidate, open_below(&self.sources[place.0].directory, path)?, now)?;
+        if self.files_of(here).iter().any(|other| other.inode == file.inode) {
+            // A second name, as above.
+            return Ok(None);
+        }
         if known_only {
             let Some(head) = file.head(&mut self.reader, true)? else { return Ok(None) };
             let root = &self.sources[place.0].directory;
@@ -181,6 +187,10 @@ impl Engine {
         }
         self.room -= 1;
         Ok(Some(file))
+    }
+
+    fn files_of(&self, series: Option<u64>) -> &[Tracked] {
+        series.and_then(|id| self.series.get(&id)).map_or(&[], |series| &series.files)
     }
 
     /// How far a file that is not to be begun was read, if that is not all of it.

@@ -186,6 +186,18 @@ fn renamed_files_are_read_on_under_any_name() {
 }
 
 #[test]
+fn a_second_name_of_a_containers_file_is_no_second_file() {
+    let mut bench = Bench::pods();
+    bench.append(LIVE, &cri(0..1));
+    std::os::unix::fs::symlink("0.log", bench.path("ns_pod_uid/app/1.log")).unwrap();
+    assert_eq!(bench.read(), numbered(0..1), "seen when both are new");
+    fs::hard_link(bench.path(LIVE), bench.path("ns_pod_uid/app/2.log")).unwrap();
+    bench.append(LIVE, &cri(1..2));
+    assert_eq!(bench.read(), numbered(1..2), "and when one of them is");
+    assert_eq!((bench.engine.files(), bench.engine.problems().len()), (1, 0));
+}
+
+#[test]
 fn last_lines_of_a_quiet_pod_are_read_although_it_is_deleted_at_once() {
     let mut bench = Bench::pods();
     bench.append(LIVE, &cri(0..1));
