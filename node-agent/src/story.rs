@@ -206,11 +206,11 @@ impl Story {
             let finding = &condition.finding;
             let mut text =
                 format!("{} {is} {}: {}", kinds.join(", "), finding.status.as_str(), finding.message);
-            if changes > 1 {
-                text += &format!(" (it changed {changes} times since it was told)");
-            }
-            if is_late {
-                text += &format!(" (since {})", condition.since());
+            let changed = (changes > 1).then(|| format!("it changed {changes} times since it was told"));
+            let since = is_late.then(|| format!("so since {}", condition.since()));
+            let aside: Vec<_> = changed.into_iter().chain(since).collect();
+            if !aside.is_empty() {
+                text += &format!(" ({})", aside.join(", "));
             }
             if finding.is_good() { Sentence::Note(text) } else { Sentence::Warning(text) }
         };
