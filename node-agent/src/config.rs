@@ -128,7 +128,9 @@ impl Host {
             (self.conntrack, "the table of connections (nodeAgent.conntrack)"),
             (self.pod_pressure, "the pressure of single pods (nodeAgent.podPressure)"),
             (
-                !self.pod_pressure || self.cgroups().join("cgroup.controllers").exists(),
+                !self.pod_pressure
+                    || !self.cgroups().is_dir()
+                    || self.cgroups().join("cgroup.controllers").exists(),
                 "the pressure of single pods (control groups of version 1 have none of their own)",
             ),
         ];

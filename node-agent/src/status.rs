@@ -109,7 +109,11 @@ impl Moment<'_> {
             undecided += usize::from(policy.is_none());
         }
         let (containers, pods) = (count(containers, "container"), count(pods.len(), "pod"));
-        format!("following {containers} of {pods}; of {undecided} the aggregator has to decide")
+        let following = format!("following {containers} of {pods}");
+        match undecided {
+            0 => following,
+            undecided => format!("{following}; of {undecided} the aggregator has to decide"),
+        }
     }
 
     fn behind(&self) -> String {
@@ -148,14 +152,21 @@ impl Moment<'_> {
     }
 
     fn host(&self) -> String {
-        let wrong = self
-            .wrong()
-            .map(|finding| format!("{} is {}: {}", finding.kind, finding.status.as_str(), finding.message));
-        some(wrong, &format!("all of {} are well", count(self.conditions.len(), "condition")))
+        let wrong = self.conditions.iter().filter(|condition| condition.finding.is_bad()).map(|condition| {
+            let Finding { kind, status, message, .. } = &condition.finding;
+            format!("{kind} is {} since {}: {message}", status.as_str(), condition.since())
+        });
+        let unseen = || self.conditions.iter().filter(|condition| condition.finding.is_unseen());
+        let seen = self.conditions.len() - unseen().count();
+        let told = some(wrong, &format!("all of {} are well", count(seen, "condition")));
+        match unseen().map(|condition| condition.finding.kind).collect::<Vec<_>>() {
+            kinds if kinds.is_empty() => told,
+            kinds => format!("{told}; cannot be seen: {}", kinds.join(", ")),
+        }
     }
 
     fn wrong(&self) -> impl Iterator<Item = &Finding> {
-        self.conditions.iter().map(|condition| &condition.finding).filter(|finding| !finding.is_good())
+        self.conditions.iter().map(|condition| &condition.finding).filter(|finding| finding.is_bad())
     }
 
     fn problems(&self) -> String {

@@ -71,6 +71,14 @@ pub struct Story {
     summary_pace: Pace,
 }
 
+/// What is new of a condition.
+struct Change {
+    /// How often it changed since it was told.
+    changes: u32,
+    /// It could not be told when it changed.
+    is_late: bool,
+}
+
 /// A condition as it was told.
 #[derive(Debug)]
 struct Told {
@@ -79,6 +87,7 @@ struct Told {
     /// As it was seen last, and how often that changed since it was told.
     seen: (Status, String),
     changes: u32,
+    is_late: bool,
     pace: Pace,
 }
 
@@ -174,12 +183,12 @@ impl Story {
 
     /// The node's conditions. Those that cannot be seen for the same reason are told together.
     pub fn conditions(&mut self, conditions: &[Condition], now: Instant) -> Vec<Sentence> {
-        let mut told: Vec<(Vec<&str>, &Condition, u32)> = Vec::new();
+        let mut told: Vec<(Vec<&str>, &Condition, Change)> = Vec::new();
         let mut well = Vec::new();
         for condition in conditions {
             let finding = &condition.finding;
             let is_new = !self.conditions.contains_key(finding.kind);
-            let Some(changes) = self.changed(condition, now) else { continue };
+            let Some(news) = self.changed(condition, now) else { continue };
             if is_new && finding.is_good() && finding.reason != PARTLY {
                 well.push(finding.kind);
                 continue;
@@ -189,16 +198,19 @@ impl Story {
             };
             match told.iter_mut().find(|(_, other, _)| is_same(other)) {
                 Some((kinds, ..)) => kinds.push(finding.kind),
-                None => told.push((vec![finding.kind], condition, changes)),
+                None => told.push((vec![finding.kind], condition, news)),
             }
         }
-        let sentence = |(kinds, condition, changes): (Vec<&str>, &Condition, u32)| {
+        let sentence = |(kinds, condition, Change { changes, is_late }): (Vec<&str>, &Condition, Change)| {
             let is = if kinds.len() > 1 { "are" } else { "is" };
             let finding = &condition.finding;
             let mut text =
                 format!("{} {is} {}: {}", kinds.join(", "), finding.status.as_str(), finding.message);
-            if changes > 1 {
-                text += &format!(" (it changed {changes} times since it was told)");
+            let changed = (changes > 1).then(|| format!("it changed {changes} times since it was told"));
+            let since = is_late.then(|| format!("so since {}", condition.since()));
+            let aside: Vec<_> = changed.into_iter().chain(since).collect();
+            if !aside.is_empty() {
+                text += &format!(" ({})", aside.join(", "));
             }
             if finding.is_good() { Sentence::Note(text) } else { Sentence::Warning(text) }
         };
@@ -207,8 +219,8 @@ impl Story {
         well.into_iter().chain(told.into_iter().map(sentence)).collect()
     }
 
-    /// How often a condition changed since it was told, if that is to be told.
-    fn changed(&mut self, condition: &Condition, now: Instant) -> Option<u32> {
+    /// What changed of a condition since it was told, if that is to be told.
+    fn changed(&mut self, condition: &Condition, now: Instant) -> Option<Change> {
         let finding = &condition.finding;
         let (status, reason) = finding.state();
         let told = self.conditions.entry(finding.kind).or_insert_with(|| Told {
@@ -216,6 +228,7 @@ impl Story {
             reason: String::new(),
             seen: (Status::Unknown, String::new()),
             changes: 0,
+            is_late: false,
             pace: Pace::default(),
         });
         if (told.seen.0, told.seen.1.as_str()) != (status, reason) {
@@ -223,11 +236,19 @@ impl Story {
             told.seen = (status, reason.to_owned());
         }
         let is_news = (told.status, told.reason.as_str()) != (status, reason);
-        if !is_news || !told.pace.take(now) {
+        told.is_late &= is_news;
+        if !is_news {
+            return None;
+        }
+        if !told.pace.take(now) {
+            told.is_late = true;
             return None;
         }
         (told.status, told.reason) = told.seen.clone();
-        Some(std::mem::take(&mut told.changes))
+        Some(Change {
+            changes: std::mem::take(&mut told.changes),
+            is_late: std::mem::take(&mut told.is_late),
+        })
     }
 
     /// What happened on the host, unless it happened to the same pod a short time before.

@@ -385,7 +385,7 @@ async fn the_hosts_conditions_are_reported_in_full_on_every_connection() {
         let status = node.status().await;
         assert!(status.contains("link        connected to https://"), "{status}");
         assert!(status.contains("host        kestrel.ai/"), "{status}");
-        assert!(status.contains("kestrel.ai/MemoryStalled is True: "), "{status}");
+        assert!(status.contains("kestrel.ai/MemoryStalled is True since "), "{status}");
         assert!(!status.contains("kestrel.ai/PIDPressure"), "{status}");
         stream.fail(tonic::Status::unavailable("a new leader")).await;
     }

@@ -4,7 +4,7 @@
 mod ask;
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::pin,
     sync::{
         Arc, Mutex, PoisonError,
@@ -98,6 +98,8 @@ struct Admin {
 pub struct AdminPort {
     listener: TcpListener,
     router: Router,
+    /// With what is for nobody outside of the pod.
+    local: Router,
     drain: CancellationToken,
 }
 
@@ -122,17 +124,17 @@ impl AdminPort {
             .route("/health/status", get(ready))
             .route("/metrics", get(metrics))
             .with_state(state);
-        Ok(Self { listener, router, drain })
+        Ok(Self { listener, local: router.clone(), router, drain })
     }
 
-    /// Serves what `text` makes at `path` too.
+    /// Serves what `text` makes at `path` too, to who asks over the loopback.
     #[must_use]
     pub fn with_text<T: Future<Output = String> + Send + 'static>(
         mut self,
         path: &str,
         text: impl Fn() -> T + Clone + Send + Sync + 'static,
     ) -> Self {
-        self.router = self.router.route(path, get(text));
+        self.local = self.local.route(path, get(text));
         self
     }
 
@@ -149,6 +151,11 @@ impl AdminPort {
         self
     }
 
+    /// What a peer is served. Names of pods and what is wrong with their node are no business of other pods.
+    fn of(&self, peer: IpAddr) -> Router {
+        if peer.to_canonical().is_loopback() { self.local.clone() } else { self.router.clone() }
+    }
+
     /// The bound address.
     ///
     /// # Errors
@@ -162,15 +169,14 @@ impl AdminPort {
     /// # Errors
     /// None; the form is that of a daemon's task.
     pub async fn serve(self) -> anyhow::Result<()> {
-        let Self { listener, router, drain } = self;
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
-                () = drain.cancelled() => break,
+                () = self.drain.cancelled() => break,
                 Some(_ended) = connections.join_next() => {}
-                connection = listener.accept(), if connections.len() < MOST_CONNECTIONS => match connection {
-                    Ok((stream, _)) => {
-                        connections.spawn(converse(stream, router.clone(), drain.clone()));
+                connection = self.listener.accept(), if connections.len() < MOST_CONNECTIONS => match connection {
+                    Ok((stream, peer)) => {
+                        connections.spawn(converse(stream, self.of(peer.ip()), self.drain.clone()));
                     }
                     Err(error) => {
                         warn!("a connection to the admin port can't be accepted: {error}");
@@ -244,6 +250,15 @@ mod tests {
         let port = AdminPort::bind(0, readiness, Registry::default(), drain.clone()).await.unwrap();
         let port = port.with_text("/status", || std::future::ready("all is well\n".to_owned()));
         let address = SocketAddr::from(([127, 0, 0, 1], port.address().unwrap().port()));
+        // What another pod is served, from here.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let other = listener.local_addr().unwrap();
+        let (router, ended) = (port.of([10, 0, 0, 7].into()), drain.clone());
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                converse(stream, router.clone(), ended.clone()).await;
+            }
+        });
         let server = tokio::spawn(port.serve());
         first.set(true);
         let answer = fetch(address, "/readyz").await;
@@ -253,6 +268,8 @@ mod tests {
         );
         assert!(fetch(address, "/livez").await.starts_with("HTTP/1.0 200"));
         assert!(fetch(address, "/status").await.ends_with("all is well\n"));
+        assert!(fetch(other, "/status").await.starts_with("HTTP/1.0 404"));
+        assert!(fetch(other, "/livez").await.starts_with("HTTP/1.0 200"));
         second.set(true);
         assert!(fetch(address, "/health/status").await.starts_with("HTTP/1.0 200"));
         assert!(fetch(address, "/metrics").await.contains("# EOF"));

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::{
     incidents::node::expendable_node,
-    kubectl::{agent_log, apply, cloud, eventually, json, sample_image},
+    kubectl::{OPERATOR, agent_log, agent_on, apply, cloud, eventually, json, kubectl, sample_image},
     namespace::Namespace,
 };
 
@@ -136,6 +136,8 @@ fn a_hubble_that_comes_is_read_and_policies_need_none() {
     let known = agent_log(&node).matches(&comes).count();
     let mut hubble = Hubble::start(&socket, pods);
     says(&node, &comes, known + 1, || {});
+    let check = kubectl(&["exec", "-n", OPERATOR, &agent_on(&node), "--", "/kestrel-node-agent", "check"]);
+    assert!(check.contains(&format!("the server of {SOCKET} answers")), "{check}");
     hubble.happen("passed 5");
     hubble.happen("dropped 2");
     let passed = eventually("what passed", 60, || told(&namespace.0, true));

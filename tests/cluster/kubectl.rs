@@ -116,10 +116,14 @@ pub(crate) fn pods_of(component: &str) -> Vec<String> {
 
 /// The log of the agent on a node.
 pub(crate) fn agent_log(node: &str) -> String {
-    let agents = pods_of("node-agent");
-    let of_node =
-        agents.iter().find(|agent| json(&["get", "pod", "-n", OPERATOR, agent])["spec"]["nodeName"] == *node);
-    kubectl(&["logs", "-n", OPERATOR, of_node.expect("an agent runs on the node")])
+    kubectl(&["logs", "-n", OPERATOR, &agent_on(node)])
+}
+
+/// The pod of a node's agent.
+pub(crate) fn agent_on(node: &str) -> String {
+    let mut agents = pods_of("node-agent").into_iter();
+    let is_there = |agent: &String| json(&["get", "pod", "-n", OPERATOR, agent])["spec"]["nodeName"] == *node;
+    agents.find(is_there).expect("an agent runs on the node")
 }
 
 /// The log of all pods of one component, those that have ended excepted.

@@ -50,6 +50,7 @@ pub struct Counts {
     seen: Family<SourceLabel, Counter>,
     left_out: Family<LeftOutLabel, Counter>,
     lost: Family<LostLabel, Counter>,
+    gone: Counter,
 }
 
 /// What is counted of many flows before the counters are told, which costs more than a flow.
@@ -93,6 +94,8 @@ impl Counts {
         registry.register("flows_left_out", help, self.left_out.clone());
         let help = "Events that Hubble lost before anybody could read them, by where: perf_ring (of the kernel), queue (of its observer), ring (of its server)";
         registry.register("hubble_events_lost", help, self.lost.clone());
+        let help = "Bytes of logs with flows that were gone before they were read";
+        registry.register("flow_log_bytes_lost", help, self.gone.clone());
     }
 
     /// Has `window` count what a source said, if it is a flow.
@@ -120,6 +123,16 @@ impl Counts {
         let by = LOST_BY[by as usize];
         self.lost.get_or_create(&LostLabel { by }).inc_by(events);
         by
+    }
+
+    /// So many bytes of logs, since the start, were gone before they were read.
+    pub fn gone(&self, bytes: u64) {
+        self.gone.inc_by(bytes.saturating_sub(self.gone.get()));
+    }
+
+    /// How many there were so far.
+    pub fn count_gone(&self) -> u64 {
+        self.gone.get()
     }
 
     /// One is left out.
@@ -153,6 +166,9 @@ impl Counts {
         for by in LOST_BY {
             let lost = self.lost.get(&LostLabel { by });
             told.extend(lost.map(|lost| format!("{} lost by hubble ({by})", lost.get())));
+        }
+        if self.gone.get() > 0 {
+            told.push(format!("{} bytes of their logs gone unread", self.gone.get()));
         }
         told
     }

@@ -165,26 +165,28 @@ impl Hubble {
         let call = Call::begin(io, origin, "/observer.Observer/GetFlows", &request);
         let mut call = match timeout(ANSWER, call).await {
             Ok(Ok(call)) => call,
-            Ok(Err(status)) => return self.end(&status),
+            Ok(Err(status)) => return self.end(&status, false),
             Err(_) => return End::Problem(no_answer()),
         };
         if let Ok(Err(status)) = timeout(REFUSAL, call.begun()).await {
-            return self.end(&status);
+            return self.end(&status, false);
         }
         heard(News::Answers);
         match timeout(ANSWER, call.begun()).await {
             Ok(Ok(())) => {}
-            Ok(Err(status)) => return self.end(&status),
+            Ok(Err(status)) => return self.end(&status, false),
             Err(_) => return End::Silent,
         }
+        // Cilium's server answers before it has looked at the fields; who has shown something knows them.
+        let mut has_shown = false;
         loop {
             if let Err(status) = call.more().await {
-                return self.end(&status);
+                return self.end(&status, has_shown);
             }
             let mut other = Vec::new();
             let read = {
                 let mut window = window.lock().unwrap_or_else(PoisonError::into_inner);
-                self.count(&mut call, &mut window, &mut other)
+                self.count(&mut call, &mut window, &mut other, &mut has_shown)
             };
             // What a node refuses, Relay tells as trouble of that node.
             if other.iter().any(Other::is_about_fields) && self.version + 1 < KNOWN.len() {
@@ -193,7 +195,7 @@ impl Hubble {
             }
             other.into_iter().filter_map(|message| self.told(message)).for_each(&mut heard);
             if let Err(status) = read {
-                return self.end(&status);
+                return self.end(&status, has_shown);
             }
             // A server that sends without a pause leaves others theirs.
             yield_now().await;
@@ -206,16 +208,21 @@ impl Hubble {
         call: &mut Call<T>,
         window: &mut Window,
         other: &mut Vec<Other>,
+        has_shown: &mut bool,
     ) -> Result<(), Status> {
         let (mut tally, now) = (Tally::default(), now());
         let resume = &mut self.resume;
-        let read = call.messages(|message| match scan::read(message, self.source) {
-            // A clock that was far ahead for a moment does not have us skip what comes.
-            Message::Line(Line::Flow(Flow { time, .. }) | Line::NameFailure(NameFailure { time, .. }))
-                if !resume.is_new(time.min(now), message) => {}
-            Message::Line(line) => tally.count(line, window),
-            Message::Lost(lost) => other.push(Other::Lost(lost)),
-            Message::Nodes(nodes) => other.push(Other::Nodes(nodes)),
+        let read = call.messages(|message| {
+            *has_shown = true;
+            match scan::read(message, self.source) {
+                // A clock that was far ahead for a moment does not have us skip what comes.
+                Message::Line(
+                    Line::Flow(Flow { time, .. }) | Line::NameFailure(NameFailure { time, .. }),
+                ) if !resume.is_new(time.min(now), message) => {}
+                Message::Line(line) => tally.count(line, window),
+                Message::Lost(lost) => other.push(Other::Lost(lost)),
+                Message::Nodes(nodes) => other.push(Other::Nodes(nodes)),
+            }
         });
         self.counts.add(self.source, tally);
         read
@@ -251,10 +258,10 @@ impl Hubble {
         }
     }
 
-    fn end(&mut self, status: &Status) -> End {
+    fn end(&mut self, status: &Status, has_shown: bool) -> End {
         // One whose flows have not all of the fields, which Cilium says without a code of its own.
         let may_be_fields = matches!(status.code(), Code::InvalidArgument | Code::Unknown);
-        if may_be_fields && self.version + 1 < KNOWN.len() {
+        if may_be_fields && !has_shown && self.version + 1 < KNOWN.len() {
             self.set_version(self.version + 1);
             return End::Fields;
         }

@@ -2,6 +2,7 @@
 
 use std::{fs, io, path::Path};
 
+use kestrel_flows::hubble;
 use kestrel_runtime::check::Finding;
 use tokio::net::UnixStream;
 
@@ -19,7 +20,7 @@ pub(super) async fn findings(config: &Config) -> Vec<Finding> {
             HUBBLE,
             "not read; operator.cilium.disableFlows: false mounts the folder of its socket (nodeAgent.flows.hubbleSocket) for it",
         ),
-        Some(socket) => hubble(socket).await,
+        Some(socket) => of_hubble(socket).await,
     };
     let aws = match &config.aws_policy_log {
         None => Finding::note(
@@ -35,7 +36,7 @@ pub(super) async fn findings(config: &Config) -> Vec<Finding> {
     vec![hubble, aws, ztunnel]
 }
 
-async fn hubble(socket: &Path) -> Finding {
+async fn of_hubble(socket: &Path) -> Finding {
     let name = socket.display();
     if let Some(missing) =
         no_mount(HUBBLE, socket, "operator.cilium.disableFlows: false and nodeAgent.flows.hubbleSocket")
@@ -43,7 +44,15 @@ async fn hubble(socket: &Path) -> Finding {
         return missing;
     }
     match UnixStream::connect(socket).await {
-        Ok(_) => Finding::ok(HUBBLE, format!("{name} takes connections")),
+        Ok(stream) => match hubble::status(stream, "http://localhost").await {
+            Ok(_) => Finding::ok(HUBBLE, format!("the server of {name} answers")),
+            Err(why) => Finding::failed(
+                HUBBLE,
+                format!(
+                    "{name} takes connections, and its server does not answer as Hubble: {why}: is it Cilium's agent, and does it hang?"
+                ),
+            ),
+        },
         Err(error) if error.kind() == io::ErrorKind::NotFound => Finding::ok(
             HUBBLE,
             format!(

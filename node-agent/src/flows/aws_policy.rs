@@ -15,7 +15,8 @@ use super::files::nanoseconds;
 
 #[derive(Deserialize)]
 struct Entry<'a> {
-    #[serde(borrow, default)]
+    /// `timestamp` in the lines that Amazon's user guide shows.
+    #[serde(borrow, default, alias = "timestamp")]
     ts: Cow<'a, str>,
     #[serde(borrow, default)]
     msg: Cow<'a, str>,

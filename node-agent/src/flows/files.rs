@@ -18,7 +18,7 @@ use kestrel_flows::{
 use kestrel_tail::{
     cri,
     discover::{Layout, Origin, Source, glob::Pattern},
-    engine::{Engine, Policy, Record},
+    engine::{Engine, Policy, Reason, Record},
     position::store::Store,
     redact::{Expressions, Redactor},
     time::{Clock, Timestamp},
@@ -93,6 +93,8 @@ impl Files {
             }
         }
         self.tell_sources();
+        let lost = self.engine.stats().bytes_lost;
+        self.reader.counts.gone(Reason::ALL.iter().map(|reason| lost.of(*reason)).sum());
     }
 
     /// Says which logs came or went; once, which there are none of.

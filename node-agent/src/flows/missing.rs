@@ -32,12 +32,29 @@ const REASONS: [(LeftOut, &str); 2] = [
 
 /// What was told last.
 #[derive(Debug, Default)]
-pub(super) struct Missing([[Told; REASONS.len()]; ALL.len()]);
+pub(super) struct Missing {
+    left_out: [[Told; REASONS.len()]; ALL.len()],
+    /// Bytes of logs.
+    gone: Told,
+}
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Told {
     count: u64,
     at: Option<Instant>,
+}
+
+impl Told {
+    /// How many there are more than were told, if that is to be told now.
+    fn more(&mut self, count: u64, now: Instant) -> Option<u64> {
+        let is_told = self.at.is_some_and(|at| now.saturating_duration_since(at) < WAVE);
+        let more = count.saturating_sub(self.count);
+        if more == 0 || is_told {
+            return None;
+        }
+        *self = Self { count, at: Some(now) };
+        Some(more)
+    }
 }
 
 impl Missing {
@@ -48,20 +65,17 @@ impl Missing {
 
     fn news(&mut self, counts: &Counts, now: Instant) -> Vec<Sentence> {
         let mut news = Vec::new();
-        for ((source, name), told) in ALL.iter().zip(&mut self.0) {
+        for ((source, name), told) in ALL.iter().zip(&mut self.left_out) {
             for ((reason, why), told) in REASONS.iter().zip(told) {
-                let count = counts.count_left_out(*source, *reason);
-                let is_told = told.at.is_some_and(|at| now.saturating_duration_since(at) < WAVE);
-                if count > told.count && !is_told {
-                    let more = count - told.count;
-                    news.push(Sentence::Warning(format!(
-                        "{more} network flows of {name} are not told, as {why}"
-                    )));
-                    *told = Told { count, at: Some(now) };
+                if let Some(more) = told.more(counts.count_left_out(*source, *reason), now) {
+                    news.push(format!("{more} network flows of {name} are not told, as {why}"));
                 }
             }
         }
-        news
+        if let Some(bytes) = self.gone.more(counts.count_gone(), now) {
+            news.push(format!("network flows are not told, as {bytes} bytes of logs with them were gone before they were read"));
+        }
+        news.into_iter().map(Sentence::Warning).collect()
     }
 }
 
@@ -88,5 +102,9 @@ mod tests {
         assert_eq!(tell(&[], 300), [""; 0]);
         assert_eq!(tell(&[many], 301), ["2 network flows of Hubble are not told"]);
         assert_eq!(tell(&[], 900), [""; 0]);
+        counts.gone(70);
+        assert_eq!(tell(&[], 901), ["network flows are not told"]);
+        counts.gone(70);
+        assert_eq!(tell(&[], 2000), [""; 0]);
     }
 }

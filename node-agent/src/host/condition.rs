@@ -3,10 +3,12 @@
 
 use std::{
     borrow::Cow,
+    fmt,
     time::{Duration, SystemTime},
 };
 
 use kestrel_proto::cloud::v1::NodeCondition;
+use prost_types::Timestamp;
 
 use super::{
     clock::Clock,
@@ -95,6 +97,16 @@ impl Finding {
         (self.status, &self.reason)
     }
 
+    /// Whether it cannot be seen, well or not.
+    pub fn is_unseen(&self) -> bool {
+        self.status == Status::Unknown
+    }
+
+    /// Whether something is wrong.
+    pub fn is_bad(&self) -> bool {
+        !self.is_good() && !self.is_unseen()
+    }
+
     /// Whether all is well with it.
     pub fn is_good(&self) -> bool {
         self.status == if self.kind == runtime::KIND { Status::True } else { Status::False }
@@ -102,6 +114,11 @@ impl Finding {
 }
 
 impl Condition {
+    /// Since when it is so, to the second, for people.
+    pub fn since(&self) -> impl fmt::Display {
+        Timestamp { nanos: 0, ..self.since.into() }
+    }
+
     /// Its form on the wire.
     pub fn to_wire(&self, now: SystemTime) -> NodeCondition {
         let Finding { kind, status, reason, message } = self.finding.clone();

@@ -86,8 +86,11 @@ fn share(text: &str, line: &str) -> Option<u64> {
 
 fn of_pods(root: &Path, file: &str, line: &str) -> Seen<Pods> {
     if !root.join("cgroup.controllers").exists() {
-        let root = root.display();
-        return Err(format!("{root}: control groups of version 1 have no pressure of their own"));
+        let name = root.display();
+        return Err(match fs::read_dir(root) {
+            Ok(_) => format!("{name}: control groups of version 1 have no pressure of their own"),
+            Err(error) => format!("{name}: {error}"),
+        });
     }
     let (groups, left_out) = pod_groups(root);
     let share = |(uid, group): (String, PathBuf)| {
@@ -125,10 +128,11 @@ fn pod_groups(root: &Path) -> (Vec<(String, PathBuf)>, u64) {
 }
 
 /// The UID of the pod whose control group has this name: `podUID`, or of systemd
-/// `kubepods-burstable-podUID.slice` with underscores for dashes.
+/// `kubepods-burstable-podUID.slice` with underscores for dashes; a kubelet with a root of its own has its
+/// name before that (`kubelet-kubepods-…`, as in kind).
 pub(super) fn pod_of(group: &str) -> Option<String> {
     let uid = match group.strip_suffix(".slice") {
-        Some(slice) => slice.strip_prefix("kubepods")?.rsplit_once("-pod")?.1.replace('_', "-"),
+        Some(slice) => slice.split_once("kubepods")?.1.rsplit_once("-pod")?.1.replace('_', "-"),
         None => group.strip_prefix("pod")?.to_owned(),
     };
     let is_uid = uid.len() >= 32 && uid.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
@@ -248,6 +252,11 @@ full avg10=0.00 avg60=0.05 avg300=0.00 total=263701661
             Some(UID)
         );
         assert_eq!(pod_of("kubepods-pod0a0b0c0d_1111_2222_3333_444455556666.slice").as_deref(), Some(UID));
+        assert_eq!(
+            pod_of("kubelet-kubepods-besteffort-pod0a0b0c0d_1111_2222_3333_444455556666.slice").as_deref(),
+            Some(UID),
+            "as in kind"
+        );
         assert_eq!(pod_of(&format!("pod{UID}")).as_deref(), Some(UID));
         // A static pod's.
         assert!(pod_of("pod0123456789abcdef0123456789abcdef").is_some());

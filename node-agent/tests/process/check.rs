@@ -142,8 +142,6 @@ async fn where_nothing_is_missing_nothing_fails() {
 #[test]
 fn what_is_watched_and_there_is_well() {
     let node = Node::new().watching();
-    fs::create_dir(node.path("cilium")).unwrap();
-    let _hubble = UnixListener::bind(node.path("cilium/hubble.sock")).unwrap();
     let (_, lines) = node.check();
     for (subject, part) in [
         ("memory and tasks", "both can be seen"),
@@ -152,7 +150,6 @@ fn what_is_watched_and_there_is_well() {
         ("table of connections", "90 of 100 entries"),
         ("pressure of pods", "can be seen"),
         ("kubelet", "every 5 s"),
-        ("flows of Hubble", "takes connections"),
         ("flows of AWS", "can be read"),
         ("flows of ztunnel", "the logs of 1 pod of namespace istio-system are read"),
     ] {
@@ -215,6 +212,12 @@ fn what_is_there_and_does_not_work_is_told_apart() {
     ] {
         has(&lines, word, subject, parts);
     }
+    fs::remove_file(node.path("cilium/hubble.sock")).unwrap();
+    // Another program, which says nothing and goes.
+    let other = UnixListener::bind(node.path("cilium/hubble.sock")).unwrap();
+    let answered = std::thread::spawn(move || drop(other.accept().unwrap()));
+    has(&node.check().1, "FAILED", "flows of Hubble", &["does not answer as Hubble"]);
+    answered.join().unwrap();
     fs::remove_file(node.path("cilium/hubble.sock")).unwrap();
     has(&node.check().1, "ok", "flows of Hubble", &["one that comes is read"]);
 }

@@ -103,7 +103,8 @@ impl Config {
             let scheme = if self.tls.is_some() { "https" } else { "http" };
             match stream {
                 Ok(stream) => return Ok(Relay { stream, origin: format!("{scheme}://{name}"), name }),
-                Err(ConnectError::Resolve { .. }) => absent.push(name),
+                // Resolvers do not all tell a name that is not there from one that could not be asked for: their words do.
+                Err(ConnectError::Resolve { source, .. }) => absent.push(format!("{name} ({source})")),
                 Err(error) => return Err(problem(error.to_string())),
             }
         }

@@ -120,6 +120,12 @@ async fn of_relay_the_last_seconds_are_read_again_and_counted_once() {
 async fn a_server_that_knows_fewer_fields_is_asked_for_those_and_another_for_all() {
     let mut world = World::start(Hubble::of_node(Counts::default())).await;
     let asked = |request: GetFlowsRequest| request.field_mask.map_or(0, |mask| mask.paths.len());
+    let (request, _, end) = world.answer([Ok(flow(now())), Err(Status::unknown("broken"))]).await;
+    assert_eq!(
+        (asked(request), end),
+        (16, End::Problem("broken (Unknown)".to_owned())),
+        "it has shown a flow"
+    );
     for (fields, expected) in [(16, End::Fields), (14, End::Fields), (12, End::Fields)] {
         let (request, _, end) = world.answer([Err(Status::unknown("invalid fieldmask"))]).await;
         assert_eq!((asked(request), end), (fields, expected));

@@ -1,5 +1,6 @@
 //! Lines in the forms that aws-network-policy-agent has had: `pkg/ebpf/events/events.go` of its versions
-//! 1.0 (fields of the object), 1.2.2 (in the message) and later (with direction and tier).
+//! 1.0 (fields of the object), 1.2.2 (in the message) and later (with direction and tier); and with the time's name of
+//! the sample in Amazon's user guide for EKS.
 
 use std::net::Ipv6Addr;
 
@@ -38,6 +39,10 @@ fn every_form_is_read() {
         (
             of_fields.replace("UDP", "UNKNOWN").replace("DENY", "ACCEPT"),
             expected("10.0.1.7", "10.0.0.10", 53, 0, Verdict::Forwarded, Direction::Unspecified),
+        ),
+        (
+            message(v4).replace("\"ts\"", "\"timestamp\""),
+            expected("10.0.1.7", "10.0.2.8", 80, 6, Verdict::Forwarded, Direction::Unspecified),
         ),
         (message(v4), expected("10.0.1.7", "10.0.2.8", 80, 6, Verdict::Forwarded, Direction::Unspecified)),
         (

@@ -42,6 +42,9 @@ fn a_kill_names_victim_container_and_limit_whatever_the_runtime() {
         format!("/kestrel/node1{pod}/{ID}"),
         format!("{slice}/cri-containerd-{ID}.scope"),
         format!("{slice}/crio-{ID}.scope"),
+        format!(
+            "/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod{underscores}.slice/cri-containerd-{ID}.scope"
+        ),
     ];
     for group in containers {
         let expected = format!(

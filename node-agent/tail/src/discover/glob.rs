@@ -55,28 +55,42 @@ impl Pattern {
 }
 
 /// A file that a pattern names, or one that was rotated away from such a name
-/// (`app.log.1`, `app.log-20261121`): what was not read of it before is read on. So is what was not
+/// (`app.log.1`, `app.log-20261121`, `app-2026-11-21T07-00-00.000.log`): what was not read of it before is read on. So is what was not
 /// read of a file before it was packed (`app.log.1.gz`), whatever names it.
 pub fn candidate(patterns: &[Pattern], directory: &Path, name: &str) -> Option<Candidate> {
     let named = |name: &str| patterns.iter().any(|pattern| pattern.matches(directory, name));
     let (plain, packed) = name.strip_suffix(".gz").map_or((name, false), |plain| (plain, true));
     let (series, age) = if named(plain) {
-        (plain, Age::Live)
+        (plain.to_owned(), Age::Live)
     } else {
         let mut cuts = plain.rmatch_indices(['.', '-']).map(|(at, _)| at);
-        match cuts.find(|at| named(&plain[..*at])) {
-            Some(cut) => (&plain[..cut], Age::Rotated(plain[cut..].to_owned())),
+        let cut = cuts.find(|at| named(&plain[..*at]));
+        let cut = cut.map(|cut| (plain[..cut].to_owned(), plain[cut..].to_owned()));
+        match cut.or_else(|| timed(plain).filter(|(series, _)| named(series))) {
+            Some((series, age)) => (series, Age::Rotated(age)),
             // Named with what says that it is packed alone: it never was another file here.
             None => return None,
         }
     };
     Some(Candidate {
-        series: series.to_owned(),
+        series,
         known_only: packed || age != Age::Live,
         order: Order { instance: 0, age },
         packed,
         name: name.to_owned(),
     })
+}
+
+/// The name and the time of a file that was rotated as Go's lumberjack does it, with the time before the extension.
+fn timed(name: &str) -> Option<(String, String)> {
+    const FORM: &[u8] = b"-0000-00-00T00-00-00.000";
+    let (base, extension) = name.rsplit_once('.')?;
+    let (stem, time) = base.split_at_checked(base.len().checked_sub(FORM.len())?)?;
+    let is_time = time.bytes().zip(FORM).all(|(byte, form)| match form {
+        b'0' => byte.is_ascii_digit(),
+        form => byte == *form,
+    });
+    is_time.then(|| (format!("{stem}.{extension}"), time.to_owned()))
 }
 
 fn matches_path(pattern: &[String], path: &[&str]) -> bool {
@@ -175,5 +189,21 @@ mod tests {
         assert_eq!(found("app.log.2.gz"), Some(("app.log".into(), true, false, true)));
         assert_eq!(found("app.log.gz"), Some(("app.log".into(), true, true, true)));
         assert_eq!((found("data.db"), found("data.gz")), (None, None));
+        let patterns = ["agent.log".parse().unwrap()];
+        let found = |name: &str| {
+            candidate(&patterns, Path::new(""), name).map(|c| (c.series, c.known_only, c.order.age, c.packed))
+        };
+        let age = Age::Rotated("-2026-11-21T07-00-00.000".to_owned());
+        let rotated = |packed| Some(("agent.log".to_owned(), true, age.clone(), packed));
+        assert_eq!(found("agent-2026-11-21T07-00-00.000.log"), rotated(false));
+        assert_eq!(found("agent-2026-11-21T07-00-00.000.log.gz"), rotated(true));
+        for other in [
+            "agent-2026-11-21.log",
+            "x-2026-11-21T07-00-00.000.log",
+            "agent-2026-11-21T07-00-00.000.txt",
+            "ä.log",
+        ] {
+            assert_eq!(found(other), None, "{other}");
+        }
     }
 }
