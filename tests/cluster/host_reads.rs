@@ -62,7 +62,7 @@ fn nothing_else_is_had_of_a_node() {
         (on("chroot /host sh"), "refused (shell)"),
         (on("sysctl -w vm.swappiness=1"), "refused (write)"),
         (on("sysctl kernel./../../etc/passwd"), "refused (malformed)"),
-        (on("tcpdump -i any"), "refused (unsupported)"),
+        (on("tcpdump -i any"), "nodeAgent.packetCapture"),
         (on("dig @1.1.1.1 x"), "refused (elsewhere)"),
         (on("sysctl kernel.hostname"), "every pod has its own"),
         (format!("kubectl debug node/{node} --image=busybox -- sh"), "refused (acts)"),

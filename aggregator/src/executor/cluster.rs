@@ -108,8 +108,16 @@ impl Cluster {
         let text = String::from_utf8(bytes)
             .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
         if !parts.status.is_success() {
-            let said = serde_json::from_str(&text)
-                .unwrap_or_else(|_| Status { message: text, reason: String::new() });
+            let said = serde_json::from_str(&text).unwrap_or_else(|_| {
+                // A redirect comes without a body; it is not followed, as it could lead anywhere.
+                let place = parts.headers.get(header::LOCATION).and_then(|place| place.to_str().ok());
+                let message = match place {
+                    Some(place) => format!("{}: it is at {place}", parts.status),
+                    None if text.is_empty() => parts.status.to_string(),
+                    None => text,
+                };
+                Status { message, reason: String::new() }
+            });
             let message = self.cleaned_lines(said.message);
             return Err(Failure { status: parts.status.as_u16(), message, reason: Some(said.reason) });
         }

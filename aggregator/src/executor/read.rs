@@ -274,10 +274,15 @@ mod tests {
                 "/api/v1/namespaces/a/pods/large/log" => (200, "ä".repeat(5 * 1024 * 1024).into_bytes()),
                 "/api/v1/services" | "/api/v1/pods" => (200, page(request.uri())),
                 "/api/v1/nodes" => std::future::pending().await,
+                "/openapi/v3/api/v1" => (301, Vec::new()),
+                "/openapi/v3" => (503, Vec::new()),
                 _ => (404, br#"{"kind":"Status","message":"pods \"q\" not found"}"#.to_vec()),
             };
-            let response = http::Response::builder().status(status).body(Full::new(bytes::Bytes::from(body)));
-            Ok::<_, Infallible>(response.unwrap())
+            let mut response = http::Response::builder().status(status);
+            if status == 301 {
+                response = response.header(header::LOCATION, "/openapi/v3/api/v1?hash=2");
+            }
+            Ok::<_, Infallible>(response.body(Full::new(bytes::Bytes::from(body))).unwrap())
         });
         Client::new(service, "default")
     }
@@ -292,6 +297,14 @@ mod tests {
         assert_eq!(parts.len(), answer.results.len());
         assert_eq!(answer.request_id, "r");
         answer.results
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_a_body_says_its_status_and_where_to_ask() {
+        let results = ask(&["openapi/v3/api/v1?hash=1", "openapi/v3"], 0).await;
+        assert_eq!(results[0].error_message, "301 Moved Permanently: it is at /openapi/v3/api/v1?hash=2");
+        assert_eq!(results[1].error_message, "503 Service Unavailable");
+        assert!(results.iter().all(|result| !result.success));
     }
 
     #[tokio::test]
