@@ -32,6 +32,7 @@ pub(super) enum Opened {
     Name { name: String, record: u16, search: bool, resolver: Lines, until: Instant },
     Packets { socket: File, wanted: Wanted },
     Containers { asking: Asking, facts: ContainerFacts, id: String },
+    Connections(File),
     Firewall(firewall::Asked<File>),
     Bpf(Vec<String>),
     Connect { host: String, port: u16, from: &'static str, resolver: Lines, until: Instant },
@@ -58,6 +59,13 @@ impl Request {
                     files.extend(open_if_there(network, name)?.map(|file| (kind, file)));
                 }
                 Ok(Opened::Sockets { files, states })
+            }
+            Self::Table { table: Table::Connections, .. }
+                if places.may_see_firewall
+                    && places.is_host_network
+                    && !network(places)?.join("nf_conntrack").exists() =>
+            {
+                connections::ask().map(Opened::Connections).map_err(|error| not_told("connections", &error))
             }
             Self::Table { table, interface } => {
                 let network = network(places)?;
@@ -130,7 +138,7 @@ fn names_of(table: Table) -> &'static [&'static str] {
 fn missing(name: &str) -> String {
     match name {
         "nf_conntrack" => "this kernel shows the entries of its table of connections by netlink alone (CONFIG_NF_CONNTRACK_PROCFS \
-                           is not set): conntrack -S and -C tell of it"
+                           is not set; Helm: nodeAgent.firewallRules, with nodeAgent.hostNetwork): conntrack -S and -C tell of it"
             .to_owned(),
         "stat/nf_conntrack" => "this kernel tracks no connections".to_owned(),
         name => format!("this kernel has no {name}"),
@@ -176,12 +184,16 @@ fn ask_firewall(wanted: firewall::Wanted, places: &Places) -> Result<firewall::A
         (!tables.is_empty()).then(|| format!("{} {tables}", name.trim_end_matches("_tables_names")))
     });
     let legacy = legacy.collect::<Vec<_>>().join("; ");
-    firewall::ask(wanted, legacy).map_err(|error| match error.kind() {
+    firewall::ask(wanted, legacy).map_err(|error| not_told("rules of a firewall", &error))
+}
+
+fn not_told(what: &str, error: &io::Error) -> String {
+    match error.kind() {
         io::ErrorKind::PermissionDenied => {
-            format!("the rules of the firewall can't be seen: {error} (it needs the capability NET_ADMIN)")
+            format!("the {what} can't be seen: {error} (it needs the capability NET_ADMIN)")
         }
-        _ => format!("this kernel does not tell the rules of a firewall: {error}"),
-    })
+        _ => format!("this kernel does not tell its {what}: {error}"),
+    }
 }
 
 fn ask_bpf(objects: BpfObjects, places: &Places) -> Result<Vec<String>, String> {
@@ -252,6 +264,7 @@ impl Opened {
             | Self::Table { .. }
             | Self::Settings(_)
             | Self::Packets { .. }
+            | Self::Connections(_)
             | Self::Firewall(_)
             | Self::Bpf(_) => Reach::Open,
         }
@@ -267,6 +280,7 @@ impl Opened {
             Self::Table { table, interface, files } => print_table(table, interface.as_deref(), files, out),
             Self::Settings(found) => settings::print(found, out),
             Self::Containers { asking, facts, id } => containers::print(asking, facts, &id, out),
+            Self::Connections(socket) => connections::print_told(socket, out),
             Self::Firewall(asked) => firewall::print(asked, out),
             Self::Bpf(lines) => bpf::print(lines, out),
             Self::Packets { socket, wanted } => packets::print(socket, &wanted, out),

@@ -7,7 +7,9 @@ use std::{
 };
 
 use aya::{Ebpf, maps::Array, programs::SocketFilter};
-use kestrel_proto::node::v1::{BpfObjects, BpfRead, FirewallRead, HostRead, host_read::What};
+use kestrel_proto::node::v1::{
+    BpfObjects, BpfRead, FirewallRead, HostRead, Table, TableRead, host_read::What,
+};
 use object::{
     Architecture, BinaryFormat, Endianness, SectionKind, SymbolFlags, SymbolKind, SymbolScope,
     write::{Object, Symbol, SymbolSection},
@@ -21,6 +23,8 @@ struct Task {
     read: Option<HostRead>,
     #[prost(string, tag = "2")]
     proc: String,
+    #[prost(string, optional, tag = "3")]
+    network: Option<String>,
     #[prost(bool, tag = "4")]
     is_host_network: bool,
     #[prost(uint32, tag = "5")]
@@ -37,6 +41,8 @@ fn read(what: What, commands: &str) -> Output {
     let task = Task {
         read: Some(read),
         proc: "/proc".to_owned(),
+        // A kernel that shows no connections as a file.
+        network: Some("/proc/sys/net".to_owned()),
         is_host_network: true,
         milliseconds: 20_000,
         may_see_firewall: true,
@@ -81,10 +87,11 @@ fn rules_of_iptables_are_shown_with_those_of_nft() {
     for line in [
         "table ip nat {",
         "type nat hook postrouting priority 100; policy accept;",
-        "oifname != \"lo\" ip saddr 10.0.0.0/8 xt match \"comment\" \"leaves the cluster\" counter packets 0 bytes 0",
+        "ip saddr 10.0.0.0/8 ",
+        "oifname != \"lo\" ",
+        "xt match \"comment\" \"leaves the cluster\" counter packets 0 bytes 0",
         "ip daddr 10.96.0.10",
         "state new counter packets 0 bytes 0 jump KUBE-TEST",
-        "xt match \"mark\" 0x4000/0x4000",
         "probability 0.50000 counter packets 0 bytes 0 drop",
         "destination local",
         "10.0.0.7:8080",
@@ -98,6 +105,25 @@ fn rules_of_iptables_are_shown_with_those_of_nft() {
     assert!(one.starts_with("table ip nat {") && !one.contains("KUBE-TEST"), "{one}");
     let none = shown(&read(What::Firewall(FirewallRead::default()), ":"));
     assert_eq!(none, "# 0 tables, 0 chains, 0 rules\n");
+}
+
+#[test]
+fn connections_are_told_where_no_file_shows_them() {
+    if !is_root() {
+        return;
+    }
+    const CONNECTION: &str = "
+        ip link set lo up
+        iptables -A INPUT -m conntrack --ctstate NEW -j ACCEPT
+        bash -c 'echo > /dev/udp/127.0.0.1/9999'";
+    let all = shown(&read(
+        What::Table(TableRead { table: Table::Connections.into(), ..TableRead::default() }),
+        CONNECTION,
+    ));
+    assert!(
+        all.starts_with("udp      17 ") && all.contains(" dport=9999 [UNREPLIED] src=127.0.0.1 "),
+        "{all}"
+    );
 }
 
 /// A program that drops everything, in the form in which compilers leave it.
