@@ -16,10 +16,13 @@ use kestrel_runtime::{
 
 use crate::config::Config;
 
-/// The number of CAP_SYSLOG (capabilities(7)).
-const SYSLOG: u64 = 1 << 34;
-/// That of CAP_NET_RAW.
-const NET_RAW: u64 = 1 << 13;
+/// Capabilities that the chart may give, by their numbers (capabilities(7)), and by which of its values.
+const CAPABILITIES: [(u64, &str, &str); 4] = [
+    (1 << 12, "NET_ADMIN", "nodeAgent.firewallRules"),
+    (1 << 13, "NET_RAW", "nodeAgent.packetCapture"),
+    (1 << 21, "SYS_ADMIN", "nodeAgent.bpfObjects"),
+    (1 << 34, "SYSLOG", "nodeAgent.kernelLog"),
+];
 
 /// Runs all trials, writes a line for each, and says with what to end.
 ///
@@ -78,20 +81,22 @@ fn judge_process(status: &str) -> Finding {
             ),
         );
     }
-    if capabilities & !(SYSLOG | NET_RAW) != 0 {
+    let known = CAPABILITIES.iter().fold(0, |all, (bit, ..)| all | bit);
+    if capabilities & !known != 0 {
+        let given = CAPABILITIES.map(|(_, name, value)| format!("{name} ({value})")).join(", ");
         return Finding::caution(
             SUBJECT,
             format!(
-                "it runs as user 0 with capabilities that it does not use ({capabilities:#x}): the chart drops all but SYSLOG \
-                 (nodeAgent.kernelLog) and NET_RAW (nodeAgent.packetCapture), so something else started it"
+                "it runs as user 0 with capabilities that it does not use ({capabilities:#x}): the chart drops all but {given}, \
+                 so something else started it"
             ),
         );
     }
-    let which = match (capabilities & SYSLOG != 0, capabilities & NET_RAW != 0) {
-        (false, false) => "without capabilities",
-        (true, false) => "with the capability SYSLOG alone",
-        (false, true) => "with the capability NET_RAW alone",
-        (true, true) => "with the capabilities SYSLOG and NET_RAW alone",
+    let held = CAPABILITIES.iter().filter(|(bit, ..)| capabilities & bit != 0).map(|(_, name, _)| *name);
+    let which = match &held.collect::<Vec<_>>()[..] {
+        [] => "without capabilities".to_owned(),
+        [one] => format!("with the capability {one} alone"),
+        some => format!("with the capabilities {} alone", some.join(", ")),
     };
     Finding::ok(SUBJECT, format!("it runs as user 0, {which}"))
 }
@@ -125,7 +130,7 @@ mod tests {
         let none = "0000000000000000";
         assert_eq!(judge("0", none), "ok      process: it runs as user 0, without capabilities");
         assert!(judge("0", "0000000400000000").ends_with("with the capability SYSLOG alone"));
-        assert!(judge("0", "0000000400002000").ends_with("with the capabilities SYSLOG and NET_RAW alone"));
+        assert!(judge("0", "0000000400002000").ends_with("with the capabilities NET_RAW, SYSLOG alone"));
         let all = judge("0", "000001ffffffffff");
         assert!(all.starts_with("caution process: ") && all.contains("0x1ffffffffff"), "{all}");
         let other = judge("65532", none);

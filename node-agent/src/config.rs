@@ -78,6 +78,10 @@ pub struct Host {
     pub network: bool,
     /// Whether heads of packets may be captured, when they are asked for.
     pub packet_capture: bool,
+    /// Whether the kernel may be asked for the rules of the host's firewall.
+    pub firewall_rules: bool,
+    /// Whether it may be asked for BPF programs and maps.
+    pub bpf_objects: bool,
     /// Folders of the host whose file systems are watched.
     pub file_systems: Vec<String>,
     /// When waiting for CPU, memory and disks is a stall, in percent of a minute; 0: never.
@@ -113,6 +117,8 @@ impl Host {
             network_tables: settings.parse("KESTREL_NETWORK_TABLES", false),
             network: settings.parse("KESTREL_HOST_NETWORK", false),
             packet_capture: settings.parse("KESTREL_PACKET_CAPTURE", false),
+            firewall_rules: settings.parse("KESTREL_FIREWALL_RULES", false),
+            bpf_objects: settings.parse("KESTREL_BPF_OBJECTS", false),
             file_systems: names.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect(),
             pressure,
             probes: Duration::from_secs(settings.parse("KESTREL_PROBE_SECONDS", 0)),
@@ -155,6 +161,8 @@ impl Host {
             is_host_network: self.network,
             runtime_socket: self.runtime_socket.clone(),
             may_capture: self.packet_capture,
+            may_see_firewall: self.firewall_rules,
+            may_see_bpf: self.bpf_objects,
         }
     }
 

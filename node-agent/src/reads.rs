@@ -2,12 +2,15 @@
 //! [process of its own](crate::sandbox) that is this program again.
 
 mod addresses;
+mod bpf;
 pub mod child;
 mod connections;
 mod containers;
 mod counters;
+mod firewall;
 mod names;
 mod neighbours;
+mod netlink;
 mod opened;
 mod packets;
 mod request;
@@ -22,6 +25,7 @@ use kestrel_proto::node::v1::{HostAnswer, HostRead};
 use prost::Message as _;
 use tokio_util::task::AbortOnDropHandle;
 
+pub(crate) use self::opened::trials;
 use crate::sandbox::{self, Limits, Printed};
 
 /// Reads at the same time: an agent has a small share of its node.
@@ -48,6 +52,10 @@ pub struct Places {
     pub runtime_socket: Option<PathBuf>,
     /// Packets may be captured.
     pub may_capture: bool,
+    /// The kernel may be asked for the rules of the firewall.
+    pub may_see_firewall: bool,
+    /// And for BPF objects.
+    pub may_see_bpf: bool,
 }
 
 /// The reads that are under way.

@@ -7,8 +7,11 @@
 use std::{collections::BTreeMap, path::Path, process::Stdio, time::Duration};
 
 use landlock::{ABI, Access as _, AccessFs, AccessNet, Ruleset, RulesetAttr as _, Scope};
-use rustix::process::{
-    Pid, Resource, Rlimit, Signal, kill_process_group, set_parent_process_death_signal, setrlimit,
+use rustix::{
+    process::{
+        Pid, Resource, Rlimit, Signal, kill_process_group, set_parent_process_death_signal, setrlimit,
+    },
+    thread::{CapabilitySet, CapabilitySets, set_capabilities},
 };
 use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
@@ -159,12 +162,16 @@ pub enum Reach {
     Network,
 }
 
-/// Takes from this thread, for ever, every way to a file, to another process and, unless `reach` says so, to
-/// the network: by Landlock, as far as the kernel has it, and by seccomp, without which it fails.
+/// Takes from this thread, for ever, its capabilities and every way to a file, to another process and, unless
+/// `reach` says so, to the network: by Landlock, as far as the kernel has it, and by seccomp, without which it
+/// fails.
 ///
 /// # Errors
 /// The kernel has no seccomp.
 pub fn seal(reach: Reach) -> Result<(), String> {
+    let none = CapabilitySet::empty();
+    set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })
+        .map_err(|error| format!("capabilities: {error}"))?;
     landlock(reach).map_err(|error| format!("Landlock: {error}"))?;
     let filter = filter(reach).map_err(|error| format!("seccomp: {error}"))?;
     apply_filter(&filter).map_err(|error| format!("seccomp: {error}"))

@@ -8,7 +8,7 @@ use tracing::{
 };
 use tracing_subscriber::{
     Layer, Registry,
-    filter::Targets,
+    filter::{ParseError, Targets},
     layer::{Context, SubscriberExt as _},
     util::SubscriberInitExt as _,
 };
@@ -18,6 +18,9 @@ use crate::config::{Environment, Source};
 /// The Kubernetes client reports each failure to its caller, who says it in a
 /// sentence, and logs it as well. A filter that names these targets wins.
 const QUIET: &str = "kube_client=off,kube_runtime=off";
+
+/// The target of lines that are written whatever the level is: a record with holes is none.
+pub const AUDIT: &str = "audit";
 
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +46,7 @@ pub struct Said<'a> {
 pub type Listener = Box<dyn Fn(Said<'_>) + Send + Sync>;
 
 /// Starts the log: level from `KESTREL_LOG` (a level, or `target=level` with commas between; default
-/// `info`), format from `KESTREL_LOG_FORMAT` (`json` or `text`), else `default`.
+/// `info`), which does not hold for [`AUDIT`]; format from `KESTREL_LOG_FORMAT` (`json` or `text`), else `default`.
 ///
 /// # Errors
 /// A filter or format that can't be understood, in a sentence.
@@ -57,9 +60,8 @@ pub fn init(default: Format) -> anyhow::Result<()> {
 /// As [`init`].
 pub fn init_heard(default: Format, listener: Option<Listener>) -> anyhow::Result<()> {
     let filter = Environment.get("KESTREL_LOG").unwrap_or_else(|| "info".to_owned());
-    let filter: Targets = format!("{QUIET},{filter}")
-        .parse()
-        .map_err(|error| anyhow::anyhow!("KESTREL_LOG={filter:?} is not usable: {error}"))?;
+    let filter =
+        targets(&filter).map_err(|error| anyhow::anyhow!("KESTREL_LOG={filter:?} is not usable: {error}"))?;
     let format = match Environment.get("KESTREL_LOG_FORMAT").as_deref() {
         None => default,
         Some("json") => Format::Json,
@@ -73,6 +75,11 @@ pub fn init_heard(default: Format, listener: Option<Listener>) -> anyhow::Result
     };
     Registry::default().with(log).with(listener.map(Hearing)).with(filter).init();
     Ok(())
+}
+
+/// Of two directives for a target the later one holds.
+fn targets(filter: &str) -> Result<Targets, ParseError> {
+    format!("{QUIET},{filter},{AUDIT}=info").parse()
 }
 
 struct Hearing(Listener);
@@ -117,6 +124,18 @@ mod tests {
     use tracing::{error, info, subscriber, warn};
 
     use super::*;
+
+    #[test]
+    fn the_audit_is_written_at_every_level() {
+        for filter in ["warn", "off", "audit=off", "info,audit=error", "kestrel_aggregator=debug"] {
+            let targets = targets(filter).unwrap();
+            assert!(targets.would_enable(AUDIT, &Level::INFO), "{filter}");
+        }
+        let quiet = targets("warn").unwrap();
+        assert!(!quiet.would_enable("kestrel_aggregator::executor", &Level::INFO));
+        assert!(!targets("info").unwrap().would_enable("kube_client::client", &Level::ERROR));
+        assert!(targets("nonsense=loud").is_err());
+    }
 
     #[test]
     fn only_warnings_and_errors_of_our_own_are_heard() {

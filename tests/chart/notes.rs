@@ -56,12 +56,16 @@ fn what_gives_power_away_is_said() {
     let settings = [
         "nodeAgent.runtimeSocket=/run/containerd/containerd.sock",
         "nodeAgent.kernelLog=true",
+        "nodeAgent.firewallRules=true",
+        "nodeAgent.bpfObjects=true",
         "server.tls.insecureSkipVerify=true",
         "operator.cilium.disableFlows=false",
     ];
     let notes = notes(helm::NEWEST, &settings);
     assert!(notes.contains("gives root on every node"), "{notes}");
     assert!(notes.contains("has the capability SYSLOG"), "{notes}");
+    assert!(notes.contains("SYS_ADMIN: who takes it over is root on its node"), "{notes}");
+    assert!(notes.contains("nodeAgent.firewallRules does nothing without nodeAgent.hostNetwork"), "{notes}");
     assert!(notes.contains("power over the node's network"), "{notes}");
     let label = "kubectl label namespace kestrel-ai pod-security.kubernetes.io/enforce=privileged";
     assert!(notes.contains(label), "{notes}");

@@ -17,7 +17,7 @@ const VERSIONS: [&str; 3] = ["1.24.17", "1.30.14", helm::NEWEST];
 const OTHERS: [&str; 2] = ["monitoring.coreos.com", "cert-manager.io"];
 
 /// Everything that can be switched on.
-const ALL: [&str; 20] = [
+const ALL: [&str; 22] = [
     "networkPolicy.create=true",
     "webhook.certManager.enabled=true",
     "link.certManager.enabled=true",
@@ -34,6 +34,8 @@ const ALL: [&str; 20] = [
     "nodeAgent.networkTables=true",
     "nodeAgent.hostNetwork=true",
     "nodeAgent.packetCapture=true",
+    "nodeAgent.firewallRules=true",
+    "nodeAgent.bpfObjects=true",
     "nodeAgent.podPressure=true",
     "nodeAgent.fileSystems={/data}",
     "monitoring.serviceMonitor.enabled=true",

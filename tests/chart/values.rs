@@ -419,6 +419,8 @@ fn every_variable_is_an_agreed_one() {
         "nodeAgent.networkTables=true",
         "nodeAgent.hostNetwork=true",
         "nodeAgent.packetCapture=true",
+        "nodeAgent.firewallRules=true",
+        "nodeAgent.bpfObjects=true",
         "nodeAgent.podPressure=true",
         "nodeAgent.fileSystems={/data}",
         "operator.cilium.disableFlows=false",

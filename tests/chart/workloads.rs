@@ -186,6 +186,8 @@ fn each_feature_of_the_node_agent_has_its_own_privilege() {
         ("nodeAgent.networkTables=true", "/proc/1/net"),
         ("nodeAgent.hostNetwork=true", "the node's network"),
         ("nodeAgent.packetCapture=true", "NET_RAW"),
+        ("nodeAgent.firewallRules=true", "NET_ADMIN"),
+        ("nodeAgent.bpfObjects=true", "SYS_ADMIN"),
         ("nodeAgent.podPressure=true", "/sys/fs/cgroup"),
         ("nodeAgent.fileSystems={/data}", "/data"),
         ("operator.cilium.disableFlows=false", "/var/run/cilium"),
@@ -220,6 +222,8 @@ fn what_is_watched_of_the_host_is_told_to_the_agent() {
         ("networkTables", "NETWORK_TABLES"),
         ("hostNetwork", "HOST_NETWORK"),
         ("packetCapture", "PACKET_CAPTURE"),
+        ("firewallRules", "FIREWALL_RULES"),
+        ("bpfObjects", "BPF_OBJECTS"),
     ] {
         let name = format!("KESTREL_{name}");
         assert_eq!(env(&[], &name), None);

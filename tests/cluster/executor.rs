@@ -5,7 +5,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::{
-    corpus::{ADVERSARIAL, ENCODED, HONEST, MARKER, SEED, commands, comparable, differs},
+    corpus::{ENCODED, HONEST, MARKER, SEED, adversarial, commands, comparable, differs},
     kubectl::{OPERATOR, attempt, cloud_post, eventually, json, kubectl},
     namespace::Namespace,
 };
@@ -82,20 +82,8 @@ fn told(answer: &Value) -> Vec<(String, String)> {
 #[test]
 fn no_request_gets_a_secret_a_token_or_a_file() {
     let _seeded = Seeded::new();
-    let mut lines = commands(ADVERSARIAL);
-    lines.extend(
-        [
-            "kubectl get cm keys -n vault -o yaml",
-            "kubectl get cm -A -o json",
-            "kubectl get pod leaks -n vault -o yaml",
-            "kubectl describe pod leaks -n vault",
-            "kubectl get pods -A -o jsonpath='{..env}'",
-            "kubectl get pods -A -o jsonpath='{..args}'",
-            "kubectl get secrets -n vault -o yaml",
-            "kubectl logs -n kestrel-ai deploy/kestrel-aggregator --tail=500",
-        ]
-        .map(str::to_owned),
-    );
+    let mut lines = adversarial();
+    lines.push("kubectl logs -n kestrel-ai deploy/kestrel-aggregator --tail=500".to_owned());
     let mut paths: Vec<String> = PATHS
         .lines()
         .map(|line| {

@@ -63,6 +63,8 @@ fn nothing_else_is_had_of_a_node() {
         (on("sysctl -w vm.swappiness=1"), "refused (write)"),
         (on("sysctl kernel./../../etc/passwd"), "refused (malformed)"),
         (on("tcpdump -i any"), "nodeAgent.packetCapture"),
+        (on("nft list ruleset"), "nodeAgent.firewallRules"),
+        (on("bpftool prog show"), "nodeAgent.bpfObjects"),
         (on("dig @1.1.1.1 x"), "refused (elsewhere)"),
         (on("sysctl kernel.hostname"), "every pod has its own"),
         (format!("kubectl debug node/{node} --image=busybox -- sh"), "refused (acts)"),

@@ -5,11 +5,34 @@ use serde_json::Value;
 /// Objects to ask for.
 pub(crate) const SEED: &str = include_str!("seed.yaml");
 pub(crate) const HONEST: &str = include_str!("../../aggregator/tests/policy/honest.jsonl");
-pub(crate) const ADVERSARIAL: &str = include_str!("../../aggregator/tests/policy/commands.jsonl");
+const ADVERSARIAL: &str = include_str!("../../aggregator/tests/policy/commands.jsonl");
 /// Every secret of the seed.
 pub(crate) const MARKER: &str = "marker-of-a-secret";
 /// The same in base64, as far as it does not depend on what is around.
 pub(crate) const ENCODED: &str = "bWFya2VyLW9mLWEtc2VjcmV0";
+
+/// What goes straight for the secrets of the seed.
+const STRAIGHT: [&str; 14] = [
+    "kubectl get secrets -A -o yaml",
+    "kubectl get secret db -n vault -o json",
+    "kubectl get secret x -o jsonpath='{.data.password}'",
+    "kubectl get secret x -o custom-columns=D:.data.password",
+    "kubectl describe secret x",
+    "kubectl get cm keys -n vault -o yaml",
+    "kubectl get cm -A -o json",
+    "kubectl get pod leaks -n vault -o yaml",
+    "kubectl describe pod leaks -n vault",
+    "kubectl get pods -A -o jsonpath='{..env}'",
+    "kubectl get pods -A -o jsonpath='{..args}'",
+    "kubectl get all,cm -n vault -o json",
+    "kubectl get secrets -A --sort-by=.data.password",
+    "kubectl get secret db -n vault -o jsonpath='{.metadata.annotations}'",
+];
+
+/// The adversarial corpus, and what goes straight for the secrets of the seed.
+pub(crate) fn adversarial() -> Vec<String> {
+    commands(ADVERSARIAL).into_iter().chain(STRAIGHT.map(str::to_owned)).collect()
+}
 
 /// The commands of a corpus.
 pub(crate) fn commands(corpus: &str) -> Vec<String> {

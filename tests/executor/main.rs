@@ -23,7 +23,7 @@ use kestrel_aggregator::{
 use serde_json::json;
 
 use api_server::ApiServer;
-use corpus::{ADVERSARIAL, ENCODED, HONEST, MARKER, SEED, commands, comparable, differs};
+use corpus::{ENCODED, HONEST, MARKER, SEED, adversarial, commands, comparable, differs};
 
 fn kubectl(server: &ApiServer, arguments: &[&str]) -> Output {
     let program = server.kubeconfig.with_file_name("bin").join("kubectl");
@@ -171,28 +171,8 @@ async fn no_command_shows_a_secret_whoever_it_runs_as() {
     for secret_hashes in [false, true] {
         let rules = Rules { secret_hashes, ..Rules::default() };
         let asker = Asker::new(client.clone(), rules, Excluded::default()).unwrap();
-        let mut lines = commands(ADVERSARIAL);
-        lines.extend(
-            [
-                "kubectl get secrets -A -o yaml",
-                "kubectl get secret db -n vault -o json",
-                "kubectl get secret x -o jsonpath='{.data.password}'",
-                "kubectl get secret x -o custom-columns=D:.data.password",
-                "kubectl describe secret x",
-                "kubectl get cm keys -n vault -o yaml",
-                "kubectl get cm -A -o json",
-                "kubectl get pod leaks -n vault -o yaml",
-                "kubectl describe pod leaks -n vault",
-                "kubectl get pods -A -o jsonpath='{..env}'",
-                "kubectl get pods -A -o jsonpath='{..args}'",
-                "kubectl get all,cm -n vault -o json",
-                "kubectl get secrets -A --sort-by=.data.password",
-                "kubectl get secret db -n vault -o jsonpath='{.metadata.annotations}'",
-            ]
-            .map(str::to_owned),
-        );
         let mut hidden = 0;
-        for line in lines {
+        for line in adversarial() {
             let answer = asker.command(&line).await;
             for text in [&answer.stdout, &answer.stderr] {
                 // What was asked is echoed in errors; no command of the corpus has the marker in it.

@@ -8,6 +8,7 @@ use std::{
 };
 
 use aws_lc_rs::digest::{SHA256, digest};
+use kestrel_runtime::telemetry::AUDIT;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family},
@@ -193,7 +194,7 @@ impl Audit {
             );
             // Both are whole after every line.
             let mut chain = self.chain.lock().unwrap_or_else(PoisonError::into_inner);
-            info!("{}", chain.line(&text));
+            info!(target: AUDIT, "{}", chain.line(&text));
             let mut untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner);
             untold.add(chain.number, kind, &what, *decision);
         }

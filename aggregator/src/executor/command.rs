@@ -17,10 +17,12 @@ mod kubectl;
 mod logs;
 mod pattern;
 mod quantity;
+mod refused;
 mod rollout;
 mod session;
 mod table;
 mod top;
+mod verbs;
 mod words;
 mod yaml;
 
@@ -35,10 +37,7 @@ pub(super) use self::{
     discovery::Resource,
     session::{Kinds, Session, Trouble},
 };
-use self::{
-    filter::Filter,
-    kubectl::{Does, Kubectl, PROGRAMS},
-};
+use self::{filter::Filter, kubectl::Kubectl, refused::PROGRAMS, verbs::Does};
 use super::{
     audit::{Decision, Part},
     cluster::Cluster,

@@ -123,9 +123,52 @@ async fn rules(client: &Client, namespace: &str) -> Result<SubjectRulesReviewSta
     }
 }
 
+/// What a right is good for in the hands of who should not have it, the worst first: the order in which rights are
+/// told, of which a cluster's worth would not fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Danger {
+    /// Other rights: Secrets, tokens, other accounts, roles, everything.
+    Rights,
+    /// To act inside of containers and nodes, or on all that is admitted.
+    Acts,
+    Writes,
+    Reads,
+}
+
+impl Danger {
+    fn of(group: &str, resource: &str, verb: &str) -> Self {
+        let reads = ["get", "list", "watch", "head"].contains(&verb);
+        let below = resource.split_once('/').map(|(_, below)| below);
+        let acts = ["exec", "attach", "portforward", "proxy", "ephemeralcontainers", "approval"];
+        if [resource, verb].contains(&"*")
+            || ["impersonate", "escalate", "bind", "approve", "sign"].contains(&verb)
+            || resource == "secrets"
+            || below == Some("token")
+            || group == "rbac.authorization.k8s.io" && !reads
+        {
+            Self::Rights
+        } else if below.is_some_and(|below| acts.contains(&below))
+            || ["admissionregistration.k8s.io", "apiextensions.k8s.io"].contains(&group) && !reads
+        {
+            Self::Acts
+        } else if reads {
+            Self::Reads
+        } else {
+            Self::Writes
+        }
+    }
+}
+
+/// The worst that can be done to something, and the verbs.
+#[derive(Debug)]
+struct Verbs {
+    danger: Danger,
+    names: BTreeSet<String>,
+}
+
 /// Verbs by what they are done to.
 #[derive(Debug, Default)]
-struct Beyond(BTreeMap<String, BTreeSet<String>>);
+struct Beyond(BTreeMap<String, Verbs>);
 
 impl Beyond {
     fn add(&mut self, need: Need, is_own: bool, resources: &[ResourceRule], paths: &[NonResourceRule]) {
@@ -136,7 +179,11 @@ impl Beyond {
                     for verb in &rule.verbs {
                         if !need.has(group, resource, verb, names, is_own) && !is_everybodys(group, resource)
                         {
-                            self.note(&named(group, resource, names), verb);
+                            self.note(
+                                &named(group, resource, names),
+                                verb,
+                                Danger::of(group, resource, verb),
+                            );
                         }
                     }
                 }
@@ -151,22 +198,26 @@ impl Beyond {
                 for verb in
                     rule.verbs.iter().filter(|verb| !is_open || !["get", "head"].contains(&verb.as_str()))
                 {
-                    self.note(path, verb);
+                    self.note(path, verb, Danger::of("", path, verb));
                 }
             }
         }
     }
 
-    fn note(&mut self, what: &str, verb: &str) {
-        self.0.entry(what.to_owned()).or_default().insert(verb.to_owned());
+    fn note(&mut self, what: &str, verb: &str, danger: Danger) {
+        let verbs = self.0.entry(what.to_owned());
+        let verbs = verbs.or_insert_with(|| Verbs { danger, names: BTreeSet::new() });
+        verbs.danger = verbs.danger.min(danger);
+        verbs.names.insert(verb.to_owned());
     }
 
     /// `None` if there is nothing.
     fn text(&self) -> Option<String> {
-        let verbs =
-            |verbs: &BTreeSet<String>| verbs.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-        let mut kinds: Vec<String> =
-            self.0.iter().take(SHOWN).map(|(what, of)| format!("{} of {what}", verbs(of))).collect();
+        let mut held: Vec<_> = self.0.iter().collect();
+        held.sort_by_key(|(_, verbs)| verbs.danger);
+        let verbs = |verbs: &Verbs| verbs.names.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let shown = held.into_iter().take(SHOWN);
+        let mut kinds: Vec<String> = shown.map(|(what, of)| format!("{} of {what}", verbs(of))).collect();
         if self.0.len() > SHOWN {
             kinds.push(format!("and {} more", self.0.len() - SHOWN));
         }
@@ -253,8 +304,10 @@ mod tests {
         assert_eq!(beyond(Need::Table, true, &table), None);
         let outside = beyond(Need::Table, false, &table).unwrap();
         assert!(
-            outside.contains("create of configmaps")
-                && outside.contains("create of leases (coordination.k8s.io)"),
+            outside.starts_with("create of secrets, get, update of secrets named kestrel-agent-link, ")
+                && outside.contains(
+                    "impersonate of serviceaccounts named kestrel-executor, create of configmaps, "
+                ),
             "{outside}"
         );
         assert!(!outside.contains("of pods"), "{outside}");
@@ -306,9 +359,26 @@ mod tests {
         ] {
             assert_eq!(beyond(need, true, &[held]).as_deref(), expected, "{need:?}");
         }
-        let many: Vec<ResourceRule> =
-            (0..10).map(|n| rule("", &[&format!("kind{n}")], &[], &["delete"])).collect();
-        assert!(beyond(read, true, &many).unwrap().ends_with("delete of kind7, and 2 more"));
+    }
+
+    #[test]
+    fn the_worst_is_told_first_and_never_left_out() {
+        let read = Need::Read { secrets: false };
+        let many = (0..10).map(|n| rule("", &[&format!("kind{n}")], &[], &["delete"]));
+        let worse = [
+            rule("apps", &["deployments/scale"], &[], &["patch"]),
+            rule("", &["pods/exec"], &[], &["create"]),
+            rule("", &["users"], &[], &["impersonate"]),
+            rule("rbac.authorization.k8s.io", &["clusterroles"], &[], &["get", "escalate"]),
+            rule("", &["serviceaccounts/token"], &[], &["create"]),
+            rule("", &["secrets"], &[], &["list"]),
+        ];
+        let told = beyond(read, true, &many.chain(worse).collect::<Vec<_>>()).unwrap();
+        assert_eq!(
+            told,
+            "escalate of clusterroles (rbac.authorization.k8s.io), list of secrets, create of serviceaccounts/token, \
+             impersonate of users, create of pods/exec, patch of deployments/scale (apps), delete of kind0, delete of kind1, and 8 more"
+        );
     }
 
     #[test]

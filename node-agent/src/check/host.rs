@@ -7,6 +7,7 @@ use kestrel_runtime::check::Finding;
 use crate::{
     config::Config,
     host::{kubelet::Probes, runtime_version, sample::Sample},
+    reads::trials,
 };
 
 /// A line for each thing that is watched, or could be.
@@ -40,7 +41,20 @@ pub(super) async fn findings(config: &Config) -> Vec<Finding> {
     } else {
         Finding::ok("kubelet", format!("it probes the daemon every {} s", config.host.probes.as_secs()))
     });
+    findings.extend(asked(config));
     findings
+}
+
+/// What Kestrel Cloud may ask of the node beside what every process may see.
+fn asked(config: &Config) -> impl Iterator<Item = Finding> {
+    trials(&config.host.reads()).into_iter().map(|(subject, is_given, tried)| match tried {
+        Ok(()) => Finding::ok(subject, "Kestrel Cloud may ask for them, and they can be seen"),
+        Err(why) if is_given => Finding::failed(
+            subject,
+            format!("{why}; where the value is set, an admission policy may have taken the capability or the volume from the pod"),
+        ),
+        Err(why) => Finding::note(subject, why),
+    })
 }
 
 const CONNTRACK: &str = "table of connections";

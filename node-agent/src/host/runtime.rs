@@ -101,56 +101,8 @@ async fn ask(socket: &Path) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        convert::Infallible,
-        pin::Pin,
-        task::{Context, Poll},
-    };
-
-    use tokio::net::UnixListener;
-    use tokio_stream::wrappers::UnixListenerStream;
-    use tonic::{
-        Response, Status,
-        body::Body,
-        server::{Grpc, NamedService},
-        transport::Server,
-    };
-    use tower::service_fn;
-
     use super::*;
     use crate::host::condition;
-
-    /// A runtime that knows its version and nothing else.
-    #[derive(Clone)]
-    struct Runtime;
-
-    impl NamedService for Runtime {
-        const NAME: &'static str = "runtime.v1.RuntimeService";
-    }
-
-    impl tower::Service<http::Request<Body>> for Runtime {
-        type Response = http::Response<Body>;
-        type Error = Infallible;
-        type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
-
-        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-            Box::pin(async move {
-                if request.uri().path() != "/runtime.v1.RuntimeService/Version" {
-                    return Ok(Status::unimplemented("only the version").into_http());
-                }
-                let answer = service_fn(|_: Request<VersionRequest>| async {
-                    let (runtime_name, runtime_version) = ("containerd".to_owned(), "2.1.0".to_owned());
-                    Ok::<_, Status>(Response::new(VersionResponse { runtime_name, runtime_version }))
-                });
-                let codec = ProstCodec::<VersionResponse, VersionRequest>::default();
-                Ok(Grpc::new(codec).unary(answer, request).await)
-            })
-        }
-    }
 
     #[test]
     fn one_unanswered_question_is_no_failure_of_the_runtime() {
@@ -168,17 +120,5 @@ mod tests {
         assert_eq!(ask(30, Err("no")), silent);
         assert_eq!(ask(40, Ok("containerd 2.1")).0, is);
         assert_eq!(ask(50, Err("no")).0, is);
-    }
-
-    #[tokio::test]
-    async fn a_runtime_is_known_by_its_answer_and_its_absence_by_its_socket() {
-        let directory = tempfile::tempdir().unwrap();
-        let socket = directory.path().join("runtime.sock");
-        let problem = version(&socket).await.unwrap_err();
-        assert!(problem.contains("runtime.sock (KESTREL_RUNTIME_SOCKET): No such file"), "{problem}");
-        let connections = UnixListenerStream::new(UnixListener::bind(&socket).unwrap());
-        let server = tokio::spawn(Server::builder().add_service(Runtime).serve_with_incoming(connections));
-        assert_eq!(version(&socket).await.as_deref(), Ok("containerd 2.1.0"));
-        server.abort();
     }
 }

@@ -32,6 +32,10 @@ pub struct Task {
     may_capture: bool,
     #[prost(string, optional, tag = "7")]
     runtime_socket: Option<String>,
+    #[prost(bool, tag = "8")]
+    may_see_firewall: bool,
+    #[prost(bool, tag = "9")]
+    may_see_bpf: bool,
 }
 
 impl Task {
@@ -45,6 +49,8 @@ impl Task {
             milliseconds: u32::try_from(time.as_millis()).unwrap_or(u32::MAX),
             may_capture: places.may_capture,
             runtime_socket: places.runtime_socket.as_ref().map(text),
+            may_see_firewall: places.may_see_firewall,
+            may_see_bpf: places.may_see_bpf,
         }
     }
 
@@ -59,6 +65,8 @@ impl Task {
             is_host_network: self.is_host_network,
             may_capture: self.may_capture,
             runtime_socket: self.runtime_socket.as_ref().map(Into::into),
+            may_see_firewall: self.may_see_firewall,
+            may_see_bpf: self.may_see_bpf,
         }
     }
 }

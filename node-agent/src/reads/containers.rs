@@ -184,7 +184,7 @@ fn pod(labels: &BTreeMap<String, String>) -> String {
     format!("{}/{}", label("io.kubernetes.pod.namespace"), label("io.kubernetes.pod.name"))
 }
 
-fn age(nanoseconds: i64, now: SystemTime) -> String {
+pub(super) fn age(nanoseconds: i64, now: SystemTime) -> String {
     let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let seconds = now.saturating_sub(u64::try_from(nanoseconds).unwrap_or_default() / 1_000_000_000);
     match seconds {

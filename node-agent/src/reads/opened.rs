@@ -1,19 +1,19 @@
 //! A read whose files are open: what is left to do needs no other.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, BufReader, Write},
     os::unix::fs::PermissionsExt as _,
     path::Path,
     time::{Duration, Instant},
 };
 
-use kestrel_proto::node::v1::{ContainerFacts, SocketStates, Table};
+use kestrel_proto::node::v1::{BpfObjects, ContainerFacts, SocketStates, Table};
 
 use super::{
-    Places, addresses, connections,
+    Places, addresses, bpf, connections,
     containers::{self, Asking},
-    counters,
+    counters, firewall,
     names::{self, Servers},
     neighbours,
     packets::{self, Wanted},
@@ -32,6 +32,9 @@ pub(super) enum Opened {
     Name { name: String, record: u16, search: bool, resolver: Lines, until: Instant },
     Packets { socket: File, wanted: Wanted },
     Containers { asking: Asking, facts: ContainerFacts, id: String },
+    Connections(File),
+    Firewall(firewall::Asked<File>),
+    Bpf(Vec<String>),
     Connect { host: String, port: u16, from: &'static str, resolver: Lines, until: Instant },
 }
 
@@ -56,6 +59,13 @@ impl Request {
                     files.extend(open_if_there(network, name)?.map(|file| (kind, file)));
                 }
                 Ok(Opened::Sockets { files, states })
+            }
+            Self::Table { table: Table::Connections, .. }
+                if places.may_see_firewall
+                    && places.is_host_network
+                    && !network(places)?.join("nf_conntrack").exists() =>
+            {
+                connections::ask().map(Opened::Connections).map_err(|error| not_told("connections", &error))
             }
             Self::Table { table, interface } => {
                 let network = network(places)?;
@@ -90,6 +100,8 @@ impl Request {
                 })?;
                 Ok(Opened::Containers { asking: containers::connect(socket)?, facts, id })
             }
+            Self::Firewall(wanted) => ask_firewall(wanted, places).map(Opened::Firewall),
+            Self::Bpf(objects) => ask_bpf(objects, places).map(Opened::Bpf),
             Self::Packets(wanted) => Ok(Opened::Packets { socket: capture(places)?, wanted }),
             Self::Connect { host, port } => {
                 let resolver = resolver()?;
@@ -126,11 +138,23 @@ fn names_of(table: Table) -> &'static [&'static str] {
 fn missing(name: &str) -> String {
     match name {
         "nf_conntrack" => "this kernel shows the entries of its table of connections by netlink alone (CONFIG_NF_CONNTRACK_PROCFS \
-                           is not set): conntrack -S and -C tell of it"
+                           is not set; Helm: nodeAgent.firewallRules, with nodeAgent.hostNetwork): conntrack -S and -C tell of it"
             .to_owned(),
         "stat/nf_conntrack" => "this kernel tracks no connections".to_owned(),
         name => format!("this kernel has no {name}"),
     }
+}
+
+/// What the kernel shows to some alone, tried: whether it was given, and whether it is in reach.
+pub(crate) fn trials(places: &Places) -> [(&'static str, bool, Result<(), String>); 4] {
+    let sockets = network(places).and_then(|folder| open(&folder.join("tcp")));
+    let rules = ask_firewall(firewall::Wanted::default(), places);
+    [
+        ("tables of the network", places.network.is_some(), sockets.map(drop)),
+        ("capture of packets", places.may_capture, capture(places).map(drop)),
+        ("rules of the firewall", places.may_see_firewall, rules.map(drop)),
+        ("BPF objects", places.may_see_bpf, ask_bpf(BpfObjects::Programs, places).map(drop)),
+    ]
 }
 
 /// A socket that shows packets, where that is the owner's will.
@@ -142,6 +166,50 @@ fn capture(places: &Places) -> Result<File, String> {
     }
     packets::open()
         .map_err(|error| format!("no packet can be seen: {error} (it needs the capability NET_RAW)"))
+}
+
+fn ask_firewall(wanted: firewall::Wanted, places: &Places) -> Result<firewall::Asked<File>, String> {
+    if !places.may_see_firewall || !places.is_host_network {
+        return Err(
+            "the rules of the firewall are not in the agent's reach (Helm: nodeAgent.firewallRules, with \
+                    nodeAgent.hostNetwork)"
+                .to_owned(),
+        );
+    }
+    // Where iptables has tables that nf_tables knows nothing of, their names are all that is told.
+    let names = ["ip_tables_names", "ip6_tables_names"];
+    let legacy = names.iter().filter_map(|name| {
+        let tables = fs::read_to_string(places.proc.join("net").join(name)).ok()?;
+        let tables = tables.split_whitespace().collect::<Vec<_>>().join(", ");
+        (!tables.is_empty()).then(|| format!("{} {tables}", name.trim_end_matches("_tables_names")))
+    });
+    let legacy = legacy.collect::<Vec<_>>().join("; ");
+    firewall::ask(wanted, legacy).map_err(|error| not_told("rules of a firewall", &error))
+}
+
+fn not_told(what: &str, error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            format!("the {what} can't be seen: {error} (it needs the capability NET_ADMIN)")
+        }
+        _ => format!("this kernel does not tell its {what}: {error}"),
+    }
+}
+
+fn ask_bpf(objects: BpfObjects, places: &Places) -> Result<Vec<String>, String> {
+    if !places.may_see_bpf {
+        return Err("BPF objects are not in the agent's reach (Helm: nodeAgent.bpfObjects)".to_owned());
+    }
+    if objects == BpfObjects::Attached && !places.is_host_network {
+        let why = "the interfaces are those of the node's network, and the agent is not in it (Helm: nodeAgent.hostNetwork)";
+        return Err(why.to_owned());
+    }
+    bpf::lines(objects).map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            format!("BPF objects can't be seen: {error} (it needs the capability SYS_ADMIN)")
+        }
+        _ => format!("this kernel does not tell of BPF objects: {error}"),
+    })
 }
 
 fn open(path: &Path) -> Result<File, String> {
@@ -192,9 +260,13 @@ impl Opened {
         match self {
             Self::Name { .. } | Self::Connect { .. } => Reach::Network,
             Self::Containers { .. } => Reach::Connected,
-            Self::Sockets { .. } | Self::Table { .. } | Self::Settings(_) | Self::Packets { .. } => {
-                Reach::Open
-            }
+            Self::Sockets { .. }
+            | Self::Table { .. }
+            | Self::Settings(_)
+            | Self::Packets { .. }
+            | Self::Connections(_)
+            | Self::Firewall(_)
+            | Self::Bpf(_) => Reach::Open,
         }
     }
 
@@ -208,6 +280,9 @@ impl Opened {
             Self::Table { table, interface, files } => print_table(table, interface.as_deref(), files, out),
             Self::Settings(found) => settings::print(found, out),
             Self::Containers { asking, facts, id } => containers::print(asking, facts, &id, out),
+            Self::Connections(socket) => connections::print_told(socket, out),
+            Self::Firewall(asked) => firewall::print(asked, out),
+            Self::Bpf(lines) => bpf::print(lines, out),
             Self::Packets { socket, wanted } => packets::print(socket, &wanted, out),
             Self::Name { name, record, search, resolver, until } => {
                 names::print(&name, record, search, &Servers::parse(resolver)?, until, out)

@@ -3,11 +3,11 @@
 use std::{net::IpAddr, time::Duration};
 
 use kestrel_proto::node::v1::{
-    ConnectRead, ContainerFacts, ContainerRead, HostRead, NameRead, PacketRead, SettingRead, SocketRead,
-    SocketStates, Table, TableRead, host_read::What,
+    BpfObjects, BpfRead, ConnectRead, ContainerFacts, ContainerRead, FirewallRead, HostRead, NameRead,
+    PacketRead, SettingRead, SocketRead, SocketStates, Table, TableRead, host_read::What,
 };
 
-use super::packets::Wanted;
+use super::{firewall, packets::Wanted};
 
 /// Settings in one read.
 const SETTINGS: usize = 50;
@@ -26,6 +26,8 @@ pub(super) enum Request {
     Connect { host: String, port: u16 },
     Packets(Wanted),
     Containers { facts: ContainerFacts, id: String },
+    Firewall(firewall::Wanted),
+    Bpf(BpfObjects),
 }
 
 /// A setting of the kernel: its name, and its path below `/proc/sys`.
@@ -97,6 +99,13 @@ impl Request {
                     facts => Ok(Self::Containers { facts, id: id.clone() }),
                 }
             }
+            What::Firewall(FirewallRead { family, table }) => {
+                firewall::Wanted::of(*family, table).map(Self::Firewall)
+            }
+            What::Bpf(BpfRead { objects }) => match BpfObjects::try_from(*objects) {
+                Ok(BpfObjects::Unspecified) | Err(_) => Err(unknown()),
+                Ok(objects) => Ok(Self::Bpf(objects)),
+            },
             What::Name(_) | What::Connect(_) => Err("this is not the name of a host".to_owned()),
         }
     }
@@ -222,6 +231,14 @@ mod tests {
         );
         assert!(container(ContainerFacts::Status, "../x").is_err());
         assert!(container(ContainerFacts::Status, "0a1b").is_ok());
+        let firewall = |family, table: &str| {
+            judge(What::Firewall(FirewallRead { family, table: table.to_owned() })).map(drop)
+        };
+        assert_eq!([firewall(0, ""), firewall(2, "nat")], [Ok(()), Ok(())]);
+        assert!(firewall(4, "").is_err() && firewall(258, "").is_err() && firewall(0, "a\0b").is_err());
+        let bpf = |objects| judge(What::Bpf(BpfRead { objects }));
+        assert_eq!(bpf(1), Ok(Request::Bpf(BpfObjects::Programs)));
+        assert!(bpf(0).is_err() && bpf(99).is_err());
         let few = PacketRead {
             packets: 5,
             seconds: 2,

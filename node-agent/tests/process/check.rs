@@ -10,7 +10,7 @@ use std::{
 use rustix::process::geteuid;
 use tempfile::TempDir;
 
-use super::{agent, aggregator::Aggregator};
+use super::{agent, aggregator::Aggregator, runtime};
 
 /// A node that is all files, on which everything is as it should be.
 struct Node {
@@ -31,6 +31,7 @@ impl Node {
             ("proc/pressure/memory", STALLS),
             ("proc/pressure/io", STALLS),
             ("host/proc/1/net/stat/nf_conntrack", "entries insert_failed drop\n0000005a 00000000 00000000\n"),
+            ("host/proc/1/net/tcp", ""),
             ("host/sys/fs/cgroup/cgroup.controllers", "memory\n"),
             ("host/data/keep", ""),
             ("pods/istio-system_ztunnel-x_2-2/istio-proxy/0.log", ""),
@@ -64,6 +65,8 @@ impl Node {
         self.environment.extend([
             ("KESTREL_CONNTRACK", "true".to_owned()),
             ("KESTREL_POD_PRESSURE", "true".to_owned()),
+            ("KESTREL_NETWORK_TABLES", "true".to_owned()),
+            ("KESTREL_PACKET_CAPTURE", "true".to_owned()),
             ("KESTREL_FILE_SYSTEMS", "/data".to_owned()),
             ("KESTREL_PROBE_SECONDS", "5".to_owned()),
             ("KESTREL_RUNTIME_SOCKET", path("run/runtime.sock")),
@@ -131,6 +134,10 @@ async fn where_nothing_is_missing_nothing_fails() {
         ("container runtime", "nodeAgent.runtimeSocket"),
         ("table of connections", "nodeAgent.conntrack"),
         ("pressure of pods", "nodeAgent.podPressure"),
+        ("tables of the network", "nodeAgent.networkTables"),
+        ("capture of packets", "nodeAgent.packetCapture"),
+        ("rules of the firewall", "nodeAgent.firewallRules"),
+        ("BPF objects", "nodeAgent.bpfObjects"),
         ("flows of Hubble", "operator.cilium.disableFlows"),
         ("flows of AWS", "nodeAgent.flows.awsPolicyLog"),
         ("flows of ztunnel", "nodeAgent.flows.ztunnelNamespace"),
@@ -139,17 +146,21 @@ async fn where_nothing_is_missing_nothing_fails() {
     }
 }
 
-#[test]
-fn what_is_watched_and_there_is_well() {
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_watched_and_there_is_well() {
     let node = Node::new().watching();
-    let (_, lines) = node.check();
+    fs::create_dir(node.path("run")).unwrap();
+    runtime::serve(&node.path("run/runtime.sock"));
+    let (_, lines) = tokio::task::spawn_blocking(move || node.check()).await.unwrap();
     for (subject, part) in [
+        ("container runtime", "containerd 2.1.0 answers at "),
         ("memory and tasks", "both can be seen"),
         ("pressure of the node", "can be seen"),
         ("file systems", "/data"),
         ("table of connections", "90 of 100 entries"),
         ("pressure of pods", "can be seen"),
         ("kubelet", "every 5 s"),
+        ("tables of the network", "Kestrel Cloud may ask for them"),
         ("flows of AWS", "can be read"),
         ("flows of ztunnel", "the logs of 1 pod of namespace istio-system are read"),
     ] {
@@ -175,6 +186,8 @@ fn each_thing_that_is_missing_is_named_with_what_gives_it() {
         ("table of connections", &[mount, "nodeAgent.conntrack: true"]),
         ("pressure of pods", &["sys/fs/cgroup is not there", "nodeAgent.podPressure: true"]),
         ("container runtime", &[mount, "nodeAgent.runtimeSocket"]),
+        ("tables of the network", &["proc/1/net/tcp: No such file", "the volume"]),
+        ("capture of packets", &["with nodeAgent.hostNetwork"]),
         ("flows of Hubble", &[mount, "operator.cilium.disableFlows: false"]),
         ("flows of AWS", &[mount, "nodeAgent.flows.awsPolicyLog"]),
     ] {
@@ -206,7 +219,11 @@ fn what_is_there_and_does_not_work_is_told_apart() {
         ("FAILED", "file systems", &["of /data nothing", "nodeAgent.fileSystems"]),
         ("caution", "table of connections", &["tracks no connections", "nodeAgent.conntrack: false"]),
         ("caution", "pressure of pods", &["version 1"]),
-        ("FAILED", "container runtime", &["another socket", "/run/crio/crio.sock"]),
+        (
+            "FAILED",
+            "container runtime",
+            &["KESTREL_RUNTIME_SOCKET): No such file", "another socket", "/run/crio/crio.sock"],
+        ),
         ("FAILED", "flows of Hubble", &["Connection refused", "Cilium's agent"]),
         ("ok", "flows of AWS", &["one that comes is read"]),
     ] {

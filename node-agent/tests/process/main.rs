@@ -5,8 +5,10 @@
 #[path = "../../link/tests/support/aggregator.rs"]
 mod aggregator;
 mod check;
+mod kernel;
 mod kills;
 mod reads;
+mod runtime;
 mod ship;
 
 use std::{

@@ -1,14 +1,6 @@
 //! What is asked of a node, by way of the link, of a real agent that reads this machine.
 
-use std::{
-    collections::BTreeMap,
-    convert::Infallible,
-    fs,
-    pin::Pin,
-    process::Stdio,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{fs, process::Stdio, time::Duration};
 
 use kestrel_proto::node::v1::{
     ConnectRead, ContainerFacts, ContainerRead, HostAnswer, HostRead, HostReadEnd, PacketRead, SettingRead,
@@ -16,19 +8,14 @@ use kestrel_proto::node::v1::{
 };
 use tempfile::TempDir;
 use tokio::{
-    net::{UdpSocket, UnixListener},
+    net::UdpSocket,
     process::{Child, Command},
 };
-use tokio_stream::wrappers::UnixListenerStream;
-use tonic::{
-    body::Body,
-    server::{Grpc, NamedService},
-};
-use tonic_prost::ProstCodec;
 
 use super::{
     agent,
     aggregator::{Aggregator, Stream},
+    runtime,
 };
 
 struct Node {
@@ -185,55 +172,6 @@ async fn who_does_not_wait_gets_no_answer_and_the_next_one_does() {
     assert_eq!(answer.text, "kernel.ostype = Linux\n");
 }
 
-/// A container runtime that has one container, and knows nothing but lists.
-#[derive(Clone)]
-struct Runtime;
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct List {
-    #[prost(message, repeated, tag = "1")]
-    containers: Vec<Container>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct Container {
-    #[prost(string, tag = "1")]
-    id: String,
-    #[prost(int32, tag = "6")]
-    state: i32,
-    #[prost(btree_map = "string, string", tag = "8")]
-    labels: BTreeMap<String, String>,
-}
-
-impl NamedService for Runtime {
-    const NAME: &'static str = "runtime.v1.RuntimeService";
-}
-
-impl tower::Service<http::Request<Body>> for Runtime {
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        Box::pin(async move {
-            if request.uri().path() != "/runtime.v1.RuntimeService/ListContainers" {
-                return Ok(tonic::Status::unimplemented("only lists").into_http());
-            }
-            let answer = tower::service_fn(|_: tonic::Request<List>| async {
-                let labels = [("io.kubernetes.pod.namespace", "shop"), ("io.kubernetes.pod.name", "web-1")];
-                let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-                let containers = vec![Container { id: "0a1b2c".to_owned(), state: 1, labels }];
-                Ok::<_, tonic::Status>(tonic::Response::new(List { containers }))
-            });
-            Ok(Grpc::new(ProstCodec::<List, List>::default()).unary(answer, request).await)
-        })
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_runtime_is_asked_where_the_agent_may_ask_it() {
     let containers = |facts: ContainerFacts| {
@@ -244,9 +182,7 @@ async fn the_runtime_is_asked_where_the_agent_may_ask_it() {
     assert!(problem.contains("(Helm: nodeAgent.runtimeSocket)"), "{problem}");
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("runtime.sock");
-    let listener = UnixListener::bind(&socket).unwrap();
-    let server = tonic::transport::Server::builder().add_service(Runtime);
-    tokio::spawn(server.serve_with_incoming(UnixListenerStream::new(listener)));
+    runtime::serve(&socket);
     let mut node = node(&[("KESTREL_RUNTIME_SOCKET", socket.to_str().unwrap())]).await;
     let HostAnswer { text, problem, .. } = node.ask(containers(ContainerFacts::Running)).await;
     assert!(

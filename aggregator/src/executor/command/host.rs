@@ -18,8 +18,9 @@ use self::{
 use super::{
     Output,
     flags::Arguments,
-    kubectl::{ENTERS, Kubectl},
+    kubectl::Kubectl,
     other_program,
+    refused::ENTERS,
     session::{Session, Trouble},
 };
 use crate::executor::reason::{Reason, Refused};

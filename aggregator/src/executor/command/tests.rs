@@ -3,7 +3,8 @@ use proptest::prelude::*;
 use super::{
     filter::FILTERS,
     flags::{Arguments, Takes},
-    kubectl::{NEVER, PROGRAMS, REFUSED, VERBS},
+    refused::{PROGRAMS, REFUSED},
+    verbs::{NEVER, VERBS},
     *,
 };
 use crate::executor::mutation::mutated;
@@ -254,7 +255,7 @@ fn other_programs_are_refused_with_what_to_ask_for_instead() {
         ("curl http://x", Reason::Elsewhere),
         ("helm list -A", Reason::Secret),
         ("tcpdump -i any", Reason::Malformed),
-        ("iptables-save", Reason::Unsupported),
+        ("iptables-save", Reason::Malformed),
         ("nonsense", Reason::Unknown),
     ] {
         assert_eq!(judge(line).unwrap_err(), reason, "{line}");

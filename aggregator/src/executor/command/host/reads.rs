@@ -3,12 +3,12 @@
 use std::{borrow::Cow, net::IpAddr};
 
 use kestrel_proto::node::v1::{
-    ConnectRead, ContainerFacts, ContainerRead, NameRead, PacketRead, SettingRead, SocketRead, SocketStates,
-    Table, TableRead, host_read::What,
+    BpfObjects, BpfRead, ConnectRead, ContainerFacts, ContainerRead, FirewallRead, NameRead, PacketRead,
+    SettingRead, SocketRead, SocketStates, Table, TableRead, host_read::What,
 };
 
 use super::{
-    super::{flags::Arguments, kubectl::ENTERS},
+    super::{flags::Arguments, refused::ENTERS},
     tools::READS,
 };
 use crate::executor::reason::{Reason, Refused};
@@ -312,4 +312,78 @@ pub(super) fn containers(arguments: &Arguments) -> Result<What, Refused> {
         ) => Err(Refused::new(Reason::Write, READS)),
         _ => malformed(FORM),
     }
+}
+
+/// Families of tables by nft's names, with their numbers in the kernel (`linux/netfilter.h`).
+const FAMILIES: [(&str, u32); 6] =
+    [("inet", 1), ("ip", 2), ("arp", 3), ("netdev", 5), ("bridge", 7), ("ip6", 10)];
+const IPV4: u32 = 2;
+const IPV6: u32 = 10;
+
+fn firewall(family: u32, table: &str) -> Result<What, Refused> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._/\\".contains(&byte);
+    if table.len() > 255 || !table.bytes().all(allowed) {
+        return malformed(format!("{table:?} is not the name of a table"));
+    }
+    Ok(What::Firewall(FirewallRead { family, table: table.to_owned() }))
+}
+
+pub(super) fn rules(arguments: &Arguments) -> Result<What, Refused> {
+    const FORM: &str = "it is nft list ruleset [FAMILY] or nft list table [FAMILY] NAME; families are inet, ip, ip6, arp, bridge \
+                        and netdev";
+    let family = |name: &str| FAMILIES.iter().find(|(known, _)| *known == name).map(|(_, number)| *number);
+    match arguments.words()[..] {
+        ["list", "ruleset"] => firewall(0, ""),
+        ["list", "ruleset", name] => {
+            family(name).map_or_else(|| malformed(FORM), |family| firewall(family, ""))
+        }
+        // As nft has it, that of IPv4.
+        ["list", "table", table] => firewall(IPV4, table),
+        ["list", "table", name, table] => {
+            family(name).map_or_else(|| malformed(FORM), |family| firewall(family, table))
+        }
+        ["monitor", ..] => Err(Refused::new(Reason::Endless, "changes never end: ask again instead")),
+        [
+            "add" | "create" | "delete" | "destroy" | "flush" | "insert" | "rename" | "replace" | "reset",
+            ..,
+        ] => Err(Refused::new(Reason::Write, READS)),
+        _ => malformed(FORM),
+    }
+}
+
+pub(super) fn rules_of_ipv4(arguments: &Arguments) -> Result<What, Refused> {
+    rules_of(IPV4, arguments)
+}
+
+pub(super) fn rules_of_ipv6(arguments: &Arguments) -> Result<What, Refused> {
+    rules_of(IPV6, arguments)
+}
+
+/// Of what iptables would list: without a table, all of the family's.
+fn rules_of(family: u32, arguments: &Arguments) -> Result<What, Refused> {
+    no_words(arguments, "whole tables are listed: use grep behind a pipe")?;
+    firewall(family, arguments.value("table").unwrap_or_default())
+}
+
+pub(super) fn bpf_objects(arguments: &Arguments) -> Result<What, Refused> {
+    const FORM: &str = "it is bpftool prog, map or net, with show behind it";
+    let objects = match arguments.words()[..] {
+        ["prog" | "program"] | ["prog" | "program", "show" | "list"] => BpfObjects::Programs,
+        ["map"] | ["map", "show" | "list"] => BpfObjects::Maps,
+        ["net"] | ["net", "show" | "list"] => BpfObjects::Attached,
+        ["prog" | "program", "tracelog", ..] | ["map", "event_pipe", ..] => {
+            return Err(Refused::new(Reason::Endless, "it never ends: ask for what is loaded"));
+        }
+        ["prog" | "program" | "map", "dump" | "lookup" | "getnext" | "peek" | "profile", ..] => {
+            return Err(Refused::new(Reason::Unknown, "what is in a program or a map is not shown"));
+        }
+        [
+            _,
+            "load" | "loadall" | "attach" | "detach" | "pin" | "run" | "create" | "update" | "delete"
+            | "push" | "pop" | "enqueue" | "dequeue" | "freeze",
+            ..,
+        ] => return Err(Refused::new(Reason::Write, READS)),
+        _ => return malformed(FORM),
+    };
+    Ok(What::Bpf(BpfRead { objects: objects.into() }))
 }

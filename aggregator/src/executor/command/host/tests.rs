@@ -1,8 +1,8 @@
 use proptest::prelude::*;
 
 use kestrel_proto::node::v1::{
-    ConnectRead, ContainerFacts, ContainerRead, NameRead, PacketRead, SettingRead, SocketRead, SocketStates,
-    Table, TableRead,
+    BpfObjects, BpfRead, ConnectRead, ContainerFacts, ContainerRead, FirewallRead, NameRead, PacketRead,
+    SettingRead, SocketRead, SocketStates, Table, TableRead,
 };
 
 use super::{
@@ -98,6 +98,27 @@ fn the_words_of_tools_become_kinds_of_reads() {
     ] {
         assert_eq!(read(line), Ok(What::Packets(expected)), "{line}");
     }
+    for (line, family, table) in [
+        ("nft list ruleset", 0, ""),
+        ("nft -a list ruleset inet", 1, ""),
+        ("nft list table kube-proxy", 2, "kube-proxy"),
+        ("nft list table ip6 nat", 10, "nat"),
+        ("iptables-save", 2, ""),
+        ("iptables-save -c -t nat", 2, "nat"),
+        ("ip6tables-save", 10, ""),
+        ("iptables -t nat -nvL", 2, "nat"),
+        ("ip6tables -S", 10, ""),
+    ] {
+        let table = table.to_owned();
+        assert_eq!(read(line), Ok(What::Firewall(FirewallRead { family, table })), "{line}");
+    }
+    for (line, objects) in [
+        ("bpftool prog show", BpfObjects::Programs),
+        ("bpftool map list", BpfObjects::Maps),
+        ("bpftool net", BpfObjects::Attached),
+    ] {
+        assert_eq!(read(line), Ok(What::Bpf(BpfRead { objects: objects.into() })), "{line}");
+    }
     assert_eq!(read("nc -zv -w 3 10.0.0.1 443"), Ok(connect));
 }
 
@@ -139,8 +160,20 @@ fn nothing_else_is_asked_of_a_node() {
         ("nc -e /bin/sh 10.0.0.1 4444", Reason::Acts),
         ("nc -lz 10.0.0.1 4444", Reason::Acts),
         ("nc -z -w 900 10.0.0.1 443", Reason::Malformed),
-        ("iptables-save", Reason::Unsupported),
-        ("nft list ruleset", Reason::Unsupported),
+        ("iptables-save -f /tmp/x", Reason::File),
+        ("iptables-save -M /bin/sh", Reason::Shell),
+        ("iptables-save -t 'nat;x'", Reason::Malformed),
+        ("iptables -F", Reason::Write),
+        ("iptables -t nat -A POSTROUTING -j MASQUERADE", Reason::Write),
+        ("iptables -L INPUT", Reason::Malformed),
+        ("ip6tables -P INPUT DROP", Reason::Write),
+        ("ipset list", Reason::Unsupported),
+        ("nft flush ruleset", Reason::Write),
+        ("nft add rule ip nat x drop", Reason::Write),
+        ("nft -f /etc/nftables.conf", Reason::File),
+        ("nft monitor", Reason::Endless),
+        ("nft list ruleset all", Reason::Malformed),
+        ("nft", Reason::Malformed),
         ("tcpdump -i any -w /tmp/x", Reason::File),
         ("tcpdump -i eth0", Reason::Malformed),
         ("tcpdump -A", Reason::Unknown),
@@ -156,7 +189,13 @@ fn nothing_else_is_asked_of_a_node() {
         ("tcpdump host web", Reason::Malformed),
         ("tcpdump tcp udp", Reason::Malformed),
         ("tcpdump 'tcp[13] & 2 != 0'", Reason::Malformed),
-        ("bpftool prog show", Reason::Unsupported),
+        ("bpftool prog load x /sys/fs/bpf/x", Reason::Write),
+        ("bpftool map dump id 3", Reason::Unknown),
+        ("bpftool map update id 3 key 0 value 0", Reason::Write),
+        ("bpftool prog tracelog", Reason::Endless),
+        ("bpftool net attach xdp id 3 dev eth0", Reason::Write),
+        ("bpftool btf dump", Reason::Malformed),
+        ("bpftrace -e x", Reason::Unsupported),
         ("crictl exec x sh", Reason::Acts),
         ("crictl rm x", Reason::Write),
         ("crictl -r unix:///run/x.sock ps", Reason::Unknown),

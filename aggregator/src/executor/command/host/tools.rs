@@ -21,7 +21,7 @@ pub(super) const READS: &str = "reads change nothing";
 const NO_FILE: &str = "there are no files in reach";
 
 /// What is answered.
-pub(crate) const TOOLS: [Tool; 11] = [
+pub(crate) const TOOLS: [Tool; 17] = [
     Tool {
         word: "ss",
         flags: &[
@@ -146,21 +146,87 @@ pub(crate) const TOOLS: [Tool; 11] = [
         read: reads::packets,
     },
     Tool { word: "crictl", flags: &[flag("all", Some('a'))], never: &[], read: reads::containers },
+    Tool {
+        word: "nft",
+        flags: &[flag("handle", Some('a')), flag("numeric", Some('n'))],
+        never: &[
+            never("file", Some('f'), Reason::File, NO_FILE),
+            never("includepath", Some('I'), Reason::File, NO_FILE),
+            never("define", Some('D'), Reason::Unknown, RULES),
+            never("interactive", Some('i'), Reason::Endless, RULES),
+            never("json", Some('j'), Reason::Unknown, RULES),
+            never("check", Some('c'), Reason::Write, READS),
+        ],
+        read: reads::rules,
+    },
+    iptables("iptables", reads::rules_of_ipv4),
+    iptables("ip6tables", reads::rules_of_ipv6),
+    iptables_save("iptables-save", reads::rules_of_ipv4),
+    iptables_save("ip6tables-save", reads::rules_of_ipv6),
+    Tool {
+        word: "bpftool",
+        flags: &[],
+        never: &[
+            never("bpffs", Some('f'), Reason::File, NO_FILE),
+            never("json", Some('j'), Reason::Unknown, "objects are told in lines: use grep behind a pipe"),
+            never("pretty", Some('p'), Reason::Unknown, "objects are told in lines: use grep behind a pipe"),
+        ],
+        read: reads::bpf_objects,
+    },
 ];
+
+const RULES: &str = "all rules are shown in the words of nft, with their handles: use grep behind a pipe";
+
+const fn iptables(word: &'static str, read: fn(&Arguments) -> Result<What, Refused>) -> Tool {
+    const FLAGS: &[Flag] = &[
+        flag("list", Some('L')),
+        flag("list-rules", Some('S')),
+        flag("numeric", Some('n')),
+        flag("verbose", Some('v')),
+        flag("line-numbers", None),
+        flag("exact", Some('x')),
+        value("table", Some('t')),
+    ];
+    const NEVER: &[Never] = &[
+        never("append", Some('A'), Reason::Write, READS),
+        never("check", Some('C'), Reason::Unknown, RULES),
+        never("delete", Some('D'), Reason::Write, READS),
+        never("insert", Some('I'), Reason::Write, READS),
+        never("replace", Some('R'), Reason::Write, READS),
+        never("flush", Some('F'), Reason::Write, READS),
+        never("zero", Some('Z'), Reason::Write, READS),
+        never("new-chain", Some('N'), Reason::Write, READS),
+        never("delete-chain", Some('X'), Reason::Write, READS),
+        never("policy", Some('P'), Reason::Write, READS),
+        never("rename-chain", Some('E'), Reason::Write, READS),
+        never("jump", Some('j'), Reason::Write, READS),
+        never("modprobe", None, Reason::Shell, "no program is started"),
+    ];
+    Tool { word, flags: FLAGS, never: NEVER, read }
+}
+
+const fn iptables_save(word: &'static str, read: fn(&Arguments) -> Result<What, Refused>) -> Tool {
+    const FLAGS: &[Flag] = &[flag("counters", Some('c')), value("table", Some('t'))];
+    const NEVER: &[Never] = &[
+        never("file", Some('f'), Reason::File, NO_FILE),
+        never("modprobe", Some('M'), Reason::Shell, "no program is started"),
+    ];
+    Tool { word, flags: FLAGS, never: NEVER, read }
+}
 
 const HEADS: &str = "the heads of packets are captured, whole, and never what they carry";
 
 /// What is known of nodes and not answered, and why.
 pub(crate) const NOT_ANSWERED: [(&[&str], Reason, &str); 4] = [
     (
-        &["iptables", "iptables-save", "ip6tables", "ip6tables-save", "nft", "ipset", "ipvsadm"],
+        &["ipset", "ipvsadm", "ebtables", "arptables"],
         Reason::Unsupported,
-        "the kernel shows the rules of its firewall only to those who may change them (NET_ADMIN), which no part of the operator may",
+        "of the firewall the rules and sets of nf_tables are read: nft list ruleset",
     ),
     (
-        &["bpftool", "bpftrace"],
+        &["bpftrace", "perf", "strace"],
         Reason::Unsupported,
-        "the kernel shows BPF programs and maps only to those who may load them (BPF, SYS_ADMIN), which no part of the operator may",
+        "nothing is loaded into the kernel and no process is traced: bpftool prog show says what is loaded",
     ),
     (&["tshark", "dumpcap", "ngrep"], Reason::Unsupported, "packets are captured in the words of tcpdump"),
     (

@@ -1,0 +1,223 @@
+//! The containers of a pod, in kubectl's own form.
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::{
+    super::{go_text, list, number, text},
+    page::Page,
+};
+
+impl Page {
+    pub(super) fn containers(
+        &mut self,
+        indent: &str,
+        title: &str,
+        containers: &[Value],
+        statuses: &[Value],
+        pod: &Value,
+    ) {
+        let none = if containers.is_empty() { " <none>" } else { "" };
+        self.0.push_str(&format!("{indent}{title}:{none}\n"));
+        for container in containers {
+            let name = text(container, &["name"]);
+            let status = statuses.iter().find(|status| text(status, &["name"]) == name);
+            self.line(1, &format!("{}{name}:", if indent.is_empty() { "" } else { " " }));
+            self.container(container, status, pod);
+        }
+    }
+
+    fn container(&mut self, container: &Value, status: Option<&Value>, pod: &Value) {
+        if let Some(status) = status {
+            self.line(2, &format!("Container ID:\t{}", text(status, &["containerID"])));
+        }
+        self.line(2, &format!("Image:\t{}", text(container, &["image"])));
+        if let Some(status) = status {
+            self.line(2, &format!("Image ID:\t{}", text(status, &["imageID"])));
+        }
+        for (title, field) in [("Port", "containerPort"), ("Host Port", "hostPort")] {
+            let ports: Vec<String> = list(container, &["ports"])
+                .iter()
+                .map(|port| {
+                    let shown = format!("{}/{}", number(port, &[field]), text(port, &["protocol"]));
+                    match text(port, &["name"]) {
+                        "" => shown,
+                        name => format!("{shown} ({name})"),
+                    }
+                })
+                .collect();
+            let plural = if ports.len() > 1 { "s" } else { "" };
+            let shown = if ports.is_empty() { "<none>".to_owned() } else { ports.join(", ") };
+            self.line(2, &format!("{title}{plural}:\t{shown}"));
+        }
+        self.unless_empty(
+            2,
+            "SeccompProfile",
+            text(container, &["securityContext", "seccompProfile", "type"]),
+        );
+        for (title, field) in [("Command", "command"), ("Args", "args")] {
+            let words = list(container, &[field]);
+            if !words.is_empty() {
+                self.line(2, &format!("{title}:"));
+                let lines = words.iter().filter_map(Value::as_str).flat_map(|word| word.split('\n'));
+                lines.for_each(|line| self.line(3, line));
+            }
+        }
+        if let Some(status) = status {
+            self.state("State", &status["state"]);
+            if status["lastState"]["terminated"].is_object() {
+                self.state("Last State", &status["lastState"]);
+            }
+            let ready = if status["ready"] == true { "True" } else { "False" };
+            self.line(2, &format!("Ready:\t{ready}"));
+            self.line(2, &format!("Restart Count:\t{}", number(status, &["restartCount"])));
+        }
+        for (title, field) in [("Limits", "limits"), ("Requests", "requests")] {
+            if let Some(resources) = container["resources"][field].as_object().filter(|it| !it.is_empty()) {
+                self.line(2, &format!("{title}:"));
+                resources
+                    .iter()
+                    .for_each(|(name, value)| self.line(3, &format!("{name}:\t{}", go_text(value))));
+            }
+        }
+        for (title, field) in
+            [("Liveness", "livenessProbe"), ("Readiness", "readinessProbe"), ("Startup", "startupProbe")]
+        {
+            if container[field].is_object() {
+                self.line(2, &format!("{title}:\t{}", probe(&container[field])));
+            }
+        }
+        let sources = list(container, &["envFrom"]);
+        if !sources.is_empty() {
+            self.line(2, "Environment Variables from:");
+            for source in sources {
+                let (kind, of) = match source["configMapRef"].is_object() {
+                    true => ("ConfigMap", &source["configMapRef"]),
+                    false => ("Secret", &source["secretRef"]),
+                };
+                let prefix = match text(source, &["prefix"]) {
+                    "" => String::new(),
+                    prefix => format!(" with prefix '{prefix}'"),
+                };
+                self.line(
+                    3,
+                    &format!("{}\t{kind}{prefix}\tOptional: {}", text(of, &["name"]), of["optional"] == true),
+                );
+            }
+        }
+        self.environment(container, pod);
+        let mut mounts: Vec<&Value> = list(container, &["volumeMounts"]).iter().collect();
+        mounts.sort_by_key(|mount| text(mount, &["mountPath"]));
+        self.line(2, if mounts.is_empty() { "Mounts:\t<none>" } else { "Mounts:" });
+        for mount in mounts {
+            let mut flags = vec![if mount["readOnly"] == true { "ro".to_owned() } else { "rw".to_owned() }];
+            let sub_path = text(mount, &["subPath"]);
+            flags.extend((!sub_path.is_empty()).then(|| format!("path={sub_path:?}")));
+            let (place, name) = (text(mount, &["mountPath"]), text(mount, &["name"]));
+            self.line(3, &format!("{place} from {name} ({})", flags.join(",")));
+        }
+    }
+
+    fn environment(&mut self, container: &Value, pod: &Value) {
+        let variables = list(container, &["env"]);
+        self.line(2, if variables.is_empty() { "Environment:\t<none>" } else { "Environment:" });
+        for variable in variables {
+            let (name, from) = (text(variable, &["name"]), &variable["valueFrom"]);
+            let (secret, map, field, resource) = (
+                &from["secretKeyRef"],
+                &from["configMapKeyRef"],
+                &from["fieldRef"],
+                &from["resourceFieldRef"],
+            );
+            if secret.is_object() || map.is_object() {
+                let (of, kind) =
+                    if secret.is_object() { (secret, "in secret") } else { (map, "of config map") };
+                let (key, object) = (text(of, &["key"]), text(of, &["name"]));
+                let optional = of["optional"] == true;
+                self.line(
+                    3,
+                    &format!("{name}:\t<set to the key '{key}' {kind} '{object}'>\tOptional: {optional}"),
+                );
+            } else if field.is_object() {
+                let (version, path) = (text(field, &["apiVersion"]), text(field, &["fieldPath"]));
+                let value = match path.split_once('[') {
+                    None => text(pod, &path.split('.').collect::<Vec<_>>()).to_owned(),
+                    Some((path, key)) => {
+                        let map = path.split('.').fold(pod, |value, field| &value[field]);
+                        text(map, &[key.trim_matches(['\'', ']'])]).to_owned()
+                    }
+                };
+                self.line(3, &format!("{name}:\t{value} ({version}:{path})"));
+            } else if resource.is_object() {
+                let path = text(resource, &["resource"]);
+                let value = path.split('.').fold(&container["resources"], |value, field| &value[field]);
+                let value = match value.as_str() {
+                    Some(value) => value,
+                    None if path.starts_with("limits.") => "node allocatable",
+                    None => "0",
+                };
+                self.line(3, &format!("{name}:\t{value} ({path})"));
+            } else {
+                let value = text(variable, &["value"]);
+                for (place, line) in value.split('\n').enumerate() {
+                    self.line(3, &if place == 0 { format!("{name}:\t{line}") } else { format!("\t{line}") });
+                }
+            }
+        }
+    }
+
+    fn state(&mut self, title: &str, state: &Value) {
+        let (running, terminated) = (&state["running"], &state["terminated"]);
+        if running.is_object() {
+            self.line(2, &format!("{title}:\tRunning"));
+            self.line(3, &format!("Started:\t{}", moment(text(running, &["startedAt"]))));
+        } else if terminated.is_object() {
+            self.line(2, &format!("{title}:\tTerminated"));
+            self.unless_empty(3, "Reason", text(terminated, &["reason"]));
+            self.unless_empty(3, "Message", text(terminated, &["message"]));
+            self.line(3, &format!("Exit Code:\t{}", number(terminated, &["exitCode"])));
+            if number(terminated, &["signal"]) > 0 {
+                self.line(3, &format!("Signal:\t{}", number(terminated, &["signal"])));
+            }
+            self.line(3, &format!("Started:\t{}", moment(text(terminated, &["startedAt"]))));
+            self.line(3, &format!("Finished:\t{}", moment(text(terminated, &["finishedAt"]))));
+        } else {
+            self.line(2, &format!("{title}:\tWaiting"));
+            self.unless_empty(3, "Reason", text(state, &["waiting", "reason"]));
+        }
+    }
+}
+
+fn probe(probe: &Value) -> String {
+    let of = |field: &str, default: i64| probe[field].as_i64().unwrap_or(default);
+    let how = format!(
+        "delay={}s timeout={}s period={}s #success={} #failure={}",
+        of("initialDelaySeconds", 0),
+        of("timeoutSeconds", 0),
+        of("periodSeconds", 0),
+        of("successThreshold", 0),
+        of("failureThreshold", 0)
+    );
+    let port = |of: &Value| go_text(&of["port"]);
+    let (exec, http, tcp, grpc) = (&probe["exec"], &probe["httpGet"], &probe["tcpSocket"], &probe["grpc"]);
+    if exec.is_object() {
+        format!("exec {} {how}", go_text(&exec["command"]))
+    } else if http.is_object() {
+        let (scheme, host) = (text(http, &["scheme"]).to_lowercase(), text(http, &["host"]));
+        format!("http-get {scheme}://{host}:{}{} {how}", port(http), text(http, &["path"]))
+    } else if tcp.is_object() {
+        format!("tcp-socket {}:{} {how}", text(tcp, &["host"]), port(tcp))
+    } else if grpc.is_object() {
+        format!("grpc <pod>:{} {} {how}", port(grpc), text(grpc, &["service"]))
+    } else {
+        format!("unknown {how}")
+    }
+}
+
+/// A moment as RFC 1123 has it, in UTC.
+pub(super) fn moment(text: &str) -> String {
+    match text.parse::<Timestamp>() {
+        Ok(moment) => moment.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string(),
+        Err(_) => "<unknown>".to_owned(),
+    }
+}

@@ -1,0 +1,211 @@
+//! What filters do to a text.
+
+use std::{cmp::Ordering, collections::BTreeMap};
+
+use super::{Count, Cut, Filter, Grep, sort_key};
+use crate::executor::command::flags::Arguments;
+
+impl Filter {
+    /// What comes of a text, and the exit code.
+    pub(crate) fn apply(&self, text: &str) -> (String, i32) {
+        match self {
+            Self::Grep(grep) => grep.apply(text),
+            Self::Head(count) => (count.head(text).to_owned(), 0),
+            Self::Tail(count) => (count.tail(text).to_owned(), 0),
+            Self::Wc(flags) => (word_count(text, flags), 0),
+            Self::Sort(flags) => (sorted(text, flags), 0),
+            Self::Uniq(flags) => (unique(text, flags), 0),
+            Self::Cut(cut) => (cut.apply(text), 0),
+        }
+    }
+}
+
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    text.split_terminator('\n')
+}
+
+fn joined<S: AsRef<str>>(lines: impl IntoIterator<Item = S>) -> String {
+    let mut text = String::new();
+    for line in lines {
+        text.push_str(line.as_ref());
+        text.push('\n');
+    }
+    text
+}
+
+impl Count {
+    fn head(self, text: &str) -> &str {
+        let Self { number, is_bytes, is_signed } = self;
+        let whole = if is_bytes { text.len() } else { lines(text).count() };
+        let wanted = if is_signed { whole.saturating_sub(number) } else { number };
+        if is_bytes { &text[..text.floor_char_boundary(wanted)] } else { &text[..after_lines(text, wanted)] }
+    }
+
+    fn tail(self, text: &str) -> &str {
+        let Self { number, is_bytes, is_signed } = self;
+        let whole = if is_bytes { text.len() } else { lines(text).count() };
+        let left_out = if is_signed { number.saturating_sub(1) } else { whole.saturating_sub(number) };
+        if is_bytes {
+            &text[text.ceil_char_boundary(left_out.min(text.len()))..]
+        } else {
+            &text[after_lines(text, left_out)..]
+        }
+    }
+}
+
+/// Where so many lines end.
+fn after_lines(text: &str, count: usize) -> usize {
+    match count {
+        0 => 0,
+        _ => text.match_indices('\n').nth(count - 1).map_or(text.len(), |(place, _)| place + 1),
+    }
+}
+
+impl Grep {
+    fn apply(&self, text: &str) -> (String, i32) {
+        let [invert, number, count, only] =
+            ["invert-match", "line-number", "count", "only-matching"].map(|name| self.flags.has(name));
+        let lines: Vec<&str> = lines(text).collect();
+        let hits: Vec<usize> = lines
+            .iter()
+            .enumerate()
+            .filter(|(_, line)| self.patterns.iter().any(|pattern| pattern.find(line, 0).is_some()) != invert)
+            .map(|(place, _)| place)
+            .take(self.most)
+            .collect();
+        let code = i32::from(hits.is_empty());
+        if count {
+            return (format!("{}\n", hits.len()), code);
+        }
+        let mut shown: Vec<String> = Vec::new();
+        let mut last: Option<usize> = None;
+        let line = |place: usize, sign: &str, line: &str| {
+            if number { format!("{}{sign}{line}", place + 1) } else { line.to_owned() }
+        };
+        for (nth, place) in hits.iter().copied().enumerate() {
+            if only {
+                for range in
+                    self.patterns.iter().filter(|_| !invert).flat_map(|pattern| pattern.all(lines[place]))
+                {
+                    shown.push(line(place, ":", &lines[place][range]));
+                }
+                continue;
+            }
+            let from = place.saturating_sub(self.before).max(last.map_or(0, |last| last + 1));
+            if last.is_some_and(|last| from > last + 1) && (self.before > 0 || self.after > 0) {
+                shown.push("--".to_owned());
+            }
+            shown.extend((from..place).map(|context| line(context, "-", lines[context])));
+            if last.is_none_or(|last| place > last) {
+                shown.push(line(place, ":", lines[place]));
+            }
+            let next = hits.get(nth + 1).copied().unwrap_or(lines.len());
+            let to = (place.saturating_add(self.after)).min(next.saturating_sub(1)).min(lines.len() - 1);
+            shown.extend((place + 1..=to).map(|context| line(context, "-", lines[context])));
+            last = Some(to.max(place));
+        }
+        (joined(shown), code)
+    }
+}
+
+fn word_count(text: &str, flags: &Arguments) -> String {
+    let counts = [
+        ("lines", text.matches('\n').count()),
+        ("words", text.split_whitespace().count()),
+        ("bytes", text.len()),
+    ];
+    let all = counts.iter().all(|(name, _)| !flags.has(name));
+    let chosen: Vec<usize> =
+        counts.into_iter().filter(|(name, _)| all || flags.has(name)).map(|(_, count)| count).collect();
+    match &chosen[..] {
+        [one] => format!("{one}\n"),
+        more => more.iter().map(|count| format!("{count:7}")).collect::<Vec<_>>().join(" ") + "\n",
+    }
+}
+
+fn sorted(text: &str, flags: &Arguments) -> String {
+    let key = flags.value("key").and_then(|key| sort_key(key).ok());
+    let separator = flags.value("field-separator").and_then(|text| text.chars().next());
+    let numeric = flags.has("numeric-sort") || key.is_some_and(|key| key.2);
+    let reverse = flags.has("reverse") || key.is_some_and(|key| key.3);
+    let fold = flags.has("ignore-case");
+    let part = |line: &str| -> String {
+        let Some((from, to, ..)) = key else { return line.to_owned() };
+        let fields: Vec<&str> = match separator {
+            Some(separator) => line.split(separator).collect(),
+            None => line.split_whitespace().collect(),
+        };
+        let to = to.min(fields.len());
+        fields.get(from - 1..to).map(|fields| fields.join(" ")).unwrap_or_default()
+    };
+    let by = |one: &str, other: &str| -> Ordering {
+        let (one, other) = (part(one), part(other));
+        if numeric {
+            return leading_number(&one).total_cmp(&leading_number(&other));
+        }
+        if fold { one.to_ascii_uppercase().cmp(&other.to_ascii_uppercase()) } else { one.cmp(&other) }
+    };
+    let mut all: Vec<&str> = lines(text).collect();
+    all.sort_by(|one, other| {
+        let order = by(one, other);
+        let order = if reverse { order.reverse() } else { order };
+        // sort's last resort.
+        order.then_with(|| if reverse { other.cmp(one) } else { one.cmp(other) })
+    });
+    if flags.has("unique") {
+        all.dedup_by(|one, other| by(one, other).is_eq());
+    }
+    joined(all)
+}
+
+fn leading_number(text: &str) -> f64 {
+    let text = text.trim_start();
+    let end = text
+        .char_indices()
+        .take_while(|(place, char)| char.is_ascii_digit() || *char == '.' || (*place == 0 && *char == '-'))
+        .map(|(place, _)| place + 1)
+        .last()
+        .unwrap_or(0);
+    text[..end].parse().unwrap_or(0.0)
+}
+
+fn unique(text: &str, flags: &Arguments) -> String {
+    let mut groups: Vec<(usize, &str)> = Vec::new();
+    for line in lines(text) {
+        match groups.last_mut() {
+            Some((count, last)) if *last == line => *count += 1,
+            _ => groups.push((1, line)),
+        }
+    }
+    let wanted = |count: usize| (!flags.has("repeated") || count > 1) && (!flags.has("unique") || count == 1);
+    joined(
+        groups.into_iter().filter(|(count, _)| wanted(*count)).map(|(count, line)| {
+            if flags.has("count") { format!("{count:7} {line}") } else { line.to_owned() }
+        }),
+    )
+}
+
+impl Cut {
+    fn apply(&self, text: &str) -> String {
+        let wanted = |place: usize| self.ranges.iter().any(|(from, to)| (*from..=*to).contains(&place));
+        joined(lines(text).map(|line| {
+            match self.delimiter {
+                None => (1..)
+                    .zip(line.chars())
+                    .filter(|(place, _)| wanted(*place))
+                    .map(|(_, char)| char)
+                    .collect::<String>(),
+                Some(delimiter) if !line.contains(delimiter) => line.to_owned(),
+                Some(delimiter) => {
+                    let fields: BTreeMap<usize, &str> = (1..).zip(line.split(delimiter)).collect();
+                    let fields: Vec<&str> = fields
+                        .into_iter()
+                        .filter(|(place, _)| wanted(*place))
+                        .map(|(_, field)| field)
+                        .collect();
+                    fields.join(&*delimiter.encode_utf8(&mut [0; 4]))
+                }
+            }
+        }))
+    }
+}
