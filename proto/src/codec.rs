@@ -6,8 +6,12 @@
 
 use std::marker::PhantomData;
 
+use bytes::{Buf as _, BufMut as _, Bytes};
 use prost::Message;
-use tonic::codec::BufferSettings;
+use tonic::{
+    Status,
+    codec::{BufferSettings, DecodeBuf, Decoder, EncodeBuf, Encoder},
+};
 use tonic_prost::ProstCodec;
 
 /// Bytes that a buffer begins with; it grows with the messages.
@@ -41,5 +45,51 @@ where
 
     fn decoder(&mut self) -> Self::Decoder {
         ProstCodec::<E, D>::raw_decoder(BufferSettings::new(BUFFER, TOGETHER))
+    }
+}
+
+/// Messages as the bytes that they are, for who decodes only what it uses of them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Raw;
+
+impl tonic::codec::Codec for Raw {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        *self
+    }
+
+    fn decoder(&mut self) -> Self {
+        *self
+    }
+}
+
+impl Encoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, message: Bytes, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        to.put(message);
+        Ok(())
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(BUFFER, TOGETHER)
+    }
+}
+
+impl Decoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(from.copy_to_bytes(from.remaining())))
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(BUFFER, TOGETHER)
     }
 }

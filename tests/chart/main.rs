@@ -12,6 +12,7 @@ mod credentials;
 mod drift;
 mod gates;
 mod helm;
+mod istio;
 mod monitoring;
 mod network_policies;
 mod notes;

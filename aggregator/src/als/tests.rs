@@ -1,5 +1,8 @@
 //! A client as Envoy is one, against the receiver, over real sockets.
 
+#[path = "../../../node-agent/als/tests/support/message.rs"]
+pub(crate) mod message;
+
 use std::net::Ipv4Addr;
 
 use kestrel_als::headers::Headers;
@@ -8,11 +11,9 @@ use kestrel_proto::{
     cloud::v1::{L7AccessLog, StreamFlowsRequest, stream_flows_request},
     envoy::{
         config::core::v3::Node,
-        data::accesslog::v3::{AccessLogCommon, HttpAccessLogEntry, HttpRequestProperties},
         service::accesslog::v3::{
-            StreamAccessLogsMessage,
-            access_log_service_client::AccessLogServiceClient,
-            stream_access_logs_message::{HttpAccessLogEntries, Identifier, LogEntries},
+            StreamAccessLogsMessage, access_log_service_client::AccessLogServiceClient,
+            stream_access_logs_message::Identifier,
         },
     },
 };
@@ -42,6 +43,7 @@ use crate::{
         metrics::Metrics as UplinkMetrics,
     },
 };
+use message::message;
 
 /// Nothing here takes that long unless it is broken.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -127,19 +129,6 @@ impl Server {
     }
 }
 
-fn message(identifier: Option<Identifier>, paths: &[&str]) -> StreamAccessLogsMessage {
-    let entry = |path: &&str| HttpAccessLogEntry {
-        common_properties: Some(AccessLogCommon {
-            upstream_cluster: "outbound|80||db.shop.svc.cluster.local".to_owned(),
-            ..AccessLogCommon::default()
-        }),
-        request: Some(HttpRequestProperties { path: (*path).to_owned(), ..Default::default() }),
-        ..HttpAccessLogEntry::default()
-    };
-    let entries = HttpAccessLogEntries { log_entry: paths.iter().map(entry).collect() };
-    StreamAccessLogsMessage { identifier, log_entries: Some(LogEntries::HttpLogs(entries)) }
-}
-
 fn identifier() -> Option<Identifier> {
     let id = "sidecar~192.0.2.7~web-1.shop~shop.svc.cluster.local".to_owned();
     Some(Identifier { node: Some(Node { id, ..Node::default() }), log_name: "als".to_owned() })
@@ -158,8 +147,8 @@ fn stream(
 async fn a_stream_that_ends_gets_its_response_and_its_entries_are_told() {
     let server = Server::start(config()).await;
     let (messages, answer) = stream(server.client().await);
-    messages.send(message(identifier(), &["/a/1", "/a/2"])).await.unwrap();
-    messages.send(message(None, &["/a/3"])).await.unwrap();
+    messages.send(message(identifier(), "db", ["/a/1", "/a/2"])).await.unwrap();
+    messages.send(message(None, "db", ["/a/3"])).await.unwrap();
     drop(messages);
     answer.await.unwrap().unwrap();
     let told = server.stop().await;
@@ -176,14 +165,14 @@ async fn a_stream_that_ends_gets_its_response_and_its_entries_are_told() {
 async fn a_stream_that_is_to_come_again_is_ended_gently() {
     let aged = Server::start(Config { stream_age: Duration::from_millis(300), ..config() }).await;
     let (messages, answer) = stream(aged.client().await);
-    messages.send(message(identifier(), &["/"])).await.unwrap();
+    messages.send(message(identifier(), "db", ["/"])).await.unwrap();
     answer.await.unwrap().unwrap();
     aged.shows("streams 0").await;
     assert_eq!(aged.stop().await.iter().map(|log| log.count).sum::<i64>(), 1);
 
     let drained = Server::start(config()).await;
     let (messages, answer) = stream(drained.client().await);
-    messages.send(message(identifier(), &["/"])).await.unwrap();
+    messages.send(message(identifier(), "db", ["/"])).await.unwrap();
     drained.shows(r#"received_total{outcome="Aggregated"} 1"#).await;
     assert_eq!(drained.stop().await.len(), 1);
     answer.await.unwrap().unwrap();
@@ -194,10 +183,10 @@ async fn too_much_is_counted_and_too_large_a_message_costs_its_stream_alone() {
     let server = Server::start(Config { stream_bytes_per_second: 400, ..config() }).await;
     let (messages, answer) = stream(server.client().await);
     for _ in 0..10 {
-        messages.send(message(identifier(), &["/"])).await.unwrap();
+        messages.send(message(identifier(), "db", ["/"])).await.unwrap();
     }
     let (large, refused) = stream(server.client().await);
-    large.send(message(None, &["/x"; 100_000])).await.unwrap();
+    large.send(message(None, "db", (0..100_000).map(|_| "/x"))).await.unwrap();
     assert_eq!(refused.await.unwrap().unwrap_err().code(), Code::OutOfRange);
     server.shows(r#"refused_total{reason="Message"} 1"#).await;
     drop(messages);
@@ -216,25 +205,14 @@ async fn a_cloud_that_takes_nothing_costs_messages_that_are_counted() {
     const PATHS: u32 = 1000;
     let server = Server::start(config()).await;
     let (messages, answer) = stream(server.client().await);
-    messages.send(message(identifier(), &[])).await.unwrap();
+    messages.send(message(identifier(), "db", [""; 0])).await.unwrap();
     for edge in 0..EDGES {
-        let entry = |number: u32| HttpAccessLogEntry {
-            common_properties: Some(AccessLogCommon {
-                upstream_cluster: format!("outbound|80||service-{edge}.shop.svc.cluster.local"),
-                ..AccessLogCommon::default()
-            }),
-            request: Some(HttpRequestProperties {
-                // No template folds these.
-                path: (0..6)
-                    .map(|at| format!("/{}", char::from(b'g' + (number >> (2 * at) & 3) as u8)))
-                    .collect(),
-                ..Default::default()
-            }),
-            ..HttpAccessLogEntry::default()
+        // No template folds these.
+        let path = |number: u32| -> String {
+            (0..6).map(|at| format!("/{}", char::from(b'g' + (number >> (2 * at) & 3) as u8))).collect()
         };
-        let log_entry = (0..PATHS).map(entry).collect();
-        let log_entries = Some(LogEntries::HttpLogs(HttpAccessLogEntries { log_entry }));
-        messages.send(StreamAccessLogsMessage { identifier: None, log_entries }).await.unwrap();
+        let paths = (0..PATHS).map(path);
+        messages.send(message(None, &format!("service-{edge}"), paths)).await.unwrap();
     }
     drop(messages);
     answer.await.unwrap().unwrap();
@@ -284,7 +262,7 @@ async fn with_a_certificate_only_clients_that_have_one_too_are_served() {
         let address = format!("https://{}:{}", Ipv4Addr::LOCALHOST, server.port);
         let channel = Endpoint::from_shared(address).unwrap().tls_config(tls).unwrap().connect_lazy();
         let (messages, answer) = stream(AccessLogServiceClient::new(channel));
-        let _broken = messages.send(message(identifier(), &["/"])).await;
+        let _broken = messages.send(message(identifier(), "db", ["/"])).await;
         drop(messages);
         answer.await.unwrap()
     };

@@ -172,10 +172,11 @@ impl Requests {
         let ends = |key: &Key<'_>, counts: &Counts| {
             self.ends(key, counts, identities.get(&key.reporter).unwrap_or(&unknown))
         };
-        let Told { messages, entries, twice, excluded, own, answers } = tell::tell(span, ends);
+        let Told { messages, entries, twice, excluded, own, answers } =
+            tell::tell(span, ends, |log| self.0.lane.send(Request::L7AccessLog(log)));
         self.behind().turn();
         let metrics = &self.0.metrics;
-        metrics.told(messages.len(), entries);
+        metrics.told(messages, entries);
         metrics.left_out(LeftOut::OtherEnd, twice);
         metrics.left_out(LeftOut::Kept, excluded);
         metrics.left_out(LeftOut::Own, own);
@@ -183,7 +184,6 @@ impl Requests {
             let named = |end: &ends::End| End::new(&end.named.ns, &end.named.kind, &end.named.name);
             self.0.edges.answered(|| Some([named(&ends.source)?, named(&ends.destination)?]), answers, now);
         }
-        messages.into_iter().for_each(|log| self.0.lane.send(Request::L7AccessLog(log)));
     }
 
     fn ends(&self, key: &Key<'_>, counts: &Counts, identity: &Identity) -> Result<(Ends, Arc<str>), Kept> {

@@ -95,7 +95,7 @@ pub(crate) fn installed(folder: &Path, cloud: &Cloud, api_server: SocketAddr) ->
 }
 
 /// An address where nobody listens.
-async fn nobody() -> SocketAddr {
+pub(crate) async fn nobody() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
 }
 
@@ -349,7 +349,7 @@ async fn an_order_to_restart_is_answered_and_the_process_ends_well() {
     cloud.stop().await.unwrap();
 }
 
-async fn get(port: u16, path: &str) -> String {
+pub(crate) async fn get(port: u16, path: &str) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await.unwrap();
     let mut answer = String::new();

@@ -1,26 +1,31 @@
 //! The receiver of access logs alone, for measurements. `receiver kestrel PORT` receives and counts as the aggregator does;
-//! `receiver tonic PORT` decodes in full and counts entries. At SIGTERM either ends and prints how many came.
+//! `receiver tonic PORT` decodes all that Envoy's types have and counts by what requests have in common, as the server in Go does
+//! that both are compared with. At SIGTERM either ends and prints how many entries came; the first also how many of them were aggregated, folded and
+//! refused.
 
 use std::{
+    collections::HashMap,
     env,
     io::{self, Write as _},
     net::{Ipv4Addr, SocketAddr},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use kestrel_als::{
+    Tally,
     counter::{self, Counter},
     metrics,
     receive::{self, Config, Limits, STREAM_AGE},
 };
-use kestrel_proto::envoy::service::accesslog::v3::{
-    StreamAccessLogsMessage, StreamAccessLogsResponse,
-    access_log_service_server::{AccessLogService, AccessLogServiceServer},
-    stream_access_logs_message::LogEntries,
+use kestrel_proto::envoy::{
+    config::core::v3::address::Address,
+    data::accesslog::v3::HttpAccessLogEntry,
+    service::accesslog::v3::{
+        StreamAccessLogsMessage, StreamAccessLogsResponse,
+        access_log_service_server::{AccessLogService, AccessLogServiceServer},
+        stream_access_logs_message::LogEntries,
+    },
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -42,15 +47,18 @@ async fn main() -> io::Result<()> {
             drain.cancel();
         }
     });
-    let entries = match how.as_str() {
-        "kestrel" => kestrel(port, drain).await?,
-        "tonic" => tonic(port, drain).await?,
+    let counted = match how.as_str() {
+        "kestrel" => {
+            let all = kestrel(port, drain).await?;
+            format!("{} {} {} {}", all.received(), all.aggregated, all.folded, all.refused())
+        }
+        "tonic" => tonic(port, drain).await?.to_string(),
         other => return Err(io::Error::other(format!("{other} is neither kestrel nor tonic"))),
     };
-    writeln!(io::stdout(), "{entries}")
+    writeln!(io::stdout(), "{counted}")
 }
 
-async fn kestrel(port: u16, drain: CancellationToken) -> io::Result<u64> {
+async fn kestrel(port: u16, drain: CancellationToken) -> io::Result<Tally> {
     let config = Config {
         port,
         is_loopback: true,
@@ -74,22 +82,45 @@ async fn kestrel(port: u16, drain: CancellationToken) -> io::Result<u64> {
     let settling = tokio::spawn(settling);
     receive::serve(listener, config, counter.clone(), receive::Metrics::default(), drain).await?;
     settling.abort();
-    Ok(counter.tallies().values().map(|tally| tally.received()).sum())
+    let mut all = Tally::default();
+    counter.tallies().values().for_each(|tally| all.add(*tally));
+    Ok(all)
+}
+
+/// What requests have in common that are counted together.
+#[derive(PartialEq, Eq, Hash)]
+struct Key {
+    cluster: String,
+    server: String,
+    method: i32,
+    code: u32,
+    /// Without its query.
+    path: String,
+}
+
+/// What is counted of them.
+#[derive(Default)]
+struct Counts {
+    count: u64,
+    sent: u64,
+    received: u64,
+    nanoseconds: u64,
 }
 
 #[derive(Clone, Default)]
-struct Decoded(Arc<AtomicU64>);
+struct Decoded(Arc<Mutex<HashMap<Key, Counts>>>);
 
 async fn tonic(port: u16, drain: CancellationToken) -> io::Result<u64> {
-    let counts = Decoded::default();
+    let decoded = Decoded::default();
     Server::builder()
         .initial_stream_window_size(1024 * 1024)
         .initial_connection_window_size(4 * 1024 * 1024)
-        .add_service(AccessLogServiceServer::new(counts.clone()))
+        .add_service(AccessLogServiceServer::new(decoded.clone()))
         .serve_with_shutdown(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), drain.cancelled())
         .await
         .map_err(io::Error::other)?;
-    Ok(counts.0.load(Relaxed))
+    let rows = decoded.0.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok(rows.values().map(|counts| counts.count).sum())
 }
 
 #[tonic::async_trait]
@@ -100,13 +131,34 @@ impl AccessLogService for Decoded {
     ) -> Result<Response<StreamAccessLogsResponse>, Status> {
         let mut messages = request.into_inner();
         while let Some(message) = messages.message().await? {
-            let entries = match message.log_entries {
-                Some(LogEntries::HttpLogs(entries)) => entries.log_entry.len(),
-                Some(LogEntries::TcpLogs(entries)) => entries.log_entry.len(),
-                None => 0,
-            };
-            self.0.fetch_add(entries as u64, Relaxed);
+            let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(LogEntries::HttpLogs(entries)) = message.log_entries {
+                entries.log_entry.into_iter().for_each(|entry| count(&mut rows, entry));
+            }
         }
         Ok(Response::new(StreamAccessLogsResponse {}))
     }
+}
+
+fn count(rows: &mut HashMap<Key, Counts>, entry: HttpAccessLogEntry) {
+    let common = entry.common_properties.unwrap_or_default();
+    let mut request = entry.request.unwrap_or_default();
+    let end = request.path.find('?').unwrap_or(request.path.len());
+    request.path.truncate(end);
+    let key = Key {
+        cluster: common.upstream_cluster,
+        server: match common.upstream_remote_address.and_then(|address| address.address) {
+            Some(Address::SocketAddress(socket)) => socket.address,
+            _ => String::new(),
+        },
+        method: request.request_method,
+        code: entry.response.and_then(|response| response.response_code).unwrap_or_default(),
+        path: request.path,
+    };
+    let took = common.duration.unwrap_or_default();
+    let counts = rows.entry(key).or_default();
+    counts.count += 1;
+    counts.sent += common.upstream_wire_bytes_sent;
+    counts.received += common.upstream_wire_bytes_received;
+    counts.nanoseconds += (took.seconds * 1_000_000_000 + i64::from(took.nanos)).max(0) as u64;
 }

@@ -12,7 +12,7 @@ use tracing::warn;
 
 use crate::{
     Fold, Reporter, Window,
-    entry::{self, Found},
+    entry::{self, Entry, Found},
     headers::Headers,
     identity::Identity,
     metrics::Metrics,
@@ -24,6 +24,9 @@ use crate::{
 
 /// From one warning that paths are folded to the next.
 const WARN_EVERY: Duration = Duration::from_secs(600);
+
+/// Entries of a message that are counted together.
+const TOGETHER: usize = 32;
 
 /// How much is counted apart, and for how long.
 #[derive(Clone, Copy, Debug)]
@@ -236,29 +239,46 @@ impl Stream {
         let now = now();
         let mut state = counter.state();
         let State { spans, sources } = &mut *state;
-        let mut tally = Tally::default();
+        let (mut tally, mut entries) = (Tally::default(), Vec::with_capacity(TOGETHER));
         entry::read(message, |found| match found {
-            Found::Identifier(identifier) => self.introduce(identifier, sources),
+            Found::Identifier(identifier) => {
+                self.count(&mut entries, now, spans, &mut tally);
+                self.introduce(identifier, sources);
+            }
             Found::Entry(entry) if entry.is_intermediate => tally.unfinished += 1,
             Found::Entry(entry) => {
-                let Span { own, sent } = spans.of(entry.end(), now);
-                let room = counter.0.limits.bytes.saturating_sub(sent.bytes());
-                match own.add(&self.reporter, entry, room) {
-                    Fold::Nothing => {
-                        tally.aggregated += 1;
-                        own.sample(entry, &counter.0.headers, room);
-                    }
-                    Fold::Path | Fold::Detail | Fold::All => tally.folded += 1,
+                entries.push(*entry);
+                if entries.len() == TOGETHER {
+                    self.count(&mut entries, now, spans, &mut tally);
                 }
             }
             Found::Malformed => tally.malformed += 1,
         });
+        self.count(&mut entries, now, spans, &mut tally);
         sources.count(self.reporter.number, &self.name, tally);
         drop(state);
         counter.0.metrics.count(tally);
         if tally.folded > 0 {
             counter.warn_of_folding(&self.name);
         }
+    }
+
+    /// Counts entries, of which there are none then.
+    fn count(&self, entries: &mut Vec<Entry<'_>>, now: u64, spans: &mut Spans, tally: &mut Tally) {
+        let Shared { limits, headers, .. } = &*self.counter.0;
+        let mut rest = &**entries;
+        while let Some(first) = rest.first() {
+            let number = spans.number(first.end(), now);
+            let same = rest.iter().take_while(|entry| spans.number(entry.end(), now) == number).count();
+            let (together, after) = rest.split_at(same);
+            let Span { own, sent } = spans.of(first.end(), now);
+            let room = limits.bytes.saturating_sub(sent.bytes());
+            let folded = own.add_all(&self.reporter, together, room, headers);
+            tally.folded += folded;
+            tally.aggregated += together.len() as u64 - folded;
+            rest = after;
+        }
+        entries.clear();
     }
 
     /// Counts how many entries a message has, of a stream that sends more than it may.

@@ -41,7 +41,7 @@ pub struct Address<'a> {
 }
 
 /// What is used of one entry. Texts are as they came, unchecked.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Entry<'a> {
     /// What was spoken.
     pub protocol: Protocol,

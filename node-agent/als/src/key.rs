@@ -89,7 +89,7 @@ impl<'a> Key<'a> {
     }
 }
 
-/// Puts the key of an entry into `out`, with as much of it left out as `fold` says.
+/// Appends the key of an entry to `out`, with as much of it left out as `fold` says.
 pub(crate) fn write(out: &mut Vec<u8>, reporter: &Reporter, entry: &Entry<'_>, fold: Fold) {
     let side = side(reporter, entry);
     let [peer, server] = match side {
@@ -129,7 +129,6 @@ pub(crate) fn write_again(out: &mut Vec<u8>, key: &Key<'_>, fold: Fold) {
 
 /// All of a key but a template of its own.
 fn put(out: &mut Vec<u8>, key: &Key<'_>, fold: Fold) {
-    out.clear();
     let grpc = key.grpc_status.unwrap_or(u8::MAX);
     let (head, texts) = match fold {
         Fold::Nothing | Fold::Path => (
@@ -180,6 +179,16 @@ pub fn names_somebody(cluster: &[u8]) -> bool {
 mod tests {
     use super::*;
     use crate::entry::Address;
+
+    fn write(out: &mut Vec<u8>, reporter: &Reporter, entry: &Entry<'_>, fold: Fold) {
+        out.clear();
+        super::write(out, reporter, entry, fold);
+    }
+
+    fn write_again(out: &mut Vec<u8>, key: &Key<'_>, fold: Fold) {
+        out.clear();
+        super::write_again(out, key, fold);
+    }
 
     #[test]
     fn a_key_is_read_as_it_was_written() {

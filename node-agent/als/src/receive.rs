@@ -3,7 +3,6 @@
 //! Nothing is ever asked of a proxy, and none is kept waiting: what can't be kept in detail is counted.
 
 mod certificate;
-mod codec;
 mod metrics;
 mod rate;
 mod server;

@@ -1,16 +1,18 @@
 //! What was counted, in the form in which the agent link carries it, and back.
 
-use std::{
-    collections::{HashMap, hash_map},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use kestrel_proto::node::v1::{RequestProtocol, RequestProxy, RequestRow};
 use prost::Message as _;
 
 use crate::{
-    Counts, Key, Side, Window, entry::Protocol, flags::Flags, identity::Identity, sketch::Sketch,
-    sources::Tally, window::MOST_WHY,
+    Counts, Key, Side, Window,
+    entry::Protocol,
+    flags::Flags,
+    identity::Identity,
+    sketch::Sketch,
+    sources::Tally,
+    window::{IntoRows, MOST_WHY},
 };
 
 /// With as many bytes of rows a report is full. It is below the least that a batch may have.
@@ -21,7 +23,7 @@ pub type Identify<'a> = &'a dyn Fn(&RequestProxy) -> Option<Identity>;
 
 /// A window in parts that fit a message, made when they are asked for.
 pub(crate) struct Parts {
-    rows: hash_map::IntoIter<Box<[u8]>, Counts>,
+    rows: IntoRows,
     /// Who reports, and what of their entries was not said yet.
     proxies: HashMap<u32, (Arc<Identity>, Tally)>,
 }
@@ -31,10 +33,11 @@ impl Parts {
         let proxies = tallies.into_iter().map(|(number, identity, tally)| (number, (identity, tally)));
         Self { rows: window.into_rows(), proxies: proxies.collect() }
     }
+}
 
-    fn proxy(&self, number: u32) -> RequestProxy {
-        self.proxies.get(&number).map(|(identity, _)| identity.to_wire()).unwrap_or_default()
-    }
+/// Who the proxy of this number is.
+fn proxy(proxies: &HashMap<u32, (Arc<Identity>, Tally)>, number: u32) -> RequestProxy {
+    proxies.get(&number).map(|(identity, _)| identity.to_wire()).unwrap_or_default()
 }
 
 impl Iterator for Parts {
@@ -47,9 +50,8 @@ impl Iterator for Parts {
         while bytes < REPORT_BYTES
             && let Some((key, counts)) = self.rows.next()
         {
-            let Some(key) = Key::read(&key) else { continue };
             let place = places.entry(key.reporter).or_insert_with(|| {
-                proxies.push(self.proxy(key.reporter));
+                proxies.push(proxy(&self.proxies, key.reporter));
                 (proxies.len() as u32 - 1, 0)
             });
             place.1 += counts.count;
@@ -57,7 +59,7 @@ impl Iterator for Parts {
             bytes += row.encoded_len();
             rows.push(row);
         }
-        if self.rows.len() == 0 {
+        if self.rows.is_empty() {
             // Of some there may be no rows.
             let quiet = self
                 .proxies
@@ -65,7 +67,7 @@ impl Iterator for Parts {
                 .filter(|(number, (_, tally))| tally.refused() > 0 && !places.contains_key(number));
             let quiet: Vec<u32> = quiet.map(|(number, _)| *number).collect();
             for number in quiet {
-                proxies.push(self.proxy(number));
+                proxies.push(proxy(&self.proxies, number));
                 places.insert(number, (proxies.len() as u32 - 1, 0));
             }
         }

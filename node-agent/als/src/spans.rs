@@ -40,11 +40,16 @@ impl Spans {
         Self { open: VecDeque::new(), first: 0, settles }
     }
 
-    /// That of what ended at `end` and is heard of `now`, both nanoseconds since 1970. What ended too long ago is
+    /// Number of that of what ended at `end` and is heard of `now`, both nanoseconds since 1970. What ended too long ago is
     /// counted with what is open still, and what has not ended yet with the present.
-    pub(crate) fn of(&mut self, end: u64, now: u64) -> &mut Span {
+    pub(crate) fn number(&self, end: u64, now: u64) -> u64 {
         let present = now / FLOW_SPAN;
-        let span = (end / FLOW_SPAN).clamp(self.first.min(present).max(present.saturating_sub(1)), present);
+        (end / FLOW_SPAN).clamp(self.first.min(present).max(present.saturating_sub(1)), present)
+    }
+
+    /// That of what ended at `end` and is heard of `now`.
+    pub(crate) fn of(&mut self, end: u64, now: u64) -> &mut Span {
+        let span = self.number(end, now);
         let at = self.open.partition_point(|(of, _)| *of < span);
         if self.open.get(at).is_none_or(|(of, _)| *of != span) {
             self.open.insert(at, (span, Span::default()));

@@ -70,10 +70,16 @@ const KINDS: [u8; 256] = {
 
 /// The segment itself, or what stands for it.
 fn kept(segment: &[u8]) -> &[u8] {
-    let (mut digits, mut run, mut longest, mut hex, mut kinds) = (0, 0, 0, 0, 0);
+    let kinds = segment.iter().fold(0, |kinds, byte| kinds | KINDS[usize::from(*byte)]);
+    if kinds & (DIGIT | SPECIAL) == 0 && segment.len() <= LONG {
+        return segment;
+    }
+    if kinds == DIGIT && segment.len() <= LONG {
+        return b":id";
+    }
+    let (mut digits, mut run, mut longest, mut hex) = (0, 0, 0, 0);
     for byte in segment {
         let kind = KINDS[usize::from(*byte)];
-        kinds |= kind;
         hex += usize::from(kind & (DIGIT | HEX_LETTER) != 0);
         if kind & DIGIT != 0 {
             digits += 1;
@@ -94,13 +100,8 @@ fn kept(segment: &[u8]) -> &[u8] {
     if length > LONG {
         return b":long";
     }
-    if digits == 0 {
-        return segment;
-    }
     let is_mixed = kinds & UPPER != 0 && kinds & LOWER != 0 && digits >= 2;
-    if digits == length {
-        b":id"
-    } else if is_uuid(segment) {
+    if is_uuid(segment) {
         b":uuid"
     } else if hex == length && length >= 8 {
         b":hash"

@@ -4,12 +4,10 @@
 //! an entry's own row, it is counted in one that says less: without its path, then without what else tells it apart, at last
 //! only that its reporter had it.
 
-use std::{
-    collections::{HashMap, hash_map},
-    hash::BuildHasher as _,
-};
+use std::{collections::HashMap, hash::BuildHasher as _, ops::Range, vec};
 
 use foldhash::fast::RandomState;
+use hashbrown::HashTable;
 
 use crate::{
     entry::Entry,
@@ -28,8 +26,14 @@ const MOST_ROWS: u32 = MOST_DETAILS + 64;
 /// Bytes of a text that says why.
 pub(crate) const MOST_WHY: usize = 256;
 
-/// Bytes of a row beside its texts: its place in the map, which is half empty when it has grown, and what the heap adds.
-const ROW: usize = size_of::<(Box<[u8]>, Counts)>() * 2 + 64;
+/// Bytes of a row beside its texts. What grows by doubling is three quarters full on average, and the heap adds to what a sketch
+/// takes.
+const ROW: usize = full(size_of::<Row>()) + 2 * (size_of::<Place>() + 1) + 16;
+
+/// Bytes that `used` ones take in what grows by doubling.
+const fn full(used: usize) -> usize {
+    used + used / 2
+}
 
 /// What is left out of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -85,7 +89,9 @@ pub struct Counts {
 }
 
 impl Counts {
-    fn add(&mut self, entry: &Entry<'_>) {
+    /// Counts an entry; bytes on the heap that this took.
+    fn add(&mut self, entry: &Entry<'_>) -> usize {
+        let before = self.times.heap();
         let took = entry.took() / 1000;
         let is_known = entry.upstream_sent != 0 || entry.upstream_received != 0;
         let (sent, received) = if is_known {
@@ -106,9 +112,13 @@ impl Counts {
         self.first = self.first.min(entry.start);
         self.last = self.last.max(entry.end());
         self.attempts = self.attempts.max(entry.attempts);
+        let mut texts = 0;
         if self.why.is_none() && !entry.why.is_empty() {
-            self.why = Some(entry.why.get(..MOST_WHY).unwrap_or(entry.why).into());
+            let why = entry.why.get(..MOST_WHY).unwrap_or(entry.why);
+            self.why = Some(why.into());
+            texts = why.len();
         }
+        texts + self.times.heap() - before
     }
 
     /// Adds what was counted elsewhere.
@@ -140,16 +150,65 @@ impl Counts {
     }
 }
 
+/// What is counted of one key.
+#[derive(Debug)]
+struct Row {
+    /// Where its key begins among all.
+    begin: u32,
+    length: u16,
+    counts: Counts,
+}
+
+impl Row {
+    /// Where its key is among all.
+    #[inline]
+    fn key(&self) -> Range<usize> {
+        let begin = self.begin as usize;
+        begin..begin + usize::from(self.length)
+    }
+}
+
+/// One of several entries that are counted together.
+#[derive(Debug)]
+struct Sought {
+    hash: u32,
+    /// Where its key ends among theirs.
+    end: usize,
+    /// The row that is its own, as far as was looked.
+    row: usize,
+    /// Where that row's key is.
+    known: Range<usize>,
+}
+
+/// Which row has a key with this hash.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    hash: u32,
+    row: u32,
+}
+
 /// The entries of some seconds.
+///
+/// What rows take outgrows the processor's caches, and to wait for memory is most of what counting costs. So they are found by a
+/// table of eight bytes each, and what is counted of one lies together, its key apart in one piece with all others.
 #[derive(Debug, Default)]
 pub struct Window {
-    rows: HashMap<Box<[u8]>, Counts, RandomState>,
+    places: HashTable<Place>,
+    hasher: RandomState,
+    rows: Vec<Row>,
+    keys: Vec<u8>,
     /// Rows of each destination, by a hash of what it is called.
     of_destination: HashMap<u64, u32, RandomState>,
     bytes: usize,
     /// Those of them that headers take.
     samples: usize,
+    /// That of the last entry.
     key: Vec<u8>,
+    /// Its row.
+    last: usize,
+    /// Entries that are counted together, and their keys.
+    sought: Vec<Sought>,
+    sought_keys: Vec<u8>,
 }
 
 /// What was counted, row by row.
@@ -167,13 +226,65 @@ impl Window {
         )
     }
 
+    /// Counts entries; how many of them are not told apart. Of the first one of a row `headers` are kept.
+    ///
+    /// Each step is made for all of them before the next one, so that the processor waits for all their rows at a time.
+    pub(crate) fn add_all(
+        &mut self,
+        reporter: &Reporter,
+        entries: &[Entry<'_>],
+        bytes: usize,
+        headers: &Headers,
+    ) -> u64 {
+        let Self { places, hasher, rows, keys, sought, sought_keys, .. } = self;
+        sought_keys.clear();
+        sought.clear();
+        sought.extend(entries.iter().map(|entry| {
+            let begin = sought_keys.len();
+            key::write(sought_keys, reporter, entry, Fold::Nothing);
+            let hash = hasher.hash_one(sought_keys.get(begin..).unwrap_or_default()) as u32;
+            Sought { hash, end: sought_keys.len(), row: usize::MAX, known: 0..0 }
+        }));
+        for Sought { hash, row, .. } in &mut *sought {
+            *row = places
+                .find(spread(*hash), |place| place.hash == *hash)
+                .map_or(usize::MAX, |place| place.row as usize);
+        }
+        for Sought { row, known, .. } in &mut *sought {
+            *known = rows.get(*row).map_or(0..0, Row::key);
+        }
+        let mut begin = 0;
+        for Sought { end, row, known, .. } in &mut *sought {
+            if keys.get(known.clone()) != sought_keys.get(begin..*end) {
+                *row = usize::MAX;
+            }
+            begin = *end;
+        }
+        let mut folded = 0;
+        for (at, entry) in entries.iter().enumerate() {
+            let row = self.sought.get(at).and_then(|sought| self.rows.get_mut(sought.row));
+            if let Some(row) = row {
+                self.bytes += row.counts.add(entry);
+            } else if self.add(reporter, entry, bytes) == Fold::Nothing {
+                self.sample(entry, headers, bytes);
+            } else {
+                folded += 1;
+            }
+        }
+        folded
+    }
+
     /// Counts those of a row of another window; how much of them is told apart.
     pub fn merge(&mut self, key: &Key<'_>, counts: &Counts, bytes: usize) -> Fold {
         self.count(
             bytes,
             (key.reporter, key.cluster, key.authority),
             |out, fold| key::write_again(out, key, fold),
-            |into| into.merge(counts),
+            |into| {
+                let before = into.heap();
+                into.merge(counts);
+                into.heap() - before
+            },
         )
     }
 
@@ -183,19 +294,20 @@ impl Window {
         bytes: usize,
         destination: (u32, &[u8], &[u8]),
         write: impl Fn(&mut Vec<u8>, Fold),
-        add: impl Fn(&mut Counts),
+        add: impl Fn(&mut Counts) -> usize,
     ) -> Fold {
         let mut fold = Fold::Nothing;
-        let mut hash = None;
+        let mut of_destination = None;
         loop {
+            self.key.clear();
             write(&mut self.key, fold);
-            if let Some(counts) = self.rows.get_mut(&*self.key) {
-                let before = counts.heap();
-                add(counts);
-                self.bytes += counts.heap() - before;
+            let hash = self.hasher.hash_one(&*self.key) as u32;
+            if let Some(row) = self.find(hash) {
+                self.last = row;
+                self.bytes += add(&mut self.rows[row].counts);
                 return fold;
             }
-            let destination = *hash.get_or_insert_with(|| self.of_destination.hasher().hash_one(destination));
+            let destination = *of_destination.get_or_insert_with(|| self.hasher.hash_one(destination));
             let rows = self.of_destination.get(&destination).copied().unwrap_or_default();
             let most = match fold {
                 Fold::Nothing => MOST_PATHS,
@@ -216,22 +328,47 @@ impl Window {
                 continue;
             }
             let mut counts = Counts::default();
-            add(&mut counts);
-            self.bytes += ROW + self.key.len() + counts.heap();
+            self.bytes += ROW + full(self.key.len()) + add(&mut counts);
             if fold != Fold::All && self.of_destination.insert(destination, rows + 1).is_none() {
                 self.bytes += 32;
             }
-            self.rows.insert(self.key.as_slice().into(), counts);
+            self.insert(hash, counts);
             return fold;
         }
     }
 
+    /// The row of the last entry's key.
+    #[inline]
+    fn find(&self, hash: u32) -> Option<usize> {
+        let is_it = |place: &Place| {
+            place.hash == hash
+                && self.rows.get(place.row as usize).is_some_and(|row| self.key_of(row) == self.key)
+        };
+        self.places.find(spread(hash), is_it).map(|place| place.row as usize)
+    }
+
+    /// A row for the last entry's key.
+    fn insert(&mut self, hash: u32, counts: Counts) {
+        self.last = self.rows.len();
+        // They fit: no key is longer than its texts' bounds, and what all take is bounded by far less than 4 GiB.
+        let (begin, length, row) = (self.keys.len() as u32, self.key.len() as u16, self.last as u32);
+        self.keys.extend_from_slice(&self.key);
+        self.rows.push(Row { begin, length, counts });
+        self.places.insert_unique(spread(hash), Place { hash, row }, |place| spread(place.hash));
+    }
+
+    #[inline]
+    fn key_of(&self, row: &Row) -> &[u8] {
+        self.keys.get(row.key()).unwrap_or_default()
+    }
+
     /// Keeps headers of an entry that was counted just now, if it is the first of a row of its own. They may take an eighth of `bytes`.
-    pub fn sample(&mut self, entry: &Entry<'_>, headers: &Headers, bytes: usize) {
+    fn sample(&mut self, entry: &Entry<'_>, headers: &Headers, bytes: usize) {
         if headers.is_empty() {
             return;
         }
-        let Some(counts) = self.rows.get_mut(&*self.key).filter(|counts| counts.count == 1) else { return };
+        let counts = self.rows.get_mut(self.last).map(|row| &mut row.counts);
+        let Some(counts) = counts.filter(|counts| counts.count == 1) else { return };
         let Some(sample) = headers.of(entry) else { return };
         let heap = sample.heap();
         if self.samples + heap <= bytes / 8 {
@@ -255,15 +392,41 @@ impl Window {
         self.rows.is_empty()
     }
 
-    /// All that was counted, with keys for [`Key::read`].
-    pub fn into_rows(self) -> hash_map::IntoIter<Box<[u8]>, Counts> {
-        self.rows.into_iter()
+    /// All that was counted, to be taken row by row.
+    pub(crate) fn into_rows(self) -> IntoRows {
+        IntoRows { rows: self.rows.into_iter(), keys: self.keys }
     }
 
     /// All that was counted.
     pub fn rows(&self) -> Rows<'_> {
-        Box::new(self.rows.iter().filter_map(|(key, counts)| Some((Key::read(key)?, counts))))
+        Box::new(self.rows.iter().filter_map(|row| Some((Key::read(self.key_of(row))?, &row.counts))))
     }
+}
+
+/// Rows whose window is over.
+pub(crate) struct IntoRows {
+    rows: vec::IntoIter<Row>,
+    keys: Vec<u8>,
+}
+
+impl IntoRows {
+    /// The next one.
+    pub(crate) fn next(&mut self) -> Option<(Key<'_>, Counts)> {
+        let row = self.rows.next()?;
+        // All were written here.
+        Some((Key::read(self.keys.get(row.key())?)?, row.counts))
+    }
+
+    /// Whether there are no more.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.len() == 0
+    }
+}
+
+/// A table takes a bucket from the lowest bits of a hash, and from the highest what it compares first.
+#[inline]
+fn spread(hash: u32) -> u64 {
+    u64::from(hash) << 32 | u64::from(hash)
 }
 
 #[cfg(test)]
@@ -332,6 +495,20 @@ mod tests {
         assert_eq!(window.rows().map(|(_, counts)| counts.count).sum::<u64>(), 20_000);
         let other = window.rows().find(|(key, _)| key.template == crate::template::OTHER.as_bytes()).unwrap();
         assert_eq!((other.1.count, other.0.code, other.0.peer), (19_000, 200, &b"10.0.0.2"[..]));
+    }
+
+    #[test]
+    fn entries_that_are_counted_together_are_counted_as_one_by_one() {
+        let paths: Vec<String> = (0..5000).map(|number| word(number * 7 % 1300)).collect();
+        let (mut one_by_one, mut together) = (Window::default(), Window::default());
+        for paths in paths.chunks(32) {
+            let entries: Vec<_> = paths.iter().map(|path| entry(path)).collect();
+            let mut apart = |entry: &&Entry<'_>| one_by_one.add(&reporter(), entry, ROOM) == Fold::Nothing;
+            let folded = entries.len() - entries.iter().filter(|entry| apart(entry)).count();
+            assert_eq!(together.add_all(&reporter(), &entries, ROOM, &Headers::default()), folded as u64);
+        }
+        assert!(one_by_one.rows().eq(together.rows()));
+        assert_eq!((together.len(), one_by_one.bytes()), (MOST_PATHS as usize + 1, together.bytes()));
     }
 
     #[test]

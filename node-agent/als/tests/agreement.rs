@@ -34,9 +34,13 @@ fn text() -> impl Strategy<Value = String> {
 
 fn address() -> impl Strategy<Value = Option<core::Address>> {
     let socket = (text(), 0..65_536u32).prop_map(|(address, port_value)| {
-        core::address::Address::SocketAddress(SocketAddress { address, port_value })
+        core::address::Address::SocketAddress(SocketAddress {
+            address,
+            port_value,
+            ..SocketAddress::default()
+        })
     });
-    let pipe = text().prop_map(|path| core::address::Address::Pipe(core::Pipe { path }));
+    let pipe = text().prop_map(|path| core::address::Address::Pipe(core::Pipe { path, mode: 0 }));
     of(of(prop_oneof![socket, pipe]).prop_map(|address| core::Address { address }))
 }
 
@@ -47,8 +51,16 @@ fn duration() -> impl Strategy<Value = Option<prost_types::Duration>> {
 fn tls() -> impl Strategy<Value = Option<TlsProperties>> {
     let name = of(prop_oneof![text().prop_map(San::Uri), text().prop_map(San::Dns)]);
     let names = vec(name.prop_map(|san| SubjectAltName { san }), 0..3);
-    let certificate = of(names.prop_map(|subject_alt_name| CertificateProperties { subject_alt_name }));
-    of(certificate.prop_map(|peer_certificate_properties| TlsProperties { peer_certificate_properties }))
+    let certificate = of(names.prop_map(|subject_alt_name| CertificateProperties {
+        subject_alt_name,
+        issuer: "passed over".to_owned(),
+        ..CertificateProperties::default()
+    }));
+    of(certificate.prop_map(|certificate| TlsProperties {
+        local_certificate_properties: certificate.clone(),
+        peer_certificate_properties: certificate,
+        ..TlsProperties::default()
+    }))
 }
 
 fn flags() -> impl Strategy<Value = Option<ResponseFlags>> {
@@ -79,7 +91,6 @@ fn common() -> impl Strategy<Value = AccessLogCommon> {
     let how = (flags(), why(), why(), why(), any::<bool>(), any::<[u64; 2]>(), any::<u32>());
     (who, when, how).prop_map(|((remote, local, upstream, direct, tls_properties, cluster), when, how)| {
         AccessLogCommon {
-            downstream_remote_address: remote,
             downstream_local_address: local,
             upstream_remote_address: upstream,
             downstream_direct_remote_address: direct,
@@ -96,7 +107,15 @@ fn common() -> impl Strategy<Value = AccessLogCommon> {
             upstream_wire_bytes_sent: how.5[0],
             upstream_wire_bytes_received: how.5[1],
             upstream_request_attempt_count: how.6,
-            stream_id: "passed over".to_owned(),
+            // Passed over.
+            sample_rate: 0.5,
+            upstream_local_address: remote.clone(),
+            downstream_remote_address: remote,
+            time_to_last_rx_byte: Some(prost_types::Duration { seconds: 1, nanos: 2 }),
+            stream_id: "id".to_owned(),
+            custom_tags: [("tag".to_owned(), "value".to_owned())].into(),
+            access_log_type: 7,
+            ..AccessLogCommon::default()
         }
     })
 }
@@ -118,6 +137,9 @@ fn http() -> impl Strategy<Value = HttpAccessLogEntry> {
             request_headers_bytes: bytes[0],
             request_body_bytes: bytes[1],
             request_headers,
+            user_agent: "passed over".to_owned(),
+            port: Some(80),
+            ..HttpRequestProperties::default()
         },
     );
     let response = (of(any::<u32>()), any::<[u64; 2]>(), headers(), headers(), why()).prop_map(
@@ -129,6 +151,8 @@ fn http() -> impl Strategy<Value = HttpAccessLogEntry> {
                 response_headers,
                 response_trailers,
                 response_code_details,
+                upstream_header_bytes_received: 9,
+                ..HttpResponseProperties::default()
             }
         },
     );

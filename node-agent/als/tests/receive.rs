@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may stop at the first surprise")]
 
+#[path = "support/message.rs"]
+mod message;
+
 use std::time::Duration;
 
 use kestrel_als::{
@@ -13,11 +16,9 @@ use kestrel_als::{
 use kestrel_proto::{
     envoy::{
         config::core::v3::Node,
-        data::accesslog::v3::{AccessLogCommon, HttpAccessLogEntry, HttpRequestProperties},
         service::accesslog::v3::{
-            StreamAccessLogsMessage,
-            access_log_service_client::AccessLogServiceClient,
-            stream_access_logs_message::{HttpAccessLogEntries, Identifier, LogEntries},
+            StreamAccessLogsMessage, access_log_service_client::AccessLogServiceClient,
+            stream_access_logs_message::Identifier,
         },
     },
     node::v1::{RequestProxy, RequestReport, RequestRow},
@@ -25,6 +26,8 @@ use kestrel_proto::{
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+
+use message::message;
 
 /// Nothing here takes that long unless it is broken.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -83,24 +86,14 @@ impl Receiver {
     }
 }
 
-fn message(paths: impl IntoIterator<Item = String>) -> StreamAccessLogsMessage {
-    let entry = |path| HttpAccessLogEntry {
-        common_properties: Some(AccessLogCommon {
-            upstream_cluster: "outbound|80||db.shop.svc.cluster.local".to_owned(),
-            ..AccessLogCommon::default()
-        }),
-        request: Some(HttpRequestProperties { path, ..Default::default() }),
-        ..HttpAccessLogEntry::default()
-    };
+fn identifier() -> Option<Identifier> {
     let id = "sidecar~10.0.0.1~web-1.shop~shop.svc.cluster.local".to_owned();
-    let entries = HttpAccessLogEntries { log_entry: paths.into_iter().map(entry).collect() };
-    StreamAccessLogsMessage {
-        identifier: Some(Identifier {
-            node: Some(Node { id, ..Node::default() }),
-            log_name: "als".to_owned(),
-        }),
-        log_entries: Some(LogEntries::HttpLogs(entries)),
-    }
+    Some(Identifier { node: Some(Node { id, ..Node::default() }), log_name: "als".to_owned() })
+}
+
+/// Requests for a hundred paths, each of them of this batch alone.
+fn paths(batch: usize) -> StreamAccessLogsMessage {
+    message(identifier(), "db", (0..100).map(|at| word(batch * 100 + at)))
 }
 
 /// A name that no template folds.
@@ -133,7 +126,7 @@ fn sum(reports: &[RequestReport]) -> Tally {
 #[tokio::test]
 async fn sent_is_aggregated_and_folded_and_refused() {
     let receiver = Receiver::start(Limits::POD, 0).await;
-    receiver.send((0..20).map(|batch| message((0..100).map(|at| word(batch * 100 + at))))).await;
+    receiver.send((0..20).map(paths)).await;
     let (reports, tally) = receiver.stop().await;
     assert_eq!((sum(&reports), tally.received(), tally.refused()), (tally, 2000, 0));
     assert!(tally.folded > 0 && tally.aggregated > 0, "{tally:?}");
@@ -145,7 +138,7 @@ async fn sent_is_aggregated_and_folded_and_refused() {
 async fn ten_times_too_much_is_counted_within_the_bytes() {
     let limits = Limits { bytes: 64 * 1024, ..Limits::POD };
     let receiver = Receiver::start(limits, 50_000).await;
-    receiver.send((0..100).map(|batch| message((0..100).map(|at| word(batch * 100 + at))))).await;
+    receiver.send((0..100).map(paths)).await;
     let (reports, tally) = receiver.stop().await;
     assert_eq!((sum(&reports), tally.received()), (tally, 10_000));
     assert!(tally.over_rate > 5000 && tally.folded > 0 && tally.aggregated > 0, "{tally:?}");

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -54,9 +55,22 @@ func main() {
 	}
 }
 
+// What requests have in common that are counted together; the path is without its query.
+type key struct {
+	cluster, server, path string
+	method                core.RequestMethod
+	code                  uint32
+}
+
+// What is counted of them.
+type counts struct {
+	count, sent, received, nanoseconds uint64
+}
+
 type server struct {
 	als.UnimplementedAccessLogServiceServer
-	entries, bytes atomic.Uint64
+	lock sync.Mutex
+	rows map[key]*counts
 }
 
 func (s *server) StreamAccessLogs(stream als.AccessLogService_StreamAccessLogsServer) error {
@@ -68,12 +82,33 @@ func (s *server) StreamAccessLogs(stream als.AccessLogService_StreamAccessLogsSe
 		if err != nil {
 			return err
 		}
+		s.lock.Lock()
 		for _, entry := range message.GetHttpLogs().GetLogEntry() {
-			s.entries.Add(1)
-			s.bytes.Add(entry.GetCommonProperties().GetUpstreamWireBytesSent())
+			s.count(entry)
 		}
-		s.entries.Add(uint64(len(message.GetTcpLogs().GetLogEntry())))
+		s.lock.Unlock()
 	}
+}
+
+func (s *server) count(entry *data.HTTPAccessLogEntry) {
+	common, request := entry.GetCommonProperties(), entry.GetRequest()
+	path, _, _ := strings.Cut(request.GetPath(), "?")
+	key := key{
+		cluster: common.GetUpstreamCluster(),
+		server:  common.GetUpstreamRemoteAddress().GetSocketAddress().GetAddress(),
+		path:    path,
+		method:  request.GetRequestMethod(),
+		code:    entry.GetResponse().GetResponseCode().GetValue(),
+	}
+	row := s.rows[key]
+	if row == nil {
+		row = &counts{}
+		s.rows[key] = row
+	}
+	row.count++
+	row.sent += common.GetUpstreamWireBytesSent()
+	row.received += common.GetUpstreamWireBytesReceived()
+	row.nanoseconds += uint64(common.GetDuration().AsDuration())
 }
 
 func serve(address string) {
@@ -81,10 +116,10 @@ func serve(address string) {
 	if err != nil {
 		log.Fatal(err)
 	}
-	counts := &server{}
+	counting := &server{rows: map[key]*counts{}}
 	// The windows that grpc-go is told to have where much arrives.
 	serving := grpc.NewServer(grpc.InitialWindowSize(1<<20), grpc.InitialConnWindowSize(4<<20), grpc.MaxRecvMsgSize(4<<20))
-	als.RegisterAccessLogServiceServer(serving, counts)
+	als.RegisterAccessLogServiceServer(serving, counting)
 	ended := make(chan os.Signal, 1)
 	signal.Notify(ended, syscall.SIGTERM)
 	go func() {
@@ -94,7 +129,11 @@ func serve(address string) {
 	if err := serving.Serve(listener); err != nil {
 		log.Fatal(err)
 	}
-	fmt.Println(counts.entries.Load())
+	var entries uint64
+	for _, row := range counting.rows {
+		entries += row.count
+	}
+	fmt.Println(entries)
 }
 
 // Bytes that were encoded before.
@@ -119,9 +158,11 @@ func word(number int) string {
 	return string(letters)
 }
 
-// What an Istio sidecar logs of a request that it sent.
-func entry(key int) *data.HTTPAccessLogEntry {
-	destination, path := key%100, key/100
+// What an Istio sidecar logs of a request that it sent: one of as many different ones.
+func entry(key, keys int) *data.HTTPAccessLogEntry {
+	// Those that a receiver tells apart by their paths.
+	destinations := max(100, keys/1000)
+	destination, path := key%destinations, key/destinations
 	code := uint32(200)
 	if key%50 == 0 {
 		code = 503
@@ -130,8 +171,8 @@ func entry(key int) *data.HTTPAccessLogEntry {
 		CommonProperties: &data.AccessLogCommon{
 			DownstreamRemoteAddress:       socket("10.0.0.1", 40000+uint32(key%20000)),
 			DownstreamDirectRemoteAddress: socket("10.0.0.1", 40000+uint32(key%20000)),
-			DownstreamLocalAddress:        socket(fmt.Sprintf("10.96.0.%d", destination), 80),
-			UpstreamRemoteAddress:         socket(fmt.Sprintf("10.1.0.%d", destination), 8080),
+			DownstreamLocalAddress:        socket(fmt.Sprintf("10.96.%d.%d", destination/250, destination%250), 80),
+			UpstreamRemoteAddress:         socket(fmt.Sprintf("10.1.%d.%d", destination/250, destination%250), 8080),
 			UpstreamLocalAddress:          socket("10.0.0.1", 50000),
 			UpstreamCluster:               fmt.Sprintf("outbound|80||service-%d.shop.svc.cluster.local", destination),
 			StartTime:                     timestamppb.Now(),
@@ -181,7 +222,7 @@ func messages(keys, size int, identifier *als.StreamAccessLogsMessage_Identifier
 		order = order[len(part):]
 		list := &als.StreamAccessLogsMessage_HTTPAccessLogEntries{}
 		for _, key := range part {
-			list.LogEntry = append(list.LogEntry, entry(key))
+			list.LogEntry = append(list.LogEntry, entry(key, keys))
 		}
 		message := &als.StreamAccessLogsMessage{LogEntries: &als.StreamAccessLogsMessage_HttpLogs{HttpLogs: list}}
 		if len(encoded) == 0 {

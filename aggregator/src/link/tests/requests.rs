@@ -12,20 +12,14 @@ use kestrel_link::{
 };
 use kestrel_proto::{
     cloud::v1::{StreamFlowsRequest, stream_flows_request},
-    envoy::{
-        data::accesslog::v3::{AccessLogCommon, HttpAccessLogEntry, HttpRequestProperties},
-        service::accesslog::v3::{
-            StreamAccessLogsMessage,
-            access_log_service_client::AccessLogServiceClient,
-            stream_access_logs_message::{HttpAccessLogEntries, LogEntries},
-        },
-    },
+    envoy::service::accesslog::v3::access_log_service_client::AccessLogServiceClient,
     node::v1::{RequestProxy, RequestReport, RequestRow, RequestsTold},
 };
 use kestrel_tail::{engine::Engine, position::store::Store, redact::Redactor};
 use tokio::{runtime, time::sleep};
 
 use super::*;
+use crate::als::tests::message::message;
 
 fn report(number: u64) -> BatchContent {
     let row = RequestRow { count: 3, cluster: b"db"[..].into(), ..RequestRow::default() };
@@ -91,23 +85,6 @@ impl Sender {
     }
 }
 
-fn message(first: u32) -> StreamAccessLogsMessage {
-    let entry = |number| HttpAccessLogEntry {
-        common_properties: Some(AccessLogCommon {
-            upstream_cluster: "outbound|80||db.shop.svc.cluster.local".to_owned(),
-            ..AccessLogCommon::default()
-        }),
-        // Paths that are told apart.
-        request: Some(HttpRequestProperties {
-            path: format!("/{}", char::from(b'g' + (number % 20) as u8)),
-            ..Default::default()
-        }),
-        ..HttpAccessLogEntry::default()
-    };
-    let entries = HttpAccessLogEntries { log_entry: (first..first + 100).map(entry).collect() };
-    StreamAccessLogsMessage { identifier: None, log_entries: Some(LogEntries::HttpLogs(entries)) }
-}
-
 /// Scenario: proxies log to a node's agent; the leader that has taken its counts is killed before it has told them.
 /// Guarantee: the next leader tells each entry once, and the agent keeps nothing.
 #[tokio::test]
@@ -137,7 +114,9 @@ async fn entries_count_once_over_a_leader_that_is_killed() {
     let receiving = tokio::spawn(receive);
     let address = format!("http://127.0.0.1:{}", streams.port().await);
     let mut client = AccessLogServiceClient::connect(address).await.unwrap();
-    let messages: Vec<_> = (0..SENT / 100).map(|at| message(at * 100)).collect();
+    // Some of these are told apart.
+    let paths = || ('a'..'u').cycle().take(100).map(|letter| format!("/{letter}"));
+    let messages: Vec<_> = (0..SENT / 100).map(|_| message(None, "db", paths())).collect();
     client.stream_access_logs(tokio_stream::iter(messages)).await.unwrap();
     // What was counted is then reported at once.
     drain.cancel();

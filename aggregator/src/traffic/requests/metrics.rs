@@ -50,8 +50,8 @@ impl Metrics {
         registry.register("left_out", help, self.left_out.clone());
     }
 
-    pub(super) fn told(&self, messages: usize, entries: u64) {
-        self.messages.inc_by(messages as u64);
+    pub(super) fn told(&self, messages: u64, entries: u64) {
+        self.messages.inc_by(messages);
         self.told.inc_by(entries);
     }
 

@@ -32,7 +32,7 @@ pub(super) enum Kept {
 /// What comes of a window.
 #[derive(Debug, Default)]
 pub(super) struct Told {
-    pub(super) messages: Vec<L7AccessLog>,
+    pub(super) messages: u64,
     /// Entries in them.
     pub(super) entries: u64,
     /// Entries that the other end's proxy has told.
@@ -55,14 +55,11 @@ struct Views<'w> {
     client: u64,
     server: u64,
     seen: Seen<'w>,
-    /// Rows that are told.
-    rows: usize,
 }
 
 /// What is told apart of an edge.
 #[derive(PartialEq, Eq, Hash)]
 struct Row {
-    edge: usize,
     service: String,
     protocol: Protocol,
     method: u8,
@@ -91,12 +88,17 @@ struct Found {
     node: Arc<str>,
 }
 
-/// Tells what was counted of ten seconds. `ends` says who was who and which node reported, or why that stays here.
+/// Tells what was counted of ten seconds, message by message, edge after edge: all at once would take several times the memory of
+/// what was counted. `ends` says who was who and which node reported, or why that stays here.
 ///
 /// Where both ends' proxies report, every request is in the window twice. Of each edge the view with more requests is
 /// told, as the other one's proxies did not see, or did not get through to us with, all of them. That a policy refused a request
 /// only the server's proxy knows: it is told of the client's view too.
-pub(super) fn tell(span: &Span, ends: impl Fn(&Key<'_>, &Counts) -> Result<(Ends, Arc<str>), Kept>) -> Told {
+pub(super) fn tell(
+    span: &Span,
+    ends: impl Fn(&Key<'_>, &Counts) -> Result<(Ends, Arc<str>), Kept>,
+    mut send: impl FnMut(L7AccessLog),
+) -> Told {
     let mut told = Told::default();
     let (mut edges, mut views): (HashMap<Edge, usize>, Vec<Views<'_>>) = Default::default();
     let mut known: HashMap<Who<'_>, Result<Found, Kept>> = HashMap::new();
@@ -107,7 +109,7 @@ pub(super) fn tell(span: &Span, ends: impl Fn(&Key<'_>, &Counts) -> Result<(Ends
             let (edge, ends) = (Edge([&ends.source, &ends.destination].map(place)), Arc::new(ends));
             let edge = *edges.entry(edge).or_insert_with(|| {
                 let (ends, seen) = (Arc::clone(&ends), Seen::default());
-                views.push(Views { ends, client: 0, server: 0, seen, rows: 0 });
+                views.push(Views { ends, client: 0, server: 0, seen });
                 views.len() - 1
             });
             Ok(Found { ends, edge, node })
@@ -135,47 +137,55 @@ pub(super) fn tell(span: &Span, ends: impl Fn(&Key<'_>, &Counts) -> Result<(Ends
             denials.insert(refused, counts);
         }
     }
-    let mut rows: HashMap<Row, Telling> = HashMap::new();
-    for (key, counts) in span.rows() {
-        let Some(Ok(found)) = known.get(&who(&key)) else { continue };
-        let views = &mut views[found.edge];
-        views.seen.add_to_route(&key, counts);
-        let teller = if views.server > views.client { Side::Server } else { Side::Client };
-        if key.side != teller {
-            told.twice += counts.count;
-            continue;
+    let mut of_edges: Vec<_> = span
+        .rows()
+        .filter_map(|(key, counts)| match known.get(&who(&key)) {
+            Some(Ok(found)) => Some((found, key, counts)),
+            _ => None,
+        })
+        .collect();
+    of_edges.sort_by_key(|(found, ..)| found.edge);
+    for of_edge in of_edges.chunk_by(|(one, ..), (other, ..)| one.edge == other.edge) {
+        let mut rows: HashMap<Row, Telling> = HashMap::new();
+        for (found, key, counts) in of_edge {
+            let views = &mut views[found.edge];
+            views.seen.add_to_route(key, counts);
+            let teller = if views.server > views.client { Side::Server } else { Side::Client };
+            if key.side != teller {
+                told.twice += counts.count;
+                continue;
+            }
+            told.entries += counts.count;
+            let mut row = Row {
+                service: found.ends.service.clone(),
+                protocol: key.protocol,
+                method: key.method,
+                code: key.code,
+                grpc_status: key.grpc_status,
+                flags: key.flags,
+                port: key.port,
+                path: text(key.template),
+            };
+            let denial = refused(found.edge, key).filter(|_| key.side == Side::Client);
+            let denial = denial.and_then(|refused| denials.get(&refused));
+            if denial.is_some() {
+                row.flags.add(Flags::DENIED);
+            }
+            if rows.len() >= MOST_PATHS && !row.path.is_empty() && !rows.contains_key(&row) {
+                template::OTHER.clone_into(&mut row.path);
+            }
+            let telling = rows.entry(row).or_insert_with(|| {
+                let (ends, node) = (Arc::clone(&found.ends), Arc::clone(&found.node));
+                Telling { ends, node, cluster: text(key.cluster), counts: Counts::default() }
+            });
+            telling.counts.merge(counts);
+            if let Some(denial) = denial.filter(|_| telling.counts.why.is_none()) {
+                telling.counts.why.clone_from(&denial.why);
+            }
         }
-        told.entries += counts.count;
-        let mut row = Row {
-            edge: found.edge,
-            service: found.ends.service.clone(),
-            protocol: key.protocol,
-            method: key.method,
-            code: key.code,
-            grpc_status: key.grpc_status,
-            flags: key.flags,
-            port: key.port,
-            path: text(key.template),
-        };
-        let denial = refused(found.edge, &key).filter(|_| key.side == Side::Client);
-        let denial = denial.and_then(|refused| denials.get(&refused));
-        if denial.is_some() {
-            row.flags.add(Flags::DENIED);
-        }
-        if views.rows >= MOST_PATHS && !row.path.is_empty() && !rows.contains_key(&row) {
-            template::OTHER.clone_into(&mut row.path);
-        }
-        let telling = rows.entry(row).or_insert_with(|| {
-            views.rows += 1;
-            let (ends, node) = (Arc::clone(&found.ends), Arc::clone(&found.node));
-            Telling { ends, node, cluster: text(key.cluster), counts: Counts::default() }
-        });
-        telling.counts.merge(counts);
-        if let Some(denial) = denial.filter(|_| telling.counts.why.is_none()) {
-            telling.counts.why.clone_from(&denial.why);
-        }
+        told.messages += rows.len() as u64;
+        rows.into_iter().for_each(|(row, telling)| send(message(row, telling)));
     }
-    told.messages = rows.into_iter().map(|(row, telling)| message(row, telling)).collect();
     told.answers = views.iter().map(|views| (Arc::clone(&views.ends), views.seen.answers())).collect();
     told
 }

@@ -110,7 +110,7 @@ impl World {
 }
 
 fn address(last: u8, port_value: u32) -> Option<core::Address> {
-    let socket = SocketAddress { address: format!("10.0.0.{last}"), port_value };
+    let socket = SocketAddress { address: format!("10.0.0.{last}"), port_value, ..SocketAddress::default() };
     Some(core::Address { address: Some(core::address::Address::SocketAddress(socket)) })
 }
 

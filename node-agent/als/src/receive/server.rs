@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use hyper::{Request, body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use kestrel_proto::body::Metered;
+use kestrel_proto::{body::Metered, codec::Raw};
 use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -29,7 +29,7 @@ use tonic::{
 };
 use tracing::warn;
 
-use super::{Shared, codec::Raw, metrics::Refused, stream};
+use super::{Shared, metrics::Refused, stream};
 
 /// Path of the RPC.
 const PATH: &str = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs";
@@ -134,8 +134,8 @@ struct Receiver {
 }
 
 impl ClientStreamingService<Bytes> for Receiver {
-    type Response = ();
-    type Future = Pin<Box<dyn Future<Output = Result<Response<()>, Status>> + Send>>;
+    type Response = Bytes;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Bytes>, Status>> + Send>>;
 
     fn call(&mut self, request: tonic::Request<Streaming<Bytes>>) -> Self::Future {
         let Self { shared, peer } = self;
@@ -148,7 +148,8 @@ impl ClientStreamingService<Bytes> for Receiver {
         shared.readers.spawn(stream::read(request.into_inner(), *peer, Arc::clone(shared), told, place));
         Box::pin(async move {
             match answer.await {
-                Ok(end) => end.map(Response::new),
+                // The response has no fields.
+                Ok(end) => end.map(|()| Response::new(Bytes::new())),
                 Err(_) => Err(Status::internal("the stream was not read to its end")),
             }
         })

@@ -1,35 +1,19 @@
 //! The pod's own proxy.
 
+#[path = "../../../als/tests/support/message.rs"]
+mod message;
+
 use std::net::TcpListener;
 
 use kestrel_proto::{
-    envoy::{
-        data::accesslog::v3::{AccessLogCommon, HttpAccessLogEntry, HttpRequestProperties},
-        service::accesslog::v3::{
-            StreamAccessLogsMessage,
-            access_log_service_client::AccessLogServiceClient,
-            stream_access_logs_message::{HttpAccessLogEntries, LogEntries},
-        },
-    },
+    envoy::service::accesslog::v3::access_log_service_client::AccessLogServiceClient,
     node::v1::{RequestReport, RequestsTold, Welcome, aggregator_message::Message},
 };
 use tonic::Status;
 
 use super::*;
 use crate::aggregator::Stream;
-
-fn message(paths: &[&str]) -> StreamAccessLogsMessage {
-    let entry = |path: &&str| HttpAccessLogEntry {
-        common_properties: Some(AccessLogCommon {
-            upstream_cluster: "outbound|80||db.shop.svc.cluster.local".to_owned(),
-            ..AccessLogCommon::default()
-        }),
-        request: Some(HttpRequestProperties { path: (*path).to_owned(), ..Default::default() }),
-        ..HttpAccessLogEntry::default()
-    };
-    let entries = HttpAccessLogEntries { log_entry: paths.iter().map(entry).collect() };
-    StreamAccessLogsMessage { identifier: None, log_entries: Some(LogEntries::HttpLogs(entries)) }
-}
+use message::message;
 
 async fn report(stream: &mut Stream) -> RequestReport {
     loop {
@@ -56,7 +40,7 @@ async fn what_the_pods_proxy_logs_comes_as_counts_until_it_was_told() {
     let welcome = Welcome { credit_bytes: CREDIT, features: vec!["requests".into()], ..Welcome::default() };
     let mut stream = aggregator.accept_with(welcome.clone()).await;
     let mut client = AccessLogServiceClient::connect(format!("http://127.0.0.1:{port}")).await.unwrap();
-    client.stream_access_logs(tokio_stream::once(message(&["/a/1", "/a/2", "/b"]))).await.unwrap();
+    client.stream_access_logs(tokio_stream::once(message(None, "db", ["/a/1", "/a/2", "/b"]))).await.unwrap();
     let first = report(&mut stream).await;
     let mut rows: Vec<_> = first.rows.iter().map(|row| (&row.template[..], row.count)).collect();
     rows.sort_unstable();
@@ -66,7 +50,7 @@ async fn what_the_pods_proxy_logs_comes_as_counts_until_it_was_told() {
     let mut stream = aggregator.accept_with(welcome.clone()).await;
     assert_eq!(report(&mut stream).await, first);
     stream.send(Message::RequestsTold(RequestsTold { run: first.run, number: first.number })).await;
-    client.stream_access_logs(tokio_stream::once(message(&["/c"]))).await.unwrap();
+    client.stream_access_logs(tokio_stream::once(message(None, "db", ["/c"]))).await.unwrap();
     process.ask_to_end();
     let last = report(&mut stream).await;
     assert_eq!((last.run, last.number), (first.run, first.number + 1));

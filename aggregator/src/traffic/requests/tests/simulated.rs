@@ -19,8 +19,8 @@ type Logged<'a> = &'a [(u8, &'a [(Entry, usize)])];
 
 #[derive(Clone)]
 enum Entry {
-    Http(HttpAccessLogEntry),
-    Tcp(TcpAccessLogEntry),
+    Http(Box<HttpAccessLogEntry>),
+    Tcp(Box<TcpAccessLogEntry>),
 }
 
 impl World {
@@ -75,19 +75,21 @@ fn reporter(last: u8) -> (Reporter, Identity) {
 
 /// A message with the entry, of something that began then.
 fn timed(mut entry: Entry, seconds: i64) -> Vec<u8> {
-    let (Entry::Http(HttpAccessLogEntry { common_properties, .. })
-    | Entry::Tcp(TcpAccessLogEntry { common_properties, .. })) = &mut entry;
-    common_properties.as_mut().unwrap().start_time = Some(prost_types::Timestamp { seconds, nanos: 0 });
+    let common = match &mut entry {
+        Entry::Http(entry) => &mut entry.common_properties,
+        Entry::Tcp(entry) => &mut entry.common_properties,
+    };
+    common.as_mut().unwrap().start_time = Some(prost_types::Timestamp { seconds, nanos: 0 });
     let log_entries = Some(match entry {
-        Entry::Http(entry) => LogEntries::HttpLogs(HttpAccessLogEntries { log_entry: vec![entry] }),
-        Entry::Tcp(entry) => LogEntries::TcpLogs(TcpAccessLogEntries { log_entry: vec![entry] }),
+        Entry::Http(entry) => LogEntries::HttpLogs(HttpAccessLogEntries { log_entry: vec![*entry] }),
+        Entry::Tcp(entry) => LogEntries::TcpLogs(TcpAccessLogEntries { log_entry: vec![*entry] }),
     });
     StreamAccessLogsMessage { identifier: None, log_entries }.encode_to_vec()
 }
 
 /// A request from the first to the second pod, as the proxy of either logs it.
 fn request(from: u8, to: u8, side: Side, path: &str, code: u32) -> Entry {
-    Entry::Http(entry(from, to, side, path, code))
+    Entry::Http(entry(from, to, side, path, code).into())
 }
 
 /// A request of the first pod to one of the second's, whose policies refuse it, as the proxy of the second logs it.
@@ -95,7 +97,7 @@ fn denied(from: u8, to: u8) -> Entry {
     let mut entry = entry(from, to, Side::Server, "/orders/7", 403);
     let details = "rbac_access_denied_matched_policy[ns[shop]-policy[deny-web]-rule[0]]";
     entry.response.as_mut().unwrap().response_code_details = details.to_owned();
-    Entry::Http(entry)
+    Entry::Http(entry.into())
 }
 
 /// Scenario: a policy refuses some of the requests of one workload to another, and both ends' proxies log them.
@@ -147,7 +149,7 @@ fn requests_that_reach_nobody_and_a_broken_route_are_incidents_of_the_workload()
         let common = entry.common_properties.as_mut().unwrap();
         common.upstream_remote_address = None;
         common.response_flags = Some(ResponseFlags { no_healthy_upstream: true, ..Default::default() });
-        Entry::Http(entry)
+        Entry::Http(entry.into())
     };
     for second in (10..50).step_by(10) {
         world.logged(second, &[(1, &[(nobody.clone(), 3)])]);
@@ -195,7 +197,8 @@ fn the_operators_own_connections_are_told_in_no_form() {
             }),
             ..AccessLogCommon::default()
         };
-        (Entry::Tcp(TcpAccessLogEntry { common_properties: Some(common), connection_properties: None }), 1)
+        let entry = TcpAccessLogEntry { common_properties: Some(common), connection_properties: None };
+        (Entry::Tcp(entry.into()), 1)
     };
     let (app, own) = (of_app.each_ref().map(connection), of_own.each_ref().map(connection));
     for second in (0..60).step_by(10) {
