@@ -310,11 +310,13 @@ fn who_annotates_a_running_pod_hears_what_is_sent_of_it() {
     };
     let sent = "stdout and stderr is sent in full";
     assert!(message(&[]).contains(sent) && message(&[]).contains("namespace in []"));
+    // The annotation goes before the policy of the cluster.
+    assert!(message(&["podLogs.policy=off"]).contains(sent));
+    assert!(!message(&["nodeAgent.enabled=false"]).contains(sent));
+    let no_collector = "sends to the operator need no collector";
+    assert!(message(&[]).contains(no_collector));
+    assert!(!message(&["operator.istio.enabled=false"]).contains(no_collector));
     assert!(message(&["data.namespaces.exclude={bank}"]).contains(r#"namespace in ["bank"]"#));
-    assert!(
-        !message(&["podLogs.policy=off"]).contains(sent)
-            && !message(&["nodeAgent.enabled=false"]).contains(sent)
-    );
 }
 
 /// A pod that could not pull the image would not start.

@@ -3,9 +3,27 @@
 use super::event::Telling;
 use crate::{
     cluster::Object,
-    inject::{INJECT, PROFILE, STATUS, Skip},
+    inject::{INJECT, PROFILE, STATUS, Skip, Workload},
     profile::{Labels, NoProfile, Profiles},
 };
+
+/// Nobody decided about the pod: nothing is known of it but its metadata, so that one like it may yet be left alone.
+fn missing(object: &Object) -> String {
+    let why = "the webhook was not asked when it was created, or it was annotated later; a pod is looked at when it is \
+               created";
+    let owner = object.owner();
+    let Workload { namespace, kind, name } =
+        Workload::of(&object.key.namespace, &owner.kind, &owner.name, &object.labels);
+    if !matches!(kind.as_str(), "Deployment" | "StatefulSet" | "DaemonSet") {
+        return why.to_owned();
+    }
+    let workload = format!("-n {namespace} {}/{name}", kind.to_ascii_lowercase());
+    format!(
+        "{why}. If the pod template does not ask for one yet: kubectl patch {workload} -p \
+         '{{\"spec\":{{\"template\":{{\"metadata\":{{\"annotations\":{{\"{INJECT}\":\"true\"}}}}}}}}}}' (or change its source, \
+         if Argo CD, Flux or Helm applies it); if it does: kubectl rollout restart {workload}"
+    )
+}
 
 /// What is kept of such a pod.
 #[derive(Debug, PartialEq)]
@@ -52,12 +70,7 @@ impl Uncovered {
         let owner = object.owner();
         let sentence = object.annotations.get(STATUS).and_then(|status| Skip::read_status(status));
         let (reason, why) = match self.reason.as_deref() {
-            None => (
-                "CollectorMissing",
-                "the webhook was not asked when it was created, or it was annotated later; a pod that is \
-                 created now gets one"
-                    .to_owned(),
-            ),
+            None => ("CollectorMissing", missing(object)),
             Some("namespace") => {
                 ("CollectorSkipped", Skip::Namespace(object.key.namespace.clone()).to_string())
             }

@@ -25,7 +25,7 @@ pub enum Skip {
     Windows,
     /// The pod is of this priority class: the cluster itself may depend on it.
     CriticalPriority(&'static str),
-    /// Pods of this namespace are never changed.
+    /// Pods of this namespace are not changed: it is ours or the cluster's own, or was left out.
     Namespace(String),
     /// The pod has a volume of this name, which the sidecar needs.
     VolumeName(&'static str),
@@ -37,7 +37,7 @@ pub enum Skip {
     /// The profile's image is not the operator's own and has not run on any
     /// node: where it cannot be pulled, the pod would never start.
     UntriedImage(String),
-    /// The operator's image needs one of these Secrets where no node agent brought it, and the pod names none.
+    /// The image may need these Secrets where it does not lie yet, and the pod does not name them.
     PullSecret(String),
     /// The pod's annotation of this name says what cannot be, for this reason.
     BadAnnotation(&'static str, String),
@@ -129,7 +129,11 @@ impl fmt::Display for Skip {
             Self::CriticalPriority(name) => {
                 write!(f, "pods of priority class {name} are never given a collector")
             }
-            Self::Namespace(name) => write!(f, "pods of namespace {name} are never changed"),
+            Self::Namespace(name) => write!(
+                f,
+                "pods of namespace {name} are not changed: it is the operator's or the cluster's own, or the operator's \
+                 values leave it out (webhook.namespaceSelector, webhook.excludedNamespaces)"
+            ),
             Self::VolumeName(name) => {
                 write!(f, "the pod has a volume {name}, a name that the collector needs; rename it")
             }
@@ -154,8 +158,8 @@ impl fmt::Display for Skip {
             }
             Self::PullSecret(names) => write!(
                 f,
-                "its node may need a Secret to pull the collector's image, and the pod names none of the operator's \
-                 (imagePullSecrets: {names})"
+                "its node may need a Secret to pull the collector's image, and the pod does not name what is known to \
+                 open its registry (imagePullSecrets: {names})"
             ),
             Self::BadAnnotation(key, problem) => write!(f, "{key}: {problem}"),
             Self::VirtualNode => f.write_str(
@@ -172,6 +176,6 @@ impl fmt::Display for Skip {
 }
 
 /// The start of what a pod's owner wrote.
-fn start(text: &str) -> String {
+pub(super) fn start(text: &str) -> String {
     text.chars().take(40).collect()
 }

@@ -127,6 +127,8 @@ fn annotations_that_mean_nothing() {
         ("kestrel.ai/profile", ""),
         ("kestrel.ai/profile", "../x"),
         ("kestrel.ai/profile", &long),
+        ("kestrel.ai/access-logs", ""),
+        ("kestrel.ai/access-logs", &long),
     ] {
         let patch = review::admit(&pod(&[(key, value)]), "shop").patch;
         assert!(patch[0]["path"].as_str().unwrap().ends_with("kestrel.ai~1status"), "{key}={value}: {patch}");
@@ -363,11 +365,12 @@ proptest! {
     }
 
     #[test]
-    fn an_annotation_with_any_text_harms_no_pod(which in 0_usize..7, text in ".{0,40}", changes in changes()) {
+    fn an_annotation_with_any_text_harms_no_pod(which in 0_usize..8, text in ".{0,40}", changes in changes()) {
         let (key, value) = [
             ("kestrel.ai/inject", "true"),
             ("kestrel.ai/profile", "shop"),
             ("kestrel.ai/log-paths", "/data/*.log,/data/**/x"),
+            ("kestrel.ai/access-logs", "true"),
             ("kestrel.ai/collector-cpu-request", "10m"),
             ("kestrel.ai/collector-cpu-limit", "100m"),
             ("kestrel.ai/collector-memory-request", "16Mi"),
