@@ -60,7 +60,7 @@ async fn the_api_server_refuses_profiles_that_are_none_and_describes_the_others(
     };
     let requirement = |operator: &str, values: Value| json!({"podSelector": {"matchExpressions": [{"key": "a", "operator": operator, "values": values}]}});
     eventually("the definition", || {
-        let (names, problem) = said(&server, &["get", "kinj", "-o", "name"]);
+        let (names, problem) = said(&server, &["get", "kinj"]);
         if names.is_empty() && problem.contains("No resources found") { Ok(()) } else { Err(problem) }
     });
     create(json!({

@@ -22,7 +22,7 @@ pub(crate) use self::{
 pub use self::{limit_range::LimitRange, quota::Quota};
 use crate::{
     coverage::{Coverage, Ran, Report, Stops},
-    inject::{Settings, Workload},
+    inject::{Settings, Skip, Workload},
     profile::{Labels, Profile, Profiles},
 };
 
@@ -186,9 +186,8 @@ impl Cluster {
             Kind::LimitRange => _ = self.limit_ranges.insert(object.key, LimitRange::read(&object.body)),
             Kind::ResourceQuota => _ = self.quotas.insert(object.key, Quota::read(&object.body)),
             Kind::InjectedPod => {
-                let is_asked_about = self.is_asked_about(&object);
-                if let Some(Ran { image, pull_secrets }) = self.coverage.is_labelled(&object, is_asked_about)
-                {
+                let left_out = self.leaves_out(&object.key.namespace, &object.labels);
+                if let Some(Ran { image, pull_secrets }) = self.coverage.is_labelled(&object, left_out) {
                     let Self { settings, profiles, images, .. } = self;
                     images.ran(image, pull_secrets, |image| {
                         image == settings.image
@@ -197,17 +196,20 @@ impl Cluster {
                 }
             }
             Kind::OtherPod => {
-                let is_asked_about = self.is_asked_about(&object);
-                self.coverage.lacks(kind, &object, is_asked_about);
+                let left_out = self.leaves_out(&object.key.namespace, &object.labels);
+                self.coverage.lacks(kind, &object, left_out);
             }
             Kind::FailedCreation => self.stop_where_a_pod_was_refused(&object.body, object.seen),
         }
         Ok(())
     }
 
-    /// Whether the API server asks the webhook about such pods.
-    fn is_asked_about(&self, object: &Object) -> bool {
-        self.coverage.namespaces.matches(&self.labels_of(&object.key.namespace))
+    /// Why the API server does not ask the webhook about pods with these labels, if it doesn't.
+    pub(crate) fn leaves_out(&self, namespace: &str, labels: &Labels) -> Option<Skip> {
+        if !self.coverage.namespaces.matches(&self.labels_of(namespace)) {
+            return Some(Skip::Namespace(namespace.to_owned()));
+        }
+        (!self.coverage.pods.matches(labels)).then_some(Skip::Labels)
     }
 
     /// The pod may have been refused for the collector's sake: usage of a quota that is watched is a little

@@ -18,6 +18,7 @@ pub use self::{breaker::Stops, event::Telling, report::Report};
 use self::{carrier::Carrier, event::Untold, report::Declared, uncovered::Uncovered};
 use crate::{
     cluster::{Cluster, Key, Kind, Object},
+    inject::Skip,
     profile::Selector,
 };
 
@@ -30,6 +31,8 @@ const MOST_UNCOVERED: usize = 5000;
 pub struct Coverage {
     /// Namespaces about whose pods the API server asks the webhook.
     pub namespaces: Selector,
+    /// Labels of the pods about which it does.
+    pub pods: Selector,
     declared: BTreeMap<String, Declared>,
     carriers: BTreeMap<Key, Carrier>,
     /// By the watch that brings them: one has those with the label of injected pods, which may lie.
@@ -56,12 +59,12 @@ impl Coverage {
     }
 
     /// A pod has the label of those that carry a collector. Gives with what it has run, if it has.
-    pub(crate) fn is_labelled(&mut self, object: &Object, is_asked_about: bool) -> Option<Ran> {
+    pub(crate) fn is_labelled(&mut self, object: &Object, left_out: Option<Skip>) -> Option<Ran> {
         let Some((carrier, ran)) = Carrier::read(object) else {
             if self.carriers.remove(&object.key).is_some() {
                 self.changed();
             }
-            self.lacks(Kind::InjectedPod, object, is_asked_about);
+            self.lacks(Kind::InjectedPod, object, left_out);
             return None;
         };
         self.uncovered.remove(&(Kind::InjectedPod, object.key.clone()));
@@ -74,12 +77,12 @@ impl Coverage {
         ran
     }
 
-    /// A pod of this watch carries none. `is_asked_about`: the API server asks the webhook about pods of its namespace.
-    pub(crate) fn lacks(&mut self, watch: Kind, object: &Object, is_asked_about: bool) {
+    /// A pod of this watch carries none. `left_out`: why the API server does not ask the webhook about it.
+    pub(crate) fn lacks(&mut self, watch: Kind, object: &Object, left_out: Option<Skip>) {
         let key = (watch, object.key.clone());
         let earlier = self.uncovered.get(&key);
         let has_room = earlier.is_some() || self.uncovered.len() < MOST_UNCOVERED;
-        let found = Uncovered::read(object, is_asked_about).filter(|_| has_room);
+        let found = Uncovered::read(object, left_out).filter(|_| has_room);
         let Some(found) = found else { return self.remove(watch, &object.key) };
         if earlier == Some(&found) {
             return;

@@ -7,7 +7,8 @@ use serde_json::Value;
 use crate::{
     cluster::Cluster,
     files,
-    inject::{self, Skip, pod::Pod},
+    inject::{self, pod::Pod},
+    profile::Labels,
 };
 
 /// Where `kubectl` creates what names no namespace.
@@ -35,8 +36,7 @@ pub fn explain(text: &str, cluster: &Cluster) -> Result<String, String> {
             pod.is_made_by(kind, name);
         }
         // To a String it cannot fail.
-        if !cluster.coverage.namespaces.matches(&cluster.labels_of(namespace)) {
-            let skip = Skip::Namespace(namespace.to_owned());
+        if let Some(skip) = cluster.leaves_out(namespace, pod.labels().unwrap_or(&Labels::new())) {
             _ = writeln!(report, "{what}: {}\nno patch", skip.status());
             continue;
         }
@@ -157,11 +157,18 @@ mod tests {
     }
 
     #[test]
-    fn namespaces_that_the_webhook_is_not_asked_about_are_left_alone() {
+    fn what_the_webhook_is_not_asked_about_is_left_alone() {
         let mut cluster = cluster("");
         cluster.coverage.namespaces = r#"{"matchLabels": {"team": "web"}}"#.parse().unwrap();
         let shop = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, labels: {team: web}}";
         files::learn(shop, &mut cluster).unwrap();
+        cluster.coverage.pods =
+            r#"{"matchExpressions": [{"key": "job-name", "operator": "DoesNotExist"}]}"#.parse().unwrap();
+        let labelled = TEMPLATE.replace("metadata: {", "metadata: {labels: {job-name: a}, ");
+        let text =
+            format!("kind: Job\nmetadata: {{name: a, namespace: shop}}\nspec: {{template: {labelled}}}");
+        let report = explain(&text, &cluster).unwrap();
+        assert!(report.starts_with("Job shop/a: skipped (labels): "), "{report}");
         for (namespace, expected) in [("shop", "injected"), ("bank", "skipped (namespace): ")] {
             let text = format!(
                 "kind: Deployment\nmetadata: {{name: a, namespace: {namespace}}}\nspec: {{template: {TEMPLATE}}}"

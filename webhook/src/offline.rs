@@ -84,7 +84,7 @@ pub fn explain(options: &Explain, source: &dyn Source) -> anyhow::Result<String>
     explain::explain(&text, &cluster).map_err(|problem| anyhow!("{}: {problem}", options.file.display()))
 }
 
-/// A cluster of which only the settings are known, and about which namespaces its webhook is asked.
+/// A cluster of which only the settings are known, and about which pods its webhook is asked.
 fn cluster(source: &dyn Source) -> anyhow::Result<Cluster> {
     let config = Config::read_offline(source)?;
     let mut settings = config.injection;
@@ -94,5 +94,6 @@ fn cluster(source: &dyn Source) -> anyhow::Result<Cluster> {
     });
     let mut cluster = Cluster::new(settings);
     cluster.coverage.namespaces = config.namespaces;
+    cluster.coverage.pods = config.pods;
     Ok(cluster)
 }

@@ -113,10 +113,18 @@ fn a_status_counts_pods_that_carry_a_collector_lack_it_or_were_left_alone() {
     let mut system = pod("dns", &[("kestrel.ai/inject", "true")]);
     system.key.namespace = "kube-system".to_owned();
     cluster.put(Kind::OtherPod, system).unwrap();
+    cluster.coverage.pods =
+        r#"{"matchExpressions": [{"key": "batch", "operator": "DoesNotExist"}]}"#.parse().unwrap();
+    let mut batch = pod("batch", &[("kestrel.ai/inject", "true")]);
+    batch.labels.insert("batch".to_owned(), String::new());
+    cluster.put(Kind::OtherPod, batch).unwrap();
+    assert!(
+        cluster.coverage.tell(9).iter().any(|telling| telling.note.ends_with("(webhook.objectSelector)"))
+    );
 
     let found = status(&cluster, "a", 0);
     assert_eq!((found.observed_generation, found.injected, found.pending), (3, 2, 2));
-    let skipped = [("mirror-pod", 1), ("namespace", 1), ("quota", 1), ("unclear-wish", 1)];
+    let skipped = [("labels", 1), ("mirror-pod", 1), ("namespace", 1), ("quota", 1), ("unclear-wish", 1)];
     assert_eq!(found.skipped, skipped.map(|(label, count)| (label.to_owned(), count)).into());
 
     let key = |name: &str| Key { namespace: "shop".to_owned(), name: name.to_owned() };

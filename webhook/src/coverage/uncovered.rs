@@ -37,16 +37,14 @@ pub(super) struct Uncovered {
 
 impl Uncovered {
     /// From the pod's metadata; `None` if it does not ask.
-    pub(super) fn read(object: &Object, is_asked_about: bool) -> Option<Self> {
+    pub(super) fn read(object: &Object, left_out: Option<Skip>) -> Option<Self> {
         let annotation = |key: &str| object.annotations.get(key).map(String::as_str);
         let wish = annotation(INJECT).filter(|wish| *wish != "false")?;
         let noted = annotation(STATUS).and_then(Skip::read_status).map(|(label, _)| label);
         let reason = if annotation("kubernetes.io/config.mirror").is_some() {
             Some(Skip::Mirror.label())
-        } else if is_asked_about {
-            noted
         } else {
-            Some(Skip::Namespace(String::new()).label())
+            left_out.map(|skip| skip.label()).or(noted)
         };
         // Whatever else the annotation says asks for nothing; admission said so.
         (wish == "true" || noted.is_some()).then(|| Self {
@@ -74,6 +72,7 @@ impl Uncovered {
             Some("namespace") => {
                 ("CollectorSkipped", Skip::Namespace(object.key.namespace.clone()).to_string())
             }
+            Some("labels") => ("CollectorSkipped", Skip::Labels.to_string()),
             Some("mirror-pod") => ("CollectorSkipped", Skip::Mirror.to_string()),
             Some(_) => ("CollectorSkipped", sentence.map(|(_, why)| why.to_owned()).unwrap_or_default()),
         };

@@ -132,7 +132,7 @@ const INJECTED_BY_OTHERS: [&str; 7] = [
 
 impl Pod {
     /// Its labels; `None` where the map has to be made first.
-    pub(super) fn labels(&self) -> Option<&Labels> {
+    pub(crate) fn labels(&self) -> Option<&Labels> {
         self.metadata.labels.as_ref()
     }
 

@@ -27,6 +27,8 @@ pub enum Skip {
     CriticalPriority(&'static str),
     /// Pods of this namespace are not changed: it is ours or the cluster's own, or was left out.
     Namespace(String),
+    /// Pods with such labels are not changed.
+    Labels,
     /// The pod has a volume of this name, which the sidecar needs.
     VolumeName(&'static str),
     /// The agent link's authority is not known yet, so that the collector could
@@ -71,6 +73,7 @@ impl Skip {
             Self::Windows => "windows",
             Self::CriticalPriority(_) => "critical-priority",
             Self::Namespace(_) => "namespace",
+            Self::Labels => "labels",
             Self::VolumeName(_) => "volume-name",
             Self::NoLinkAuthority => "no-link-authority",
             Self::NoProfile(NoProfile::Uncovered) => "no-profile",
@@ -104,7 +107,10 @@ impl Skip {
     /// Whether the reason may be written onto the pod. Mirror pods can't be
     /// changed, and pods of excluded namespaces are left as they are.
     pub(super) fn may_be_noted(&self) -> bool {
-        !matches!(self, Self::NotAsked | Self::AlreadyInjected | Self::Mirror | Self::Namespace(_))
+        !matches!(
+            self,
+            Self::NotAsked | Self::AlreadyInjected | Self::Mirror | Self::Namespace(_) | Self::Labels
+        )
     }
 
     /// Whether the pod's creator gets something else than was asked for.
@@ -134,6 +140,7 @@ impl fmt::Display for Skip {
                 "pods of namespace {name} are not changed: it is the operator's or the cluster's own, or the operator's \
                  values leave it out (webhook.namespaceSelector, webhook.excludedNamespaces)"
             ),
+            Self::Labels => f.write_str("pods with its labels are not changed (webhook.objectSelector)"),
             Self::VolumeName(name) => {
                 write!(f, "the pod has a volume {name}, a name that the collector needs; rename it")
             }
