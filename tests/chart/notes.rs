@@ -37,6 +37,15 @@ fn the_notes_say_what_to_do_next() {
 }
 
 #[test]
+fn steps_are_counted_as_they_are_there() {
+    for (settings, expected) in [(&[][..], "123"), (&["nodeAgent.enabled=false"], "12")] {
+        let notes = notes(helm::NEWEST, settings);
+        let step = |line: &str| line.split_once(". ")?.0.parse::<char>().ok().filter(char::is_ascii_digit);
+        assert_eq!(notes.lines().filter_map(step).collect::<String>(), expected, "{notes}");
+    }
+}
+
+#[test]
 fn missing_credentials_are_named_with_the_command_that_makes_them() {
     let notes = notes(helm::NEWEST, &[]);
     assert!(notes.contains("create secret generic kestrel-operator-jwt --from-file=token=FILE"), "{notes}");

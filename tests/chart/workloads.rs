@@ -314,11 +314,13 @@ fn who_annotates_a_running_pod_hears_what_is_sent_of_it() {
     };
     let sent = "stdout and stderr is sent in full";
     assert!(message(&[]).contains(sent) && message(&[]).contains("namespace in []"));
+    // The annotation goes before the policy of the cluster.
+    assert!(message(&["podLogs.policy=off"]).contains(sent));
+    assert!(!message(&["nodeAgent.enabled=false"]).contains(sent));
+    let no_collector = "sends to the operator need no collector";
+    assert!(message(&[]).contains(no_collector));
+    assert!(!message(&["operator.istio.enabled=false"]).contains(no_collector));
     assert!(message(&["data.namespaces.exclude={bank}"]).contains(r#"namespace in ["bank"]"#));
-    assert!(
-        !message(&["podLogs.policy=off"]).contains(sent)
-            && !message(&["nodeAgent.enabled=false"]).contains(sent)
-    );
 }
 
 /// A pod that could not pull the image would not start.
@@ -367,6 +369,23 @@ fn a_selector_narrows_the_namespaces_and_the_timeout_is_a_value() {
     assert_eq!(tier, &json!({"key": "tier", "operator": "Exists"}));
     let policy = &objects.get("ValidatingAdmissionPolicy", "kestrel-running-pod")["spec"];
     assert_eq!(&policy["matchConstraints"]["namespaceSelector"], selector);
+}
+
+#[test]
+fn a_selector_narrows_the_pods_and_the_webhook_knows_it() {
+    let set = "webhook.objectSelector.matchLabels.team";
+    let objects = Objects::with(&[&format!("{set}=shop")]);
+    let webhook = &objects.get("MutatingWebhookConfiguration", "kestrel-webhook")["webhooks"][0];
+    let selector = &webhook["objectSelector"];
+    assert_eq!(selector, &json!({"matchLabels": {"team": "shop"}}));
+    let policy = &objects.get("ValidatingAdmissionPolicy", "kestrel-running-pod")["spec"];
+    assert_eq!(&policy["matchConstraints"]["objectSelector"], selector);
+    let told = objects.env("kestrel-webhook", "KESTREL_OBJECT_SELECTOR").unwrap();
+    assert_eq!(&serde_json::from_str::<Value>(told).unwrap(), selector);
+    let usual = Objects::with(&[]);
+    assert_eq!(usual.env("kestrel-webhook", "KESTREL_OBJECT_SELECTOR"), None);
+    let webhook = &usual.get("MutatingWebhookConfiguration", "kestrel-webhook")["webhooks"][0];
+    assert_eq!(webhook["objectSelector"], Value::Null);
 }
 
 /// `helm test` tries what the aggregator does, with what the aggregator has, and the two servers of the operator.

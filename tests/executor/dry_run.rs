@@ -5,10 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use crate::{
-    rig::{NAMESPACE, Rig},
-    seed,
-};
+use crate::{installed::NAMESPACE, rig::Rig, seed};
 
 const LIMIT: Duration = Duration::from_secs(30);
 

@@ -8,11 +8,13 @@ mod corpus;
 #[path = "../credentials.rs"]
 mod credentials;
 mod dry_run;
+#[path = "../installed.rs"]
+mod installed;
 mod rig;
 
 use std::{
     path::Path,
-    process::{Command, Output},
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -24,11 +26,7 @@ use serde_json::json;
 
 use api_server::ApiServer;
 use corpus::{ENCODED, HONEST, MARKER, SEED, adversarial, commands, comparable, differs};
-
-fn kubectl(server: &ApiServer, arguments: &[&str]) -> Output {
-    let program = server.kubeconfig.with_file_name("bin").join("kubectl");
-    Command::new(program).arg("--kubeconfig").arg(&server.kubeconfig).args(arguments).output().unwrap()
-}
+use installed::kubectl;
 
 /// Creates the objects, and their statuses, which no controller writes here.
 fn seed(server: &ApiServer, folder: &Path) {

@@ -1,7 +1,7 @@
 //! The executor as the chart installs it, before an API server of its own and behind a development cloud: with the rights of the
 //! chart's accounts, and asked over the wire.
 
-use std::{path::Path, process::Command, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use kestrel_aggregator::{
     excluded::Excluded,
@@ -25,12 +25,14 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::{api_server::ApiServer, credentials::credentials, kubectl};
+use crate::{
+    api_server::ApiServer,
+    credentials::credentials,
+    installed::{NAMESPACE, install, kubectl},
+};
 
 /// Nothing here takes that long unless it is broken.
 const LIMIT: Duration = Duration::from_secs(60);
-/// Where the chart is installed.
-pub(crate) const NAMESPACE: &str = "kestrel-ai";
 
 pub(crate) struct Rig {
     pub(crate) server: ApiServer,
@@ -38,17 +40,6 @@ pub(crate) struct Rig {
     drain: CancellationToken,
     tasks: [JoinHandle<()>; 2],
     _folder: TempDir,
-}
-
-/// Installs the chart; `settings` are `--set` arguments. Nothing runs of it, as there are no nodes.
-fn install(server: &ApiServer, settings: &[&str]) {
-    let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/kestrel-operator");
-    let mut helm = Command::new("helm");
-    helm.args(["install", "kestrel-operator", "--create-namespace", "--namespace", NAMESPACE]).arg(chart);
-    helm.arg("--kubeconfig").arg(&server.kubeconfig);
-    helm.args(settings.iter().flat_map(|setting| ["--set", setting]));
-    let output = helm.output().unwrap_or_else(|error| panic!("helm has to be on the PATH: {error}"));
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// The API server, for who shows this token.

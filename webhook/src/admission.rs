@@ -3,6 +3,7 @@
 
 mod body;
 mod metrics;
+mod places;
 mod review;
 mod router;
 pub mod server;

@@ -1,6 +1,7 @@
 //! What is known of the cluster when a pod is judged. Pure: objects in, facts
 //! out; [`crate::watch`] keeps it up to date.
 
+mod images;
 mod limit_range;
 mod quota;
 
@@ -13,21 +14,20 @@ use std::{
 use jiff::Timestamp;
 use serde_json::Value;
 
-pub use self::{limit_range::LimitRange, quota::Quota};
 pub(crate) use self::{
+    images::Images,
     limit_range::{Limits, Scope as LimitScope},
     quota::Scope as QuotaScope,
 };
+pub use self::{limit_range::LimitRange, quota::Quota};
 use crate::{
     coverage::{Coverage, Ran, Report, Stops},
-    inject::{Settings, Workload},
+    inject::{Settings, Skip, Workload},
     profile::{Labels, Profile, Profiles},
 };
 
 /// The label that every namespace has, with its own name as the value.
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
-/// Images that are remembered.
-const MOST_IMAGES: usize = 256;
 /// What the reason names if a pod may have been refused for its collector's sake: a quota, a limit or a
 /// security context constraint, which name no container, or the collector itself.
 const REFUSALS: [&str; 8] = [
@@ -139,8 +139,8 @@ pub struct Cluster {
     pub namespaces: BTreeMap<String, Labels>,
     limit_ranges: BTreeMap<Key, LimitRange>,
     quotas: BTreeMap<Key, Quota>,
-    /// Images that collectors have run with on a node, as pods name them.
-    images: BTreeSet<String>,
+    /// Images that collectors have run with on a node.
+    pub(crate) images: Images,
     /// Where collectors kept pods from starting.
     pub stops: Stops,
     /// The pods that ask for a collector.
@@ -153,13 +153,14 @@ impl Cluster {
     /// A cluster of which nothing is known yet.
     pub fn new(settings: Settings) -> Self {
         let profiles = Profiles::new(settings.default_profile);
+        let images = Images::with(settings.image.clone(), &settings.pull_secrets);
         Self {
             settings,
             profiles,
             namespaces: BTreeMap::new(),
             limit_ranges: BTreeMap::new(),
             quotas: BTreeMap::new(),
-            images: BTreeSet::new(),
+            images,
             stops: Stops::default(),
             coverage: Coverage::default(),
             listed: BTreeSet::new(),
@@ -185,33 +186,30 @@ impl Cluster {
             Kind::LimitRange => _ = self.limit_ranges.insert(object.key, LimitRange::read(&object.body)),
             Kind::ResourceQuota => _ = self.quotas.insert(object.key, Quota::read(&object.body)),
             Kind::InjectedPod => {
-                if let Some(ran) = self.coverage.carries(&object) {
-                    self.remember(ran);
+                let left_out = self.leaves_out(&object.key.namespace, &object.labels);
+                if let Some(Ran { image, pull_secrets }) = self.coverage.is_labelled(&object, left_out) {
+                    let Self { settings, profiles, images, .. } = self;
+                    images.ran(image, pull_secrets, |image| {
+                        image == settings.image
+                            || profiles.iter().any(|of| of.spec.image.as_deref() == Some(image))
+                    });
                 }
             }
             Kind::OtherPod => {
-                let is_asked_about = self.coverage.namespaces.matches(&self.labels_of(&object.key.namespace));
-                self.coverage.lacks(&object, is_asked_about);
+                let left_out = self.leaves_out(&object.key.namespace, &object.labels);
+                self.coverage.lacks(kind, &object, left_out);
             }
             Kind::FailedCreation => self.stop_where_a_pod_was_refused(&object.body, object.seen),
         }
         Ok(())
     }
 
-    /// With the Secret that a registry wants from others too, the operator's own image proves nothing for them.
-    fn remember(&mut self, ran: Ran) {
-        let Ran { image, pull_secrets } = ran;
-        if image == self.settings.image && self.settings.names_pull_secret(&pull_secrets) {
-            return;
+    /// Why the API server does not ask the webhook about pods with these labels, if it doesn't.
+    pub(crate) fn leaves_out(&self, namespace: &str, labels: &Labels) -> Option<Skip> {
+        if !self.coverage.namespaces.matches(&self.labels_of(namespace)) {
+            return Some(Skip::Namespace(namespace.to_owned()));
         }
-        if self.images.len() >= MOST_IMAGES {
-            // Anybody may run images; those of profiles stay.
-            let named = |image: &String| self.profiles.iter().any(|of| of.spec.image.as_ref() == Some(image));
-            self.images.retain(|image| *image == self.settings.image || named(image));
-        }
-        if self.images.len() < MOST_IMAGES {
-            self.images.insert(image);
-        }
+        (!self.coverage.pods.matches(labels)).then_some(Skip::Labels)
     }
 
     /// The pod may have been refused for the collector's sake: usage of a quota that is watched is a little
@@ -285,14 +283,17 @@ impl Cluster {
         of_namespace(&self.quotas, namespace)
     }
 
-    /// Whether an image is the operator's own, or one that collectors have run with.
-    pub(crate) fn runs(&self, image: &str) -> bool {
-        image == self.settings.image || self.has_run(image)
+    /// The images that profiles name, with the names of these.
+    pub(crate) fn images_of_profiles(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.profiles.iter().filter_map(|of| Some((of.name.as_str(), of.spec.image.as_deref()?)))
     }
 
-    /// Whether a collector has run with an image; with the operator's own in a pod without its pull secrets.
-    pub(crate) fn has_run(&self, image: &str) -> bool {
-        self.images.contains(image)
+    /// Without a cluster nobody knows which images have run on a node: takes those of profiles for some that have.
+    pub(crate) fn take_images_as_tried(&mut self) {
+        let Self { profiles, images, .. } = self;
+        for image in profiles.iter().filter_map(|of| of.spec.image.clone()) {
+            images.ran(image, BTreeSet::new(), |_| true);
+        }
     }
 
     /// Labels of a namespace. One that is so new that nothing is known of it

@@ -25,6 +25,8 @@ pub struct Config {
     pub trust_delay: Duration,
     /// `KESTREL_NAMESPACE_SELECTOR` (every namespace): of the configuration, as JSON.
     pub namespaces: Selector,
+    /// `KESTREL_OBJECT_SELECTOR` (every pod): likewise.
+    pub pods: Selector,
     /// `KESTREL_LINK_CA_FILE` (`/etc/kestrel/link-ca/ca.crt`).
     pub link_ca_file: PathBuf,
     /// `POD_NAMESPACE` (`kestrel-ai`), `KESTREL_COLLECTOR_IMAGE`, `KESTREL_COLLECTOR_PULL_SECRETS` (names,
@@ -63,6 +65,7 @@ impl Config {
             },
             trust_delay: variables.seconds("KESTREL_WEBHOOK_TRUST_SECONDS", 5),
             namespaces: variables.parse("KESTREL_NAMESPACE_SELECTOR", Selector::default()),
+            pods: variables.parse("KESTREL_OBJECT_SELECTOR", Selector::default()),
             link_ca_file: variables.path("KESTREL_LINK_CA_FILE", "/etc/kestrel/link-ca/ca.crt"),
             injection: inject::Settings {
                 image: variables

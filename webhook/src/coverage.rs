@@ -18,6 +18,7 @@ pub use self::{breaker::Stops, event::Telling, report::Report};
 use self::{carrier::Carrier, event::Untold, report::Declared, uncovered::Uncovered};
 use crate::{
     cluster::{Cluster, Key, Kind, Object},
+    inject::Skip,
     profile::Selector,
 };
 
@@ -30,9 +31,12 @@ const MOST_UNCOVERED: usize = 5000;
 pub struct Coverage {
     /// Namespaces about whose pods the API server asks the webhook.
     pub namespaces: Selector,
+    /// Labels of the pods about which it does.
+    pub pods: Selector,
     declared: BTreeMap<String, Declared>,
     carriers: BTreeMap<Key, Carrier>,
-    uncovered: BTreeMap<Key, Uncovered>,
+    /// By the watch that brings them: one has those with the label of injected pods, which may lie.
+    uncovered: BTreeMap<(Kind, Key), Uncovered>,
     untold: Untold,
     revision: u64,
 }
@@ -54,27 +58,39 @@ impl Coverage {
         self.changed();
     }
 
-    /// A pod carries a collector. Gives with what it has run, if it has.
-    pub(crate) fn carries(&mut self, object: &Object) -> Option<Ran> {
-        let (carrier, ran) = Carrier::read(object);
-        self.carriers.insert(object.key.clone(), carrier);
+    /// A pod has the label of those that carry a collector. Gives with what it has run, if it has.
+    pub(crate) fn is_labelled(&mut self, object: &Object, left_out: Option<Skip>) -> Option<Ran> {
+        let Some((carrier, ran)) = Carrier::read(object) else {
+            if self.carriers.remove(&object.key).is_some() {
+                self.changed();
+            }
+            self.lacks(Kind::InjectedPod, object, left_out);
+            return None;
+        };
+        self.uncovered.remove(&(Kind::InjectedPod, object.key.clone()));
+        if self.carriers.insert(object.key.clone(), carrier).is_none() {
+            for telling in carrier::unheeded(object) {
+                self.untold.add(telling, object.created, object.seen);
+            }
+        }
         self.changed();
         ran
     }
 
-    /// A pod carries none. `is_asked_about`: the API server asks the webhook about pods of its namespace.
-    pub(crate) fn lacks(&mut self, object: &Object, is_asked_about: bool) {
-        let earlier = self.uncovered.get(&object.key);
+    /// A pod of this watch carries none. `left_out`: why the API server does not ask the webhook about it.
+    pub(crate) fn lacks(&mut self, watch: Kind, object: &Object, left_out: Option<Skip>) {
+        let key = (watch, object.key.clone());
+        let earlier = self.uncovered.get(&key);
         let has_room = earlier.is_some() || self.uncovered.len() < MOST_UNCOVERED;
-        let found = Uncovered::read(object, is_asked_about).filter(|_| has_room);
-        let Some(found) = found else { return self.remove(Kind::OtherPod, &object.key) };
+        let found = Uncovered::read(object, left_out).filter(|_| has_room);
+        let Some(found) = found else { return self.remove(watch, &object.key) };
         if earlier == Some(&found) {
             return;
         }
         if earlier.is_none_or(|earlier| earlier.reason != found.reason) {
             self.untold.add(found.telling(object), object.created, object.seen);
         }
-        self.uncovered.insert(object.key.clone(), found);
+        self.uncovered.insert(key, found);
         self.changed();
     }
 
@@ -82,8 +98,10 @@ impl Coverage {
     pub(crate) fn remove(&mut self, kind: Kind, key: &Key) {
         let is_known = match kind {
             Kind::InjectionProfile => self.declared.remove(&key.name).is_some(),
-            Kind::InjectedPod => self.carriers.remove(key).is_some(),
-            Kind::OtherPod => self.uncovered.remove(key).is_some(),
+            Kind::InjectedPod | Kind::OtherPod => {
+                let carried = kind == Kind::InjectedPod && self.carriers.remove(key).is_some();
+                self.uncovered.remove(&(kind, key.clone())).is_some() || carried
+            }
             _ => false,
         };
         if is_known {
@@ -96,9 +114,9 @@ impl Coverage {
         match kind {
             Kind::InjectionProfile => self.declared.retain(|name, _| keys.contains(&Key::of_cluster(name))),
             Kind::InjectedPod => self.carriers.retain(|key, _| keys.contains(key)),
-            Kind::OtherPod => self.uncovered.retain(|key, _| keys.contains(key)),
             _ => {}
         }
+        self.uncovered.retain(|(watch, key), _| *watch != kind || keys.contains(key));
         self.changed();
     }
 
@@ -142,7 +160,7 @@ impl Coverage {
         for carrier in self.carriers.values() {
             counts.carries(&carrier.profile);
         }
-        for (key, pod) in &self.uncovered {
+        for ((_, key), pod) in &self.uncovered {
             if let Some(profile) = pod.profile(&cluster.labels_of(&key.namespace), &cluster.profiles) {
                 counts.lacks(profile, pod.reason.as_deref());
             }

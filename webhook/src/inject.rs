@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 pub(crate) use self::workload::template;
 pub use self::{patch::Add, skip::Skip, workload::Workload};
 use self::{
-    pod::{Pod, Secret},
+    pod::Pod,
     resources::Resources,
     sidecar::User,
     sources::{Sources, Wanted},
@@ -33,6 +33,10 @@ pub const CONTAINER: &str = "kestrel-collector";
 pub const INJECT: &str = "kestrel.ai/inject";
 /// Narrows what the collector reads: paths or patterns inside the containers, separated by commas.
 pub const LOG_PATHS: &str = "kestrel.ai/log-paths";
+/// Whether the collector receives access logs (`true`, `false`), whatever its profile says.
+pub const ACCESS_LOGS: &str = "kestrel.ai/access-logs";
+/// How much of its lines is sent, for the node agent.
+pub(crate) const LOGS: &str = "kestrel.ai/logs";
 /// Names the profile by which a collector is made, among those that cover the pod.
 pub const PROFILE: &str = "kestrel.ai/profile";
 /// Label, `true` on a pod that got one, so that such pods can be watched.
@@ -67,13 +71,6 @@ pub struct Settings {
     pub default_profile: bool,
 }
 
-impl Settings {
-    /// Whether one of these opens the registry of the operator's image.
-    pub(crate) fn names_pull_secret(&self, secrets: &[Secret]) -> bool {
-        secrets.iter().any(|secret| self.pull_secrets.contains(&secret.name))
-    }
-}
-
 /// What is answered about a pod.
 #[derive(Debug)]
 pub struct Verdict {
@@ -92,6 +89,7 @@ struct Plan<'a> {
     settings: &'a Settings,
     link_ca: &'a str,
     profile: &'a Profile,
+    receives_access_logs: bool,
     sources: Sources,
     user: User,
     resources: Resources,
@@ -99,7 +97,7 @@ struct Plan<'a> {
 
 /// Decides about `pod`, which is about to be created in `namespace`.
 pub fn judge(pod: &Pod, namespace: &str, cluster: &Cluster) -> Verdict {
-    match plan(pod, namespace, cluster) {
+    let mut verdict = match plan(pod, namespace, cluster) {
         Ok(plan) => {
             let status = plan.status();
             let unread = plan.sources.unread.iter();
@@ -116,7 +114,22 @@ pub fn judge(pod: &Pod, namespace: &str, cluster: &Cluster) -> Verdict {
             },
             skipped: Some(skip),
         },
+    };
+    if let Some(said) = pod.annotation(LOGS).and_then(not_understood) {
+        verdict.warnings.push(said);
     }
+    verdict
+}
+
+/// What is wrong with a value of [`LOGS`].
+pub(crate) fn not_understood(logs: &str) -> Option<String> {
+    let is_known = matches!(logs, "all" | "errors" | "off");
+    (!is_known).then(|| {
+        format!(
+            "{LOGS} is {:?} and counts as if it was not there; it has to be all, errors or off",
+            skip::start(logs)
+        )
+    })
 }
 
 /// What `pod` is given, or why it is given nothing.
@@ -158,15 +171,11 @@ fn plan<'a>(pod: &Pod, namespace: &str, cluster: &'a Cluster) -> Result<Plan<'a>
     let labels: &Labels = pod.labels().unwrap_or(&none);
     let profile = cluster.profiles.choose(&cluster.labels_of(namespace), labels, pod.annotation(PROFILE))?;
     let image = profile.spec.image.as_ref().unwrap_or(&settings.image);
-    if !cluster.runs(image) {
+    if !cluster.images.run(image) {
         return Err(Skip::UntriedImage(image.clone()));
     }
-    if *image == settings.image
-        && !settings.pull_secrets.is_empty()
-        && !settings.names_pull_secret(spec.pull_secrets())
-        && !cluster.has_run(image)
-    {
-        return Err(Skip::PullSecret(settings.pull_secrets.join(", ")));
+    if !cluster.images.are_opened_by(spec.pull_secrets(), image) {
+        return Err(Skip::PullSecret(cluster.images.needed_for(image)));
     }
     let workload = Workload::of_new(pod, namespace);
     let maker = Workload::maker_of_new(pod, namespace);
@@ -186,7 +195,16 @@ fn plan<'a>(pod: &Pod, namespace: &str, cluster: &'a Cluster) -> Result<Plan<'a>
     let link_ca = settings.link_ca.as_deref().ok_or(Skip::NoLinkAuthority)?;
     let sources = sources::find(spec, &Wanted::of(pod.annotation(LOG_PATHS), &profile.spec.collect));
     let user = User::of(spec, sources.read.first().map(|source| source.container.as_str()));
-    Ok(Plan { settings, link_ca, profile, sources, user, resources })
+    let receives_access_logs = match pod.annotation(ACCESS_LOGS) {
+        None => profile.spec.collect.access_logs,
+        Some("true") => true,
+        Some("false") => false,
+        Some(other) => {
+            let problem = format!("{:?} is neither \"true\" nor \"false\"", skip::start(other));
+            return Err(Skip::BadAnnotation(ACCESS_LOGS, problem));
+        }
+    };
+    Ok(Plan { settings, link_ca, profile, receives_access_logs, sources, user, resources })
 }
 
 impl Plan<'_> {
@@ -206,173 +224,10 @@ impl Plan<'_> {
             (read, unread) if read.is_empty() => format!("not read: {unread}"),
             (read, unread) => format!("reads log files in {read}; not read: {unread}"),
         };
-        let logs = if self.profile.spec.collect.access_logs { "; receives access logs" } else { "" };
+        let logs = if self.receives_access_logs { "; receives access logs" } else { "" };
         format!("injected{by}: {files}{logs}")
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use jiff::Timestamp;
-    use serde_json::{Value, json};
-
-    use super::*;
-    use crate::cluster::{Key, Kind, Object};
-
-    fn settings() -> Settings {
-        Settings {
-            namespace: "kestrel-ai".to_owned(),
-            image: "registry/kestrel-operator@sha256:0".to_owned(),
-            pull_secrets: Vec::new(),
-            link_endpoint: "https://kestrel-agent-link.kestrel-ai.svc:8443".to_owned(),
-            link_ca: Some("PEM".to_owned()),
-            redact: String::new(),
-            default_profile: true,
-        }
-    }
-
-    fn put(cluster: &mut Cluster, kind: Kind, namespace: &str, body: Value) {
-        let key = Key { namespace: namespace.to_owned(), name: "x".to_owned() };
-        cluster.put(kind, Object { key, body, ..Object::default() }).unwrap();
-    }
-
-    /// A cluster with these profiles.
-    fn cluster(settings: Settings, profiles: &Value) -> Cluster {
-        let mut cluster = Cluster::new(settings);
-        for (name, spec) in profiles.as_object().unwrap() {
-            let key = Key { namespace: String::new(), name: name.clone() };
-            let object = Object { key, body: json!({ "spec": spec }), ..Object::default() };
-            cluster.put(Kind::InjectionProfile, object).unwrap();
-        }
-        cluster
-    }
-
-    fn pod(annotations: &Value, mut spec: Value) -> Pod {
-        spec["containers"] = json!([{"name": "app"}]);
-        serde_json::from_value(json!({"metadata": {"annotations": annotations}, "spec": spec})).unwrap()
-    }
-
-    fn wish(value: &str) -> Value {
-        json!({ INJECT: value })
-    }
-
-    #[test]
-    fn every_reason_to_leave_a_pod_alone_is_named() {
-        let profiles = json!({
-            "off": {"enabled": false, "podSelector": {"matchLabels": {"never": "there"}}},
-            "other": {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "bank"}}},
-            "foreign": {"image": "elsewhere/collector:1",
-                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "lab"}}},
-            "slow": {"rollout": {"percent": 0},
-                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "none-yet"}}},
-            "quiet": {"enabled": false,
-                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "quiet"}}},
-        });
-        let fargate = json!({"schedulerName": "fargate-scheduler"});
-        let no_default = Settings { default_profile: false, ..settings() };
-        let by = |profile: &str| json!({INJECT: "true", PROFILE: profile});
-        let much = json!({INJECT: "true", "kestrel.ai/collector-cpu-limit": "much"});
-        let no_ca = Settings { link_ca: None, ..settings() };
-        let private = Settings { pull_secrets: vec!["registry".to_owned()], ..settings() };
-        let mirror = json!({INJECT: "true", "kubernetes.io/config.mirror": "hash"});
-        let sidecar = json!({"initContainers": [{"name": CONTAINER}]});
-        let volume = json!({"volumes": [{"name": "kestrel-state", "emptyDir": {}}]});
-        let none = || json!({});
-        let windows = json!({"os": {"name": "windows"}});
-        let windows_node = json!({"nodeSelector": {"kubernetes.io/os": "windows"}});
-        let priority = |name: &str| json!({ "priorityClassName": name });
-        let [for_cluster, for_node] =
-            ["cluster", "node"].map(|of| priority(&format!("system-{of}-critical")));
-        // Label, noted on the pod, told to its creator.
-        for (annotations, spec, namespace, settings, label, noted, told) in [
-            (none(), none(), "shop", settings(), "not-asked", false, false),
-            (wish("false"), none(), "shop", settings(), "not-asked", false, false),
-            (wish("yes"), none(), "shop", settings(), "unclear-wish", true, true),
-            (wish("true"), sidecar, "shop", settings(), "already-injected", false, false),
-            (mirror, none(), "shop", settings(), "mirror-pod", false, true),
-            (wish("true"), json!({"hostNetwork": true}), "shop", settings(), "host-network", true, true),
-            (wish("true"), windows, "shop", settings(), "windows", true, true),
-            (wish("true"), windows_node, "shop", settings(), "windows", true, true),
-            (wish("true"), for_cluster, "shop", settings(), "critical-priority", true, true),
-            (wish("true"), for_node, "shop", settings(), "critical-priority", true, true),
-            (wish("true"), none(), "kube-system", settings(), "namespace", false, true),
-            (wish("true"), none(), "kestrel-ai", settings(), "namespace", false, true),
-            (wish("true"), volume, "shop", settings(), "volume-name", true, true),
-            (wish("true"), none(), "shop", no_ca, "no-link-authority", true, true),
-            (wish("true"), none(), "shop", no_default, "no-profile", true, true),
-            (wish("true"), none(), "quiet", settings(), "profile-disabled", true, true),
-            (by("nowhere"), none(), "shop", settings(), "unknown-profile", true, true),
-            (by("other"), none(), "shop", settings(), "profile-elsewhere", true, true),
-            (wish("true"), none(), "lab", settings(), "untried-image", true, true),
-            (wish("true"), none(), "shop", private, "pull-secret", true, true),
-            (much, none(), "shop", settings(), "bad-annotation", true, true),
-            (wish("true"), fargate, "shop", settings(), "virtual-node", true, true),
-            (wish("true"), none(), "none-yet", settings(), "rollout", true, true),
-            (wish("true"), none(), "stopped", settings(), "stopped", true, true),
-            (wish("true"), none(), "tight", settings(), "limit-range", true, true),
-            (wish("true"), none(), "full", settings(), "quota", true, true),
-        ] {
-            let mut cluster = cluster(settings, &profiles);
-            let tight = json!({"spec": {"limits": [{"type": "Container", "max": {"memory": "1Mi"}}]}});
-            put(&mut cluster, Kind::LimitRange, "tight", tight);
-            let full = json!({"spec": {"hard": {"limits.cpu": "0"}}});
-            put(&mut cluster, Kind::ResourceQuota, "full", full);
-            let bare = Workload::of("stopped", "Pod", "", &Labels::new());
-            cluster.stops.hold(&bare, None, "it was killed", Timestamp::UNIX_EPOCH);
-            let verdict = judge(&pod(&annotations, spec), namespace, &cluster);
-            let skip = verdict.skipped.unwrap();
-            assert_eq!(skip.label(), label);
-            assert_eq!(verdict.patch.len(), usize::from(noted), "{skip}");
-            assert_eq!(verdict.warnings.len(), usize::from(told), "{skip}");
-        }
-    }
-
-    #[test]
-    fn other_systems_and_priorities_get_a_collector() {
-        for spec in [
-            json!({"os": {"name": "linux"}}),
-            json!({"nodeSelector": {"kubernetes.io/os": "linux", "disk": "windows"}}),
-            json!({"priorityClassName": "shop-critical"}),
-        ] {
-            assert_eq!(
-                judge(&pod(&wish("true"), spec), "shop", &cluster(settings(), &json!({}))).skipped,
-                None
-            );
-        }
-    }
-
-    #[test]
-    fn a_node_that_needs_a_secret_for_the_image_gets_pods_that_name_it_or_shows_that_it_does_not() {
-        let settings = Settings { pull_secrets: vec!["registry".to_owned()], ..settings() };
-        let image = settings.image.clone();
-        let mut cluster = cluster(settings, &json!({}));
-        let secret = |name: &str| json!({"imagePullSecrets": [{"name": "x"}, {"name": name}]});
-        let skipped = |cluster: &Cluster, name: &str| {
-            judge(&pod(&wish("true"), secret(name)), "shop", cluster).skipped.map(|skip| skip.label())
-        };
-        let ran = |secrets: Value| {
-            let mut body = json!({"spec": secrets, "status": {"initContainerStatuses": [
-                {"name": CONTAINER, "state": {"running": {}}}]}});
-            body["spec"]["initContainers"] = json!([{"name": CONTAINER, "image": image}]);
-            body
-        };
-        assert_eq!(skipped(&cluster, "registry"), None);
-        put(&mut cluster, Kind::InjectedPod, "shop", ran(secret("registry")));
-        assert_eq!(skipped(&cluster, "other"), Some("pull-secret"), "that pod had it");
-        put(&mut cluster, Kind::InjectedPod, "shop", ran(json!({})));
-        assert_eq!(skipped(&cluster, "other"), None);
-    }
-
-    #[test]
-    fn a_note_that_the_pod_has_already_is_not_written_again() {
-        let cluster = cluster(settings(), &json!({}));
-        let first = judge(&pod(&wish("yes"), json!({})), "shop", &cluster);
-        let patch::Value::Text(status) = &first.patch[0].value else { panic!("{:?}", first.patch) };
-        assert_eq!(
-            status,
-            "skipped (unclear-wish): kestrel.ai/inject is \"yes\", and only \"true\" asks for a collector"
-        );
-        let second = judge(&pod(&json!({INJECT: "yes", STATUS: status}), json!({})), "shop", &cluster);
-        assert!(second.patch.is_empty());
-    }
-}
+mod tests;

@@ -97,6 +97,7 @@ async fn start() -> anyhow::Result<Daemon> {
     let certificate = Arc::new(ServingCertificate::default());
     let mut cluster = Cluster::new(config.injection);
     cluster.coverage.namespaces = config.namespaces;
+    cluster.coverage.pods = config.pods;
     let shared = Arc::new(Shared::new(cluster));
 
     let ready = readiness.require("a certificate that the API server trusts");

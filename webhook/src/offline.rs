@@ -35,6 +35,10 @@ pub async fn serve(options: &Serve, source: &dyn Source) -> anyhow::Result<Daemo
     if let Some(folder) = &options.profiles {
         files::load(folder, &mut cluster)?;
     }
+    cluster.take_images_as_tried();
+    for (name, image) in cluster.images_of_profiles() {
+        info!("{image} of InjectionProfile {name} {}", explain::TRIED);
+    }
     for conflict in cluster.profiles.conflicts(cluster.namespaces.iter()) {
         info!("InjectionProfile {}: {conflict}", conflict.loser);
     }
@@ -69,6 +73,7 @@ pub fn explain(options: &Explain, source: &dyn Source) -> anyhow::Result<String>
         let problem = |problem| anyhow!("{}: {problem}", path.display());
         files::learn(&files::read(path)?, &mut cluster).map_err(problem)?;
     }
+    cluster.take_images_as_tried();
     let text = if options.file == Path::new("-") {
         let mut text = String::new();
         std::io::stdin().take(LARGEST_INPUT).read_to_string(&mut text)?;
@@ -79,7 +84,7 @@ pub fn explain(options: &Explain, source: &dyn Source) -> anyhow::Result<String>
     explain::explain(&text, &cluster).map_err(|problem| anyhow!("{}: {problem}", options.file.display()))
 }
 
-/// A cluster of which only the settings are known.
+/// A cluster of which only the settings are known, and about which pods its webhook is asked.
 fn cluster(source: &dyn Source) -> anyhow::Result<Cluster> {
     let config = Config::read_offline(source)?;
     let mut settings = config.injection;
@@ -87,5 +92,8 @@ fn cluster(source: &dyn Source) -> anyhow::Result<Cluster> {
         Ok(authority) => authority,
         Err(_) => NO_LINK_CA.to_owned(),
     });
-    Ok(Cluster::new(settings))
+    let mut cluster = Cluster::new(settings);
+    cluster.coverage.namespaces = config.namespaces;
+    cluster.coverage.pods = config.pods;
+    Ok(cluster)
 }

@@ -51,8 +51,9 @@ impl Watch {
 
     /// Follows for ever.
     pub async fn follow(mut self) {
-        // Namespaces say about which pods the webhook is asked.
-        while self.kind == Kind::OtherPod && !self.cluster.read().knows_all(Kind::Namespace) {
+        // Namespaces say about which pods the webhook is asked, also of those that only look injected.
+        let is_of_pods = matches!(self.kind, Kind::InjectedPod | Kind::OtherPod);
+        while is_of_pods && !self.cluster.read().knows_all(Kind::Namespace) {
             sleep(LOOK_EVERY).await;
         }
         let mut events = pin!(self.events().default_backoff());

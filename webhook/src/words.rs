@@ -22,7 +22,9 @@ kestrel-webhook explain -f FILE [--profile FILE]...
   --profile FILE         one such file
 
 The variables of the daemon that say what collectors are made of hold for both; without
-KESTREL_COLLECTOR_IMAGE and the agent link's CA (KESTREL_LINK_CA_FILE) the patch names no real ones.
+KESTREL_COLLECTOR_IMAGE and the agent link's CA (KESTREL_LINK_CA_FILE) the patch names no real ones. Of profiles
+the images count as some that have run on a node. explain leaves out what does not match
+KESTREL_NAMESPACE_SELECTOR and KESTREL_OBJECT_SELECTOR (JSON, as the chart sets them for the webhook).
 ";
 
 /// What is asked for.

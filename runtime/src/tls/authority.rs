@@ -8,7 +8,7 @@ use rcgen::{
 };
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::CertificateDer;
-use x509_parser::parse_x509_certificate;
+use x509_parser::{oid_registry::Oid, parse_x509_certificate};
 
 use super::{Invalid, certified_key};
 
@@ -60,6 +60,7 @@ impl Authority {
     /// Damaged PEM text, or a key that does not fit.
     pub fn from_pem(certificate_pem: &str, key_pem: &str) -> Result<Self, AuthorityError> {
         let chain = certified_key(certificate_pem.as_bytes(), key_pem.as_bytes())?.cert;
+        check_name(&chain)?;
         let key = KeyPair::from_pem(key_pem)?;
         let issuer = Issuer::from_ca_cert_pem(certificate_pem, key)?;
         let ends = ends(&chain)?;
@@ -114,6 +115,25 @@ impl Authority {
         valid_for(&mut params, lifetime);
         let certificate = params.signed_by(&key, &self.issuer)?;
         Ok((certificate.pem(), key.serialize_pem()))
+    }
+}
+
+/// Whether the first certificate's name can be written into others: rcgen's writer panics at an identifier whose first
+/// part is none of the three that there are.
+fn check_name(chain: &[CertificateDer<'_>]) -> Result<(), Invalid> {
+    let first = chain.first().map(|der| parse_x509_certificate(der)).transpose();
+    let first = first.map_err(|error| Invalid::Certificate(error.to_string()))?;
+    let Some((_, certificate)) = &first else { return Ok(()) };
+    let is_known = |kind: &Oid<'_>| {
+        let mut parts = kind.iter().into_iter().flatten();
+        parts.next().is_some_and(|part| part < 3) && parts.next().is_some()
+    };
+    let mut kinds = certificate.subject().iter_attributes().map(|attribute| attribute.attr_type());
+    match kinds.find(|kind| !is_known(kind)) {
+        Some(kind) => {
+            Err(Invalid::Certificate(format!("its subject has a part of kind {kind}, which is none")))
+        }
+        None => Ok(()),
     }
 }
 

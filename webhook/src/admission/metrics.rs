@@ -18,6 +18,7 @@ pub struct Metrics {
     requests: Family<Labels, Counter>,
     duration: Histogram,
     refused_connections: Counter,
+    displaced_connections: Counter,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -47,6 +48,7 @@ impl Metrics {
             // 25 µs to 1.6 s; the API server gives up after 3 s.
             duration: Histogram::new(exponential_buckets(25e-6, 2.0, 17)),
             refused_connections: Counter::default(),
+            displaced_connections: Counter::default(),
         };
         let registry = registry.sub_registry_with_prefix("kestrel_webhook");
         registry.register(
@@ -64,6 +66,11 @@ impl Metrics {
             "Connections that failed the TLS handshake",
             metrics.refused_connections.clone(),
         );
+        registry.register(
+            "displaced_connections",
+            "Connections that gave their place to a new one, as all places were taken",
+            metrics.displaced_connections.clone(),
+        );
         metrics
     }
 
@@ -80,5 +87,9 @@ impl Metrics {
 
     pub(super) fn refused_connection(&self) {
         self.refused_connections.inc();
+    }
+
+    pub(super) fn displaced_connection(&self) {
+        self.displaced_connections.inc();
     }
 }

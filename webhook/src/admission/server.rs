@@ -1,14 +1,6 @@
 //! The HTTPS server that the API server calls.
 
-use std::{
-    net::SocketAddr,
-    pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use axum::Router;
@@ -28,28 +20,30 @@ use kestrel_runtime::{
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::mpsc,
-    task::JoinSet,
     time::{sleep, timeout},
 };
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::Metrics;
+use super::{
+    Metrics,
+    places::{Place, Places},
+};
 
 /// How long requests are still taken after the drain began: kube-proxy on every
 /// node needs about a second to stop sending them.
 pub const LINGER: Duration = Duration::from_secs(5);
-/// API servers hold a handful of connections each; one takes about 40 KiB.
-const MOST_CONNECTIONS: usize = 256;
 /// A connection ends after this time, between two requests, so that replicas share the load.
 const LONGEST_CONNECTION: Duration = Duration::from_secs(600);
-/// A connection without a whole request for this time at its beginning ends: an API server connects to ask at once.
+/// A connection without an answered review for this time at its beginning ends: an API server connects to ask at once.
 const FIRST_REQUEST: Duration = Duration::from_secs(10);
 /// The same, later; at most twice as long. So strangers don't fill the places by silence.
 const LONGEST_SILENCE: Duration = Duration::from_secs(90);
 /// What a connection gets to finish its request.
 const CLOSING: Duration = Duration::from_secs(5);
+/// The same, if another one needs its place; an answer takes far less than a millisecond.
+const GIVING_WAY: Duration = Duration::from_secs(1);
 
 /// HTTP/2 by its name in a handshake.
 const HTTP2: &str = "h2";
@@ -109,13 +103,16 @@ impl Server {
             tls::config(certificate, &[HTTP2, "http/1.1"]),
             closing.clone(),
             sender,
-            move |peer, problem| {
-                debug!("{peer} {problem}");
-                metrics.refused_connection();
+            {
+                let metrics = metrics.clone();
+                move |peer, problem| {
+                    debug!("{peer} {problem}");
+                    metrics.refused_connection();
+                }
             },
         ));
         let service = TowerToHyperService::new(router);
-        let mut connections = JoinSet::new();
+        let mut places = Places::default();
         let mut end = pin!(async {
             drain.cancelled().await;
             sleep(linger).await;
@@ -123,17 +120,19 @@ impl Server {
         loop {
             tokio::select! {
                 () = &mut end, if !closing.is_cancelled() => closing.cancel(),
-                connection = accepted.recv(), if connections.len() < MOST_CONNECTIONS => match connection {
+                connection = accepted.recv(), if places.have_room() => match connection {
                     Some((stream, _)) => {
-                        connections.spawn(serve(stream, service.clone(), closing.clone()));
+                        if places.take(|place| serve(stream, service.clone(), place, closing.clone())) {
+                            metrics.displaced_connection();
+                        }
                     }
                     // The last handshake is over.
                     None => break,
                 },
-                Some(_ended) = connections.join_next() => {}
+                Some(()) = places.ended() => {}
             }
         }
-        while connections.join_next().await.is_some() {}
+        while places.ended().await.is_some() {}
         listening.await.context("the HTTPS port stopped serving")
     }
 }
@@ -142,40 +141,48 @@ impl Server {
 async fn serve(
     stream: TlsStream<TcpStream>,
     service: TowerToHyperService<Router>,
+    place: Arc<Place>,
     closing: CancellationToken,
 ) {
-    let asked = Arc::new(AtomicBool::new(false));
-    let mark = Arc::clone(&asked);
+    let served = Arc::clone(&place);
     let service = service_fn(move |request| {
-        mark.store(true, Ordering::Relaxed);
-        service.call(request)
+        let (answer, served) = (service.call(request), Arc::clone(&served));
+        async move {
+            let answer = answer.await;
+            if answer.as_ref().is_ok_and(|answer| answer.status().is_success()) {
+                served.was_used();
+            }
+            answer
+        }
     });
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP2.as_bytes());
     let stream = TokioIo::new(stream);
     if is_http2 {
         let builder = http2::Builder::new(TokioExecutor::new());
-        converse(builder.serve_connection(stream, service), &asked, closing).await;
+        converse(builder.serve_connection(stream, service), &place, closing).await;
     } else {
-        converse(http1::Builder::new().serve_connection(stream, service), &asked, closing).await;
+        converse(http1::Builder::new().serve_connection(stream, service), &place, closing).await;
     }
 }
 
-/// `asked` is set by every request.
-async fn converse(connection: impl GracefulConnection, asked: &AtomicBool, closing: CancellationToken) {
+async fn converse(connection: impl GracefulConnection, place: &Place, closing: CancellationToken) {
+    let mut seen = place.last_use();
     let silent = async {
         sleep(FIRST_REQUEST).await;
-        while asked.swap(false, Ordering::Relaxed) {
+        while place.last_use() > seen {
+            seen = place.last_use();
             sleep(LONGEST_SILENCE).await;
         }
     };
     let mut connection = pin!(connection);
-    tokio::select! {
+    let rest = tokio::select! {
         // An error is the client's: it went away or does not speak HTTP.
         _ended = connection.as_mut() => return,
-        () = closing.cancelled() => {}
-        () = sleep(LONGEST_CONNECTION) => {}
-        () = silent => {}
-    }
+        () = closing.cancelled() => CLOSING,
+        () = sleep(LONGEST_CONNECTION) => CLOSING,
+        () = silent => CLOSING,
+        () = place.gives_way() => GIVING_WAY,
+    };
     connection.as_mut().graceful_shutdown();
-    let _late = timeout(CLOSING, connection).await;
+    let _late = timeout(rest, connection).await;
 }

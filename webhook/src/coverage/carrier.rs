@@ -1,12 +1,16 @@
 //! A pod that carries a collector.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::{breaker, event::Telling};
 use crate::{
     cluster::{Key, Object, Owner},
-    inject::{CONTAINER, INJECTED_BY, Workload, pod::Secret, template},
+    inject::{
+        CONTAINER, INJECTED_BY, LOG_PATHS, LOGS, STATUS, Workload, not_understood, pod::Secret, template,
+    },
 };
 
 /// So many starts are more than a hiccup.
@@ -30,7 +34,7 @@ pub(super) struct Carrier {
 pub(crate) struct Ran {
     pub(crate) image: String,
     /// Secrets that the pod names for pulling images.
-    pub(crate) pull_secrets: Vec<Secret>,
+    pub(crate) pull_secrets: BTreeSet<String>,
 }
 
 /// What keeps the collector from running.
@@ -102,12 +106,32 @@ struct Terminated {
     finished_at: Option<Timestamp>,
 }
 
+/// What was asked for with a pod that has its collector, and is not done. Its owner hears of it like of a pod without.
+pub(super) fn unheeded(object: &Object) -> Vec<Telling> {
+    let annotation = |key: &str| object.annotations.get(key).map(String::as_str);
+    let paths = annotation(LOG_PATHS).and(annotation(STATUS)).and_then(|status| {
+        let (_, unread) = status.split_once("not read: ")?;
+        Some(("log-paths", format!("not all that {LOG_PATHS} names is read: {unread}")))
+    });
+    let logs = annotation(LOGS).and_then(not_understood).map(|problem| ("logs", problem));
+    let telling = |(label, problem): (&str, String)| Telling {
+        subject: object.owner(),
+        namespace: object.key.namespace.clone(),
+        reason: "AnnotationIgnored",
+        label: label.to_owned(),
+        note: format!("Pod {} has a collector, but {problem}", object.key.name),
+    };
+    paths.into_iter().chain(logs).map(telling).collect()
+}
+
 impl Carrier {
     /// From the whole pod; with it what its collector has run with, if it has. Other pods that have the
     /// label and a container of the collector's name are taken like injected ones: with one of them an
-    /// image is tried.
-    pub(super) fn read(object: &Object) -> (Self, Option<Ran>) {
+    /// image is tried. `None`: the pod has the label, perhaps from a template that was copied, and no such container.
+    pub(super) fn read(object: &Object) -> Option<(Self, Option<Ran>)> {
         let Body { spec, status } = Body::deserialize(&object.body).unwrap_or_default();
+        let mut containers = spec.init_containers.into_iter().chain(spec.containers);
+        let Container { image, .. } = containers.find(|container| container.name == CONTAINER)?;
         let status = status
             .init_container_statuses
             .into_iter()
@@ -117,13 +141,9 @@ impl Carrier {
         let has_run = [&status.state, &status.last_state]
             .into_iter()
             .any(|state| state.running.is_some() || state.terminated.is_some());
-        let pull_secrets = spec.image_pull_secrets;
-        let ran = spec
-            .init_containers
-            .into_iter()
-            .chain(spec.containers)
-            .find(|container| container.name == CONTAINER && has_run)
-            .map(|container| Ran { image: container.image, pull_secrets });
+        let names = spec.image_pull_secrets.into_iter().map(|secret| secret.name);
+        let pull_secrets = names.filter(|name| !name.is_empty()).collect();
+        let ran = has_run.then_some(Ran { image, pull_secrets });
         let owner = object.owner();
         let carrier = Self {
             profile: object.annotations.get(INJECTED_BY).cloned().unwrap_or_default(),
@@ -132,7 +152,7 @@ impl Carrier {
             owner,
             trouble: status.trouble(),
         };
-        (carrier, ran)
+        Some((carrier, ran))
     }
 
     /// What keeps the collector from running, and when it last did.

@@ -84,7 +84,7 @@ impl Declared {
         now: Timestamp,
     ) -> Report {
         let spec = cluster.profiles.get(name).map(|profile| &profile.spec);
-        let untried = spec.and_then(|spec| spec.image.as_ref()).filter(|image| !cluster.runs(image));
+        let untried = spec.and_then(|spec| spec.image.as_ref()).filter(|image| !cluster.images.run(image));
         let (ready, reason, message) = match (&self.problem, spec, untried) {
             (Some(problem), ..) => ("False", "Invalid", problem.clone()),
             (None, Some(spec), _) if !spec.enabled => {

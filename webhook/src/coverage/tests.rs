@@ -113,10 +113,18 @@ fn a_status_counts_pods_that_carry_a_collector_lack_it_or_were_left_alone() {
     let mut system = pod("dns", &[("kestrel.ai/inject", "true")]);
     system.key.namespace = "kube-system".to_owned();
     cluster.put(Kind::OtherPod, system).unwrap();
+    cluster.coverage.pods =
+        r#"{"matchExpressions": [{"key": "batch", "operator": "DoesNotExist"}]}"#.parse().unwrap();
+    let mut batch = pod("batch", &[("kestrel.ai/inject", "true")]);
+    batch.labels.insert("batch".to_owned(), String::new());
+    cluster.put(Kind::OtherPod, batch).unwrap();
+    assert!(
+        cluster.coverage.tell(9).iter().any(|telling| telling.note.ends_with("(webhook.objectSelector)"))
+    );
 
     let found = status(&cluster, "a", 0);
     assert_eq!((found.observed_generation, found.injected, found.pending), (3, 2, 2));
-    let skipped = [("mirror-pod", 1), ("namespace", 1), ("quota", 1), ("unclear-wish", 1)];
+    let skipped = [("labels", 1), ("mirror-pod", 1), ("namespace", 1), ("quota", 1), ("unclear-wish", 1)];
     assert_eq!(found.skipped, skipped.map(|(label, count)| (label.to_owned(), count)).into());
 
     let key = |name: &str| Key { namespace: "shop".to_owned(), name: name.to_owned() };
@@ -168,9 +176,9 @@ fn an_image_counts_as_tried_once_a_collector_has_run_with_it() {
     cluster
         .put(Kind::InjectedPod, carrier("new", &json!({"state": {"waiting": {"reason": "ErrImagePull"}}})))
         .unwrap();
-    assert!(!cluster.runs(IMAGE));
+    assert!(!cluster.images.run(IMAGE));
     cluster.put(Kind::InjectedPod, carrier("new", &json!({"state": {"running": {}}}))).unwrap();
-    assert!(cluster.runs(IMAGE));
+    assert!(cluster.images.run(IMAGE));
 }
 
 #[test]
@@ -185,7 +193,7 @@ fn images_that_no_profile_names_make_room_for_others() {
     for number in 0..1000 {
         run(&format!("image:{number}"));
     }
-    assert!(cluster.runs(IMAGE) && cluster.runs("image:999") && !cluster.runs("image:0"));
+    assert!(cluster.images.run(IMAGE) && cluster.images.run("image:999") && !cluster.images.run("image:0"));
 }
 
 /// What is told of trouble with a collector in this state.
@@ -308,7 +316,91 @@ fn whoever_made_a_pod_hears_once_why_it_has_no_collector() {
     let told = cluster.coverage.tell(9);
     let notes: Vec<_> = told.iter().map(|telling| (telling.subject.kind.as_str(), telling.reason)).collect();
     assert_eq!(notes, [("Pod", "CollectorSkipped"), ("ReplicaSet", "CollectorMissing")]);
-    assert!(told[0].note.ends_with("pods of namespace kube-system are never changed"), "{}", told[0].note);
+    assert!(told[0].note.contains(": pods of namespace kube-system are not changed"), "{}", told[0].note);
+}
+
+#[test]
+fn whoever_made_a_pod_hears_once_what_was_asked_for_with_it_in_vain() {
+    let mut cluster = cluster(&[]);
+    let with = |name: &str, annotations: &[(&str, &str)]| Object {
+        annotations: pod(name, annotations).annotations,
+        ..carrier(name, &json!({}))
+    };
+    let status = ("kestrel.ai/status", "injected: reads log files in data; not read: /x: no volume holds it");
+    let (paths, logs) = (("kestrel.ai/log-paths", "/data,/x"), ("kestrel.ai/logs", "everything"));
+    for name in ["one", "two"] {
+        cluster.put(Kind::InjectedPod, with(name, &[status, paths, logs])).unwrap();
+        cluster.put(Kind::InjectedPod, with(name, &[status, paths, logs])).unwrap();
+    }
+    let told = cluster.coverage.tell(9);
+    let notes: Vec<_> = told.iter().map(|telling| telling.note.as_str()).collect();
+    assert_eq!(
+        notes,
+        [
+            "Pod one has a collector, but not all that kestrel.ai/log-paths names is read: /x: no volume holds it",
+            "Pod one has a collector, but kestrel.ai/logs is \"everything\" and counts as if it was not there; it has \
+             to be all, errors or off",
+        ]
+    );
+    assert!(told.iter().all(|telling| telling.reason == "AnnotationIgnored"));
+    // What a profile names for all of its pods is no pod's own mistake.
+    let mut other = with("three", &[status, ("kestrel.ai/logs", "all")]);
+    other.controller = None;
+    cluster.put(Kind::InjectedPod, other).unwrap();
+    assert!(cluster.coverage.tell(9).is_empty());
+}
+
+#[test]
+fn a_label_without_a_collector_covers_nothing() {
+    let mut cluster = cluster(&[("a", json!({}))]);
+    // As a copied template makes it.
+    let copied = |name: &str| {
+        let asks = pod(
+            name,
+            &[("kestrel.ai/inject", "true"), ("kestrel.ai/status", "injected: reads log files in x")],
+        );
+        Object { body: json!({"spec": {"containers": [{"name": "app"}]}}), ..asks }
+    };
+    let key = |name: &str| copied(name).key;
+    cluster.put(Kind::InjectedPod, copied("one")).unwrap();
+    cluster.put(Kind::InjectedPod, copied("two")).unwrap();
+    cluster.put(Kind::InjectedPod, carrier("three", &json!({}))).unwrap();
+    cluster.put(Kind::OtherPod, pod("four", &[("kestrel.ai/inject", "true")])).unwrap();
+    let counts = |cluster: &Cluster| {
+        let found = status(cluster, "a", 0);
+        (found.injected, found.pending)
+    };
+    assert_eq!(counts(&cluster), (1, 3));
+    assert_eq!(cluster.coverage.tell(9)[0].reason, "CollectorMissing");
+    // What one watch does not list is not for it to forget.
+    cluster.retain(Kind::OtherPod, &BTreeSet::new());
+    assert_eq!(counts(&cluster), (1, 2));
+    cluster.remove(Kind::InjectedPod, &key("one"));
+    assert_eq!(counts(&cluster), (1, 1));
+    cluster.put(Kind::InjectedPod, Object { key: key("two"), ..carrier("two", &json!({})) }).unwrap();
+    assert_eq!(counts(&cluster), (2, 0), "another pod of that name");
+    cluster.put(Kind::InjectedPod, copied("three")).unwrap();
+    assert_eq!(counts(&cluster), (1, 1));
+    cluster.retain(Kind::InjectedPod, &BTreeSet::new());
+    assert_eq!(counts(&cluster), (0, 0));
+}
+
+#[test]
+fn who_made_a_pod_that_nobody_looked_at_hears_how_to_make_one_that_is_looked_at() {
+    let mut cluster = cluster(&[]);
+    let asks = [("kestrel.ai/inject", "true")];
+    cluster.put(Kind::OtherPod, pod("missed", &asks)).unwrap();
+    cluster.put(Kind::OtherPod, Object { controller: None, ..pod("bare", &asks) }).unwrap();
+    let told = cluster.coverage.tell(9);
+    let [of_deployment, bare] = told.as_slice() else { panic!("{told:?}") };
+    let patch = r#"kubectl patch -n shop deployment/web -p '{"spec":{"template":{"metadata":{"annotations":{"kestrel.ai/inject":"true"}}}}}'"#;
+    assert!(of_deployment.note.contains(patch), "{}", of_deployment.note);
+    assert!(
+        of_deployment.note.ends_with("kubectl rollout restart -n shop deployment/web"),
+        "{}",
+        of_deployment.note
+    );
+    assert!(bare.note.ends_with("a pod is looked at when it is created"), "{}", bare.note);
 }
 
 #[test]

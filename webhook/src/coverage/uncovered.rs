@@ -3,9 +3,27 @@
 use super::event::Telling;
 use crate::{
     cluster::Object,
-    inject::{INJECT, PROFILE, STATUS, Skip},
+    inject::{INJECT, PROFILE, STATUS, Skip, Workload},
     profile::{Labels, NoProfile, Profiles},
 };
+
+/// Nobody decided about the pod: nothing is known of it but its metadata, so that one like it may yet be left alone.
+fn missing(object: &Object) -> String {
+    let why = "the webhook was not asked when it was created, or it was annotated later; a pod is looked at when it is \
+               created";
+    let owner = object.owner();
+    let Workload { namespace, kind, name } =
+        Workload::of(&object.key.namespace, &owner.kind, &owner.name, &object.labels);
+    if !matches!(kind.as_str(), "Deployment" | "StatefulSet" | "DaemonSet") {
+        return why.to_owned();
+    }
+    let workload = format!("-n {namespace} {}/{name}", kind.to_ascii_lowercase());
+    format!(
+        "{why}. If the pod template does not ask for one yet: kubectl patch {workload} -p \
+         '{{\"spec\":{{\"template\":{{\"metadata\":{{\"annotations\":{{\"{INJECT}\":\"true\"}}}}}}}}}}' (or change its source, \
+         if Argo CD, Flux or Helm applies it); if it does: kubectl rollout restart {workload}"
+    )
+}
 
 /// What is kept of such a pod.
 #[derive(Debug, PartialEq)]
@@ -19,16 +37,14 @@ pub(super) struct Uncovered {
 
 impl Uncovered {
     /// From the pod's metadata; `None` if it does not ask.
-    pub(super) fn read(object: &Object, is_asked_about: bool) -> Option<Self> {
+    pub(super) fn read(object: &Object, left_out: Option<Skip>) -> Option<Self> {
         let annotation = |key: &str| object.annotations.get(key).map(String::as_str);
         let wish = annotation(INJECT).filter(|wish| *wish != "false")?;
         let noted = annotation(STATUS).and_then(Skip::read_status).map(|(label, _)| label);
         let reason = if annotation("kubernetes.io/config.mirror").is_some() {
             Some(Skip::Mirror.label())
-        } else if is_asked_about {
-            noted
         } else {
-            Some(Skip::Namespace(String::new()).label())
+            left_out.map(|skip| skip.label()).or(noted)
         };
         // Whatever else the annotation says asks for nothing; admission said so.
         (wish == "true" || noted.is_some()).then(|| Self {
@@ -52,15 +68,11 @@ impl Uncovered {
         let owner = object.owner();
         let sentence = object.annotations.get(STATUS).and_then(|status| Skip::read_status(status));
         let (reason, why) = match self.reason.as_deref() {
-            None => (
-                "CollectorMissing",
-                "the webhook was not asked when it was created, or it was annotated later; a pod that is \
-                 created now gets one"
-                    .to_owned(),
-            ),
+            None => ("CollectorMissing", missing(object)),
             Some("namespace") => {
                 ("CollectorSkipped", Skip::Namespace(object.key.namespace.clone()).to_string())
             }
+            Some("labels") => ("CollectorSkipped", Skip::Labels.to_string()),
             Some("mirror-pod") => ("CollectorSkipped", Skip::Mirror.to_string()),
             Some(_) => ("CollectorSkipped", sentence.map(|(_, why)| why.to_owned()).unwrap_or_default()),
         };

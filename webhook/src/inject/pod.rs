@@ -47,13 +47,14 @@ pub(super) struct Spec {
     pub(super) priority_class_name: Option<String>,
     pub(super) active_deadline_seconds: Option<i64>,
     overhead: Option<BTreeMap<String, Value>>,
+    affinity: Option<Value>,
     pub(super) volumes: Option<Vec<Volume>>,
     pub(super) init_containers: Option<Vec<Container>>,
     containers: Option<Vec<Container>>,
     image_pull_secrets: Option<Vec<Secret>>,
     pub(super) security_context: Option<SecurityContext>,
     /// Resources of the pod as a whole, which its containers share.
-    pub(super) resources: Option<Value>,
+    resources: Option<Resources>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -131,7 +132,7 @@ const INJECTED_BY_OTHERS: [&str; 7] = [
 
 impl Pod {
     /// Its labels; `None` where the map has to be made first.
-    pub(super) fn labels(&self) -> Option<&Labels> {
+    pub(crate) fn labels(&self) -> Option<&Labels> {
         self.metadata.labels.as_ref()
     }
 
@@ -146,6 +147,12 @@ impl Pod {
         let mut owners = self.metadata.owner_references.iter().flatten();
         let owner = owners.find(|owner| owner.controller == Some(true))?;
         Some((&owner.kind, &owner.name))
+    }
+
+    /// Takes a pod template for a pod that this makes.
+    pub(crate) fn is_made_by(&mut self, kind: &str, name: &str) {
+        let owner = Owner { kind: kind.to_owned(), name: name.to_owned(), controller: Some(true) };
+        self.metadata.owner_references = Some(vec![owner]);
     }
 
     /// The value of an annotation.
@@ -169,6 +176,30 @@ impl Spec {
     /// What the pod needs beside its containers, in billionths.
     pub(super) fn overhead(&self, resource: &str) -> i128 {
         self.overhead.as_ref().and_then(|overhead| billionths(overhead.get(resource)?)).unwrap_or_default()
+    }
+
+    /// Whether its containers share CPU or memory of the pod as a whole. What else that names, or an
+    /// empty object, gives them nothing to share.
+    pub(super) fn shares_resources(&self) -> bool {
+        let names = |amounts: &Option<BTreeMap<String, Value>>| {
+            amounts.as_ref().is_some_and(|of| of.contains_key("cpu") || of.contains_key("memory"))
+        };
+        self.resources.as_ref().is_some_and(|of| names(&of.requests) || names(&of.limits))
+    }
+
+    /// Whether where it runs depends on pods of other namespaces.
+    pub(super) fn has_affinity_to_other_namespaces(&self) -> bool {
+        let looks_beyond = |term: &Value| {
+            term["namespaces"].as_array().is_some_and(|names| !names.is_empty())
+                || term["namespaceSelector"].is_object()
+        };
+        let Some(affinity) = &self.affinity else { return false };
+        ["podAffinity", "podAntiAffinity"].into_iter().any(|kind| {
+            let terms = |when: &str| affinity[kind][when].as_array().into_iter().flatten();
+            terms("requiredDuringSchedulingIgnoredDuringExecution").any(looks_beyond)
+                || terms("preferredDuringSchedulingIgnoredDuringExecution")
+                    .any(|weighted| looks_beyond(&weighted["podAffinityTerm"]))
+        })
     }
 
     /// Whether the pod says that it is for Windows nodes.

@@ -33,9 +33,6 @@ impl Resources {
     /// # Errors
     /// An annotation says what cannot be.
     pub(super) fn of(pod: &Pod, wanted: &profile::Resources) -> Result<Self, Skip> {
-        if pod.spec.resources.is_some() {
-            return Ok(Self::Shared);
-        }
         let profile::Resources { requests, limits } = wanted;
         let mut cpu = Need::new("5m", "100m");
         cpu.prefer(quantity(&requests.cpu), quantity(&limits.cpu));
@@ -46,6 +43,9 @@ impl Resources {
         if !profile::is_enough_memory(&memory.limit) {
             let problem = format!("{}, and the collector needs {}", memory.limit, profile::LEAST_MEMORY);
             return Err(Skip::BadAnnotation(MEMORY[1], problem));
+        }
+        if pod.spec.shares_resources() {
+            return Ok(Self::Shared);
         }
         if qos::is_guaranteed(&pod.spec) {
             for need in [&mut cpu, &mut memory] {
@@ -179,8 +179,23 @@ mod tests {
 
     #[test]
     fn resources_of_the_pod_as_a_whole_are_shared() {
-        let spec = json!({"resources": {"limits": {"cpu": "1"}}, "containers": [{"name": "app"}]});
-        let pod: Pod = serde_json::from_value(json!({ "spec": spec })).unwrap();
-        assert_eq!(Resources::of(&pod, &profile::Resources::default()), Ok(Resources::Shared));
+        let pod = |resources: Value, annotations: Value| -> Pod {
+            let spec = json!({"resources": resources, "containers": [{"name": "app"}]});
+            serde_json::from_value(json!({"metadata": {"annotations": annotations}, "spec": spec})).unwrap()
+        };
+        let of = |pod: &Pod| Resources::of(pod, &profile::Resources::default());
+        for (resources, is_shared) in [
+            (json!({"limits": {"cpu": "1"}}), true),
+            (json!({"requests": {"memory": "1Gi"}}), true),
+            (json!({"limits": {"hugepages-2Mi": "4Mi"}}), false),
+            (json!({"requests": {}, "limits": {}}), false),
+            (json!({}), false),
+            (json!(null), false),
+        ] {
+            let found = of(&pod(resources.clone(), json!({}))).unwrap();
+            assert_eq!(found == Resources::Shared, is_shared, "{resources}");
+        }
+        let wrong = pod(json!({"limits": {"cpu": "1"}}), json!({MEMORY[1]: "much"}));
+        assert_eq!(of(&wrong).unwrap_err().label(), "bad-annotation");
     }
 }

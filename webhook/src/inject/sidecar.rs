@@ -23,6 +23,9 @@ pub(super) const VOLUMES: [&str; 2] = [TOKEN_VOLUME, STATE_VOLUME];
 /// Where the API server gives every container a token for itself, unless something is mounted there.
 const API_TOKEN_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
+/// Expressions of what is taken out of lines, one a line.
+const REDACT: &str = "KESTREL_REDACT";
+
 /// User and group where the application's are unknown or root: those of our images.
 const NOBODY: i64 = 65532;
 
@@ -222,16 +225,23 @@ fn environment(plan: &Plan<'_>) -> Vec<Variable> {
         known("KESTREL_STATE_DIR", "/kestrel/state"),
         Variable::new("KESTREL_LOG_SOURCES", sources),
     ];
-    if spec.collect.access_logs {
+    if plan.receives_access_logs {
         environment.push(Variable::new("KESTREL_ALS_PORT", ALS_PORT.to_string()));
     }
-    if !settings.redact.is_empty() {
-        environment.push(Variable::new("KESTREL_REDACT", literal(&settings.redact)));
-    }
-    // None of them has a name of the above but for KESTREL_REDACT; the last one of a name counts.
+    // None of them has a name of the above; the last one of a name counts.
     for variable in &spec.env {
         environment.retain(|earlier| earlier.name != variable.name);
         environment.push(Variable::new(variable.name.clone(), variable.value.clone()));
+    }
+    // A profile adds to what is a secret in the whole cluster, and takes nothing from it.
+    if !settings.redact.is_empty() {
+        let redact = literal(&settings.redact);
+        match environment.iter_mut().find(|variable| variable.name == REDACT) {
+            Some(Variable { content: Content::Value(added), .. }) => {
+                *added = format!("{redact}\n{added}").into()
+            }
+            _ => environment.push(Variable::new(REDACT, redact)),
+        }
     }
     environment
 }

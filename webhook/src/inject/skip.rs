@@ -25,8 +25,10 @@ pub enum Skip {
     Windows,
     /// The pod is of this priority class: the cluster itself may depend on it.
     CriticalPriority(&'static str),
-    /// Pods of this namespace are never changed.
+    /// Pods of this namespace are not changed: it is ours or the cluster's own, or was left out.
     Namespace(String),
+    /// Pods with such labels are not changed.
+    Labels,
     /// The pod has a volume of this name, which the sidecar needs.
     VolumeName(&'static str),
     /// The agent link's authority is not known yet, so that the collector could
@@ -37,7 +39,7 @@ pub enum Skip {
     /// The profile's image is not the operator's own and has not run on any
     /// node: where it cannot be pulled, the pod would never start.
     UntriedImage(String),
-    /// The operator's image needs one of these Secrets where no node agent brought it, and the pod names none.
+    /// The image may need these Secrets where it does not lie yet, and the pod does not name them.
     PullSecret(String),
     /// The pod's annotation of this name says what cannot be, for this reason.
     BadAnnotation(&'static str, String),
@@ -71,6 +73,7 @@ impl Skip {
             Self::Windows => "windows",
             Self::CriticalPriority(_) => "critical-priority",
             Self::Namespace(_) => "namespace",
+            Self::Labels => "labels",
             Self::VolumeName(_) => "volume-name",
             Self::NoLinkAuthority => "no-link-authority",
             Self::NoProfile(NoProfile::Uncovered) => "no-profile",
@@ -104,7 +107,10 @@ impl Skip {
     /// Whether the reason may be written onto the pod. Mirror pods can't be
     /// changed, and pods of excluded namespaces are left as they are.
     pub(super) fn may_be_noted(&self) -> bool {
-        !matches!(self, Self::NotAsked | Self::AlreadyInjected | Self::Mirror | Self::Namespace(_))
+        !matches!(
+            self,
+            Self::NotAsked | Self::AlreadyInjected | Self::Mirror | Self::Namespace(_) | Self::Labels
+        )
     }
 
     /// Whether the pod's creator gets something else than was asked for.
@@ -129,7 +135,12 @@ impl fmt::Display for Skip {
             Self::CriticalPriority(name) => {
                 write!(f, "pods of priority class {name} are never given a collector")
             }
-            Self::Namespace(name) => write!(f, "pods of namespace {name} are never changed"),
+            Self::Namespace(name) => write!(
+                f,
+                "pods of namespace {name} are not changed: it is the operator's or the cluster's own, or the operator's \
+                 values leave it out (webhook.namespaceSelector, webhook.excludedNamespaces)"
+            ),
+            Self::Labels => f.write_str("pods with its labels are not changed (webhook.objectSelector)"),
             Self::VolumeName(name) => {
                 write!(f, "the pod has a volume {name}, a name that the collector needs; rename it")
             }
@@ -154,8 +165,8 @@ impl fmt::Display for Skip {
             }
             Self::PullSecret(names) => write!(
                 f,
-                "its node may need a Secret to pull the collector's image, and the pod names none of the operator's \
-                 (imagePullSecrets: {names})"
+                "its node may need a Secret to pull the collector's image, and the pod does not name what is known to \
+                 open its registry (imagePullSecrets: {names})"
             ),
             Self::BadAnnotation(key, problem) => write!(f, "{key}: {problem}"),
             Self::VirtualNode => f.write_str(
@@ -172,6 +183,6 @@ impl fmt::Display for Skip {
 }
 
 /// The start of what a pod's owner wrote.
-fn start(text: &str) -> String {
+pub(super) fn start(text: &str) -> String {
     text.chars().take(40).collect()
 }

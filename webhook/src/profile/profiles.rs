@@ -17,7 +17,7 @@ pub struct Profiles {
 pub enum NoProfile {
     /// None covers it, and there is no built-in one.
     Uncovered,
-    /// The first that covers it, or the one that it names, is disabled.
+    /// The first that covers it is disabled, or the one that it names.
     Disabled(String),
     /// It names a profile that does not exist or can't be used.
     Unknown(String),
@@ -68,8 +68,8 @@ impl Profiles {
         self.by_name.values()
     }
 
-    /// The profile that decides about a pod: the one that it names, else the
-    /// first that covers it, even if that is disabled, else the built-in one.
+    /// The profile that decides about a pod: the first that covers it, if that is disabled, whatever the
+    /// pod names; else the one that it names, else that first one, else the built-in one.
     ///
     /// # Errors
     /// There is none, or it says that the pod gets no collector.
@@ -79,6 +79,10 @@ impl Profiles {
         pod: &Labels,
         named: Option<&str>,
     ) -> Result<&Profile, NoProfile> {
+        let first = self.iter().find(|profile| profile.covers(namespace, pod));
+        if let Some(disabled) = first.filter(|profile| !profile.spec.enabled) {
+            return Err(NoProfile::Disabled(disabled.name.clone()));
+        }
         let chosen = match named {
             Some(name) => {
                 let profile = self.get(name).ok_or_else(|| NoProfile::Unknown(name.to_owned()))?;
@@ -87,11 +91,7 @@ impl Profiles {
                 }
                 profile
             }
-            None => self
-                .iter()
-                .find(|profile| profile.covers(namespace, pod))
-                .or(self.built_in.as_ref())
-                .ok_or(NoProfile::Uncovered)?,
+            None => first.or(self.built_in.as_ref()).ok_or(NoProfile::Uncovered)?,
         };
         if chosen.spec.enabled { Ok(chosen) } else { Err(NoProfile::Disabled(chosen.name.clone())) }
     }
@@ -171,9 +171,15 @@ mod tests {
         assert_eq!(chosen(&profiles, "home", "web", None), name(""), "the built-in one");
 
         // By name.
-        assert_eq!(chosen(&profiles, "shop", "web", Some("b")), name("b"));
-        assert_eq!(chosen(&profiles, "shop", "web", Some("c")), Err(NoProfile::Elsewhere("c".to_owned())));
-        assert_eq!(chosen(&profiles, "shop", "web", Some("d")), Err(NoProfile::Unknown("d".to_owned())));
+        profiles.put(Profile::read("d".to_owned(), 1, &json!({"namespaceSelector": of("shop")})).unwrap());
+        profiles.put(Profile::read("e".to_owned(), 1, &json!({"enabled": false})).unwrap());
+        let disabled = |name: &str| Err(NoProfile::Disabled(name.to_owned()));
+        assert_eq!(chosen(&profiles, "shop", "db", Some("d")), name("d"));
+        assert_eq!(chosen(&profiles, "shop", "web", Some("b")), disabled("a"), "no pod passes by it");
+        assert_eq!(chosen(&profiles, "shop", "db", Some("e")), disabled("e"));
+        assert_eq!(chosen(&profiles, "shop", "db", Some("c")), Err(NoProfile::Elsewhere("c".to_owned())));
+        assert_eq!(chosen(&profiles, "shop", "db", Some("x")), Err(NoProfile::Unknown("x".to_owned())));
+        profiles.remove("e");
 
         profiles.built_in = None;
         assert_eq!(chosen(&profiles, "home", "web", None), Err(NoProfile::Uncovered));

@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, fs, sync::LazyLock, time::Duration};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use kestrel_runtime::tls::{self, authority::Authority};
 use kestrel_webhook::{
     admission, files,
@@ -127,6 +128,8 @@ fn annotations_that_mean_nothing() {
         ("kestrel.ai/profile", ""),
         ("kestrel.ai/profile", "../x"),
         ("kestrel.ai/profile", &long),
+        ("kestrel.ai/access-logs", ""),
+        ("kestrel.ai/access-logs", &long),
     ] {
         let patch = review::admit(&pod(&[(key, value)]), "shop").patch;
         assert!(patch[0]["path"].as_str().unwrap().ends_with("kestrel.ai~1status"), "{key}={value}: {patch}");
@@ -274,6 +277,27 @@ async fn certificates_that_are_none() {
     }
 }
 
+/// What signs with it would write the name again, and panic.
+#[test]
+fn an_authority_whose_name_has_a_part_of_no_kind_is_refused() {
+    tls::install_provider();
+    let (begin, end) = ("-----BEGIN CERTIFICATE-----\n", "-----END CERTIFICATE-----\n");
+    let body: String = CERTIFICATE.certificate_pem().lines().filter(|line| !line.starts_with("--")).collect();
+    let mut der = STANDARD.decode(body).unwrap();
+    // The identifier of a common name, 2.5.4.3.
+    let name = [6, 3, 0x55, 4, 3];
+    let places: Vec<_> =
+        der.windows(5).enumerate().filter(|(_, part)| *part == name).map(|(at, _)| at).collect();
+    assert_eq!(places.len(), 2, "issuer and subject");
+    for at in places {
+        der[at + 2] = 0x7d;
+    }
+    let lines: Vec<_> = STANDARD.encode(der).into_bytes().chunks(64).map(<[u8]>::to_vec).collect();
+    let text = format!("{begin}{}\n{end}", String::from_utf8(lines.join(&b'\n')).unwrap());
+    let problem = Authority::from_pem(&text, CERTIFICATE.key_pem()).err().unwrap().to_string();
+    assert!(problem.contains("its subject has a part of kind 3.5.4.3, which is none"), "{problem}");
+}
+
 /// What is done to some bytes.
 #[derive(Clone, Debug)]
 enum Change {
@@ -363,11 +387,12 @@ proptest! {
     }
 
     #[test]
-    fn an_annotation_with_any_text_harms_no_pod(which in 0_usize..7, text in ".{0,40}", changes in changes()) {
+    fn an_annotation_with_any_text_harms_no_pod(which in 0_usize..8, text in ".{0,40}", changes in changes()) {
         let (key, value) = [
             ("kestrel.ai/inject", "true"),
             ("kestrel.ai/profile", "shop"),
             ("kestrel.ai/log-paths", "/data/*.log,/data/**/x"),
+            ("kestrel.ai/access-logs", "true"),
             ("kestrel.ai/collector-cpu-request", "10m"),
             ("kestrel.ai/collector-cpu-limit", "100m"),
             ("kestrel.ai/collector-memory-request", "16Mi"),

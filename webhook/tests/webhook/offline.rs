@@ -78,7 +78,7 @@ async fn served_without_a_cluster_a_pod_gets_the_patch_of_its_profile() {
     ];
     let mut running = Running(program(&words).stderr(Stdio::piped()).spawn().unwrap());
     let mut log = BufReader::new(running.0.stderr.take().unwrap()).lines();
-    let line = log.next().unwrap().unwrap();
+    let line = log.by_ref().map(Result::unwrap).find(|line| line.contains("serves POST")).unwrap();
     let address = line.split("on 127.0.0.1:").nth(1).unwrap_or_else(|| panic!("{line}"));
     let port = address.split(' ').next().unwrap().parse().unwrap();
     assert!(line.ends_with("with 1 profiles"), "{line}");
@@ -129,6 +129,27 @@ fn an_explanation_is_printed_with_the_patch() {
             "Pod default/web: skipped (profile-disabled): InjectionProfile shop, which covers the pod, is disabled\n"
         )
     );
+}
+
+#[test]
+fn what_only_a_cluster_knows_is_taken_from_the_environment_or_for_granted() {
+    let folder = tempfile::tempdir().unwrap();
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: web, annotations: {kestrel.ai/inject: 'true'}}\n\
+               spec: {containers: [{name: app}]}\n";
+    fs::write(folder.path().join("pod.yaml"), pod).unwrap();
+    let profile = PROFILE.replace("spec: {", "spec: {image: 'private/collector:1', ");
+    fs::write(folder.path().join("profile.yaml"), profile).unwrap();
+    let [pod, profile] = ["pod.yaml", "profile.yaml"].map(|name| path(folder.path(), name));
+    let explained = |selector: &str| {
+        let mut command = program(&["explain", "-f", &pod, "--profile", &profile]);
+        let output = command.env("KESTREL_NAMESPACE_SELECTOR", selector).output().unwrap();
+        text(&output.stdout).to_owned()
+    };
+    let printed = explained("{}");
+    assert!(printed.starts_with("Pod default/web: injected by InjectionProfile shop"), "{printed}");
+    assert!(printed.contains("note: private/collector:1 of InjectionProfile shop counts as"), "{printed}");
+    let printed = explained(r#"{"matchLabels": {"team": "shop"}}"#);
+    assert!(printed.starts_with("Pod default/web: skipped (namespace): "), "{printed}");
 }
 
 #[test]

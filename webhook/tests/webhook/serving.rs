@@ -11,7 +11,7 @@ use kestrel_webhook::{
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use serde_json::json;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
     task::JoinHandle,
     time::{Instant, timeout},
@@ -126,13 +126,28 @@ async fn a_connection_on_which_nothing_is_asked_does_not_keep_its_place() {
     let seconds = kept(&mut slow).await;
     assert!((9..=20).contains(&seconds), "{seconds} s");
 
-    let mut asked = webhook.caller.connect().await.unwrap();
-    asked.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    // What is no review keeps no place either.
+    let question = question();
+    let review = format!(
+        "POST /mutate HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{question}",
+        question.len()
+    );
+    let lost = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned();
+    for (request, status, longest) in [(lost, b"HTTP/1.1 404", 9..=20), (review, b"HTTP/1.1 200", 90..=110)] {
+        let mut asked = webhook.caller.connect().await.unwrap();
+        let answer = ask(&mut asked, &request).await;
+        assert_eq!(&answer, status);
+        let seconds = kept(&mut asked).await;
+        assert!(longest.contains(&seconds), "{seconds} s");
+    }
+}
+
+/// The beginning of what is answered to `request`, as it is sent.
+async fn ask(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), request: &str) -> [u8; 12] {
+    stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = [0; 12];
-    asked.read_exact(&mut answer).await.unwrap();
-    assert_eq!(&answer, b"HTTP/1.1 404");
-    let seconds = kept(&mut asked).await;
-    assert!((90..=110).contains(&seconds), "{seconds} s");
+    stream.read_exact(&mut answer).await.unwrap();
+    answer
 }
 
 #[tokio::test]

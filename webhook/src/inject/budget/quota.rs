@@ -3,8 +3,12 @@
 use super::{Part, amount, total};
 use crate::{
     cluster::{Quota, QuotaScope},
-    inject::{pod::Spec, resources::Resources},
+    inject::{pod::Spec, qos, resources::Resources},
+    quantity::Quantity,
 };
+
+/// The scope of quotas that count pods of which a container has requests or limits.
+const NOT_BEST_EFFORT: &str = "NotBestEffort";
 
 /// Whether a quota with this scope counts the pod once it has a collector,
 /// which has requests, so that the pod is not of the class BestEffort.
@@ -12,7 +16,8 @@ pub(super) fn counts(scope: &QuotaScope, spec: &Spec) -> bool {
     match scope.scope_name.as_str() {
         "Terminating" => spec.active_deadline_seconds.is_some(),
         "NotTerminating" => spec.active_deadline_seconds.is_none(),
-        "NotBestEffort" => true,
+        NOT_BEST_EFFORT => true,
+        "CrossNamespacePodAffinity" => spec.has_affinity_to_other_namespaces(),
         "PriorityClass" => {
             let class = spec.priority_class_name.as_deref().filter(|class| !class.is_empty());
             let is_named = class.is_some_and(|class| scope.values.iter().any(|value| value == class));
@@ -23,7 +28,7 @@ pub(super) fn counts(scope: &QuotaScope, spec: &Spec) -> bool {
                 _ => class.is_some(),
             }
         }
-        // The others count no CPU and no memory.
+        // BestEffort, and those of other kinds of objects.
         _ => false,
     }
 }
@@ -33,10 +38,20 @@ pub(super) fn counts(scope: &QuotaScope, spec: &Spec) -> bool {
 /// # Errors
 /// It does not, as far as its known usage tells.
 pub(super) fn check(resources: &Resources, spec: &Spec, quota: &Quota) -> Result<(), String> {
-    if let Some((name, _)) = quota.hard.iter().find(|(name, _)| name.ends_with("ephemeral-storage")) {
-        return Err(format!("it wants every container to say its {name}, and the collector does not"));
-    }
     let Resources::Own { cpu, memory } = resources else { return Ok(()) };
+    let used = |name: &str| quota.used.get(name).copied().unwrap_or_default();
+    let counts_others = quota.scopes.iter().any(|scope| scope.scope_name == NOT_BEST_EFFORT);
+    if counts_others
+        && qos::is_best_effort(spec)
+        && let Some(&hard) = quota.hard.get("pods")
+        && used("pods").saturating_add(Quantity::ONE) > hard
+    {
+        return Err(
+            "pods has no room for one more, and with a collector it counts this one, which is of the \
+                    class BestEffort without"
+                .to_owned(),
+        );
+    }
     for (name, resource, part, own) in [
         ("cpu", "cpu", Part::Requests, &cpu.request),
         ("requests.cpu", "cpu", Part::Requests, &cpu.request),
@@ -54,10 +69,9 @@ pub(super) fn check(resources: &Resources, spec: &Spec, quota: &Quota) -> Result
                 container.name
             ));
         }
-        let used = quota.used.get(name).copied().unwrap_or_default();
         let overhead = spec.overhead(resource);
         let wanted = total(spec, resource, part, own.amount()).saturating_add(overhead);
-        if used.saturating_add(wanted) > hard {
+        if used(name).saturating_add(wanted) > hard {
             return Err(format!("{name} has no room for the pod with a collector, which asks for {own}"));
         }
     }
@@ -68,7 +82,10 @@ pub(super) fn check(resources: &Resources, spec: &Spec, quota: &Quota) -> Result
 mod tests {
     use serde_json::{Value, json};
 
-    use super::super::tests::{app, cluster, fitted};
+    use super::{
+        super::tests::{app, cluster, fitted},
+        *,
+    };
     use crate::cluster::{Cluster, Kind};
 
     fn quota(scopes: &Value, hard: &Value, used: &Value) -> Cluster {
@@ -83,6 +100,7 @@ mod tests {
         let hard = json!({"requests.cpu": "2", "limits.memory": "3Gi", "pods": "9"});
         let not_best_effort = json!([{"scopeName": "NotBestEffort", "operator": "Exists"}]);
         let terminating = json!([{"scopeName": "Terminating", "operator": "Exists"}]);
+        let few = json!({"pods": "2"});
         for (containers, scopes, hard, used, expected) in [
             (&full, &json!([]), &hard, json!({"requests.cpu": "995m"}), None),
             (
@@ -107,18 +125,51 @@ mod tests {
                 json!({}),
                 Some("it wants every container to say its requests.cpu, and app does not"),
             ),
+            // Kubernetes asks every container for CPU and memory alone.
+            (&full, &json!([]), &json!({"limits.ephemeral-storage": "1Gi"}), json!({}), None),
+            (&bare, &not_best_effort, &few, json!({"pods": "1"}), None),
+            (&full, &not_best_effort, &few, json!({"pods": "2"}), None),
+            (&bare, &json!([]), &few, json!({"pods": "2"}), None),
             (
-                &full,
-                &json!([]),
-                &json!({"limits.ephemeral-storage": "1Gi"}),
-                json!({}),
+                &bare,
+                &not_best_effort,
+                &few,
+                json!({"pods": "2"}),
                 Some(
-                    "it wants every container to say its limits.ephemeral-storage, and the collector does not",
+                    "pods has no room for one more, and with a collector it counts this one, which is of the class \
+                     BestEffort without",
                 ),
             ),
         ] {
             let found = fitted(containers, &quota(scopes, hard, &used)).err();
             assert_eq!(found, expected.map(|text| format!("ResourceQuota bounds: {text}")), "{used}");
+        }
+    }
+
+    #[test]
+    fn a_quota_of_pods_that_look_at_other_namespaces_counts_what_these_ask_for() {
+        let scope = QuotaScope {
+            scope_name: "CrossNamespacePodAffinity".to_owned(),
+            operator: "Exists".to_owned(),
+            values: Vec::new(),
+        };
+        let near = json!({"topologyKey": "zone"});
+        let beyond = json!({"topologyKey": "zone", "namespaces": ["bank"]});
+        let anywhere = json!({"topologyKey": "zone", "namespaceSelector": {}});
+        let (required, preferred) = (
+            "requiredDuringSchedulingIgnoredDuringExecution",
+            "preferredDuringSchedulingIgnoredDuringExecution",
+        );
+        for (affinity, expected) in [
+            (json!(null), false),
+            (json!({"nodeAffinity": {required: {}}}), false),
+            (json!({"podAffinity": {required: [near]}}), false),
+            (json!({"podAffinity": {required: [near, beyond]}}), true),
+            (json!({"podAntiAffinity": {preferred: [{"weight": 1, "podAffinityTerm": anywhere}]}}), true),
+            (json!({"podAntiAffinity": {preferred: [{"weight": 1, "podAffinityTerm": near}]}}), false),
+        ] {
+            let spec = serde_json::from_value(json!({ "affinity": affinity })).unwrap();
+            assert_eq!(counts(&scope, &spec), expected, "{affinity}");
         }
     }
 }
