@@ -130,7 +130,9 @@ impl Rig {
         let folder = tempfile::tempdir().unwrap();
         write_credentials(cloud.authority(), folder.path());
         let mut program = installed(folder.path(), &cloud, api_server.address);
-        program.env("HEALTH_PORT", "0").env("KESTREL_LINK_PORT", "0").env("KESTREL_LOG", "error");
+        // The audit has a line for each request, whatever the level: more than a pipe holds that nobody reads.
+        let log = std::fs::File::create(folder.path().join("log")).unwrap();
+        program.env("HEALTH_PORT", "0").env("KESTREL_LINK_PORT", "0").env("KESTREL_LOG", "error").stderr(log);
         let program = Running(Some(program.spawn().unwrap()));
         let connected =
             cloud.wait_for(LIMIT, |record| (record.connections.counts().streams == 5).then_some(()));
