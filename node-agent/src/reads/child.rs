@@ -39,7 +39,8 @@ pub struct Task {
 }
 
 impl Task {
-    pub(super) fn new(read: HostRead, places: &Places, time: Duration) -> Self {
+    /// Of a read that finds these places and has this time.
+    pub fn new(read: HostRead, places: &Places, time: Duration) -> Self {
         let text = |path: &std::path::PathBuf| path.to_string_lossy().into_owned();
         Self {
             read: Some(read),

@@ -4,9 +4,11 @@
 use std::{
     io::Write as _,
     process::{Command, Output, Stdio},
+    time::Duration,
 };
 
 use aya::{Ebpf, maps::Array, programs::SocketFilter};
+use kestrel_node_agent::reads::{Places, child::Task};
 use kestrel_proto::node::v1::{
     BpfObjects, BpfRead, FirewallRead, HostRead, Table, TableRead, host_read::What,
 };
@@ -16,38 +18,19 @@ use object::{
 };
 use prost::Message as _;
 
-/// What the daemon hands to the process that reads (`reads::child::Task`).
-#[derive(Clone, PartialEq, prost::Message)]
-struct Task {
-    #[prost(message, optional, tag = "1")]
-    read: Option<HostRead>,
-    #[prost(string, tag = "2")]
-    proc: String,
-    #[prost(string, optional, tag = "3")]
-    network: Option<String>,
-    #[prost(bool, tag = "4")]
-    is_host_network: bool,
-    #[prost(uint32, tag = "5")]
-    milliseconds: u32,
-    #[prost(bool, tag = "8")]
-    may_see_firewall: bool,
-    #[prost(bool, tag = "9")]
-    may_see_bpf: bool,
-}
-
 /// Reads, behind these commands in a network of its own.
 fn read(what: What, commands: &str) -> Output {
     let read = HostRead { what: Some(what), ..HostRead::default() };
-    let task = Task {
-        read: Some(read),
-        proc: "/proc".to_owned(),
+    let places = Places {
+        proc: "/proc".into(),
         // A kernel that shows no connections as a file.
-        network: Some("/proc/sys/net".to_owned()),
+        network: Some("/proc/sys/net".into()),
         is_host_network: true,
-        milliseconds: 20_000,
         may_see_firewall: true,
         may_see_bpf: true,
+        ..Places::default()
     };
+    let task = Task::new(read, &places, Duration::from_secs(20));
     let mut child = Command::new("unshare")
         .args(["--net", "sh", "-ec", &format!("{commands}\nexec \"$0\" read")])
         .arg(env!("CARGO_BIN_EXE_kestrel-node-agent"))
