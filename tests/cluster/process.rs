@@ -2,6 +2,8 @@
 
 use std::{fs, path::Path, process::Command};
 
+use crate::kubectl::eventually;
+
 /// The number of the process whose folder in `/proc` is the one that is looked for.
 pub(crate) fn find(is_it: impl Fn(&Path) -> bool) -> Option<String> {
     let mut processes = fs::read_dir("/proc").unwrap().filter_map(|entry| Some(entry.ok()?.path()));
@@ -33,10 +35,15 @@ pub(crate) fn exhaust_memory_of(process: &str) {
     let group = memory
         .or_else(|| Some(format!("/sys/fs/cgroup{}", groups.strip_prefix("0::")?.trim_end())))
         .unwrap_or_else(|| panic!("{groups}"));
-    // What has no end of a line is kept until there is one. Bounded, should the group's limit not hold.
-    let script = format!("echo $$ >{group}/cgroup.procs && head -c 300000000 /dev/zero | tail -n 1 | wc -c");
-    let ended = Command::new("timeout").args(["-s", "KILL", "30", "sh", "-c", &script]).output().unwrap();
-    println!("what took the memory of {group}: {ended:?}");
+    // One buffer of that size. Bounded, should the group's limit not hold.
+    let script =
+        format!("echo $$ >{group}/cgroup.procs && exec dd if=/dev/zero of=/dev/null bs=300000000 count=1");
+    eventually("the kernel's kill", 120, || {
+        let ended = Command::new("timeout").args(["-s", "KILL", "30", "sh", "-c", &script]).output().unwrap();
+        println!("what took the memory of {group}: {ended:?}");
+        // It may have been the other that was killed first, or neither within this time.
+        if Path::new("/proc").join(process).exists() { Err(format!("{ended:?}")) } else { Ok(()) }
+    });
 }
 
 /// Sends a signal to a process.

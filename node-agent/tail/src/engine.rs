@@ -8,6 +8,7 @@ mod gap;
 mod listing;
 mod look_back;
 mod looking;
+mod splice;
 mod turn;
 
 use std::{

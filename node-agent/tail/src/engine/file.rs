@@ -14,8 +14,9 @@ use super::context::Context;
 use crate::{
     discover::{Age, Candidate, Order},
     identity::{self, FileId},
+    multiline::PAUSE,
     position::{Ledger, Owed, Reached},
-    read::{self, Reader},
+    read::{self, Reader, Window},
     split,
 };
 
@@ -68,7 +69,9 @@ pub(super) struct Tracked {
     modified: (i64, i64),
     /// Hash of the last [`SEAM`] bytes that were read.
     seam: Option<u64>,
-    /// When it last had another size.
+    /// It had another name before.
+    is_renamed: bool,
+    /// When it last had another size or name.
     pub(super) changed: Instant,
     /// No name leads to it any more.
     removed: bool,
@@ -109,6 +112,7 @@ impl Tracked {
             order: candidate.order,
             packed: candidate.packed,
             listed: true,
+            is_renamed: false,
             inode: Inode::of(&metadata),
             file,
             id: None,
@@ -260,15 +264,43 @@ impl Tracked {
         self.file.metadata().is_ok_and(|metadata| metadata.nlink() == 0)
     }
 
+    /// At most `want` bytes of it from `offset` on, unpacked.
+    pub(super) fn window<'a>(
+        &self,
+        reader: &'a mut Reader,
+        offset: u64,
+        want: usize,
+    ) -> io::Result<Window<'a>> {
+        match self.packed {
+            true => reader.packed(&self.file, offset, want),
+            false => reader.plain(&self.file, offset, want),
+        }
+    }
+
+    /// It has another name now.
+    pub(super) fn rename(&mut self, candidate: Candidate, now: Instant) {
+        if self.order != candidate.order {
+            (self.is_renamed, self.changed) = (true, now);
+        }
+        (self.name, self.order, self.listed) = (candidate.name, candidate.order, true);
+    }
+
+    /// Whether `next`, which follows it in its series, goes on where it ends.
+    pub(super) fn goes_on_in(&self, next: &Self) -> bool {
+        self.order.instance == next.order.instance
+    }
+
+    /// Whether something may still be written to it, or its last record still be ended, though there is a newer file.
+    pub(super) fn is_settling(&self, now: Instant) -> bool {
+        let is_waited_for = self.is_unread() && self.unfinished.is_some();
+        is_waited_for || (self.is_renamed && !self.packed && self.quiet(now) < PAUSE)
+    }
+
     /// The lines that were not read, unless they are in more bytes than anybody should wait for.
     pub(super) fn count_unread_lines(&self, reader: &mut Reader) -> Option<u64> {
         let (mut at, mut lines) = (self.ledger.read(), 0);
         for _ in 0..=super::PINNED_BYTES / read::READ as u64 {
-            let window = match self.packed {
-                true => reader.packed(&self.file, at, read::READ),
-                false => reader.plain(&self.file, at, read::READ),
-            };
-            let window = window.ok()?;
+            let window = self.window(reader, at, read::READ).ok()?;
             lines += memchr_iter(b'\n', window.bytes).count() as u64;
             at += window.bytes.len() as u64;
             if window.at_end {

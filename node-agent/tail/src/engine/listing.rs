@@ -150,9 +150,7 @@ impl Engine {
                 return Ok(None);
             }
             let mut file = series.files.remove(at);
-            file.name = candidate.name;
-            file.order = candidate.order;
-            file.listed = true;
+            file.rename(candidate, now);
             return Ok(Some(file));
         }
         if self.room == 0 {

@@ -12,6 +12,7 @@ use super::{
     file::{Tracked, Unfinished},
     folding::Folding,
     gap::{Gaps, Reason},
+    splice::Splice,
 };
 use crate::{
     budget::Room,
@@ -21,7 +22,7 @@ use crate::{
     identity::FileId,
     multiline,
     position::Reached,
-    read::{READ, Reader, WINDOW},
+    read::{READ, Reader, WINDOW, Window},
     redact::Redactor,
     severity::{self, Level},
     split::{self, Format, Raw, Splitter},
@@ -94,11 +95,21 @@ impl Engine {
                 ending: self.ending,
             };
             let newest = series.files.last().map(|file| file.order.instance);
-            for (at, file) in series.files.iter_mut().enumerate() {
+            for at in 0..series.files.len() {
+                let (files, newer) = series.files.split_at_mut(at + 1);
+                let Some(file) = files.last_mut() else { break };
+                let mut next =
+                    newer.first_mut().filter(|next| task.format == Format::Cri && file.goes_on_in(next));
                 task.previous_instance = Some(file.order.instance) < newest;
                 let before = file.ledger.in_flight();
-                match task.read(file, batch, emit) {
-                    Ok(None) => {}
+                match task.read(file, next.as_deref_mut(), batch, emit) {
+                    Ok(None) => {
+                        let is_begun = next.is_none_or(|next| next.ledger.read() > 0);
+                        if !is_begun && !task.ending && file.is_settling(now) {
+                            // What comes next may begin with the end of its last line.
+                            break;
+                        }
+                    }
                     Ok(Some(turn)) => {
                         self.in_flight += file.ledger.in_flight() - before;
                         if turn.entries > 0 {
@@ -137,22 +148,28 @@ impl Engine {
 }
 
 impl Task<'_> {
+    /// A turn of `file`, which `next` goes on from.
     fn read(
         &mut self,
         file: &mut Tracked,
+        next: Option<&mut Tracked>,
         batch: u64,
         emit: &mut impl FnMut(Record<'_>) -> ControlFlow<()>,
     ) -> io::Result<Option<Turn>> {
         let Some(id) = file.id.filter(|_| file.is_unread()) else { return Ok(None) };
         let start = file.ledger.read();
         let waited = file.unfinished.filter(|unfinished| unfinished.offset == start);
-        let patience = self.patience(file, waited);
-        if waited.is_some_and(|w| w.size == file.size() && w.patience == patience) {
+        // Before that, what a runtime still holds may follow.
+        let is_over = self.ending || file.packed || file.quiet(self.now) >= multiline::PAUSE;
+        let next = next.filter(|next| is_over && next.id.is_some());
+        let patience = self.patience(file, waited, next.is_some());
+        if next.is_none() && waited.is_some_and(|w| w.size == file.size() && w.patience == patience) {
             return Ok(None);
         }
         let seam = start - file.lead();
         let mut from = file.ledger.settled();
         let mut want = READ;
+        let mut splice: Option<Splice> = None;
         let mut left_out = 0;
         let mut over_budget = 0;
         let mut folding = Folding {
@@ -165,31 +182,34 @@ impl Task<'_> {
         };
         let mut outlet = Outlet::new(self.stats, self.redactor, self.policy, self.room, emit);
         let (end, before) = loop {
-            let window = if file.packed {
-                self.reader.packed(&file.file, from, want)?
-            } else {
-                let base = from.min(seam);
-                self.reader.plain(&file.file, base, (from - base) as usize + want)?
+            let base = match &splice {
+                Some(splice) => splice.base,
+                None if file.packed => from,
+                None => from.min(seam),
             };
-            let bytes = if file.packed {
-                window.bytes
-            } else {
-                let base = from.min(seam);
-                let place = |offset: u64| window.bytes.len().min((offset - base) as usize);
-                if !file.joins(&window.bytes[place(seam)..place(start)]) {
-                    let former = file.begin_again();
-                    self.gaps.add(self.origin, Reason::Emptied, former.unread, None);
-                    self.gaps.watch(self.origin, Reason::Emptied, former.ledger);
-                    return Ok(None);
-                }
-                &window.bytes[place(from)..]
+            let lead = (from - base) as usize;
+            let window = match &splice {
+                Some(splice) => Window { bytes: &splice.bytes, at_end: true },
+                None => file.window(self.reader, base, lead + want)?,
             };
+            // The rest is the next file's.
+            let own = splice.as_ref().map_or(window.bytes.len(), |splice| splice.own);
+            let place = |offset: u64| own.min((offset - base) as usize);
+            if !file.packed && !file.joins(&window.bytes[place(seam)..place(start)]) {
+                let former = file.begin_again();
+                self.gaps.add(self.origin, Reason::Emptied, former.unread, None);
+                self.gaps.watch(self.origin, Reason::Emptied, former.ledger);
+                return Ok(None);
+            }
+            let bytes = &window.bytes[place(from)..];
             let unfinished = match want {
+                _ if splice.is_some() => split::Unfinished::Ends,
                 _ if window.at_end => patience,
                 READ => split::Unfinished::GoesOn,
                 _ => split::Unfinished::Full,
             };
             outlet.known = usize::try_from(start - from).unwrap_or(usize::MAX);
+            outlet.own = own.saturating_sub(lead);
             // Nearly all of it is given out, or next to nothing.
             let text = if self.policy == Policy::All { outlet.glance(bytes) } else { "" };
             let mut before = Before::default();
@@ -240,11 +260,15 @@ impl Task<'_> {
                 outlet.flow
             });
             if used > outlet.known {
-                let end = from + used as u64;
+                let own_used = used.min(outlet.own);
+                let end = from + own_used as u64;
                 if file.packed {
-                    file.found(end, window.at_end && used == bytes.len());
+                    file.found(end, window.at_end && own_used == outlet.own);
                 } else {
-                    file.keep_seam(&window.bytes[..window.bytes.len() - bytes.len() + used]);
+                    file.keep_seam(&window.bytes[..lead + own_used]);
+                }
+                if let Some(next) = next.filter(|next| used > own_used && next.ledger.read() == 0) {
+                    next.begin_at((used - own_used) as u64);
                 }
                 let is_over = unfinished == split::Unfinished::Ends;
                 left_out += before.pass(if is_over { used } else { used.saturating_sub(REACH) });
@@ -256,6 +280,12 @@ impl Task<'_> {
                 // What is not waited for has to begin the window.
                 left_out += std::mem::take(&mut file.context.open);
                 from = start;
+            } else if let Some(next) = &next
+                && splice.is_none()
+                && let own = window.bytes.to_vec()
+                && let Some(spliced) = Splice::new(base, own, lead, next, self.reader, self.ending)?
+            {
+                splice = Some(spliced);
             } else {
                 let since = waited.map_or(self.now, |waited| waited.since);
                 file.unfinished = Some(Unfinished { offset: start, size: file.size(), since, patience });
@@ -271,7 +301,7 @@ impl Task<'_> {
         file.context.open = before.lines();
         let settled = before.places().first().map_or(end, |place| {
             file.context.begin = from + place.begin as u64;
-            from + place.from as u64
+            end.min(from + place.from as u64)
         });
         let reached = Reached { settled, read: end, owed: file.context.owed };
         file.whole = (self.policy == Policy::All).then(|| file.whole.unwrap_or(start));
@@ -288,12 +318,12 @@ impl Task<'_> {
         Ok(Some(Turn { file: id, start, end, left_out, entries, bytes }))
     }
 
-    /// What is still waited for at the end of a file, after a record `waited` for it.
-    fn patience(&self, file: &Tracked, waited: Option<Unfinished>) -> split::Unfinished {
+    /// What is still waited for at the end of a file, after a record `waited` for it; `goes_on`: the next file may have it.
+    fn patience(&self, file: &Tracked, waited: Option<Unfinished>, goes_on: bool) -> split::Unfinished {
         let since = waited.map_or(Duration::ZERO, |waited| self.now.saturating_duration_since(waited.since));
-        if self.ending || file.packed || since >= PATIENCE {
+        if since >= PATIENCE || (!goes_on && (self.ending || file.packed)) {
             split::Unfinished::Ends
-        } else if file.quiet(self.now) >= multiline::PAUSE || since >= multiline::SPAN {
+        } else if goes_on || file.quiet(self.now) >= multiline::PAUSE || since >= multiline::SPAN {
             split::Unfinished::Quiet
         } else {
             split::Unfinished::Wait
@@ -317,6 +347,8 @@ pub(super) struct Outlet<'a, F> {
     emit: &'a mut F,
     /// Up to here an earlier turn looked at the window.
     known: usize,
+    /// So much of the window is the file's that is read.
+    own: usize,
     /// Where the chunk begins in the window, if something was given.
     pub(super) first: Option<usize>,
     pub(super) entries: usize,
@@ -335,7 +367,19 @@ impl<'a, F: FnMut(Record<'_>) -> ControlFlow<()>> Outlet<'a, F> {
         emit: &'a mut F,
     ) -> Self {
         let flow = ControlFlow::Continue(());
-        Self { stats, redactor, emit, known: 0, first: None, entries: 0, bytes: 0, policy, room, flow }
+        Self {
+            stats,
+            redactor,
+            emit,
+            known: 0,
+            own: usize::MAX,
+            first: None,
+            entries: 0,
+            bytes: 0,
+            policy,
+            room,
+            flow,
+        }
     }
 
     /// There is no room for context.
@@ -372,7 +416,7 @@ impl<'a, F: FnMut(Record<'_>) -> ControlFlow<()>> Outlet<'a, F> {
         };
         // A chunk goes back as far as the records in it do.
         let first = *self.first.get_or_insert(raw.from.min(self.known));
-        let end = u32::try_from(raw.end - first).unwrap_or(u32::MAX);
+        let end = u32::try_from(raw.end.min(self.own) - first).unwrap_or(u32::MAX);
         self.bytes += text.len() as u64;
         self.room.shrink(text.len());
         let class = if level >= Some(Level::Error) { class::class(text) } else { None };

@@ -5,7 +5,7 @@ use std::{
     time::SystemTime,
 };
 
-use kestrel_tail::engine::PATIENCE;
+use kestrel_tail::{engine::PATIENCE, multiline::PAUSE};
 
 use super::bench::*;
 
@@ -19,14 +19,87 @@ fn lines_arrive_once_over_rotation_by_rename() {
     bench.append(LIVE, &cri(20..30));
     // The runtime writes to the old file until it is told of the new one.
     bench.append(ROTATED, &cri(30..31));
-    let expected: Vec<_> =
-        numbered(10..20).into_iter().chain(numbered(30..31)).chain(numbered(20..30)).collect();
+    let expected: Vec<_> = numbered(10..20).into_iter().chain(numbered(30..31)).collect();
     assert_eq!(bench.read(), expected);
+    // Meanwhile what comes next in time waits.
     bench.append(ROTATED, &cri(31..32));
     assert_eq!(bench.read(), numbered(31..32));
+    bench.later(PAUSE);
+    assert_eq!(bench.read(), numbered(20..30));
     bench.pack(ROTATED);
     assert!(bench.read().is_empty());
     assert_eq!(bench.ranges.len(), 2, "{:?}", bench.ranges);
+}
+
+/// A line of a stream, or a piece of one.
+fn piece(stream: &str, tag: &str, content: &str) -> String {
+    format!("2026-11-21T13:50:00Z {stream} {tag} {content}\n")
+}
+
+/// As containerd does it: the new file is there and written to before the last piece is in the old one.
+#[test]
+fn a_line_that_a_rotation_splits_arrives_whole() {
+    let mut bench = Bench::pods();
+    bench.append(LIVE, &cri(0..1));
+    assert_eq!(bench.read(), numbered(0..1));
+    bench.rename(LIVE, ROTATED);
+    bench.append(LIVE, &(piece("stderr", "F", "other") + &piece("stdout", "F", "1 password=x") + &cri(2..3)));
+    assert!(bench.read().is_empty());
+    bench.append(ROTATED, &piece("stdout", "P", "line "));
+    assert!(bench.read().is_empty());
+    bench.later(PAUSE);
+    assert_eq!(bench.read(), ["line 1 password=[redacted]", "other", "line 2"]);
+    // Until all of that is answered, both files are sent again.
+    bench.engine.rewind();
+    assert_eq!(bench.read(), ["line 0", "line 1 password=[redacted]", "other", "line 2"]);
+    bench.ack_and_save();
+    bench.restart();
+    assert!(bench.read().is_empty());
+}
+
+#[test]
+fn lines_that_a_rotation_splits_arrive_whole_while_nobody_runs() {
+    for packed in 0..=2 {
+        let mut bench = Bench::pods();
+        bench.append(LIVE, &(piece("stdout", "P", "one ") + &piece("stderr", "P", "two ")));
+        bench.rename(LIVE, ROTATED);
+        bench.append(LIVE, &(piece("stdout", "P", "and ") + &piece("stderr", "F", "all")));
+        bench.append(LIVE, &(piece("stdout", "F", "rest") + &piece("stdout", "P", "three ")));
+        bench.rename(LIVE, ROTATED_LATER);
+        bench.append(LIVE, &(piece("stdout", "F", "four") + &cri(5..6)));
+        [ROTATED, ROTATED_LATER].into_iter().take(packed).for_each(|name| bench.pack(name));
+        bench.read();
+        bench.later(PAUSE);
+        bench.read();
+        assert_eq!(bench.lines, ["one and rest", "two all", "three four", "line 5"], "{packed} packed");
+    }
+}
+
+#[test]
+fn a_line_without_its_end_is_given_out_though_there_is_a_newer_file() {
+    let mut bench = Bench::pods();
+    bench.append(LIVE, &cri(0..1));
+    assert_eq!(bench.read(), numbered(0..1));
+    bench.append(LIVE, &piece("stdout", "P", "begun"));
+    bench.rename(LIVE, ROTATED);
+    bench.append(LIVE, &piece("stderr", "F", "other"));
+    bench.read();
+    bench.later(PAUSE);
+    assert!(bench.read().is_empty());
+    bench.later(PATIENCE);
+    assert_eq!(bench.read(), ["begun", "other"]);
+}
+
+#[test]
+fn the_next_instance_of_a_container_does_not_end_the_lines_of_the_one_before() {
+    let mut bench = Bench::pods();
+    bench.append(LIVE, &piece("stdout", "P", "begun"));
+    bench.append("ns_pod_uid/app/1.log", &cri(0..1));
+    bench.read();
+    bench.later(PATIENCE);
+    bench.read();
+    bench.lines.sort();
+    assert_eq!(bench.lines, ["begun", "line 0"]);
 }
 
 #[test]

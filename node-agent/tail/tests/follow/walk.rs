@@ -1,5 +1,6 @@
 //! Everything that may happen to a file, in any order.
 
+use kestrel_tail::multiline::PAUSE;
 use proptest::prelude::*;
 
 use super::bench::*;
@@ -10,6 +11,7 @@ enum Event {
     Write(u32),
     Rotate,
     Pack,
+    Pause,
     Read,
     Ack,
     Reconnect,
@@ -22,6 +24,7 @@ fn event() -> impl Strategy<Value = Event> {
         2 => Just(Event::Rotate),
         2 => Just(Event::Pack),
         6 => Just(Event::Read),
+        1 => Just(Event::Pause),
         3 => Just(Event::Ack),
         1 => Just(Event::Reconnect),
         1 => Just(Event::Restart),
@@ -31,7 +34,7 @@ fn event() -> impl Strategy<Value = Event> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
-    /// Whatever happens, every line is delivered in a batch that was
+    /// Whatever happens, every line is delivered whole in a batch that was
     /// acknowledged, and without refusals and restarts exactly once.
     #[test]
     fn no_line_is_lost(events in prop::collection::vec(event(), 1..60)) {
@@ -47,8 +50,11 @@ proptest! {
                     written += lines;
                 }
                 Event::Rotate => {
+                    // In the middle of a line, as containerd does it.
+                    bench.append(LIVE, "2026-11-21T13:50:00Z stdout P line \n");
                     bench.rename(LIVE, &format!("{LIVE}.20261121-{rotations:06}"));
-                    bench.append(LIVE, "");
+                    bench.append(LIVE, &format!("2026-11-21T13:50:00Z stdout F {written}\n"));
+                    written += 1;
                     rotations += 1;
                 }
                 Event::Pack => {
@@ -59,6 +65,7 @@ proptest! {
                         }
                     }
                 }
+                Event::Pause => bench.later(PAUSE),
                 Event::Read => {
                     bench.read();
                 }
@@ -73,6 +80,8 @@ proptest! {
                 }
             }
         }
+        bench.read();
+        bench.later(PAUSE);
         bench.read();
         let mut lines = bench.lines.clone();
         lines.sort_by_key(|line| line["line ".len()..].parse::<u32>().unwrap());
