@@ -188,8 +188,11 @@ impl Agent {
 
     fn on_event(&mut self, event: Event) {
         match self.shipper.take(event) {
-            Some(Notice::Connected { .. }) => {
+            Some(Notice::Connected { clock, .. }) => {
                 self.pods.connected(Instant::now());
+                if let Some((theirs, within)) = clock {
+                    self.compare_clocks(theirs, within);
+                }
                 self.report_due = true;
                 self.events.connected();
                 self.reported = None;
@@ -209,12 +212,18 @@ impl Agent {
             Some(Notice::Unasked(id)) => self.reads.end(id),
             Some(Notice::Clock(theirs)) => {
                 if let Some(asked) = self.reported.take() {
-                    let ours = host::ahead(SystemTime::now(), self.clock_ahead);
-                    self.conditions.compare_clocks(theirs, ours, asked.elapsed());
+                    self.compare_clocks(theirs, asked.elapsed());
                 }
             }
             None => {}
         }
+    }
+
+    /// The aggregator's clock showed `theirs` `within` this time until now.
+    fn compare_clocks(&mut self, theirs: SystemTime, within: Duration) {
+        let ours = SystemTime::now();
+        let shown = host::ahead(ours, self.clock_ahead);
+        self.report_due |= self.conditions.compare_clocks(theirs, shown, within, ours);
     }
 
     fn on_sample(&mut self, sample: &Sample) {

@@ -6,12 +6,14 @@ use std::{
     io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    thread,
+    time::Duration,
 };
 
 use serde_json::{Value, json};
 
 use crate::{
-    incidents::node::expendable_node,
+    incidents::{events_about, node::expendable_node},
     kubectl::{OPERATOR, agent_log, agent_on, apply, cloud, eventually, json, kubectl, sample_image},
     namespace::Namespace,
 };
@@ -100,9 +102,15 @@ fn told(namespace: &str, allowed: bool) -> Result<Vec<Value>, String> {
     if flows.is_empty() { Err("nothing".to_owned()) } else { Ok(flows) }
 }
 
+/// The event of this reason about the pod that calls.
+fn edge(namespace: &str, reason: &str) -> Result<Value, String> {
+    let told = events_about(namespace, "web");
+    told.iter().find(|told| told["reason"] == *reason).cloned().ok_or(format!("{told:?}"))
+}
+
 /// Scenario: on a node without Cilium a server of Hubble appears, shows packets between two pods, goes and comes again.
-/// Guarantee: the agent uses it without a restart and says so; the cloud is told of the packets, between the pods, each once;
-/// and NetworkPolicies are told of without Cilium.
+/// Guarantee: the agent uses it without a restart and says so; the cloud is told of the packets, between the pods, each once,
+/// and of an incident where they are dropped for long, until they pass; NetworkPolicies are told of without Cilium.
 #[test]
 fn a_hubble_that_comes_is_read_and_policies_need_none() {
     let namespace = Namespace::new("flows");
@@ -163,6 +171,20 @@ fn a_hubble_that_comes_is_read_and_policies_need_none() {
         let flows = told(&namespace.0, true)?;
         if flows.len() == 2 { Ok(()) } else { Err(format!("{flows:?}")) }
     });
+    // Again and again, and then it passes.
+    let stopped = eventually("what does not get through", 120, || {
+        hubble.happen("dropped 1");
+        edge(&namespace.0, "TrafficStopped")
+    });
+    let text = stopped["message"].as_str().unwrap();
+    assert!(text.contains("does not get through to") && text.contains("TCP 5432"), "{text}");
+    let over = eventually("its end", 300, || {
+        hubble.happen("passed 1");
+        thread::sleep(Duration::from_secs(2));
+        edge(&namespace.0, "TrafficRecovered")
+    });
+    assert_eq!(over["uid"], stopped["uid"], "one incident");
+    println!("{text}\n{}", over["message"]);
     drop(hubble);
     fs::remove_file(&socket).unwrap();
     says(&node, &format!("no network flows come from Hubble at {SOCKET} any more"), 1, || {});

@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::kubectl::{cloud_post, kubectl};
+use crate::{
+    kubectl::{OPERATOR, cloud_post, eventually, kubectl, rolled_out},
+    upgrade::{RELEASE, helm, repository},
+};
 
 /// What came of commands, one answer each.
 fn asked(commands: &[&str]) -> Vec<Value> {
@@ -47,6 +50,71 @@ fn every_node_answers_for_itself() {
         assert!(text(5).contains("kubernetes.default.svc.cluster.local. "), "{}", text(5));
         assert!(text(6).contains("connected to "), "{}", text(6));
     }
+}
+
+/// What the owner of a cluster may allow beside that.
+struct Allowed;
+
+const CAPABILITIES: [&str; 4] = ["hostNetwork", "packetCapture", "firewallRules", "bpfObjects"];
+
+impl Allowed {
+    fn new() -> Self {
+        Self::set(true);
+        Self
+    }
+
+    fn set(is: bool) {
+        let values = CAPABILITIES.map(|name| format!("nodeAgent.{name}={is}")).join(",");
+        let chart = repository("charts/kestrel-operator");
+        helm(&["upgrade", RELEASE, &chart, "--reuse-values", "--set", &values, "--wait", "--timeout", "3m"]);
+        rolled_out(OPERATOR, "daemonset/kestrel-node-agent");
+    }
+}
+
+impl Drop for Allowed {
+    fn drop(&mut self) {
+        Self::set(false);
+    }
+}
+
+/// Scenario: the owner allows what needs capabilities, and the cloud asks each node for packets, rules of the firewall and
+/// BPF programs; then the owner takes it back.
+/// Guarantee: each answers from its kernel, under the container runtime's own seccomp profile, and then no more.
+#[test]
+fn what_an_owner_allows_is_had_of_every_kernel() {
+    let allowed = Allowed::new();
+    for node in nodes() {
+        let on = |command: &str| format!("kubectl debug node/{node} -- {command}");
+        let commands = [
+            on("iptables-save"),
+            on("nft list ruleset"),
+            on("conntrack -L"),
+            on("tcpdump -i any -c 2 tcp"),
+            on("bpftool prog show"),
+            on("bpftool map show"),
+            on("bpftool net show"),
+        ];
+        let results = eventually("the node's agent attached", 60, || {
+            let results = asked(&commands.each_ref().map(String::as_str));
+            let is_there = |result: &Value| result["exit_code"].as_i64().unwrap_or_default() == 0;
+            if results.iter().all(is_there) { Ok(results) } else { Err(format!("{results:#?}")) }
+        });
+        let text = |place: usize| results[place]["stdout"].as_str().unwrap_or_default();
+        for place in 0..commands.len() {
+            println!("{}\n{}", commands[place], text(place).lines().take(4).collect::<Vec<_>>().join("\n"));
+        }
+        // They are kube-proxy's.
+        assert!(text(0).contains(":KUBE-SERVICES - ") && text(0).contains("\nCOMMIT"), "{}", text(0));
+        assert!(text(1).contains("chain KUBE-SERVICES {"), "{}", text(1));
+        assert!(text(2).contains("ESTABLISHED"), "{}", text(2));
+    }
+    drop(allowed);
+    let node = nodes().remove(0);
+    let refused = asked(&[&format!("kubectl debug node/{node} -- nft list ruleset")]).remove(0);
+    assert!(
+        refused["stderr"].as_str().is_some_and(|text| text.contains("nodeAgent.firewallRules")),
+        "{refused}"
+    );
 }
 
 /// Scenario: the cloud asks nodes for what they do not give: files, changes, packets, other programs, other nodes.

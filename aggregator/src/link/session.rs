@@ -173,6 +173,7 @@ impl Session {
             credit_bytes: batch::MAX_BYTES as u64,
             max_batch_bytes: batch::MAX_BYTES as u64,
             pod_bytes_per_second: peer.pod().map_or(0, |_| shared.pod_bytes_per_second),
+            time: Some(convert::timestamp(Timestamp::now())),
         }))
         .await?;
         let able = |name: &str| hello.features.iter().any(|feature| feature == name);

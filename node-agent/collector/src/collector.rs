@@ -131,7 +131,7 @@ impl Collector {
 
     fn on_event(&mut self, event: Event) {
         match self.shipper.take(event) {
-            Some(Notice::Connected { pod_bytes_per_second }) => {
+            Some(Notice::Connected { pod_bytes_per_second, .. }) => {
                 self.pods.connected(Instant::now());
                 self.shipper.engine.limit(Limits { pod: pod_bytes_per_second, ..Limits::default() });
                 self.outage.up();

@@ -153,12 +153,15 @@ impl Link {
 
     /// Opens a stream and follows it; why it ended and how long it lived.
     async fn attempt(&mut self) -> (Failure, Duration) {
+        let asked = Instant::now();
         let (welcome, session, reply, mut incoming) = match self.open().await {
             Ok(open) => open,
             Err(failure) => return (failure, Duration::ZERO),
         };
         let since = Instant::now();
-        let connected = Event::Connected { session, software_version: welcome.software_version };
+        let time = welcome.time.and_then(|time| SystemTime::try_from(time).ok());
+        let clock = time.map(|time| (time, asked.elapsed()));
+        let connected = Event::Connected { session, software_version: welcome.software_version, clock };
         let failure = match self.events.send(connected).await {
             Ok(()) => self.follow(&mut incoming, &reply).await,
             Err(_) => Failure::Ended,

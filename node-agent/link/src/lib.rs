@@ -35,6 +35,8 @@ pub enum Event {
         session: Session,
         /// Version of the aggregator's program, for people.
         software_version: String,
+        /// The aggregator's time, and within which time until now it was that; an older one does not tell it.
+        clock: Option<(SystemTime, Duration)>,
     },
     /// Batches up to and including this id need not be kept any longer.
     Ack(u64),

@@ -60,6 +60,8 @@ pub enum Notice {
     Connected {
         /// Bytes of lines that a sidecar may send a second; 0: no limit.
         pod_bytes_per_second: u64,
+        /// The aggregator's time, and within which time until now it was that; an older one does not tell it.
+        clock: Option<(SystemTime, Duration)>,
     },
     /// Pods came, changed or went.
     Pods(PodUpdate),
@@ -124,12 +126,12 @@ impl Shipper {
     /// Takes what the link reports, and passes on what its owner has to know.
     pub fn take(&mut self, event: Event) -> Option<Notice> {
         match event {
-            Event::Connected { session, software_version } => {
+            Event::Connected { session, software_version, clock } => {
                 tracing::debug!("the aggregator's version is {software_version}");
                 let pod_bytes_per_second = session.pod_bytes_per_second();
                 self.session = Some(session);
                 self.pause = POLL.0;
-                return Some(Notice::Connected { pod_bytes_per_second });
+                return Some(Notice::Connected { pod_bytes_per_second, clock });
             }
             Event::Ack(up_to) => {
                 self.engine.ack(up_to);

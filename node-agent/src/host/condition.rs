@@ -224,9 +224,21 @@ impl Conditions {
         changed
     }
 
-    /// The aggregator's clock showed `theirs` within a `round_trip` that ended when this node's showed `ours`.
-    pub fn compare_clocks(&mut self, theirs: SystemTime, ours: SystemTime, round_trip: Duration) {
+    /// The aggregator's clock showed `theirs` within a `round_trip` that ended when this node's showed `ours`: whether that
+    /// changes what is known since the last sample. `now` is the time of a change.
+    pub fn compare_clocks(
+        &mut self,
+        theirs: SystemTime,
+        ours: SystemTime,
+        round_trip: Duration,
+        now: SystemTime,
+    ) -> bool {
         self.clock.compare(theirs, ours, round_trip);
+        let judged = self.clock.judge().filter(|_| !self.current.is_empty());
+        let Some(finding) = judged else { return false };
+        let others = self.current.iter().map(|condition| condition.finding.clone());
+        let others = others.filter(|other| other.kind != finding.kind).collect::<Vec<_>>();
+        self.take(others.into_iter().chain([finding]).collect(), now)
     }
 
     /// What was passed over because there was too much of it or it was nobody's, by what it was.
@@ -284,6 +296,26 @@ mod tests {
         assert_eq!(*since, start + Duration::from_secs(6));
         assert_eq!(finding.message, "99 MiB of memory can be had, pressure begins below 100 MiB");
         assert!(!finding.is_good());
+    }
+
+    #[test]
+    fn a_clock_is_judged_when_it_is_compared() {
+        let mut conditions = Conditions::new(Limits::default(), Kubelet::default());
+        let now = SystemTime::now();
+        let right = |conditions: &mut Conditions| conditions.compare_clocks(now, now, Duration::ZERO, now);
+        assert!(!right(&mut conditions), "nothing is said before the first sample");
+        conditions.update(&healthy());
+        let before = conditions.current().len();
+        let off = now + Duration::from_secs(5);
+        assert!(conditions.compare_clocks(now, off, Duration::ZERO, now));
+        let is_skewed = |condition: &Condition| {
+            condition.finding.kind == "kestrel.ai/ClockSkewed" && !condition.finding.is_good()
+        };
+        assert!(conditions.current().iter().any(is_skewed));
+        assert!(right(&mut conditions));
+        assert!(!right(&mut conditions), "no change");
+        assert!(!conditions.current().iter().any(is_skewed));
+        assert_eq!(conditions.current().len(), before);
     }
 
     #[test]

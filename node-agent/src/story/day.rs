@@ -174,7 +174,7 @@ impl Node {
             ..Welcome::default()
         };
         let session = Session::open(&welcome, messages).unwrap();
-        self.shipper.take(LinkEvent::Connected { session, software_version: String::new() });
+        self.shipper.take(LinkEvent::Connected { session, software_version: String::new(), clock: None });
         let sentence = self.story.connected(&self.config.endpoint);
         self.tell(second, [sentence]);
     }

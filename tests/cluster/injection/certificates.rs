@@ -1,7 +1,7 @@
 //! Certificates of the webhook and the agent link that somebody else renews, in Secrets or by cert-manager, while pods
 //! are created and a collector runs.
 
-use std::{process::Command, time::Duration};
+use std::time::Duration;
 
 use kestrel_runtime::tls::{self, authority::Authority};
 use serde_json::json;
@@ -10,6 +10,7 @@ use super::{collector, file_writer, inject, messages, trouble::restart_collector
 use crate::{
     kubectl::{OPERATOR, apply, attempt, eventually, json, kubectl, log_of, pods_of, rolled_out},
     namespace::Namespace,
+    upgrade::{RELEASE, helm, repository},
     webhook::{created, has_sidecar, pod},
 };
 
@@ -30,13 +31,8 @@ fn issue(authority: &Authority) {
 
 /// Changes where the certificates come from, as a person does.
 fn upgrade(values: &str) {
-    let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/kestrel-operator");
-    let output = Command::new("helm")
-        .args(["upgrade", "kestrel-operator", chart, "--namespace", OPERATOR, "--reuse-values"])
-        .args(["--set", values, "--wait", "--timeout", "3m"])
-        .output()
-        .expect("helm is on the PATH (hack/cluster tools)");
-    assert!(output.status.success(), "helm upgrade: {}", String::from_utf8_lossy(&output.stderr));
+    let chart = repository("charts/kestrel-operator");
+    helm(&["upgrade", RELEASE, &chart, "--reuse-values", "--set", values, "--wait", "--timeout", "3m"]);
     rolled_out(OPERATOR, "deployment/kestrel-webhook");
     rolled_out(OPERATOR, "deployment/kestrel-aggregator");
 }
