@@ -6,6 +6,7 @@
 //! collector, its node's agent, or the aggregator, to which the other two send what they have counted.
 
 pub mod counter;
+mod counts;
 pub mod entry;
 pub mod flags;
 pub mod headers;
@@ -22,8 +23,9 @@ pub mod template;
 mod window;
 mod wire;
 
+pub use counts::Counts;
 pub use key::{Key, Side, names_somebody};
 pub use report::Identify;
 pub use sources::Tally;
 pub use spans::Span;
-pub use window::{Counts, Fold, Reporter, Rows, Window};
+pub use window::{Fold, Reporter, Rows, Window};

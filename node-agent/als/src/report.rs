@@ -6,13 +6,8 @@ use kestrel_proto::node::v1::{RequestProtocol, RequestProxy, RequestRow};
 use prost::Message as _;
 
 use crate::{
-    Counts, Key, Side, Window,
-    entry::Protocol,
-    flags::Flags,
-    identity::Identity,
-    sketch::Sketch,
-    sources::Tally,
-    window::{IntoRows, MOST_WHY},
+    Counts, Key, Side, Window, counts::MOST_WHY, entry::Protocol, flags::Flags, identity::Identity,
+    sketch::Sketch, sources::Tally, window::IntoRows,
 };
 
 /// With as many bytes of rows a report is full. It is below the least that a batch may have.

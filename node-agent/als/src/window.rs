@@ -10,10 +10,10 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
 use crate::{
+    counts::Counts,
     entry::Entry,
-    headers::{Headers, Sample},
+    headers::Headers,
     key::{self, Key},
-    sketch::Sketch,
 };
 
 /// Rows of one destination with paths of their own, for each reporter.
@@ -22,9 +22,6 @@ const MOST_PATHS: u32 = 1000;
 const MOST_DETAILS: u32 = MOST_PATHS + 256;
 /// At most as many rows beyond those say no more than the destination and a class of status.
 const MOST_ROWS: u32 = MOST_DETAILS + 64;
-
-/// Bytes of a text that says why.
-pub(crate) const MOST_WHY: usize = 256;
 
 /// Bytes of a row beside its texts. What grows by doubling is three quarters full on average, and the heap adds to what a sketch
 /// takes.
@@ -55,99 +52,6 @@ pub struct Reporter {
     pub number: u32,
     /// Address of its pod as text; empty: unknown.
     pub address: Box<[u8]>,
-}
-
-/// What is counted of entries that have a key in common.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// How many.
-    pub count: u64,
-    /// Bytes to the server.
-    pub sent: u64,
-    /// Bytes from the server.
-    pub received: u64,
-    /// Bytes of bodies of requests.
-    pub request_bodies: u64,
-    /// Bytes of bodies of answers.
-    pub response_bodies: u64,
-    /// Sum of how long they took, microseconds.
-    pub took: u64,
-    /// How long they took, microseconds.
-    pub times: Sketch,
-    /// When the first began, nanoseconds since 1970.
-    pub first: u64,
-    /// When the last ended, nanoseconds since 1970.
-    pub last: u64,
-    /// Most attempts of one.
-    pub attempts: u32,
-    /// `HTTPVersion` of the first.
-    pub version: u8,
-    /// Why the first that says so failed. Unchecked.
-    pub why: Option<Box<[u8]>>,
-    /// Headers of one of them.
-    pub sample: Option<Box<Sample>>,
-}
-
-impl Counts {
-    /// Counts an entry; bytes on the heap that this took.
-    fn add(&mut self, entry: &Entry<'_>) -> usize {
-        let before = self.times.heap();
-        let took = entry.took() / 1000;
-        let is_known = entry.upstream_sent != 0 || entry.upstream_received != 0;
-        let (sent, received) = if is_known {
-            (entry.upstream_sent, entry.upstream_received)
-        } else {
-            (entry.request_bytes, entry.response_bytes)
-        };
-        if self.count == 0 {
-            (self.first, self.version) = (entry.start, entry.version);
-        }
-        self.count += 1;
-        self.sent = self.sent.saturating_add(sent);
-        self.received = self.received.saturating_add(received);
-        self.request_bodies = self.request_bodies.saturating_add(entry.request_body);
-        self.response_bodies = self.response_bodies.saturating_add(entry.response_body);
-        self.took = self.took.saturating_add(took);
-        self.times.add(took);
-        self.first = self.first.min(entry.start);
-        self.last = self.last.max(entry.end());
-        self.attempts = self.attempts.max(entry.attempts);
-        let mut texts = 0;
-        if self.why.is_none() && !entry.why.is_empty() {
-            let why = entry.why.get(..MOST_WHY).unwrap_or(entry.why);
-            self.why = Some(why.into());
-            texts = why.len();
-        }
-        texts + self.times.heap() - before
-    }
-
-    /// Adds what was counted elsewhere.
-    pub fn merge(&mut self, other: &Self) {
-        if self.count == 0 {
-            (self.first, self.version) = (other.first, other.version);
-        }
-        self.count = self.count.saturating_add(other.count);
-        self.sent = self.sent.saturating_add(other.sent);
-        self.received = self.received.saturating_add(other.received);
-        self.request_bodies = self.request_bodies.saturating_add(other.request_bodies);
-        self.response_bodies = self.response_bodies.saturating_add(other.response_bodies);
-        self.took = self.took.saturating_add(other.took);
-        self.times.merge(&other.times);
-        self.first = self.first.min(other.first);
-        self.last = self.last.max(other.last);
-        self.attempts = self.attempts.max(other.attempts);
-        if self.why.is_none() {
-            self.why.clone_from(&other.why);
-        }
-        if self.sample.is_none() {
-            self.sample.clone_from(&other.sample);
-        }
-    }
-
-    fn heap(&self) -> usize {
-        let sample = self.sample.as_ref().map_or(0, |sample| sample.heap());
-        self.times.heap() + self.why.as_ref().map_or(0, |why| why.len()) + sample
-    }
 }
 
 /// What is counted of one key.
