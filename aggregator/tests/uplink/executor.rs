@@ -169,6 +169,17 @@ impl Rig {
         times
     }
 
+    /// `count` small ones, fifty at a time; a benchmark asks for so many again and again for these seconds.
+    async fn smalls_for(&self, seconds: u64, count: usize) -> Vec<Duration> {
+        let begun = Instant::now();
+        let mut times = self.smalls(count, 50).await;
+        while is_bench() && begun.elapsed() < Duration::from_secs(seconds) {
+            times.extend(self.smalls(count, 50).await);
+        }
+        times.sort_unstable();
+        times
+    }
+
     /// What the program has in memory, in KiB: now, and at most so far.
     fn memory(&self) -> (u64, u64) {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.program.id())).unwrap();
@@ -198,24 +209,22 @@ async fn one_that_takes_long_is_waited_for_by_nobody_else() {
     let count = if is_bench() { 2000 } else { 200 };
     rig.smalls(count, 50).await;
     let alone = rig.smalls(count, 1).await;
-    let unloaded = rig.smalls(count, 50).await;
+    // As long as the other, half of it before and half after: a machine does not stay as it is.
+    let mut unloaded = rig.smalls_for(10, count).await;
     let slow = async {
         let (elapsed, result) = rig.ask(Stream::Control, "api/v1/nodes/slow").await;
         assert_eq!(result["success"], true, "{result}");
         elapsed
     };
     let beside = async {
-        let begun = Instant::now();
-        let mut times = rig.smalls(count, 50).await;
-        while is_bench() && begun.elapsed() < Duration::from_secs(20) {
-            times.extend(rig.smalls(count, 50).await);
-        }
+        let times = rig.smalls_for(20, count).await;
         assert!(rig.api_server.asked().contains(&"/api/v1/nodes/slow".to_owned()), "it was asked for before");
         rig.api_server.slow.cancel();
-        times.sort_unstable();
         times
     };
     let (slow, loaded) = tokio::join!(slow, beside);
+    unloaded.extend(rig.smalls_for(10, count).await);
+    unloaded.sort_unstable();
     println!(
         "small answers, p99: {:?} one at a time, {:?} with 50 in flight, {:?} with 50 in flight beside one of {slow:?} ({} asked)",
         p99(&alone),
