@@ -1,7 +1,7 @@
 //! Bytes of files, at any offset, through one buffer.
 
 use std::{
-    fs::{self, File, Metadata},
+    fs::{self, File},
     io::{self, Read as _, Seek as _},
     os::{
         fd::AsRawFd as _,
@@ -11,7 +11,7 @@ use std::{
 };
 
 use flate2::read::MultiGzDecoder;
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, open, openat2};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, open, openat2};
 
 use crate::split::LINE_LIMIT;
 
@@ -159,26 +159,27 @@ pub fn unpacked_size(file: &File) -> io::Result<u64> {
 ///
 /// # Errors
 /// The file cannot be opened, is not a regular file, or lies elsewhere.
-pub fn open_below(root: &Path, path: &Path) -> io::Result<(File, Metadata)> {
+pub fn open_below(root: &Path, path: &Path) -> io::Result<(File, Stat)> {
     // A named pipe would block without NONBLOCK.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     // What no link leads to lies where its path says, and that is nearly everything.
     let unlinked = openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS);
     let is_unlinked = unlinked.is_ok();
     let file = File::from(unlinked.or_else(|_| open(path, flags, Mode::empty()))?);
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
+    // It is asked of every file: `statx` takes half as long again.
+    let stat = fstat(&file)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
     }
     if is_unlinked {
-        return Ok((file, metadata));
+        return Ok((file, stat));
     }
     let real = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
     if !real.starts_with(fs::canonicalize(root)?) {
         let text = format!("it is a link to {}, outside of {}", real.display(), root.display());
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     }
-    Ok((file, metadata))
+    Ok((file, stat))
 }
 
 #[cfg(test)]

@@ -1,14 +1,14 @@
 //! One followed file.
 
 use std::{
-    fs::{File, Metadata},
+    fs::File,
     io,
     os::unix::fs::{FileExt as _, MetadataExt as _},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use memchr::memchr_iter;
-use rustix::fs::fstat;
+use rustix::fs::{Stat, fstat};
 
 use super::context::Context;
 use crate::{
@@ -32,8 +32,8 @@ pub(super) struct Inode {
 }
 
 impl Inode {
-    pub(super) fn of(metadata: &Metadata) -> Self {
-        Self { device: metadata.dev(), number: metadata.ino() }
+    pub(super) fn of(stat: &Stat) -> Self {
+        Self { device: stat.st_dev, number: stat.st_ino }
     }
 }
 
@@ -101,19 +101,18 @@ pub(super) struct Former {
 }
 
 impl Tracked {
-    pub(super) fn new(
-        candidate: Candidate,
-        (file, metadata): (File, Metadata),
-        now: Instant,
-    ) -> io::Result<Self> {
-        let size = if candidate.packed { read::unpacked_size(&file)? } else { metadata.len() };
+    pub(super) fn new(candidate: Candidate, (file, stat): (File, Stat), now: Instant) -> io::Result<Self> {
+        let size = if candidate.packed { read::unpacked_size(&file)? } else { stat.st_size as u64 };
+        let (modified, at) = (modified(&stat), SystemTime::now());
+        // What was written long before needs no waiting for what follows it.
+        let quiet = at.duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(since_1970(modified));
         Ok(Self {
             name: candidate.name,
             order: candidate.order,
             packed: candidate.packed,
             listed: true,
             is_renamed: false,
-            inode: Inode::of(&metadata),
+            inode: Inode::of(&stat),
             file,
             id: None,
             ledger: Ledger::default(),
@@ -123,9 +122,9 @@ impl Tracked {
             context: Context::default(),
             unfinished: None,
             size,
-            modified: modified(&metadata),
+            modified,
             seam: None,
-            changed: now,
+            changed: now.checked_sub(quiet).unwrap_or(now),
             removed: false,
             damage: None,
             emptied: None,
@@ -137,7 +136,7 @@ impl Tracked {
         // It is asked for all files all the time: `statx` takes half as long again.
         let stat = fstat(&self.file).ok()?;
         self.removed = stat.st_nlink == 0;
-        let (size, modified) = (stat.st_size as u64, (stat.st_mtime, stat.st_mtime_nsec as i64));
+        let (size, modified) = (stat.st_size as u64, modified(&stat));
         if self.packed || (size, modified) == (self.size, self.modified) {
             return None;
         }
@@ -351,6 +350,11 @@ impl Tracked {
     }
 }
 
-fn modified(metadata: &Metadata) -> (i64, i64) {
-    (metadata.mtime(), metadata.mtime_nsec())
+fn modified(stat: &Stat) -> (i64, i64) {
+    (stat.st_mtime, stat.st_mtime_nsec as i64)
+}
+
+fn since_1970((seconds, nanos): (i64, i64)) -> Duration {
+    let seconds = Duration::from_secs(seconds.try_into().unwrap_or_default());
+    seconds.saturating_add(Duration::from_nanos(nanos.try_into().unwrap_or_default()))
 }

@@ -8,6 +8,8 @@ use std::{
     time::Instant,
 };
 
+use rustix::fs::stat;
+
 use super::{
     Engine, MOST_PROBLEMS, PATIENCE, Place, Policy, Series, add,
     file::{Inode, Tracked},
@@ -66,8 +68,8 @@ impl Engine {
         known.listed.clear();
         if format == Format::Plain && candidates.iter().any(|candidate| candidate.packed) {
             let listed = |candidate: &Candidate| {
-                let metadata = fs::metadata(path.join(&candidate.name)).ok()?;
-                Some((Inode::of(&metadata), candidate.name.clone()))
+                let stat = stat(path.join(&candidate.name)).ok()?;
+                Some((Inode::of(&stat), candidate.name.clone()))
             };
             known.listed.extend(candidates.iter().filter_map(listed));
         }
@@ -140,7 +142,7 @@ impl Engine {
         };
         // What is listed by now keeps its name.
         let is_any = !known.followed.is_empty() || self.files_of(here).iter().any(|file| !file.listed);
-        let inode = if is_any { Some(Inode::of(&fs::metadata(path)?)) } else { None };
+        let inode = if is_any { Some(Inode::of(&stat(path)?)) } else { None };
         let moved = inode.and_then(|inode| known.followed.get(&inode).copied());
         for id in here.into_iter().chain(moved) {
             let Some(series) = self.series.get_mut(&id) else { continue };

@@ -72,6 +72,10 @@ impl Bench {
         file.write_all(text.as_bytes()).unwrap();
     }
 
+    pub(super) fn set_modified(&self, name: &str, time: SystemTime) {
+        OpenOptions::new().append(true).open(self.path(name)).unwrap().set_modified(time).unwrap();
+    }
+
     pub(super) fn rename(&self, from: &str, to: &str) {
         fs::rename(self.path(from), self.path(to)).unwrap();
     }

@@ -3,7 +3,7 @@
 use std::{
     fs::{self},
     ops::ControlFlow,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use kestrel_tail::{
@@ -63,6 +63,8 @@ fn a_stack_trace_arrives_whole_however_it_is_written() {
     assert!(bench.read().is_empty());
     // A restart meanwhile begins before it.
     bench.ack_and_save();
+    // However long all of that took.
+    bench.set_modified(LIVE, SystemTime::now() + Duration::from_secs(60));
     bench.restart();
     assert!(bench.read().is_empty());
     bench.later(multiline::PAUSE);
@@ -79,6 +81,18 @@ fn a_stack_trace_arrives_whole_however_it_is_written() {
         waited += multiline::PAUSE / 2;
     }
     assert!(waited <= multiline::SPAN + multiline::PAUSE, "{waited:?}");
+}
+
+#[test]
+fn what_was_written_long_before_is_waited_for_no_longer() {
+    let mut bench = Bench::pods();
+    bench.append(LIVE, "2026-11-21T13:50:00Z stderr F ERROR bad\n");
+    bench.set_modified(LIVE, SystemTime::now() - Duration::from_secs(60));
+    assert_eq!(bench.read(), ["ERROR bad"]);
+    bench.append(LIVE, "2026-11-21T13:50:00Z stderr F ERROR again\n");
+    assert!(bench.read().is_empty());
+    bench.later(multiline::PAUSE);
+    assert_eq!(bench.read(), ["ERROR again"]);
 }
 
 #[test]
