@@ -190,8 +190,8 @@ impl Agent {
         match self.shipper.take(event) {
             Some(Notice::Connected { clock, .. }) => {
                 self.pods.connected(Instant::now());
-                if let Some((theirs, within)) = clock {
-                    self.compare_clocks(theirs, within);
+                if let Some((theirs, asked)) = clock {
+                    self.compare_clocks(theirs, asked);
                 }
                 self.report_due = true;
                 self.events.connected();
@@ -212,18 +212,18 @@ impl Agent {
             Some(Notice::Unasked(id)) => self.reads.end(id),
             Some(Notice::Clock(theirs)) => {
                 if let Some(asked) = self.reported.take() {
-                    self.compare_clocks(theirs, asked.elapsed());
+                    self.compare_clocks(theirs, asked);
                 }
             }
             None => {}
         }
     }
 
-    /// The aggregator's clock showed `theirs` `within` this time until now.
-    fn compare_clocks(&mut self, theirs: SystemTime, within: Duration) {
-        let ours = SystemTime::now();
-        let shown = host::ahead(ours, self.clock_ahead);
-        self.report_due |= self.conditions.compare_clocks(theirs, shown, within, ours);
+    /// The aggregator's clock showed `theirs` after it was `asked`.
+    fn compare_clocks(&mut self, theirs: SystemTime, asked: Instant) {
+        let now = (SystemTime::now(), Instant::now());
+        let ours = host::ahead(now.0, self.clock_ahead);
+        self.report_due |= self.conditions.compare_clocks(theirs, ours, asked.elapsed(), now);
     }
 
     fn on_sample(&mut self, sample: &Sample) {

@@ -1,5 +1,10 @@
 //! What the cloud asks of the nodes of a real cluster.
 
+use std::{
+    panic::{catch_unwind, resume_unwind},
+    thread,
+};
+
 use serde_json::{Value, json};
 
 use crate::{
@@ -73,7 +78,12 @@ impl Allowed {
 
 impl Drop for Allowed {
     fn drop(&mut self) {
-        Self::set(false);
+        // Another panic would be the end of the whole suite.
+        let _best_effort = catch_unwind(|| Self::set(false)).map_err(|panic| {
+            if !thread::panicking() {
+                resume_unwind(panic);
+            }
+        });
     }
 }
 

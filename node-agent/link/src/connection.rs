@@ -153,15 +153,11 @@ impl Link {
 
     /// Opens a stream and follows it; why it ended and how long it lived.
     async fn attempt(&mut self) -> (Failure, Duration) {
-        let asked = Instant::now();
-        let (welcome, session, reply, mut incoming) = match self.open().await {
+        let (connected, reply, mut incoming) = match self.open().await {
             Ok(open) => open,
             Err(failure) => return (failure, Duration::ZERO),
         };
         let since = Instant::now();
-        let time = welcome.time.and_then(|time| SystemTime::try_from(time).ok());
-        let clock = time.map(|time| (time, asked.elapsed()));
-        let connected = Event::Connected { session, software_version: welcome.software_version, clock };
         let failure = match self.events.send(connected).await {
             Ok(()) => self.follow(&mut incoming, &reply).await,
             Err(_) => Failure::Ended,
@@ -204,7 +200,7 @@ impl Link {
         }
     }
 
-    async fn open(&self) -> Result<(Welcome, Session, Reply, Streaming<AggregatorMessage>), Failure> {
+    async fn open(&self) -> Result<(Event, Reply, Streaming<AggregatorMessage>), Failure> {
         let connector = Connector(self.target()?);
         let authorization = format!("Bearer {}", self.token()?)
             .parse()
@@ -227,6 +223,7 @@ impl Link {
         let mut request = Request::new(ReceiverStream::new(queue));
         request.metadata_mut().insert("authorization", authorization);
         let mut client = AgentLinkClient::new(channel);
+        let asked = Instant::now();
         let begin = async {
             let mut incoming = client.attach(request).await.map_err(|status| refusal(&status))?.into_inner();
             let first = incoming.message().await.map_err(|status| refusal(&status))?;
@@ -237,7 +234,10 @@ impl Link {
             Some(Some(Message::Welcome(welcome))) => {
                 let reply = Reply(messages.downgrade());
                 let session = Session::open(&welcome, messages)?;
-                Ok((welcome, session, reply, incoming))
+                let Welcome { software_version, time, .. } = welcome;
+                let time = time.and_then(|time| SystemTime::try_from(time).ok());
+                let clock = time.map(|time| (time, asked));
+                Ok((Event::Connected { session, software_version, clock }, reply, incoming))
             }
             Some(_) => Err(Failure::Stream("its first message is not a welcome".into())),
             None => Err(Failure::Ended),

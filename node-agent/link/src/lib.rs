@@ -19,7 +19,7 @@ pub mod session;
 pub mod ship;
 pub mod wake;
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use kestrel_proto::node::v1::{HostRead, PodUpdate, RequestsTold};
 
@@ -35,8 +35,8 @@ pub enum Event {
         session: Session,
         /// Version of the aggregator's program, for people.
         software_version: String,
-        /// The aggregator's time, and within which time until now it was that; an older one does not tell it.
-        clock: Option<(SystemTime, Duration)>,
+        /// The aggregator's time, and when it was asked for it; an older one does not tell it.
+        clock: Option<(SystemTime, Instant)>,
     },
     /// Batches up to and including this id need not be kept any longer.
     Ack(u64),

@@ -60,8 +60,8 @@ pub enum Notice {
     Connected {
         /// Bytes of lines that a sidecar may send a second; 0: no limit.
         pod_bytes_per_second: u64,
-        /// The aggregator's time, and within which time until now it was that; an older one does not tell it.
-        clock: Option<(SystemTime, Duration)>,
+        /// The aggregator's time, and when it was asked for it; an older one does not tell it.
+        clock: Option<(SystemTime, Instant)>,
     },
     /// Pods came, changed or went.
     Pods(PodUpdate),

@@ -23,26 +23,37 @@ pub(super) struct Clock {
     last: Option<(SystemTime, Instant)>,
     /// How many milliseconds it is ahead of the aggregator's.
     ahead: Option<i64>,
+    /// By how many of them it was set between the last look and when they were compared.
+    allowed_for: i64,
     skewed: Edge,
 }
 
+/// What the clocks of this machine show at one moment: the one that can be set, and the one that cannot.
+pub(super) type Moment = (SystemTime, Instant);
+
 impl Clock {
-    /// The aggregator's clock showed `theirs` within a `round_trip` that ended at `ours`.
-    pub(super) fn compare(&mut self, theirs: SystemTime, ours: SystemTime, round_trip: Duration) {
+    /// The aggregator's clock showed `theirs` within a `round_trip` that ended `now`, when this one showed `ours`.
+    pub(super) fn compare(
+        &mut self,
+        theirs: SystemTime,
+        ours: SystemTime,
+        round_trip: Duration,
+        now: Moment,
+    ) {
         if round_trip <= LONGEST {
             self.ahead = Some(milliseconds(theirs, ours).saturating_sub(whole(round_trip / 2)));
+            self.allowed_for = self.last.map_or(0, |last| set_between(last, now));
         }
     }
 
     /// Whether the clock was set since the last look.
     pub(super) fn step(&mut self, wall: SystemTime, steady: Instant) -> Option<Event> {
-        let (last_wall, last_steady) = self.last.replace((wall, steady))?;
-        let expected = last_wall + steady.saturating_duration_since(last_steady);
-        let step = milliseconds(expected, wall);
+        let step = set_between(self.last.replace((wall, steady))?, (wall, steady));
+        let allowed_for = std::mem::take(&mut self.allowed_for);
         if step.unsigned_abs() < whole(STEP).unsigned_abs() {
             return None;
         }
-        self.ahead = self.ahead.map(|ahead| ahead.saturating_add(step));
+        self.ahead = self.ahead.map(|ahead| ahead.saturating_add(step - allowed_for));
         let (way, or) =
             if step > 0 { ("forward", ", or the machine stood still for as long") } else { ("back", "") };
         let by = seconds(step);
@@ -70,6 +81,11 @@ impl Clock {
         );
         Some(Finding::trouble("kestrel.ai/ClockSkewed", reason, "ClockRight", message))
     }
+}
+
+/// By how many milliseconds the clock was set from one moment to the next.
+fn set_between((last_wall, last_steady): Moment, (wall, steady): Moment) -> i64 {
+    milliseconds(last_wall + steady.saturating_duration_since(last_steady), wall)
 }
 
 /// From `from` to `to`, negative if that is earlier.
@@ -115,18 +131,25 @@ mod tests {
         let (mut clock, wall, steady) = (Clock::default(), SystemTime::now(), Instant::now());
         let at = |millis| wall + Duration::from_millis(millis);
         assert_eq!(clock.judge(), None);
-        clock.compare(at(0), at(9000), Duration::from_secs(2));
+        clock.compare(at(0), at(9000), Duration::from_secs(2), (wall, steady));
         assert_eq!(clock.judge(), None, "the answer took too long");
         clock.step(at(2300), steady);
-        clock.compare(at(0), at(2300), Duration::from_millis(600));
+        clock.compare(at(0), at(2300), Duration::from_millis(600), (at(2300), steady));
         let finding = clock.judge().unwrap();
         assert_eq!(finding.status, Status::True);
         assert!(finding.message.starts_with("the node's clock is 2.0 s ahead of the leading"), "{finding:?}");
-        clock.compare(at(0), at(1900), Duration::ZERO);
+        clock.compare(at(0), at(1900), Duration::ZERO, (at(2300), steady));
         assert_eq!(clock.judge().unwrap().status, Status::True, "still nearly as much");
         clock.step(at(300), steady + Duration::from_secs(1)).unwrap();
         let finding = clock.judge().unwrap();
         assert_eq!(finding.status, Status::False);
         assert!(finding.message.starts_with("the node's clock is 1.1 s behind the leading"), "{finding:?}");
+
+        // Set right, compared, and only then looked at.
+        let steady = steady + Duration::from_secs(2);
+        clock.compare(at(2400), at(2400), Duration::ZERO, (at(2400), steady));
+        assert!(clock.step(at(2400), steady).is_some());
+        let finding = clock.judge().unwrap();
+        assert!(finding.message.starts_with("the node's clock is 0.0 s"), "{finding:?}");
     }
 }

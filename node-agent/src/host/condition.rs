@@ -11,7 +11,7 @@ use kestrel_proto::cloud::v1::NodeCondition;
 use prost_types::Timestamp;
 
 use super::{
-    clock::Clock,
+    clock::{Clock, Moment},
     conntrack::Conntrack,
     event::Event,
     file_systems::FileSystems,
@@ -225,20 +225,20 @@ impl Conditions {
     }
 
     /// The aggregator's clock showed `theirs` within a `round_trip` that ended when this node's showed `ours`: whether that
-    /// changes what is known since the last sample. `now` is the time of a change.
+    /// changes what is known since the last sample.
     pub fn compare_clocks(
         &mut self,
         theirs: SystemTime,
         ours: SystemTime,
         round_trip: Duration,
-        now: SystemTime,
+        now: Moment,
     ) -> bool {
-        self.clock.compare(theirs, ours, round_trip);
+        self.clock.compare(theirs, ours, round_trip, now);
         let judged = self.clock.judge().filter(|_| !self.current.is_empty());
         let Some(finding) = judged else { return false };
         let others = self.current.iter().map(|condition| condition.finding.clone());
         let others = others.filter(|other| other.kind != finding.kind).collect::<Vec<_>>();
-        self.take(others.into_iter().chain([finding]).collect(), now)
+        self.take(others.into_iter().chain([finding]).collect(), now.0)
     }
 
     /// What was passed over because there was too much of it or it was nobody's, by what it was.
@@ -275,6 +275,8 @@ pub(super) fn bytes(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
     use crate::host::sample::tests::healthy;
 
@@ -302,12 +304,13 @@ mod tests {
     fn a_clock_is_judged_when_it_is_compared() {
         let mut conditions = Conditions::new(Limits::default(), Kubelet::default());
         let now = SystemTime::now();
-        let right = |conditions: &mut Conditions| conditions.compare_clocks(now, now, Duration::ZERO, now);
+        let at = (now, Instant::now());
+        let right = |conditions: &mut Conditions| conditions.compare_clocks(now, now, Duration::ZERO, at);
         assert!(!right(&mut conditions), "nothing is said before the first sample");
         conditions.update(&healthy());
         let before = conditions.current().len();
         let off = now + Duration::from_secs(5);
-        assert!(conditions.compare_clocks(now, off, Duration::ZERO, now));
+        assert!(conditions.compare_clocks(now, off, Duration::ZERO, at));
         let is_skewed = |condition: &Condition| {
             condition.finding.kind == "kestrel.ai/ClockSkewed" && !condition.finding.is_good()
         };

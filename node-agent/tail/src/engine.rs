@@ -94,7 +94,8 @@ pub struct Record<'a> {
     pub level: Option<Level>,
     /// The class of an error: see [`crate::class`].
     pub class: Option<&'a str>,
-    /// Where it ends in its file, as bytes after the chunk's start.
+    /// Where it ends in its file, as bytes after the chunk's start. What the next file holds of it is counted as if it were
+    /// there.
     pub end: u32,
 }
 

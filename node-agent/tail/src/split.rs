@@ -16,7 +16,7 @@ use std::ops::ControlFlow;
 use crate::{multiline::First, text::whole_characters, time::Timestamp};
 use line::{Line, Lines};
 use open::Open;
-pub use rest::rest;
+pub use rest::{Rest, rest};
 
 /// The longest record, in bytes of content; a longer line becomes several.
 pub const LINE_LIMIT: usize = 1024 * 1024;

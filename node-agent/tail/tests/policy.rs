@@ -371,6 +371,8 @@ fn looking_back_goes_through_rotated_packed_and_previous_files() {
     encoder.finish().unwrap();
     for (name, seconds) in [("0.log", 60..120), ("1.log.20261121-135300", 120..180), ("1.log", 180..200)] {
         fs::write(bench.path(name), minutes(seconds)).unwrap();
+        let long_ago = SystemTime::now() - Duration::from_secs(60);
+        fs::File::options().append(true).open(bench.path(name)).unwrap().set_modified(long_ago).unwrap();
     }
     assert!(bench.read().is_empty());
     bench.policy = Some(Policy::All);

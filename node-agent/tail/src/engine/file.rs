@@ -69,8 +69,6 @@ pub(super) struct Tracked {
     modified: (i64, i64),
     /// Hash of the last [`SEAM`] bytes that were read.
     seam: Option<u64>,
-    /// It had another name before.
-    is_renamed: bool,
     /// When it last had another size or name.
     pub(super) changed: Instant,
     /// No name leads to it any more.
@@ -111,7 +109,6 @@ impl Tracked {
             order: candidate.order,
             packed: candidate.packed,
             listed: true,
-            is_renamed: false,
             inode: Inode::of(&stat),
             file,
             id: None,
@@ -279,7 +276,7 @@ impl Tracked {
     /// It has another name now.
     pub(super) fn rename(&mut self, candidate: Candidate, now: Instant) {
         if self.order != candidate.order {
-            (self.is_renamed, self.changed) = (true, now);
+            self.changed = now;
         }
         (self.name, self.order, self.listed) = (candidate.name, candidate.order, true);
     }
@@ -292,7 +289,7 @@ impl Tracked {
     /// Whether something may still be written to it, or its last record still be ended, though there is a newer file.
     pub(super) fn is_settling(&self, now: Instant) -> bool {
         let is_waited_for = self.is_unread() && self.unfinished.is_some();
-        is_waited_for || (self.is_renamed && !self.packed && self.quiet(now) < PAUSE)
+        is_waited_for || (self.order.age != Age::Live && !self.packed && self.quiet(now) < PAUSE)
     }
 
     /// The lines that were not read, unless they are in more bytes than anybody should wait for.

@@ -1,11 +1,9 @@
 //! The end of a file whose last lines the next one ends.
 
-use std::io;
-
 use super::file::Tracked;
 use crate::{
     read::{READ, Reader},
-    split::rest,
+    split::{Rest, rest},
 };
 
 /// The end of a file, and what the next one goes on with.
@@ -19,7 +17,7 @@ pub(super) struct Splice {
 
 impl Splice {
     /// `bytes`: the file's from `base` on; from `lead` on they hold the lines that have not ended. `None` if `next` does not hold
-    /// their ends yet, and `is_over` does not say that none will come.
+    /// their ends yet, and `is_over` does not say that they are waited for no longer.
     pub(super) fn new(
         base: u64,
         mut bytes: Vec<u8>,
@@ -27,14 +25,16 @@ impl Splice {
         next: &Tracked,
         reader: &mut Reader,
         is_over: bool,
-    ) -> io::Result<Option<Self>> {
-        let window = next.window(reader, 0, READ)?;
-        let is_over = is_over || !window.at_end;
-        let Some(rest) = rest(&bytes[lead..], window.bytes).or(is_over.then_some(0)) else {
-            return Ok(None);
-        };
+    ) -> Option<Self> {
         let own = bytes.len();
-        bytes.extend_from_slice(&window.bytes[..rest]);
-        Ok(Some(Self { base, bytes, own }))
+        // That it cannot be read is told in its own turn.
+        let window = next.window(reader, 0, READ).ok();
+        let (head, at_end) = window.map_or((&[][..], true), |window| (window.bytes, window.at_end));
+        let Rest { bytes: length, is_awaited } = rest(bytes.get(lead..).unwrap_or_default(), head);
+        if is_awaited && at_end && !is_over {
+            return None;
+        }
+        bytes.extend_from_slice(&head[..length]);
+        Some(Self { base, bytes, own })
     }
 }

@@ -21,7 +21,7 @@ use crate::{
     fold::Folds,
     identity::FileId,
     multiline,
-    position::Reached,
+    position::{Owed, Reached},
     read::{READ, Reader, WINDOW, Window},
     redact::Redactor,
     severity::{self, Level},
@@ -101,7 +101,10 @@ impl Engine {
                 let mut next =
                     newer.first_mut().filter(|next| task.format == Format::Cri && file.goes_on_in(next));
                 task.previous_instance = Some(file.order.instance) < newest;
-                let before = file.ledger.in_flight();
+                let in_flight = |file: &Tracked, next: Option<&Tracked>| {
+                    file.ledger.in_flight() + next.map_or(0, |next| next.ledger.in_flight())
+                };
+                let before = in_flight(file, next.as_deref());
                 match task.read(file, next.as_deref_mut(), batch, emit) {
                     Ok(None) => {
                         let is_begun = next.is_none_or(|next| next.ledger.read() > 0);
@@ -111,7 +114,7 @@ impl Engine {
                         }
                     }
                     Ok(Some(turn)) => {
-                        self.in_flight += file.ledger.in_flight() - before;
+                        self.in_flight += in_flight(file, next.as_deref()) - before;
                         if turn.entries > 0 {
                             self.unanswered.insert(id);
                         }
@@ -162,7 +165,9 @@ impl Task<'_> {
         // Before that, what a runtime still holds may follow.
         let is_over = self.ending || file.packed || file.quiet(self.now) >= multiline::PAUSE;
         let next = next.filter(|next| is_over && next.id.is_some());
-        let patience = self.patience(file, waited, next.is_some());
+        let since = waited.map_or(Duration::ZERO, |waited| self.now.saturating_duration_since(waited.since));
+        let is_late = self.ending || since >= PATIENCE;
+        let patience = self.patience(file, since, next.is_some());
         if next.is_none() && waited.is_some_and(|w| w.size == file.size() && w.patience == patience) {
             return Ok(None);
         }
@@ -181,7 +186,7 @@ impl Task<'_> {
             now: self.now,
         };
         let mut outlet = Outlet::new(self.stats, self.redactor, self.policy, self.room, emit);
-        let (end, before) = loop {
+        let (end, before, taken) = loop {
             let base = match &splice {
                 Some(splice) => splice.base,
                 None if file.packed => from,
@@ -209,7 +214,7 @@ impl Task<'_> {
                 _ => split::Unfinished::Full,
             };
             outlet.known = usize::try_from(start - from).unwrap_or(usize::MAX);
-            outlet.own = own.saturating_sub(lead);
+            let own = own.saturating_sub(lead);
             // Nearly all of it is given out, or next to nothing.
             let text = if self.policy == Policy::All { outlet.glance(bytes) } else { "" };
             let mut before = Before::default();
@@ -260,19 +265,17 @@ impl Task<'_> {
                 outlet.flow
             });
             if used > outlet.known {
-                let own_used = used.min(outlet.own);
+                let own_used = used.min(own);
                 let end = from + own_used as u64;
                 if file.packed {
-                    file.found(end, window.at_end && own_used == outlet.own);
+                    file.found(end, window.at_end && own_used == own);
                 } else {
                     file.keep_seam(&window.bytes[..lead + own_used]);
                 }
-                if let Some(next) = next.filter(|next| used > own_used && next.ledger.read() == 0) {
-                    next.begin_at((used - own_used) as u64);
-                }
                 let is_over = unfinished == split::Unfinished::Ends;
                 left_out += before.pass(if is_over { used } else { used.saturating_sub(REACH) });
-                break (end, before);
+                // What lies beyond is the next file's.
+                break (end, before, (used - own_used) as u64);
             }
             if !window.at_end && want < WINDOW {
                 want = WINDOW;
@@ -283,7 +286,7 @@ impl Task<'_> {
             } else if let Some(next) = &next
                 && splice.is_none()
                 && let own = window.bytes.to_vec()
-                && let Some(spliced) = Splice::new(base, own, lead, next, self.reader, self.ending)?
+                && let Some(spliced) = Splice::new(base, own, lead, next, self.reader, is_late)
             {
                 splice = Some(spliced);
             } else {
@@ -311,6 +314,16 @@ impl Task<'_> {
         } else {
             file.ledger.skip(reached);
         }
+        if let Some(next) = next.filter(|next| taken > 0 && next.ledger.read() == 0) {
+            // It has arrived when the line has that it is the rest of.
+            let reached = Reached { settled: taken, read: taken, owed: Owed::default() };
+            if entries > 0 {
+                next.ledger.claim(batch, reached)
+            } else {
+                next.ledger.skip(reached)
+            }
+            next.whole = (self.policy == Policy::All).then_some(0);
+        }
         if file.packed && !file.is_unread() {
             self.reader.close_packed();
         }
@@ -318,10 +331,9 @@ impl Task<'_> {
         Ok(Some(Turn { file: id, start, end, left_out, entries, bytes }))
     }
 
-    /// What is still waited for at the end of a file, after a record `waited` for it; `goes_on`: the next file may have it.
-    fn patience(&self, file: &Tracked, waited: Option<Unfinished>, goes_on: bool) -> split::Unfinished {
-        let since = waited.map_or(Duration::ZERO, |waited| self.now.saturating_duration_since(waited.since));
-        if since >= PATIENCE || (!goes_on && (self.ending || file.packed)) {
+    /// What is still waited for at the end of a file, after a record waited for it `since`; `goes_on`: the next file may have it.
+    fn patience(&self, file: &Tracked, since: Duration, goes_on: bool) -> split::Unfinished {
+        if !goes_on && (self.ending || file.packed || since >= PATIENCE) {
             split::Unfinished::Ends
         } else if goes_on || file.quiet(self.now) >= multiline::PAUSE || since >= multiline::SPAN {
             split::Unfinished::Quiet
@@ -347,8 +359,6 @@ pub(super) struct Outlet<'a, F> {
     emit: &'a mut F,
     /// Up to here an earlier turn looked at the window.
     known: usize,
-    /// So much of the window is the file's that is read.
-    own: usize,
     /// Where the chunk begins in the window, if something was given.
     pub(super) first: Option<usize>,
     pub(super) entries: usize,
@@ -367,19 +377,7 @@ impl<'a, F: FnMut(Record<'_>) -> ControlFlow<()>> Outlet<'a, F> {
         emit: &'a mut F,
     ) -> Self {
         let flow = ControlFlow::Continue(());
-        Self {
-            stats,
-            redactor,
-            emit,
-            known: 0,
-            own: usize::MAX,
-            first: None,
-            entries: 0,
-            bytes: 0,
-            policy,
-            room,
-            flow,
-        }
+        Self { stats, redactor, emit, known: 0, first: None, entries: 0, bytes: 0, policy, room, flow }
     }
 
     /// There is no room for context.
@@ -416,7 +414,7 @@ impl<'a, F: FnMut(Record<'_>) -> ControlFlow<()>> Outlet<'a, F> {
         };
         // A chunk goes back as far as the records in it do.
         let first = *self.first.get_or_insert(raw.from.min(self.known));
-        let end = u32::try_from(raw.end.min(self.own) - first).unwrap_or(u32::MAX);
+        let end = u32::try_from(raw.end - first).unwrap_or(u32::MAX);
         self.bytes += text.len() as u64;
         self.room.shrink(text.len());
         let class = if level >= Some(Level::Error) { class::class(text) } else { None };

@@ -13,6 +13,7 @@ use flate2::{Compression, write::GzEncoder};
 use kestrel_tail::{
     discover::{Layout, Origin, Source},
     engine::{Engine, Policy},
+    multiline::PAUSE,
     position::store::Store,
     redact::{Expressions, Redactor},
 };
@@ -100,6 +101,16 @@ impl Bench {
     pub(super) fn read(&mut self) -> Vec<String> {
         self.scan();
         self.read_without_scan()
+    }
+
+    /// The same, and again when nothing is written to rotated files any more.
+    pub(super) fn read_rotated(&mut self) -> Vec<String> {
+        let mut lines = self.read();
+        self.later(PAUSE);
+        lines.extend(self.read());
+        self.later(PAUSE);
+        lines.extend(self.read());
+        lines
     }
 
     pub(super) fn read_without_scan(&mut self) -> Vec<String> {

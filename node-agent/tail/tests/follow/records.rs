@@ -52,6 +52,9 @@ fn a_stack_trace_arrives_whole_however_it_is_written() {
     let line = |text: &str| format!("2026-11-21T13:50:00Z stderr F {text}\n");
     let beside = "2026-11-21T13:50:00Z stdout F beside\n";
     bench.append(LIVE, &(line("before") + &line("ERROR bad")));
+    // However long all of that takes: a test has no clock but its own.
+    let later = SystemTime::now() + Duration::from_secs(60);
+    bench.set_modified(LIVE, later);
     assert_eq!(bench.read(), ["before"]);
     for text in ["java.io.IOException: no", "\tat a.B.c(D.java:1)"] {
         bench.append(LIVE, &line(text));
@@ -63,8 +66,7 @@ fn a_stack_trace_arrives_whole_however_it_is_written() {
     assert!(bench.read().is_empty());
     // A restart meanwhile begins before it.
     bench.ack_and_save();
-    // However long all of that took.
-    bench.set_modified(LIVE, SystemTime::now() + Duration::from_secs(60));
+    bench.set_modified(LIVE, later);
     bench.restart();
     assert!(bench.read().is_empty());
     bench.later(multiline::PAUSE);

@@ -68,11 +68,45 @@ fn lines_that_a_rotation_splits_arrive_whole_while_nobody_runs() {
         bench.rename(LIVE, ROTATED_LATER);
         bench.append(LIVE, &(piece("stdout", "F", "four") + &cri(5..6)));
         [ROTATED, ROTATED_LATER].into_iter().take(packed).for_each(|name| bench.pack(name));
-        bench.read();
-        bench.later(PAUSE);
-        bench.read();
-        assert_eq!(bench.lines, ["one and rest", "two all", "three four", "line 5"], "{packed} packed");
+        let lines = bench.read_rotated();
+        assert_eq!(lines, ["one and rest", "two all", "three four", "line 5"], "{packed} packed");
     }
+}
+
+#[test]
+fn a_line_whose_end_never_comes_does_not_split_that_of_the_other_stream() {
+    let mut bench = Bench::pods();
+    bench.append(LIVE, &(piece("stdout", "P", "begun ") + &piece("stderr", "P", "50 % ")));
+    bench.rename(LIVE, ROTATED);
+    bench.append(LIVE, &(piece("stdout", "F", "ended") + &cri(1..2)));
+    assert!(bench.read_rotated().is_empty());
+    bench.later(PATIENCE);
+    assert_eq!(bench.read(), ["begun ended", "50 % ", "line 1"]);
+}
+
+#[test]
+fn a_file_that_ends_within_a_piece_takes_nothing_of_the_next() {
+    let mut bench = Bench::pods();
+    bench.append(LIVE, &(piece("stdout", "P", "begun ") + "2026-11-21T13:50:00Z stdout F to"));
+    bench.rename(LIVE, ROTATED);
+    bench.append(LIVE, &cri(1..2));
+    let lines = bench.read_rotated();
+    assert_eq!(lines.last().map(String::as_str), Some("line 1"), "{lines:?}");
+    assert!(!lines.iter().any(|line| line.contains("2026")), "{lines:?}");
+}
+
+/// Scenario: what a rotation split is on its way when the process ends, and the old file goes.
+#[test]
+fn what_follows_a_split_line_is_kept_until_that_has_arrived() {
+    let mut bench = Bench::pods();
+    bench.append(LIVE, &piece("stdout", "P", "begun "));
+    bench.rename(LIVE, ROTATED);
+    bench.append(LIVE, &(piece("stderr", "F", "other") + &piece("stdout", "F", "ended") + &cri(1..2)));
+    assert_eq!(bench.read_rotated(), ["begun ended", "other", "line 1"]);
+    bench.engine.save(SystemTime::now()).unwrap();
+    fs::remove_file(bench.path(ROTATED)).unwrap();
+    bench.restart();
+    assert_eq!(bench.read_rotated(), ["other", "ended", "line 1"]);
 }
 
 #[test]
@@ -125,7 +159,7 @@ fn two_rotations_between_scans_lose_nothing() {
     bench.pack(ROTATED);
     bench.rename(LIVE, ROTATED_LATER);
     bench.append(LIVE, &cri(30..40));
-    assert_eq!(bench.read(), numbered(10..40));
+    assert_eq!(bench.read_rotated(), numbered(10..40));
 }
 
 #[test]
@@ -146,7 +180,7 @@ fn a_restart_goes_on_where_the_acks_ended_even_in_packed_files() {
     bench.rename(LIVE, ROTATED_LATER);
     bench.append(LIVE, &cri(40..50));
     bench.restart();
-    assert_eq!(bench.read(), numbered(10..50));
+    assert_eq!(bench.read_rotated(), numbered(10..50));
     bench.ack_and_save();
     bench.restart();
     assert!(bench.read().is_empty());

@@ -80,9 +80,7 @@ proptest! {
                 }
             }
         }
-        bench.read();
-        bench.later(PAUSE);
-        bench.read();
+        bench.read_rotated();
         let mut lines = bench.lines.clone();
         lines.sort_by_key(|line| line["line ".len()..].parse::<u32>().unwrap());
         if repeats {
