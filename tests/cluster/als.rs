@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use crate::{
     injection::profile::Profile,
-    kubectl::{apply, cloud, eventually, feed, json, kubectl, sample_image},
+    kubectl::{OPERATOR, apply, cloud, eventually, feed, json, kubectl, rolled_out, sample_image},
+    leadership::leader,
     namespace::Namespace,
 };
 
@@ -84,8 +85,51 @@ fn told(namespace: &str) -> Edges {
     edges
 }
 
+/// Has every proxy send what it logs of the calls of its service.
+fn call(namespace: &str, addresses: &BTreeMap<&str, String>) {
+    for Service { name, calls, receiver } in &SERVICES {
+        let node = format!("sidecar~{}~{name}.{namespace}~{namespace}.svc.cluster.local", addresses[name]);
+        let mut words =
+            vec!["/program/als".to_owned(), "-to".into(), (*receiver).into(), "-node".into(), node];
+        for (count, code, ms) in CALLS {
+            let (client, server) = (&addresses[name], &addresses[calls]);
+            let service = format!("{calls}.{namespace}.svc.cluster.local");
+            words.push("-call".to_owned());
+            words.push(format!(
+                "client={client},server={server},service={service},count={count},code={code},ms={ms}"
+            ));
+        }
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let sent = kubectl(&[&["exec", "-n", namespace, name, "-c", "proxy", "--"][..], &words].concat());
+        let all: u64 = CALLS.iter().map(|(count, ..)| count).sum();
+        assert_eq!(sent.trim(), all.to_string());
+    }
+}
+
+/// The calls at the cloud are those that were made, so often.
+fn expect_calls(namespace: &str, times: u64) {
+    let expected: BTreeMap<_, _> = SERVICES
+        .iter()
+        .flat_map(|service| {
+            let key = |code| (service.name.to_owned(), service.calls.to_owned(), code);
+            CALLS.map(|(count, code, ms)| (key(code), (count * times, ms)))
+        })
+        .collect();
+    let found = eventually("every call at the cloud", 90, || {
+        let found = told(namespace);
+        let count = |edges: &Edges| edges.values().map(|(count, _)| count).sum::<u64>();
+        if count(&found) >= count(&expected) { Ok(found) } else { Err(format!("{found:?}")) }
+    });
+    assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+    for (edge, (count, ms)) in &expected {
+        let (counted, median) = found[edge];
+        assert_eq!(counted, *count, "{edge:?}");
+        assert!((median - ms).abs() <= ms / 32.0, "{edge:?}: {median} ms");
+    }
+}
+
 /// Scenario: three services call each other; the proxy of one logs to the aggregator, of one to its node's agent, of one to its
-/// pod's collector.
+/// pod's collector. They call again, and the leading aggregator ends; and again, when another leads.
 /// Guarantee: the cloud shows the three edges, with every call once, its code and how long it took.
 #[test]
 fn calls_are_edges_at_the_cloud_through_all_three_receivers() {
@@ -104,43 +148,19 @@ fn calls_are_edges_at_the_cloud_through_all_three_receivers() {
     assert!(
         collected["metadata"]["annotations"]["kestrel.ai/status"].as_str().unwrap().contains("access logs")
     );
-    for Service { name, calls, receiver } in &SERVICES {
-        let exec = ["exec", "-i", "-n", &namespace.0, name, "-c", "proxy", "--"];
-        let unpack = ["sh", "-c", "base64 -d >/program/als && chmod +x /program/als"];
-        feed(&[&exec[..], &unpack].concat(), &program);
-        let node =
-            format!("sidecar~{}~{name}.{ns}~{ns}.svc.cluster.local", addresses[name], ns = namespace.0);
-        let mut words =
-            vec!["/program/als".to_owned(), "-to".into(), (*receiver).into(), "-node".into(), node];
-        for (count, code, ms) in CALLS {
-            let (client, server) = (&addresses[name], &addresses[calls]);
-            let service = format!("{calls}.{}.svc.cluster.local", namespace.0);
-            words.push("-call".to_owned());
-            words.push(format!(
-                "client={client},server={server},service={service},count={count},code={code},ms={ms}"
-            ));
-        }
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        let sent = kubectl(&[&exec[..], &words].concat());
-        let all: u64 = CALLS.iter().map(|(count, ..)| count).sum();
-        assert_eq!(sent.trim(), all.to_string());
+    for Service { name, .. } in &SERVICES {
+        let unpack = "base64 -d >/program/als && chmod +x /program/als";
+        feed(&["exec", "-i", "-n", &namespace.0, name, "-c", "proxy", "--", "sh", "-c", unpack], &program);
     }
-    let expected: BTreeMap<_, _> = SERVICES
-        .iter()
-        .flat_map(|service| {
-            let key = |code| (service.name.to_owned(), service.calls.to_owned(), code);
-            CALLS.map(|(count, code, ms)| (key(code), (count, ms)))
-        })
-        .collect();
-    let found = eventually("every call at the cloud", 60, || {
-        let found = told(&namespace.0);
-        let count = |edges: &Edges| edges.values().map(|(count, _)| count).sum::<u64>();
-        if count(&found) >= count(&expected) { Ok(found) } else { Err(format!("{found:?}")) }
-    });
-    assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
-    for (edge, (count, ms)) in &expected {
-        let (counted, median) = found[edge];
-        assert_eq!(counted, *count, "{edge:?}");
-        assert!((median - ms).abs() <= ms / 32.0, "{edge:?}: {median} ms");
-    }
+    call(&namespace.0, &addresses);
+    expect_calls(&namespace.0, 1);
+
+    call(&namespace.0, &addresses);
+    let former = leader();
+    kubectl(&["delete", "pod", "-n", OPERATOR, &former, "--wait=false"]);
+    expect_calls(&namespace.0, 2);
+    eventually("another leader", 120, || if leader() == former { Err(former.clone()) } else { Ok(()) });
+    rolled_out(OPERATOR, "deployment/kestrel-aggregator");
+    call(&namespace.0, &addresses);
+    expect_calls(&namespace.0, 3);
 }

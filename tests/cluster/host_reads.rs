@@ -110,8 +110,8 @@ fn what_an_owner_allows_is_had_of_every_kernel() {
             if results.iter().all(is_there) { Ok(results) } else { Err(format!("{results:#?}")) }
         });
         let text = |place: usize| results[place]["stdout"].as_str().unwrap_or_default();
-        for place in 0..commands.len() {
-            println!("{}\n{}", commands[place], text(place).lines().take(4).collect::<Vec<_>>().join("\n"));
+        for (place, command) in commands.iter().enumerate() {
+            println!("{command}\n{}", text(place).lines().take(4).collect::<Vec<_>>().join("\n"));
         }
         // They are kube-proxy's.
         assert!(text(0).contains(":KUBE-SERVICES - ") && text(0).contains("\nCOMMIT"), "{}", text(0));

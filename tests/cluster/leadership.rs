@@ -32,7 +32,8 @@ fn lines_at_the_cloud(namespace: &Namespace, at_least: u64) -> Value {
     })
 }
 
-fn leader() -> String {
+/// The pod of the leading aggregator.
+pub(crate) fn leader() -> String {
     let holder = "jsonpath={.spec.holderIdentity}";
     kubectl(&["get", "lease", "-n", OPERATOR, "kestrel-aggregator", "-o", holder])
 }
