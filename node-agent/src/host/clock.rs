@@ -23,8 +23,8 @@ pub(super) struct Clock {
     last: Option<(SystemTime, Instant)>,
     /// How many milliseconds it is ahead of the aggregator's.
     ahead: Option<i64>,
-    /// By how many of them it was set between the last look and when they were compared.
-    allowed_for: i64,
+    /// When they were compared, until a later look.
+    compared: Option<Moment>,
     skewed: Edge,
 }
 
@@ -42,18 +42,24 @@ impl Clock {
     ) {
         if round_trip <= LONGEST {
             self.ahead = Some(milliseconds(theirs, ours).saturating_sub(whole(round_trip / 2)));
-            self.allowed_for = self.last.map_or(0, |last| set_between(last, now));
+            self.compared = Some(now);
         }
     }
 
     /// Whether the clock was set since the last look.
     pub(super) fn step(&mut self, wall: SystemTime, steady: Instant) -> Option<Event> {
         let step = set_between(self.last.replace((wall, steady))?, (wall, steady));
-        let allowed_for = std::mem::take(&mut self.allowed_for);
+        // What was set before they were compared is in what is known; a look may be older than its judgement.
+        let known = self.compared.take_if(|compared| compared.1 <= steady);
+        let set = match (known, self.compared) {
+            (Some(compared), _) => set_between(compared, (wall, steady)),
+            (None, Some(_)) => 0,
+            (None, None) => step,
+        };
+        self.ahead = self.ahead.map(|ahead| ahead.saturating_add(set));
         if step.unsigned_abs() < whole(STEP).unsigned_abs() {
             return None;
         }
-        self.ahead = self.ahead.map(|ahead| ahead.saturating_add(step - allowed_for));
         let (way, or) =
             if step > 0 { ("forward", ", or the machine stood still for as long") } else { ("back", "") };
         let by = seconds(step);
@@ -149,6 +155,13 @@ mod tests {
         let steady = steady + Duration::from_secs(2);
         clock.compare(at(2400), at(2400), Duration::ZERO, (at(2400), steady));
         assert!(clock.step(at(2400), steady).is_some());
+        let finding = clock.judge().unwrap();
+        assert!(finding.message.starts_with("the node's clock is 0.0 s"), "{finding:?}");
+        // Looked at, set right, compared, and only then judged.
+        let (looked, steady) = ((at(3400), steady + Duration::from_secs(1)), steady + Duration::from_secs(2));
+        clock.compare(at(9000), at(9000), Duration::ZERO, (at(9000), steady));
+        assert_eq!(clock.step(looked.0, looked.1), None);
+        assert!(clock.step(at(10_000), steady + Duration::from_secs(1)).is_some());
         let finding = clock.judge().unwrap();
         assert!(finding.message.starts_with("the node's clock is 0.0 s"), "{finding:?}");
     }

@@ -164,10 +164,12 @@ impl Task<'_> {
         let waited = file.unfinished.filter(|unfinished| unfinished.offset == start);
         // Before that, what a runtime still holds may follow.
         let is_over = self.ending || file.packed || file.quiet(self.now) >= multiline::PAUSE;
-        let next = next.filter(|next| is_over && next.id.is_some());
+        let next = next.filter(|next| next.id.is_some());
+        let follows = next.is_some();
+        let next = next.filter(|_| is_over);
         let since = waited.map_or(Duration::ZERO, |waited| self.now.saturating_duration_since(waited.since));
         let is_late = self.ending || since >= PATIENCE;
-        let patience = self.patience(file, since, next.is_some());
+        let patience = self.patience(file, since, follows, next.is_some());
         if next.is_none() && waited.is_some_and(|w| w.size == file.size() && w.patience == patience) {
             return Ok(None);
         }
@@ -206,6 +208,11 @@ impl Task<'_> {
                 self.gaps.watch(self.origin, Reason::Emptied, former.ledger);
                 return Ok(None);
             }
+            if file.packed && window.at_end && base + own as u64 <= start {
+                // Its size was a guess.
+                file.found(start, true);
+                return Ok(None);
+            }
             let bytes = &window.bytes[place(from)..];
             let unfinished = match want {
                 _ if splice.is_some() => split::Unfinished::Ends,
@@ -223,6 +230,9 @@ impl Task<'_> {
                     if from + raw.begin as u64 >= file.context.begin {
                         before.add(&raw);
                     }
+                    return ControlFlow::Continue(());
+                }
+                if splice.as_ref().is_some_and(|splice| splice.has_known(&raw, own)) {
                     return ControlFlow::Continue(());
                 }
                 outlet.count(&raw);
@@ -286,7 +296,8 @@ impl Task<'_> {
             } else if let Some(next) = &next
                 && splice.is_none()
                 && let own = window.bytes.to_vec()
-                && let Some(spliced) = Splice::new(base, own, lead, next, self.reader, is_late)
+                && let Some(spliced) =
+                    Splice::new(base, own, (start - base) as usize, next, self.reader, is_late)
             {
                 splice = Some(spliced);
             } else {
@@ -322,6 +333,7 @@ impl Task<'_> {
             } else {
                 next.ledger.skip(reached)
             }
+            self.stats.bytes_read += taken;
             next.whole = (self.policy == Policy::All).then_some(0);
         }
         if file.packed && !file.is_unread() {
@@ -331,9 +343,10 @@ impl Task<'_> {
         Ok(Some(Turn { file: id, start, end, left_out, entries, bytes }))
     }
 
-    /// What is still waited for at the end of a file, after a record waited for it `since`; `goes_on`: the next file may have it.
-    fn patience(&self, file: &Tracked, since: Duration, goes_on: bool) -> split::Unfinished {
-        if !goes_on && (self.ending || file.packed || since >= PATIENCE) {
+    /// What is still waited for at the end of a file, after a record waited for it `since`. The next file may have it where
+    /// one `follows`, and is looked into if `goes_on`.
+    fn patience(&self, file: &Tracked, since: Duration, follows: bool, goes_on: bool) -> split::Unfinished {
+        if !goes_on && (self.ending || file.packed || (since >= PATIENCE && !follows)) {
             split::Unfinished::Ends
         } else if goes_on || file.quiet(self.now) >= multiline::PAUSE || since >= multiline::SPAN {
             split::Unfinished::Quiet

@@ -24,6 +24,8 @@ pub fn rest(last: &[u8], next: &[u8]) -> Rest {
     let mut missing = [false; 2];
     let (mut lines, mut at) = (Lines::new(Format::Cri, last, Unfinished::Wait), 0);
     while let Some(line) = lines.at(at) {
+        // It ends the lines of both.
+        missing = if line.malformed { [false; 2] } else { missing };
         missing[line.stream as usize] = !line.last;
         at = line.next;
     }

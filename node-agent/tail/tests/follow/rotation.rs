@@ -74,6 +74,34 @@ fn lines_that_a_rotation_splits_arrive_whole_while_nobody_runs() {
 }
 
 #[test]
+fn what_was_sent_of_the_next_file_is_not_sent_again_with_a_piece_that_comes_late() {
+    let mut bench = Bench::pods();
+    bench.append(LIVE, &cri(0..1));
+    bench.read();
+    bench.rename(LIVE, ROTATED);
+    bench.append(LIVE, &(piece("stderr", "F", "other") + &piece("stdout", "F", "ended")));
+    assert_eq!(bench.read_rotated(), ["other", "ended"]);
+    bench.append(ROTATED, &piece("stdout", "P", "begun "));
+    assert_eq!(bench.read_rotated(), ["begun ended"]);
+}
+
+#[test]
+fn a_long_line_that_a_rotation_splits_arrives_whole() {
+    let mut bench = Bench::pods();
+    bench.append(LIVE, &piece("stdout", "P", "begun "));
+    bench.rename(LIVE, ROTATED);
+    let part = "x".repeat(16 * 1024);
+    bench.append(LIVE, &(piece("stderr", "P", &part) + &piece("stdout", "F", "ended")));
+    for _ in 0..30 {
+        bench.append(LIVE, &piece("stderr", "P", &part));
+    }
+    bench.append(LIVE, &piece("stderr", "F", "end"));
+    let lines = bench.read_rotated();
+    let lengths: Vec<_> = lines.iter().map(String::len).collect();
+    assert_eq!(lengths, ["begun ended".len(), 31 * part.len() + "end".len()]);
+}
+
+#[test]
 fn a_line_whose_end_never_comes_does_not_split_that_of_the_other_stream() {
     let mut bench = Bench::pods();
     bench.append(LIVE, &(piece("stdout", "P", "begun ") + &piece("stderr", "P", "50 % ")));
