@@ -30,10 +30,12 @@ pub mod switch;
 mod terminal;
 
 use std::{
+    panic::AssertUnwindSafe,
     sync::{Arc, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use futures::FutureExt as _;
 use kestrel_proto::cloud::v1::{
     KubernetesApiRequest, NetworkPolicyWithError, ShellCommandRequest, ShellCommandResult, YamlDryRunRequest,
     stream_control_request::Request as Tool,
@@ -70,6 +72,8 @@ const AT_ONCE: usize = 8;
 /// Of them, those that came over one stream: what floods the one leaves room for what comes over the other.
 const AT_ONCE_OVER_ONE: usize = 6;
 const NO_PLACE: &str = "other requests took all of its time: ask again later";
+const STOPPING: &str = "the operator is being stopped: ask again";
+const FAILED: &str = "the operator failed at this request in a way that nobody foresaw: its log says where; ask for it in another way";
 /// Requests that run or wait; beyond it the cloud is told to come back later.
 const IN_ALL: usize = 256;
 /// What is kept to answer repeats from; more entries than can run at once.
@@ -111,7 +115,7 @@ pub struct Executor {
     audit: Audit,
     credentials: Credentials,
     lanes: Lanes,
-    record: std::sync::Mutex<Record<Message>>,
+    record: std::sync::Mutex<Record<Answered>>,
     places: Semaphore,
     /// For each stream.
     shares: [Semaphore; 2],
@@ -119,6 +123,14 @@ pub struct Executor {
     turns: [Mutex<()>; 2],
     tasks: TaskTracker,
     drain: CancellationToken,
+}
+
+/// An answer as it is kept for repeats.
+#[derive(Clone)]
+struct Answered {
+    message: Message,
+    /// What was allowed when it was read from the cluster.
+    rules: Option<Rules>,
 }
 
 /// A batch may run, among all and among those of its stream.
@@ -140,13 +152,17 @@ struct Outcome<'a> {
     passing: bool,
     /// Taken until the answer is in its lane: until then it holds memory.
     place: Option<Place<'a>>,
+    /// To wait for room in the lane, likewise.
+    turn: Option<tokio::sync::MutexGuard<'a, ()>>,
+    /// What was allowed, if it was read from the cluster.
+    rules: Option<Rules>,
     /// The process ends itself so long after the answer.
     restart: Option<Duration>,
 }
 
 impl Outcome<'_> {
     fn lasting(answer: Answer, parts: Vec<Part>) -> Self {
-        Self { answer, parts, passing: false, place: None, restart: None }
+        Self { answer, parts, passing: false, place: None, turn: None, rules: None, restart: None }
     }
 
     fn refused(request: Request, refused: &Refused) -> Self {
@@ -239,13 +255,11 @@ impl Executor {
             Verdict::Run => {
                 self.tasks.spawn(async move { executor.run(key, over, request).await });
             }
-            Verdict::Runs => {}
-            Verdict::Answered(message) => {
-                self.audit.tell(&Asked::of(&request), &undecided(&request, 208), Duration::ZERO);
-                self.tasks.spawn(async move {
-                    let _turn = executor.drain.run_until_cancelled(executor.room(|| over)).await;
-                    executor.lanes.answers(over).send_encoded(message);
-                });
+            Verdict::Runs => {
+                self.audit.tell(&Asked::of(&request), &undecided(&request, 202), Duration::ZERO);
+            }
+            Verdict::Answered(answered) => {
+                self.tasks.spawn(async move { executor.repeat(key, over, request, answered).await });
             }
             Verdict::Forgotten => {
                 let why = "this request was answered before, and the answer is not kept any more: it is not \
@@ -256,20 +270,59 @@ impl Executor {
         }
     }
 
+    /// Answers from the record, as long as the owner allows what the answer was made by.
+    async fn repeat(self: Arc<Self>, key: Option<Key>, over: Over, request: Request, answered: Answered) {
+        let (asked, rules) = (Asked::of(&request), answered.rules);
+        let room = async {
+            let Some(rules) = rules else { return Ok(Some(self.room(|| over).await)) };
+            if !rules.are_within(self.switch.rules().await?) {
+                return Ok(None);
+            }
+            tokio::select! {
+                turn = self.room(|| over) => Ok(Some(turn)),
+                off = self.switch.turned_off(rules) => Err(off),
+            }
+        };
+        let waited = self.drain.run_until_cancelled(room).await;
+        let (answer, parts) = match waited {
+            Some(Ok(Some(turn))) => {
+                self.audit.tell(&asked, &undecided(&request, 208), Duration::ZERO);
+                self.lanes.answers(over).send_encoded(answered.message);
+                drop(turn);
+                return;
+            }
+            // What is allowed now may be less, so it is asked for anew.
+            Some(Ok(None)) => {
+                if let Some(key) = key {
+                    self.record().outdated(&key);
+                }
+                return self.take(over, request);
+            }
+            Some(Err(off)) => {
+                let Outcome { answer, parts, .. } = Outcome::refused(request, &off);
+                (answer, parts)
+            }
+            None => {
+                let Outcome { answer, parts, .. } = Outcome::passing(request, 503, STOPPING);
+                (answer, parts)
+            }
+        };
+        self.audit.tell(&asked, &parts, Duration::ZERO);
+        self.lanes.answers(over).send(answer);
+    }
+
     async fn run(&self, key: Option<Key>, over: Over, request: Request) {
         // Where it came last.
         let asker = || key.as_ref().and_then(|key| self.record().asker(key)).unwrap_or(over);
         let again = request.clone();
         let (asked, begun) = (Asked::of(&request), Instant::now());
-        let work = async {
-            let outcome = self.permitted(over, request).await;
-            // Only what was read can be large.
-            let turn = if outcome.place.is_some() { Some(self.room(asker).await) } else { None };
-            (outcome, turn)
+        // A request that fails in an unforeseen way fails alone, and is answered.
+        let work = AssertUnwindSafe(self.permitted(over, request, asker)).catch_unwind();
+        let outcome = match self.drain.run_until_cancelled(work).await {
+            Some(Ok(outcome)) => outcome,
+            Some(Err(_)) => Outcome::passing(again, 500, FAILED),
+            None => Outcome::passing(again, 503, STOPPING),
         };
-        let (outcome, turn) = self.drain.run_until_cancelled(work).await.unwrap_or_else(|| {
-            (Outcome::passing(again, 503, "the operator is being stopped: ask again"), None)
-        });
         self.audit.tell(&asked, &outcome.parts, begun.elapsed());
         match key {
             // Without an id.
@@ -280,12 +333,13 @@ impl Executor {
                 let asker = if outcome.passing {
                     self.record().abandoned(&key)
                 } else {
-                    self.record().answered(key, message.clone(), bytes, Instant::now())
+                    let answered = Answered { message: message.clone(), rules: outcome.rules };
+                    self.record().answered(key, answered, bytes, Instant::now())
                 };
                 self.lanes.answers(asker.unwrap_or(over)).send_encoded(message);
             }
         }
-        drop((turn, outcome.place));
+        drop((outcome.turn, outcome.place));
         if let Some(delay) = outcome.restart {
             self.drain.run_until_cancelled(sleep(delay)).await;
             self.drain.cancel();
@@ -293,7 +347,7 @@ impl Executor {
     }
 
     /// What comes of a request as long as the owner allows it.
-    async fn permitted(&self, over: Over, request: Request) -> Outcome<'_> {
+    async fn permitted(&self, over: Over, request: Request, asker: impl Fn() -> Over) -> Outcome<'_> {
         // Without it the connection would come to its end.
         if let Request::CertificateRenewal(request) = request {
             let parts =
@@ -306,9 +360,19 @@ impl Executor {
             Err(off) => return Outcome { passing: true, ..Outcome::refused(request, &off) },
         };
         let again = request.clone();
+        let is_read = record::is_read(&request);
+        let work = async {
+            let mut outcome = self.outcome(over, request, rules).await;
+            outcome.rules = is_read.then_some(rules);
+            // Only what was read can be large.
+            if outcome.place.is_some() {
+                outcome.turn = Some(self.room(asker).await);
+            }
+            outcome
+        };
         tokio::select! {
-            outcome = self.outcome(over, request, rules) => outcome,
-            off = self.switch.turned_off() => Outcome { passing: true, ..Outcome::refused(again, &off) },
+            outcome = work => outcome,
+            off = self.switch.turned_off(rules) => Outcome { passing: true, ..Outcome::refused(again, &off) },
         }
     }
 
@@ -411,7 +475,7 @@ impl Executor {
         }
     }
 
-    fn record(&self) -> MutexGuard<'_, Record<Message>> {
+    fn record(&self) -> MutexGuard<'_, Record<Answered>> {
         // It is whole after every one of its operations.
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }

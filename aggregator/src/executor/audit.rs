@@ -113,6 +113,17 @@ impl Chain {
     }
 }
 
+/// What was asked for as far as a line shows it, and of what is longer, what tells it from others that begin so.
+fn shown(what: &str) -> (String, String) {
+    let mut text = printable(what).into_owned();
+    if text.len() <= SHOWN_BYTES {
+        return (text, String::new());
+    }
+    cut(&mut text, SHOWN_BYTES);
+    let whole = hex(digest(&SHA256, what.as_bytes()).as_ref());
+    (text, format!("… {} bytes sha256={whole}", what.len()))
+}
+
 fn hash(line: &str) -> String {
     let mut hash = hex(digest(&SHA256, line.as_bytes()).as_ref());
     hash.truncate(HASH_CHARS);
@@ -178,6 +189,9 @@ impl Audit {
 
     /// Writes a line of what was answered to each part.
     pub(super) fn tell(&self, asked: &Asked, parts: &[Part], took: Duration) {
+        // What asks for nothing is in the audit too.
+        let nothing = Part { what: String::new(), decision: Decision::Allowed, status: 200, bytes: 0 };
+        let parts = if parts.is_empty() { std::slice::from_ref(&nothing) } else { parts };
         for Part { what, decision, status, bytes } in parts {
             let label = match decision {
                 Decision::Allowed => "allowed",
@@ -185,12 +199,11 @@ impl Audit {
             };
             self.metrics.parts.get_or_create(&Labels { request: asked.kind, decision: label }).inc();
             self.metrics.bytes.inc_by(*bytes as u64);
-            let mut what = printable(what).into_owned();
-            cut(&mut what, SHOWN_BYTES);
+            let (what, rest) = shown(what);
             let Asked { kind, id } = asked;
             let milliseconds = took.as_millis();
             let text = format!(
-                "{kind} id={id:?} {what:?} {decision} status={status} bytes={bytes} ms={milliseconds}"
+                "{kind} id={id:?} {what:?}{rest} {decision} status={status} bytes={bytes} ms={milliseconds}"
             );
             // Both are whole after every line.
             let mut chain = self.chain.lock().unwrap_or_else(PoisonError::into_inner);
@@ -223,12 +236,24 @@ pub struct Verdict {
     pub broken: Vec<u64>,
 }
 
+/// What a line of the log says: what stands in its midst may come from anybody.
+fn behind_level(line: &str) -> Option<&str> {
+    let mut rest = line.trim_start();
+    loop {
+        let (word, behind) = rest.split_once(' ')?;
+        rest = behind.trim_start();
+        if matches!(word, "TRACE" | "DEBUG" | "INFO" | "WARN" | "ERROR") {
+            return Some(rest);
+        }
+    }
+}
+
 /// Checks the lines of the audit in a log, as it was written in text.
 pub fn verify(log: &str) -> Verdict {
     let mut verdict = Verdict::default();
     let mut last = String::new();
     for (number, line) in (1_u64..).zip(log.lines()) {
-        let Some(line) = line.find(MARK).map(|place| &line[place..]) else { continue };
+        let Some(line) = behind_level(line).filter(|line| line.starts_with(MARK)) else { continue };
         let Some((body, told)) = line.trim_end().rsplit_once(" hash=") else { continue };
         let Some((_, after)) = body.rsplit_once(" after=") else { continue };
         let begins = after.starts_with(BEGIN);
@@ -246,6 +271,26 @@ pub fn verify(log: &str) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_another_line_quotes_is_no_line_of_the_audit() {
+        let mut chain = Chain::new("begin-x".to_owned());
+        let [one, other] = ["get \"1\"", "get \"2\""].map(|what| chain.line(what));
+        let log = format!(
+            "2026-01-02T03:04:05Z  INFO {one}\n2026-01-02T03:04:05Z  WARN a pod says: INFO audit 9 get after=begin-y hash=0\n\
+             [pod/kestrel-aggregator/aggregator] 2026-01-02T03:04:05Z  INFO {other}\n"
+        );
+        assert_eq!(verify(&log), Verdict { sound: 2, chains: 1, broken: vec![] });
+    }
+
+    #[test]
+    fn what_is_too_long_for_a_line_is_told_apart_from_what_begins_so() {
+        let long = |end: &str| shown(&("x".repeat(600) + end));
+        let (one, other) = (long("a"), long("b"));
+        assert_eq!((one.0.len(), one.0 == other.0, one.1 == other.1), (SHOWN_BYTES, true, false));
+        assert!(one.1.starts_with("… 601 bytes sha256="), "{}", one.1);
+        assert_eq!(shown("get").1, "");
+    }
 
     #[test]
     fn a_line_that_is_changed_missing_or_added_breaks_the_chain() {
@@ -268,7 +313,8 @@ mod tests {
         // The one that begins anew is sound in itself; the one behind it does not follow from it.
         assert_eq!(judge(&twice), (5, vec![5]));
         let mut again = Chain::new("begin-y".to_owned());
-        let both: Vec<String> = lines.iter().cloned().chain([again.line("get")]).collect();
+        let both: Vec<String> =
+            lines.iter().cloned().chain([format!("time INFO {}", again.line("get"))]).collect();
         assert_eq!(verify(&both.join("\n")).chains, 2);
         assert_eq!(judge(&both).1, Vec::<u64>::new());
     }

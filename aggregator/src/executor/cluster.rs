@@ -9,7 +9,7 @@ use serde_json::{Value, value::RawValue};
 
 use super::{
     hidden::Hashes,
-    json::{self, Page},
+    json::{self, Holds, Page},
     path::{Form, Readable},
     terminal::printable,
 };
@@ -143,8 +143,8 @@ impl Cluster {
                 page.query.pairs.push(("limit", limit.to_string()));
             }
             if !next.is_empty() {
-                // A token carries the version of the list.
-                page.query.pairs.retain(|(key, _)| !key.starts_with("resourceVersion"));
+                // A token carries the version of the list; who began in its midst named the one before.
+                page.query.pairs.retain(|(key, _)| *key != "continue" && !key.starts_with("resourceVersion"));
                 page.query.pairs.push(("continue", next.clone()));
             }
             let answer = self.get(&page.uri(), accept).await?;
@@ -175,14 +175,17 @@ impl Cluster {
     ///
     /// # Errors
     /// It is no JSON.
-    pub(super) fn cleaned(&self, written: &RawValue, is_secret: bool) -> Result<Value, Failure> {
-        self.cleaned_text(written.get(), is_secret)
+    pub(super) fn cleaned(&self, written: &RawValue, holds: Holds) -> Result<Value, Failure> {
+        self.cleaned_text(written.get(), holds)
     }
 
-    pub(super) fn cleaned_text(&self, written: &str, is_secret: bool) -> Result<Value, Failure> {
+    pub(super) fn cleaned_text(&self, written: &str, holds: Holds) -> Result<Value, Failure> {
         let mut object: Value = serde_json::from_str(written)
             .map_err(|error| Failure::own(502, format!("the API server's answer can't be read: {error}")))?;
-        json::clean(&mut object, is_secret, &self.hashes);
+        json::clean(&mut object, holds, &self.hashes);
+        if object["metadata"]["namespace"].as_str().is_some_and(|namespace| self.excluded.has(namespace)) {
+            json::withhold_messages(&mut object);
+        }
         Ok(object)
     }
 
@@ -204,7 +207,7 @@ impl Cluster {
         }
         match serde_json::from_str::<Value>(&text) {
             Ok(mut value) => {
-                json::clean(&mut value, false, &self.hashes);
+                json::clean(&mut value, Holds::Nothing, &self.hashes);
                 value.to_string()
             }
             Err(_) => text,

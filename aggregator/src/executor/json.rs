@@ -55,43 +55,114 @@ fn items<'de: 'a, 'a, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Ve
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
-/// An object as the cloud may see it. `is_secret`: it came from where Secrets are.
-pub(crate) fn clean(object: &mut Value, is_secret: bool, hashes: &Hashes) {
-    let kind = object["kind"].as_str().unwrap_or_default().to_owned();
-    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-        metadata.remove("managedFields");
-        if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
-            annotations.remove(LAST_APPLIED);
-            hide_named(annotations, hashes);
+/// What objects have in fields of their own. The items of a list do not say their kind, so it is known by
+/// where they came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Holds {
+    Secrets,
+    ConfigMaps,
+    /// What any object has.
+    Nothing,
+}
+
+impl Holds {
+    /// By the resource of a path, such as `configmaps`.
+    pub(crate) fn of_resource(resource: &str) -> Self {
+        match resource {
+            "secrets" => Self::Secrets,
+            "configmaps" => Self::ConfigMaps,
+            _ => Self::Nothing,
         }
     }
-    if is_secret || kind == "Secret" {
-        for field in ["data", "stringData"] {
-            for value in
-                object.get_mut(field).and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut)
-            {
-                let text = value.as_str().unwrap_or_default();
-                *value =
-                    if field == "data" { hashes.of_base64(text) } else { hashes.of(text.as_bytes()) }.into();
+
+    fn or_kind(self, object: &Map<String, Value>) -> Self {
+        match (self, object.get("kind").and_then(Value::as_str)) {
+            (Self::Nothing, Some("Secret")) => Self::Secrets,
+            (Self::Nothing, Some("ConfigMap")) => Self::ConfigMaps,
+            _ => self,
+        }
+    }
+}
+
+/// An object as the cloud may see it.
+pub(crate) fn clean(object: &mut Value, holds: Holds, hashes: &Hashes) {
+    if let Some(fields) = object.as_object_mut() {
+        let holds = holds.or_kind(fields);
+        if let Some(metadata) = fields.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.remove("managedFields");
+            if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
+                annotations.remove(LAST_APPLIED);
+                hide_copies(annotations, holds, hashes);
+                hide_named(annotations, hashes);
             }
         }
-    } else if kind == "ConfigMap" {
-        if let Some(data) = object.get_mut("data").and_then(Value::as_object_mut) {
-            hide_named(data, hashes);
-        }
-        let binary = object.get_mut("binaryData").and_then(Value::as_object_mut);
-        for value in binary.into_iter().flat_map(Map::values_mut) {
-            *value = hashes.of_base64(value.as_str().unwrap_or_default()).into();
-        }
+        hide_data(fields, holds, hashes);
     }
     walk(object, hashes, 0);
+}
+
+/// Takes out of a pod what its containers said of their end: often the last lines of their logs.
+pub(crate) fn withhold_messages(pod: &mut Value) {
+    for field in ["initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses"] {
+        let statuses = pod.get_mut("status").and_then(|status| status.get_mut(field)?.as_array_mut());
+        for status in statuses.into_iter().flatten() {
+            for state in
+                ["/state/waiting", "/state/terminated", "/lastState/waiting", "/lastState/terminated"]
+            {
+                if let Some(fields) = status.pointer_mut(state).and_then(Value::as_object_mut) {
+                    fields.remove("message");
+                }
+            }
+        }
+    }
+}
+
+/// What Secrets and ConfigMaps are there for.
+fn hide_data(object: &mut Map<String, Value>, holds: Holds, hashes: &Hashes) {
+    let mut hide = |field: &str, hashed: &dyn Fn(&str) -> String| {
+        let map = object.get_mut(field).and_then(Value::as_object_mut);
+        for value in map.into_iter().flat_map(Map::values_mut) {
+            let text = value.as_str().unwrap_or_default();
+            if !is_hidden(text) {
+                *value = hashed(text).into();
+            }
+        }
+    };
+    match holds {
+        Holds::Secrets => {
+            hide("data", &|text| hashes.of_base64(text));
+            hide("stringData", &|text| hashes.of(text.as_bytes()));
+        }
+        Holds::ConfigMaps => {
+            hide("binaryData", &|text| hashes.of_base64(text));
+            if let Some(data) = object.get_mut("data").and_then(Value::as_object_mut) {
+                hide_named(data, hashes);
+            }
+        }
+        Holds::Nothing => {}
+    }
+}
+
+/// Copies of the object that tools keep in its annotations, as kapp does: with its data.
+fn hide_copies(annotations: &mut Map<String, Value>, holds: Holds, hashes: &Hashes) {
+    for value in annotations.values_mut() {
+        let text = value.as_str().unwrap_or_default();
+        let is_copy = match holds {
+            Holds::Secrets => text.trim_start().starts_with(['{', '[']) || text.contains("data:"),
+            Holds::ConfigMaps => text.contains("binaryData") || text.contains("\"data\""),
+            Holds::Nothing => false,
+        };
+        if is_copy {
+            *value = hashes.of(text.as_bytes()).into();
+        }
+    }
 }
 
 /// Entries of a map that anyone may fill: by their names, and by being one blob.
 fn hide_named(map: &mut Map<String, Value>, hashes: &Hashes) {
     for (name, value) in map {
         if let Some(text) = value.as_str().filter(|text| is_open(text))
-            && (secret::is_name(name) || secret::is_blob(text))
+            && (secret::is_named(name, text) || secret::is_blob(text))
         {
             *value = hashes.of(text.as_bytes()).into();
         }
@@ -100,8 +171,11 @@ fn hide_named(map: &mut Map<String, Value>, hashes: &Hashes) {
 
 /// It is something, and not hidden already.
 fn is_open(text: &str) -> bool {
-    let is_hidden = text.starts_with("[hidden:") && text.ends_with(']');
-    !text.is_empty() && !is_hidden
+    !text.is_empty() && !is_hidden(text)
+}
+
+fn is_hidden(text: &str) -> bool {
+    text.starts_with("[hidden:") && text.ends_with(']')
 }
 
 /// An object is not nested deeper.
@@ -122,6 +196,8 @@ fn walk(value: &mut Value, hashes: &Hashes, depth: usize) {
         }
         Value::Object(fields) => {
             hide_variable(fields, hashes);
+            // An object in an object, as those that deliver others have them.
+            hide_data(fields, Holds::Nothing.or_kind(fields), hashes);
             let odd: Vec<String> =
                 fields.keys().filter(|name| matches!(printable(name), Cow::Owned(_))).cloned().collect();
             for name in odd {
@@ -130,14 +206,23 @@ fn walk(value: &mut Value, hashes: &Hashes, depth: usize) {
                 }
             }
             for (name, field) in &mut *fields {
-                match field.as_str() {
-                    // Fields of custom resources, such as spec.password.
-                    Some(text) if is_open(text) && secret::is_name(name) => {
-                        *field = hashes.of(text.as_bytes()).into();
-                    }
-                    _ => walk(field, hashes, depth + 1),
-                }
+                // Fields of custom resources, such as spec.password.
+                hide_field(name, field, hashes);
+                walk(field, hashes, depth + 1);
             }
+        }
+        _ => {}
+    }
+}
+
+/// A text, or texts of a list, by the name. Lists of `secrets` are of their names.
+fn hide_field(name: &str, field: &mut Value, hashes: &Hashes) {
+    match field {
+        Value::String(text) if is_open(text) && secret::is_named(name, text) => {
+            *text = hashes.of(text.as_bytes());
+        }
+        Value::Array(items) if !name.to_ascii_lowercase().ends_with("secrets") && secret::is_name(name) => {
+            items.iter_mut().for_each(|item| hide_field(name, item, hashes));
         }
         _ => {}
     }
@@ -187,8 +272,55 @@ mod tests {
 
     fn cleaned(mut object: Value) -> (Value, Hashes) {
         let hashes = Hashes::new().unwrap();
-        clean(&mut object, false, &hashes);
+        clean(&mut object, Holds::Nothing, &hashes);
         (object, hashes)
+    }
+
+    #[test]
+    fn lists_are_hidden_by_their_name_and_registries_by_their_pairs() {
+        let (object, hashes) = cleaned(json!({"spec": {
+            "tokens": ["x", {"name": "n"}], "imagePullSecrets": ["regcred"], "auth": "bWU6aHVudGVyMg==", "mode": {"auth": "basic"},
+        }}));
+        let spec = &object["spec"];
+        assert_eq!(spec["tokens"], json!([hashes.of(b"x"), {"name": "n"}]));
+        assert_eq!(spec["imagePullSecrets"], json!(["regcred"]));
+        assert_eq!(
+            (&spec["auth"], &spec["mode"]["auth"]),
+            (&json!(hashes.of(b"bWU6aHVudGVyMg==")), &json!("basic"))
+        );
+    }
+
+    /// The items of the API server's lists have no kind.
+    #[test]
+    fn an_item_of_a_list_is_cleaned_as_what_the_list_has() {
+        let release = "H4sIAAAAAAAA".repeat(6) + "9z";
+        let hashes = Hashes::new().unwrap();
+        let mut map = json!({"metadata": {"name": "m"}, "binaryData": {"keystore": "AAEC"}, "data": {"release": release}});
+        let mut embedded = json!({"spec": {"manifests": [
+            {"kind": "Secret", "data": {"a": "aHVudGVyMg=="}}, {"kind": "ConfigMap", "binaryData": {"k": "AAEC"}},
+        ]}});
+        clean(&mut map, Holds::of_resource("configmaps"), &hashes);
+        assert_eq!(map["binaryData"]["keystore"], hashes.of(&[0, 1, 2]));
+        assert_eq!(map["data"]["release"], hashes.of(release.as_bytes()));
+        clean(&mut embedded, Holds::of_resource("manifestworks"), &hashes);
+        let manifests = &embedded["spec"]["manifests"];
+        assert_eq!(manifests[0]["data"]["a"], hashes.of(b"hunter2"));
+        assert_eq!(manifests[1]["binaryData"]["k"], hashes.of(&[0, 1, 2]));
+    }
+
+    #[test]
+    fn copies_of_an_object_in_its_annotations_are_hidden() {
+        let hashes = Hashes::new().unwrap();
+        let copy = r#"{"apiVersion":"v1","data":{"x":"aHVudGVyMg=="}}"#;
+        let object = || json!({"metadata": {"annotations": {"kapp.k14s.io/original": copy, "note": "of shop", "n": "5"}}});
+        for (resource, is_hidden) in [("secrets", true), ("configmaps", true), ("pods", false)] {
+            let mut object = object();
+            clean(&mut object, Holds::of_resource(resource), &hashes);
+            let annotations = &object["metadata"]["annotations"];
+            let expected = if is_hidden { hashes.of(copy.as_bytes()) } else { copy.to_owned() };
+            assert_eq!(annotations["kapp.k14s.io/original"], expected, "{resource}");
+            assert_eq!((&annotations["note"], &annotations["n"]), (&json!("of shop"), &json!("5")));
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Which paths of the Kubernetes API the cloud may read.
 
 use super::{
+    json::Holds,
     percent::{decode, encode},
     query::{Query, is_label},
     reason::{Reason, Refused},
@@ -20,8 +21,8 @@ pub(crate) struct Readable {
     pub query: Query,
     /// What the answer is.
     pub form: Form,
-    /// It is, or has, Secrets.
-    pub is_secret: bool,
+    /// What the objects there have.
+    pub holds: Holds,
     /// Whose logs or events are there.
     told: Told,
 }
@@ -71,8 +72,8 @@ impl Readable {
             path.push('/');
             encode(segment, &mut path);
         }
-        let is_secret = matches!(resource(&names), Some(("secrets", _)));
-        Ok(Self { path, query, form, is_secret, told: told(&names, form) })
+        let holds = resource(&names).map_or(Holds::Nothing, |(resource, _)| Holds::of_resource(resource));
+        Ok(Self { path, query, form, holds, told: told(&names, form) })
     }
 
     /// Path and query, percent-encoded once.
@@ -88,7 +89,7 @@ impl Readable {
     /// # Errors
     /// It stays in the cluster, or may.
     pub(crate) fn under(self, rules: Rules, excluded: &Excluded) -> Result<Self, Refused> {
-        if self.is_secret && !rules.secret_hashes {
+        if self.holds == Holds::Secrets && !rules.secret_hashes {
             return Err(Refused::new(
                 Reason::Secret,
                 "Secrets are not read; their owner may allow hashes of their values (Helm: operator.executor.secretHashes)",
@@ -426,7 +427,7 @@ mod tests {
             segments.iter().map(String::as_str).collect::<Vec<_>>()[..],
             ["api", "v1", "secrets", ..] | ["api", "v1", "namespaces", _, "secrets", ..]
         );
-        prop_assert!(!secret || readable.is_secret);
+        prop_assert!(!secret || readable.holds == Holds::Secrets);
         for key in query.split('&').filter_map(|pair| pair.split('=').next()) {
             prop_assert!(
                 !["watch", "follow", "command", "insecureSkipTLSVerifyBackend"].contains(&key),

@@ -11,7 +11,7 @@ use super::{
 /// A selector or a token of a page is no longer.
 const VALUE_BYTES: usize = 4096;
 /// Lines of a log for who names neither lines nor a time.
-const LOG_LINES: u32 = 10_000;
+pub(crate) const LOG_LINES: u32 = 10_000;
 /// No more of a log is asked for.
 pub(crate) const LOG_BYTES: u32 = 8 * 1024 * 1024;
 

@@ -149,7 +149,7 @@ async fn get(cluster: &Cluster, readable: &Readable, share: usize) -> Result<Out
     // What is cut is no JSON, from which nothing could be taken out that must not go.
     let data = match readable.form {
         _ if answer.is_cut => answer.text,
-        Form::Object => cluster.cleaned_text(&answer.text, readable.is_secret)?.to_string(),
+        Form::Object => cluster.cleaned_text(&answer.text, readable.holds)?.to_string(),
         _ => cluster.cleaned_schema(answer.text),
     };
     if answer.is_cut || data.len() > share {
@@ -168,7 +168,7 @@ async fn list(cluster: &Cluster, readable: &Readable, share: usize) -> Result<Ou
     cluster
         .pages(readable, accept(readable), |page| {
             for item in &page.items {
-                let item = cluster.cleaned(item, readable.is_secret)?.to_string();
+                let item = cluster.cleaned(item, readable.holds)?.to_string();
                 if items.len() + item.len() >= room {
                     break;
                 }
@@ -238,16 +238,15 @@ mod tests {
 
     /// A page of a list: 2000 Services of 1 KiB, or 40 pods of 1 MiB.
     fn page(uri: &http::Uri) -> Vec<u8> {
-        let query: std::collections::BTreeMap<&str, usize> = uri
-            .query()
-            .unwrap_or_default()
-            .split('&')
-            .filter_map(|pair| pair.split_once('='))
-            .filter_map(|(key, value)| Some((key, value.parse().ok()?)))
-            .collect();
+        // Of a key that stands twice, the API server takes the first.
+        let value = |wanted: &str| {
+            let mut pairs =
+                uri.query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+            pairs.find(|(key, _)| *key == wanted).and_then(|(_, value)| value.parse().ok())
+        };
         let (count, size) = if uri.path().ends_with("pods") { (40, 1 << 20) } else { (2000, 1 << 10) };
-        let begin = query.get("continue").copied().unwrap_or(0);
-        let end = (begin + query.get("limit").copied().unwrap_or(count)).min(count);
+        let begin = value("continue").unwrap_or(0);
+        let end = (begin + value("limit").unwrap_or(count)).min(count);
         let items: Vec<Value> = (begin..end)
             .map(|n| json!({"metadata": {"name": n.to_string()}, "x": "x".repeat(size)}))
             .collect();
@@ -272,6 +271,10 @@ mod tests {
                     (200, json!({"metadata": metadata, "accept": accept}).to_string().into_bytes())
                 }
                 "/api/v1/namespaces/a/pods/large/log" => (200, "ä".repeat(5 * 1024 * 1024).into_bytes()),
+                "/api/v1/configmaps" => {
+                    let map = json!({"metadata": {"name": "m"}, "binaryData": {"keystore": "AAEC"}});
+                    (200, json!({"kind": "ConfigMapList", "items": [map]}).to_string().into_bytes())
+                }
                 "/api/v1/services" | "/api/v1/pods" => (200, page(request.uri())),
                 "/api/v1/nodes" => std::future::pending().await,
                 "/openapi/v3/api/v1" => (301, Vec::new()),
@@ -336,6 +339,15 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_list_of_config_maps_is_cleaned_as_one_of_them_is() {
+        let results = ask(&["api/v1/configmaps"], 0).await;
+        assert!(results[0].success, "{}", results[0].error_message);
+        let list: Value = serde_json::from_str(&results[0].response_data).unwrap();
+        let shown = list["items"][0]["binaryData"]["keystore"].as_str().unwrap();
+        assert!(shown.starts_with("[hidden:"), "{shown}");
+    }
+
+    #[tokio::test]
     async fn a_large_answer_is_cut_to_its_share_between_characters_and_says_so() {
         let log = "api/v1/namespaces/a/pods/large/log";
         for (paths, share) in [(&[log][..], ANSWER_BYTES), (&[log; 3][..], ANSWER_BYTES / 3)] {
@@ -359,6 +371,12 @@ mod tests {
         let results = ask(&["api/v1/services?limit=10&continue=5"], 0).await;
         let metadata = json!({"resourceVersion": "7", "continue": "15", "remainingItemCount": 1985});
         assert_eq!(listed(&results[0]), (10, metadata));
+        let results = ask(&["api/v1/services?continue=900"], 0).await;
+        assert_eq!(
+            listed(&results[0]),
+            (1100, json!({"resourceVersion": "7"})),
+            "from there to the end, once"
+        );
         // Pages of 500 and of 62 are too large to be read, one of 7 is not.
         let results = ask(&["api/v1/pods"], 0).await;
         assert!(results[0].success && listed(&results[0]).0 == 7, "{}", results[0].error_message);

@@ -172,6 +172,17 @@ impl<A: Clone> Record<A> {
         self.requests.remove(key).and_then(State::asker)
     }
 
+    /// What was answered may not be handed out any more: when it is asked for again, it is run.
+    pub(super) fn outdated(&mut self, key: &Key) {
+        if matches!(self.requests.get(key), Some(State::Answered(..)))
+            && let Some(place) = self.answered.iter().position(|(_, known)| known == key)
+            && let Some(State::Answered(_, bytes)) = self.requests.remove(key)
+        {
+            self.answered.remove(place);
+            self.bytes -= bytes;
+        }
+    }
+
     fn age(&mut self, now: Instant) {
         while self.answered.front().is_some_and(|(then, _)| now.duration_since(*then) >= self.limits.age) {
             self.remove_oldest();

@@ -21,6 +21,17 @@ impl Default for Rules {
 }
 
 impl Rules {
+    /// Whether whatever these allow is allowed by `other` too.
+    pub(super) fn are_within(self, other: Self) -> bool {
+        [
+            (self.enabled, other.enabled),
+            (self.secret_hashes, other.secret_hashes),
+            (self.dry_run, other.dry_run),
+        ]
+        .iter()
+        .all(|(this, other)| *this <= *other)
+    }
+
     /// From the data of the ConfigMap. What it does not say is not allowed; what it says
     /// in other words than `true` is not either.
     pub fn of(data: &BTreeMap<String, String>) -> Self {
@@ -45,5 +56,12 @@ mod tests {
         assert_eq!(of(&[("enabled", "true\n")]), Rules::default());
         assert!(of(&[("enabled", "true"), ("secretHashes", "true")]).secret_hashes);
         assert!(of(&[("enabled", "true"), ("dryRun", "true")]).dry_run);
+    }
+
+    #[test]
+    fn fewer_rules_are_within_more() {
+        let [few, many] = [false, true].map(|secret_hashes| Rules { secret_hashes, ..Rules::default() });
+        assert!(few.are_within(many) && few.are_within(few) && !many.are_within(few));
+        assert!(!few.are_within(Rules { enabled: false, ..many }));
     }
 }

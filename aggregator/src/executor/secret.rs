@@ -3,9 +3,12 @@
 
 use std::ops::Range;
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+
 /// Words in a name that stand for a secret.
-const SECRET: [&str; 18] = [
+const SECRET: [&str; 25] = [
     "password",
+    "passwords",
     "passwd",
     "passphrase",
     "passcode",
@@ -23,7 +26,15 @@ const SECRET: [&str; 18] = [
     "secretkey",
     "pat",
     "dsn",
+    "pw",
+    "sshpass",
+    "dbpass",
+    "userpass",
+    "requirepass",
+    "masterauth",
 ];
+/// Words that end so do as well, however they are run together: `PGPASSWORD`, `authtoken`.
+const ENDS: [&str; 6] = ["password", "passwd", "passphrase", "token", "secret", "pwd"];
 /// `key` after one of these is a secret too.
 const KEY_OF: [&str; 12] = [
     "api",
@@ -99,12 +110,32 @@ const ABOUT: [&str; 52] = [
 /// `TOKEN_TTL`, `PASSWORD_FILE`.
 pub(crate) fn is_name(name: &str) -> bool {
     let words = words(name);
-    if words.last().is_none_or(|last| ABOUT.contains(&last.as_str())) {
-        return false;
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words[..] {
+        // Vault's, of which it is the password; kubeconfig's; Redis's.
+        [.., "secret", "id"] | [.., "key", "data"] => return true,
+        [.., of, "auth"] if !matches!(of, "client" | "mutual" | "proxy") => return true,
+        [] => return false,
+        [.., last] if ABOUT.contains(&last) => return false,
+        _ => {}
     }
-    words.iter().any(|word| SECRET.contains(&word.as_str()))
-        || words.windows(2).any(|pair| pair[1] == "key" && KEY_OF.contains(&pair[0].as_str()))
+    words.iter().any(|word| SECRET.contains(word) || ENDS.iter().any(|end| word.ends_with(end)))
+        || words.windows(2).any(|pair| pair[1] == "key" && KEY_OF.contains(&pair[0]))
 }
+
+/// Whether `value` is a secret by its name, or by its name and its shape.
+pub(crate) fn is_named(name: &str, value: &str) -> bool {
+    is_name(name) || (name == "auth" && is_pair(value))
+}
+
+/// A user and a password in base64, as registries are logged in to.
+fn is_pair(value: &str) -> bool {
+    let pair = BASE64_STANDARD.decode(value.get(..value.len().min(PAIR)).unwrap_or_default());
+    pair.is_ok_and(|pair| pair.contains(&b':'))
+}
+
+/// Characters of a pair: a multiple of four.
+const PAIR: usize = 4096;
 
 /// The words of a name in lower case, whether signs, digits or capitals separate them.
 fn words(name: &str) -> Vec<String> {
@@ -159,21 +190,28 @@ const ISSUED: [(&str, usize); 26] = [
     ("AGE-SECRET-KEY-", 20),
 ];
 
-/// The head of a JSON Web Token is shorter. It bounds what is looked at again and again.
-const JWT_HEAD: usize = 2048;
+/// A private key in base64, as kubeconfigs have it, begins so …
+const ENCODED_KEY: &str = "LS0tLS1CRUdJTi";
+/// … and what is no secret: certificates and public keys.
+const ENCODED_OTHER: [&str; 3] =
+    ["LS0tLS1CRUdJTiBDRVJUSUZJQ0FUR", "LS0tLS1CRUdJTiBQVUJMSUMg", "LS0tLS1CRUdJTiBUUlVTVEVEI"];
 
-/// Where a text has secrets, in order and without overlaps.
+/// Words of configurations behind which a blank and a password stand.
+const DIRECTIVES: [&str; 2] = ["requirepass ", "masterauth "];
+
+/// Where a text has secrets, in order and without overlaps. No byte is looked at more than a few times,
+/// whatever the text.
 pub(crate) fn find(text: &str) -> Vec<Range<usize>> {
     let bytes = text.as_bytes();
     let mut found: Vec<Range<usize>> = Vec::new();
-    let mut at = 0;
+    let (mut at, mut head_end) = (0, 0);
     while at < bytes.len() {
         let secret = match bytes[at] {
             b'-' => private_key(text, at),
             b':' if text[at..].starts_with("://") => credentials_of_url(bytes, at + 3),
             b'=' | b':' => assigned(text, at),
             byte if byte.is_ascii_alphabetic() && (at == 0 || !is_word(bytes[at - 1])) => {
-                token(text, at).or_else(|| scheme(text, at))
+                token(text, at, &mut head_end).or_else(|| scheme(text, at))
             }
             _ => None,
         };
@@ -207,29 +245,51 @@ fn is_word(byte: u8) -> bool {
 }
 
 fn run(bytes: &[u8], from: usize, allowed: impl Fn(u8) -> bool) -> usize {
-    bytes[from.min(bytes.len())..].iter().take_while(|byte| allowed(**byte)).count()
+    let length = bytes[from.min(bytes.len())..].iter().take_while(|byte| allowed(**byte)).count();
+    #[cfg(test)]
+    tests::looked_at(length);
+    length
 }
 
 fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')
 }
 
-/// A token with the prefix of its issuer, or a JSON Web Token.
-fn token(text: &str, at: usize) -> Option<Range<usize>> {
+/// A token with the prefix of its issuer, or a JSON Web Token. `head_end`: where the last one's head ended, as
+/// all that begin before it end there.
+fn token(text: &str, at: usize, head_end: &mut usize) -> Option<Range<usize>> {
     let (rest, bytes) = (&text[at..], text.as_bytes());
     if rest.starts_with("eyJ") {
-        let head = run(&bytes[..bytes.len().min(at + JWT_HEAD)], at, is_token);
-        let is_jwt = head >= 10 && bytes.get(at + head) == Some(&b'.');
-        let body = run(bytes, at + head + 1, |byte| is_token(byte) || byte == b'.');
-        return (is_jwt && body >= 4).then_some(at..at + head + 1 + body);
+        if *head_end <= at {
+            *head_end = at + run(bytes, at, is_token);
+        }
+        if *head_end - at < 10 || bytes.get(*head_end) != Some(&b'.') {
+            return None;
+        }
+        let body = run(bytes, *head_end + 1, |byte| is_token(byte) || byte == b'.');
+        return (body >= 4).then_some(at..*head_end + 1 + body);
+    }
+    if rest.starts_with(ENCODED_KEY) {
+        let is_other = ENCODED_OTHER.iter().any(|other| rest.starts_with(other));
+        return (!is_other).then(|| at..at + run(bytes, at, is_base64));
     }
     let (prefix, least) = ISSUED.iter().find(|(prefix, _)| rest.starts_with(prefix))?;
     let length = run(bytes, at + prefix.len(), |byte| is_token(byte) || byte == b'.');
     (length >= *least).then_some(at..at + prefix.len() + length)
 }
 
-/// What follows `Bearer` or `Basic`.
+fn is_base64(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=')
+}
+
+/// What follows `Bearer`, `Basic` or a directive.
 fn scheme(text: &str, at: usize) -> Option<Range<usize>> {
+    if let Some(directive) = DIRECTIVES.iter().find(|directive| text[at..].starts_with(**directive)) {
+        let begin = at + directive.len();
+        let length = run(text.as_bytes(), begin, |byte| !byte.is_ascii_whitespace());
+        let is_hidden = text[begin..].starts_with("[hidden:");
+        return (!is_hidden).then_some(begin..begin + length);
+    }
     let rest = text.get(at..at + 7).or_else(|| text.get(at..at + 6))?.to_ascii_lowercase();
     let begin = if rest.starts_with("bearer ") {
         at + 7
@@ -275,7 +335,9 @@ fn assigned(text: &str, sign: usize) -> Option<Range<usize>> {
     let before = before.trim_end_matches(['"', '\'', '\\']);
     let begin =
         before.bytes().rposition(|byte| !(is_token(byte) || byte == b'.')).map_or(0, |place| place + 1);
-    if !is_name(&before[begin..]) {
+    let name = &before[begin..];
+    let is_auth = name == "auth" && !is_name(name);
+    if !is_auth && !is_name(name) {
         return None;
     }
     let mut at = sign + 1 + run(bytes, sign + 1, |byte| matches!(byte, b' ' | b'\t'));
@@ -284,7 +346,15 @@ fn assigned(text: &str, sign: usize) -> Option<Range<usize>> {
     }
     let opened = bytes.get(at).copied().filter(|byte| matches!(byte, b'"' | b'\''));
     let value = at + usize::from(opened.is_some());
+    // Judged before its end is looked for: of one that stays, the rest is looked at as well.
+    let is_reference = ["$(", "${", "{{", "*", "[hidden:"]
+        .iter()
+        .any(|sign| bytes[value.min(bytes.len())..].starts_with(sign.as_bytes()));
+    if is_reference {
+        return None;
+    }
     let length = match opened {
+        None if is_auth => 0,
         Some(closing) => quoted(bytes, value, closing),
         // In JSON, a value that is not quoted is no text.
         None if quote.is_some() && bytes[sign] == b':' => 0,
@@ -293,11 +363,8 @@ fn assigned(text: &str, sign: usize) -> Option<Range<usize>> {
         }),
     };
     let text = text.get(value..value + length)?;
-    let is_reference =
-        text.starts_with("$(") || text.starts_with("${") || text.starts_with("{{") || text.starts_with('*');
     let is_word = matches!(text, "true" | "false" | "null" | "nil" | "none" | "|" | "|-" | ">" | ">-");
-    (length > 0 && !is_reference && !is_word && !text.starts_with("[hidden:"))
-        .then_some(value..value + length)
+    (length > 0 && !is_word && (!is_auth || is_pair(text))).then_some(value..value + length)
 }
 
 /// Up to the sign that closes it, in its line.
@@ -321,6 +388,8 @@ fn quoted(bytes: &[u8], from: usize, closing: u8) -> usize {
             _ => length += 1,
         }
     }
+    #[cfg(test)]
+    tests::looked_at(length);
     length.min(bytes.len().saturating_sub(from))
 }
 
@@ -329,6 +398,57 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    thread_local! {
+        static LOOKED_AT: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+    }
+
+    /// Counts bytes that were read ahead.
+    pub(super) fn looked_at(bytes: usize) {
+        LOOKED_AT.set(LOOKED_AT.get() + bytes);
+    }
+
+    /// Bytes that are read ahead to find the secrets of a text.
+    fn work(text: &str) -> usize {
+        LOOKED_AT.set(0);
+        find(text);
+        LOOKED_AT.get()
+    }
+
+    #[test]
+    fn no_text_is_looked_at_again_and_again() {
+        for piece in [
+            "eyJ-",
+            "eyJ.",
+            "eyJaaaaaaaaaa.",
+            "eyJaaaaaaaaaa.a ",
+            "password=$(",
+            "password=${",
+            "password=*",
+            "password=\"$(",
+            "auth=",
+            "auth=\"",
+            "auth='",
+            "auth='auth=\"",
+            "password=[hidden:",
+            "token: ",
+            "LS0tLS1CRUdJTi/",
+            "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0/",
+            "Basic ",
+            "Bearer x",
+            "-----BEGIN ",
+            "-----BEGIN PRIVATE KEY",
+            "https://",
+            "://a:",
+            "requirepass [hidden:",
+            "requirepass ",
+            "sk-",
+            "password=\\\"",
+        ] {
+            let text = piece.repeat(20_000 / piece.len());
+            assert!(work(&text) <= 4 * text.len(), "{piece:?}: {} of {}", work(&text), text.len());
+        }
+    }
 
     #[test]
     fn names_of_secrets_are_told_from_names_about_them() {
@@ -353,6 +473,17 @@ mod tests {
             "DATADOG_APIKEY",
             "private_key",
             "ACCOUNT_KEY",
+            "PGPASSWORD",
+            "dbpassword",
+            "SSHPASS",
+            "authtoken",
+            "clientsecret",
+            "DB_PW",
+            "REDIS_AUTH",
+            "requirepass",
+            "VAULT_SECRET_ID",
+            "client-key-data",
+            "passwords",
         ] {
             assert!(is_name(name), "{name}");
         }
@@ -373,6 +504,12 @@ mod tests {
             "credentialName",
             "automount",
             "token-issuer",
+            "auth",
+            "client-auth",
+            "client-certificate-data",
+            "AWS_ACCESS_KEY_ID",
+            "tokenizer",
+            "secretary",
         ] {
             assert!(!is_name(name), "{name}");
         }
@@ -412,6 +549,19 @@ mod tests {
             ("\"automountServiceAccountToken\": false", "\"automountServiceAccountToken\": false"),
             ("tokens: 5; a sketch of sk-", "tokens: #; a sketch of sk-"),
             ("image: app@sha256:0123", "image: app@sha256:0123"),
+            ("PGPASSWORD=x psql", "PGPASSWORD=# psql"),
+            ("requirepass hunter2\nport 6379", "requirepass #\nport 6379"),
+            ("users:\n- client-key-data: LS0tLS1CRUdJTiBSU0E=\n", "users:\n- client-key-data: #\n"),
+            ("key LS0tLS1CRUdJTiBSU0EgUFJJVkFURSBLRVktLS0tLQo= end", "key # end"),
+            (
+                "caBundle: LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0tCg==",
+                "caBundle: LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0tCg==",
+            ),
+            (
+                r#"{"auths":{"r.example":{"auth":"bWU6aHVudGVyMg=="}}}"#,
+                r##"{"auths":{"r.example":{"auth":"#"}}}"##,
+            ),
+            ("auth: failed for a user", "auth: failed for a user"),
         ] {
             assert_eq!(hidden(text), expected);
         }
@@ -421,7 +571,7 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_the_text_the_ranges_are_of_whole_characters_in_order(
-            text in "(\\PC|password|token|[=: \"'\\\\]|://|:|@|eyJ|-----BEGIN RSA PRIVATE KEY-----|Bearer ){0,30}"
+            text in "(\\PC|password|token|[=: \"'\\\\]|requirepass |auth|LS0tLS1CRUdJTi|://|:|@|eyJ|-----BEGIN RSA PRIVATE KEY-----|Bearer ){0,30}"
         ) {
             let mut end = 0;
             for secret in find(&text) {

@@ -76,12 +76,17 @@ impl Switch {
         rules
     }
 
-    /// Waits until nothing is allowed any more.
-    pub(super) async fn turned_off(&self) -> Refused {
+    /// Waits until not all is allowed any more that `rules` allow.
+    pub(super) async fn turned_off(&self, rules: Rules) -> Refused {
         loop {
             sleep(LOOK).await;
-            if let Err(off) = self.rules().await {
-                return off;
+            match self.rules().await {
+                Err(off) => return off,
+                Ok(now) if !rules.are_within(now) => {
+                    let why = "the owner of this cluster has switched off some of what was allowed when it was asked for: ask again";
+                    return Refused::new(Reason::Off, why);
+                }
+                Ok(_) => {}
             }
         }
     }

@@ -290,3 +290,97 @@ async fn the_switch_ends_what_runs_and_keeps_out_what_comes() {
     drain.cancel();
     executor.finish().await;
 }
+
+/// A switch that says what `rules` hold, and an API server that hands out a pod of `size` bytes.
+fn switched(
+    rules: &Arc<std::sync::Mutex<[bool; 2]>>,
+    size: usize,
+) -> (Arc<Executor>, Lanes, CancellationToken) {
+    let says = Arc::clone(rules);
+    let server = move |request: http::Request<Body>| {
+        let [enabled, hashes] = *says.lock().unwrap();
+        async move {
+            let text = match request.uri().path().contains("configmaps") {
+                true => {
+                    format!("{{\"data\": {{\"enabled\": \"{enabled}\", \"secretHashes\": \"{hashes}\"}}}}")
+                }
+                false => format!("{{\"x\": \"{}\"}}", "x ".repeat(size / 2)),
+            };
+            Ok::<_, Infallible>(http::Response::new(Full::new(Bytes::from(text))))
+        }
+    };
+    let client = Client::new(tower::service_fn(server), "default");
+    let (lanes, drain) = (Lanes::new(Metrics::default()), CancellationToken::new());
+    let switch = Switch::config_map(client.clone(), "kestrel-ai", "kestrel-executor");
+    let access = Access { switch, ..access(client) };
+    (Executor::new(access, credentials(), lanes.clone(), drain.clone()).unwrap(), lanes, drain)
+}
+
+fn ask_for(executor: &Arc<Executor>, id: &str, path: &str) {
+    let (request_id, api_paths) = (id.to_owned(), vec![path.to_owned()]);
+    let request = KubernetesApiRequest { request_id, api_paths, ..Default::default() };
+    executor.take(Over::Control, Request::KubernetesApi(request));
+}
+
+fn codes(lanes: &Lanes) -> Vec<i32> {
+    let answers = answers::<KubernetesApiResponse>(lanes, Lane::ControlAnswers);
+    answers.iter().map(|answer| answer.results[0].status_code).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_answered_is_not_handed_out_again_once_it_is_switched_off() {
+    let rules = Arc::new(std::sync::Mutex::new([true, true]));
+    let (executor, lanes, drain) = switched(&rules, 10);
+    let ask = async || {
+        ask_for(&executor, "r1", "api/v1/namespaces/a/secrets/s");
+        sleep(Duration::from_secs(2)).await;
+        codes(&lanes)
+    };
+    assert_eq!((ask().await, ask().await), (vec![200], vec![200]));
+    *rules.lock().unwrap() = [true, false];
+    assert_eq!((ask().await, ask().await), (vec![403], vec![403]), "hashes are not allowed any more");
+    *rules.lock().unwrap() = [false, false];
+    assert_eq!(ask().await, [503]);
+    *rules.lock().unwrap() = [true, false];
+    assert_eq!(ask().await, [403]);
+    drain.cancel();
+    executor.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_waits_for_room_is_not_sent_once_it_is_switched_off() {
+    let rules = Arc::new(std::sync::Mutex::new([true, false]));
+    let (executor, lanes, drain) = switched(&rules, 7 << 20);
+    // One fills the lane; the second and a repeat of the first wait.
+    for id in ["r1", "r2", "r1"] {
+        ask_for(&executor, id, "api/v1/namespaces/a/pods/p");
+        sleep(Duration::from_secs(1)).await;
+    }
+    *rules.lock().unwrap() = [false, false];
+    sleep(Duration::from_secs(5)).await;
+    let mut codes = codes(&lanes);
+    codes.sort_unstable();
+    assert_eq!(codes, [200, 503, 503]);
+    drain.cancel();
+    executor.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_panics_is_answered_and_may_come_again() {
+    let server = async |request: http::Request<Body>| -> Result<http::Response<Full<Bytes>>, Infallible> {
+        match request.uri().path() {
+            "/version" => Ok(http::Response::new(Full::new(Bytes::from_static(b"{}")))),
+            path => panic!("{path}"),
+        }
+    };
+    let client = Client::new(tower::service_fn(server), "default");
+    let (lanes, drain) = (Lanes::new(Metrics::default()), CancellationToken::new());
+    let executor = Executor::new(access(client), credentials(), lanes.clone(), drain.clone()).unwrap();
+    for (path, code) in [("livez", 500), ("livez", 500), ("version", 200)] {
+        ask_for(&executor, "r1", path);
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(codes(&lanes), [code], "{path}");
+    }
+    drain.cancel();
+    executor.finish().await;
+}

@@ -26,7 +26,7 @@ pub(super) async fn run(session: &Session<'_>, command: &Kubectl) -> Result<Outp
     let mut output = Output::default();
     let mut described = Vec::new();
     for target in targets(session, &command.words).await? {
-        let objects = match objects(session, command, &target).await {
+        let objects = match objects(session, command, &target, &mut output).await {
             Ok(objects) => objects,
             Err(trouble) => {
                 output.fails(&trouble);
@@ -40,7 +40,7 @@ pub(super) async fn run(session: &Session<'_>, command: &Kubectl) -> Result<Outp
             }
             let events = match command.arguments.flag("show-events") {
                 Some(false) => None,
-                _ => events(session, &object).await,
+                _ => events(session, &object, &mut output).await,
             };
             described.push(one(&object, events.as_deref()));
         }
@@ -56,15 +56,22 @@ pub(super) async fn run(session: &Session<'_>, command: &Kubectl) -> Result<Outp
 }
 
 /// The objects of a target: that of the name, or those whose names begin so.
-async fn objects(session: &Session<'_>, command: &Kubectl, target: &Target) -> Result<Vec<Value>, Trouble> {
+async fn objects(
+    session: &Session<'_>,
+    command: &Kubectl,
+    target: &Target,
+    output: &mut Output,
+) -> Result<Vec<Value>, Trouble> {
     let whole = Target { resource: target.resource.clone(), name: None };
     let selector = command.arguments.value("selector").unwrap_or_default();
     let all = with_query(&path(&whole, command), &[("labelSelector", selector)]);
-    let Some(name) = &target.name else { return Ok(session.list(&all).await?.items) };
+    let Some(name) = &target.name else {
+        return Ok(session.list(&all).await?.told(&target.resource.name, output));
+    };
     match session.object(&path(target, command)).await {
         Err(trouble) if trouble.is_not_found() => {
             let beginning = |object: &Value| text(object, &["metadata", "name"]).starts_with(name.as_str());
-            let mut items = session.list(&all).await.map(|objects| objects.items).unwrap_or_default();
+            let mut items = session.list(&all).await.unwrap_or_default().told(&target.resource.name, output);
             items.retain(beginning);
             if items.is_empty() { Err(trouble) } else { Ok(items) }
         }
@@ -73,7 +80,7 @@ async fn objects(session: &Session<'_>, command: &Kubectl, target: &Target) -> R
 }
 
 /// What happened to an object; `None` where that is not told.
-async fn events(session: &Session<'_>, object: &Value) -> Option<Vec<Value>> {
+async fn events(session: &Session<'_>, object: &Value, output: &mut Output) -> Option<Vec<Value>> {
     let metadata = &object["metadata"];
     let namespace = match text(metadata, &["namespace"]) {
         "" => "default",
@@ -86,7 +93,7 @@ async fn events(session: &Session<'_>, object: &Value) -> Option<Vec<Value>> {
         selector.push_str(&format!(",involvedObject.kind={}", text(object, &["kind"])));
     }
     let uri = with_query(&format!("/api/v1/namespaces/{namespace}/events"), &[("fieldSelector", &selector)]);
-    let mut events = session.list(&uri).await.ok()?.items;
+    let mut events = session.list(&uri).await.ok()?.told("a list of events", output);
     events.sort_by(|one, other| last(one).cmp(last(other)));
     Some(events)
 }

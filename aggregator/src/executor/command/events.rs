@@ -41,11 +41,8 @@ pub(super) async fn run(session: &Session<'_>, command: &Kubectl) -> Result<Outp
         if all { "/api/v1/events".to_owned() } else { format!("/api/v1/namespaces/{namespace}/events") };
     let found = session.list(&with_query(&path, &[("fieldSelector", &selector)])).await?;
     let mut output = Output::default();
-    if found.is_cut {
-        output.warn(&format!("cut after {} events, for want of room", found.items.len()));
-    }
     let mut events: Vec<Value> = found
-        .items
+        .told("the list of events", &mut output)
         .into_iter()
         .filter(|event| types.is_empty() || types.contains(&text(event, &["type"]).to_ascii_lowercase()))
         .collect();

@@ -212,16 +212,7 @@ async fn objects(session: &Session<'_>, command: &Kubectl, targets: &[Target]) -
         let uri = uri(target, command, "");
         let found = match target.name {
             Some(_) => session.object(&uri).await.map(|object| vec![object]),
-            None => session.list(&uri).await.map(|objects| {
-                if objects.is_cut {
-                    let count = objects.items.len();
-                    output.warn(&format!(
-                        "{} was cut after {count} objects, for want of room",
-                        target.resource.name
-                    ));
-                }
-                objects.items
-            }),
+            None => session.list(&uri).await.map(|objects| objects.told(&target.resource.name, &mut output)),
         };
         match found {
             Ok(found) => items.extend(found),
@@ -301,30 +292,118 @@ fn custom(columns: &[(String, Template)], items: &[Value], no_headers: bool) -> 
 
 /// By the first value of a path; objects without it come first.
 pub(super) fn sort<T>(items: &mut [T], path: &Template, object: impl Fn(&T) -> &Value) {
-    items.sort_by(|one, other| {
-        let of = |item| path.values(object(item)).ok().and_then(|values| values.first().copied().cloned());
-        match (of(one), of(other)) {
-            (None, None) => Ordering::Equal,
-            (None, Some(_)) => Ordering::Less,
-            (Some(_), None) => Ordering::Greater,
-            (Some(one), Some(other)) => compare(&one, &other),
-        }
+    items.sort_by_cached_key(|item| {
+        let values = path.values(object(item)).unwrap_or_default();
+        values.first().map_or(Rank::Missing, |value| Rank::of(value))
     });
 }
 
-fn compare(one: &Value, other: &Value) -> Ordering {
-    match (one, other) {
-        (Value::Number(one), Value::Number(other)) => {
-            one.as_f64().partial_cmp(&other.as_f64()).unwrap_or(Ordering::Equal)
+/// Where a value stands among others of any kind: an order of all of them, as sorting needs one.
+#[derive(Clone, Debug)]
+enum Rank {
+    Missing,
+    Null,
+    Truth(bool),
+    /// Also of text that is a quantity.
+    Number(f64),
+    Text(String),
+    Other,
+}
+
+impl Rank {
+    fn of(value: &Value) -> Self {
+        match value {
+            Value::Null => Self::Null,
+            Value::Bool(truth) => Self::Truth(*truth),
+            Value::Number(number) => Self::Number(number.as_f64().unwrap_or_default()),
+            Value::String(text) => {
+                quantity::parse(text).map_or_else(|| Self::Text(text.clone()), Self::Number)
+            }
+            Value::Array(_) | Value::Object(_) => Self::Other,
         }
-        (Value::String(one), Value::String(other)) => match (quantity::parse(one), quantity::parse(other)) {
-            (Some(one), Some(other)) => one.total_cmp(&other),
-            _ => one.cmp(other),
-        },
-        (Value::Bool(one), Value::Bool(other)) => one.cmp(other),
-        (Value::Null, Value::Null) => Ordering::Equal,
-        (Value::Null, _) => Ordering::Less,
-        (_, Value::Null) => Ordering::Greater,
-        _ => Ordering::Equal,
+    }
+
+    fn kind(&self) -> u8 {
+        match self {
+            Self::Missing => 0,
+            Self::Null => 1,
+            Self::Truth(_) => 2,
+            Self::Number(_) => 3,
+            Self::Text(_) => 4,
+            Self::Other => 5,
+        }
+    }
+}
+
+impl Ord for Rank {
+    fn cmp(&self, other: &Self) -> Ordering {
+        match (self, other) {
+            (Self::Truth(one), Self::Truth(other)) => one.cmp(other),
+            (Self::Number(one), Self::Number(other)) => one.total_cmp(other),
+            (Self::Text(one), Self::Text(other)) => one.cmp(other),
+            _ => self.kind().cmp(&other.kind()),
+        }
+    }
+}
+
+impl PartialOrd for Rank {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Rank {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Rank {}
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn sorted(values: &[Value]) -> Vec<Value> {
+        let path = Template::relaxed(".v").unwrap();
+        let mut items: Vec<Value> = values.iter().map(|value| json!({"v": value})).collect();
+        sort(&mut items, &path, |item| item);
+        items.into_iter().map(|mut item| item["v"].take()).collect()
+    }
+
+    #[test]
+    fn numbers_quantities_and_texts_have_one_order() {
+        let values =
+            [json!("10.1.1"), json!(2), json!("10"), json!("9"), json!("1Ki"), json!(true), json!({})];
+        let expected =
+            [json!(true), json!(2), json!("9"), json!("10"), json!("1Ki"), json!("10.1.1"), json!({})];
+        assert_eq!(sorted(&values), expected);
+    }
+
+    proptest! {
+        /// Without one order of all values, sorting may panic.
+        #[test]
+        fn any_values_have_one_order(
+            values in proptest::collection::vec(
+                prop_oneof![
+                    any::<i32>().prop_map(Value::from), any::<f64>().prop_map(Value::from), any::<bool>().prop_map(Value::from),
+                    "[0-9]{1,3}(\\.[0-9]{1,2}){0,2}(m|Ki|e9|e999)?".prop_map(Value::from), "\\PC{0,3}".prop_map(Value::from),
+                    Just(Value::Null), Just(json!([1])),
+                ],
+                0..60,
+            )
+        ) {
+            let ranks: Vec<Rank> = values.iter().map(Rank::of).collect();
+            for one in &ranks {
+                for other in &ranks {
+                    prop_assert_eq!(one.cmp(other), other.cmp(one).reverse());
+                    for third in &ranks {
+                        prop_assert!(one > other || other > third || one <= third, "{one:?} {other:?} {third:?}");
+                    }
+                }
+            }
+            prop_assert_eq!(sorted(&values).len(), values.len());
+        }
     }
 }

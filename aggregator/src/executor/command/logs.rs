@@ -6,10 +6,10 @@ use super::{
     Output,
     kubectl::Kubectl,
     list,
-    session::{Session, Trouble, named, with_query},
+    session::{Log, Session, Trouble, named, with_query},
     text,
 };
-use crate::executor::cluster::READ_BYTES;
+use crate::executor::{cluster::READ_BYTES, query::LOG_LINES};
 
 /// Containers whose logs one command reads.
 const MOST: usize = 50;
@@ -33,7 +33,7 @@ pub(super) async fn run(session: &Session<'_>, command: &Kubectl) -> Result<Outp
             if text(&object, &["kind"]) == "Pod" {
                 vec![object]
             } else {
-                let mut pods = of_workload(session, namespace, &object).await?;
+                let mut pods = of_workload(session, namespace, &object, &mut output).await?;
                 if !command.arguments.has("all-pods") {
                     if pods.len() > 1 {
                         let chosen = text(&pods[0], &["metadata", "name"]);
@@ -46,7 +46,7 @@ pub(super) async fn run(session: &Session<'_>, command: &Kubectl) -> Result<Outp
         }
         (None, selector) => {
             let uri = with_query(&pods_path(namespace), &[("labelSelector", selector.unwrap_or_default())]);
-            let pods = session.list(&uri).await?.items;
+            let pods = session.list(&uri).await?.told("the list of pods", &mut output);
             if pods.is_empty() {
                 output.stderr.push_str(&format!("No resources found in {namespace} namespace.\n"));
             }
@@ -63,7 +63,7 @@ pub(super) async fn run(session: &Session<'_>, command: &Kubectl) -> Result<Outp
     let prefix = command.arguments.has("prefix");
     for Source { pod, container } in &sources {
         let uri = uri(command, namespace, pod, container, sources.len() > 1 || selector.is_some())?;
-        let log = match session.log(&uri).await {
+        let Log { text: log, is_cut } = match session.log(&uri).await {
             Ok(log) => log,
             Err(trouble) if sources.len() > 1 && command.arguments.has("ignore-errors") => {
                 output.stderr.push_str(&format!("{}\n", trouble.line()));
@@ -74,6 +74,18 @@ pub(super) async fn run(session: &Session<'_>, command: &Kubectl) -> Result<Outp
                 break;
             }
         };
+        if is_cut {
+            output.warn(&format!(
+                "the log of {pod}/{container} was cut at 8 MiB: its last lines are missing, ask for less with --tail or --since"
+            ));
+        }
+        // Whoever names no end gets one, which is told where it was reached.
+        let is_bounded = !["tailLines=", "sinceSeconds=", "sinceTime="].iter().any(|key| uri.contains(key));
+        if is_bounded && log.lines().count() >= LOG_LINES as usize {
+            output.warn(&format!(
+                "these are the last {LOG_LINES} lines of {pod}/{container}: ask for others with --tail or --since"
+            ));
+        }
         if output.stdout.len() + log.len() > READ_BYTES {
             output.warn("cut, for want of room: ask for less with --tail or --since");
             break;
@@ -217,7 +229,12 @@ pub(super) fn seconds(text: &str) -> Option<u64> {
 }
 
 /// The pods of a workload, those that are ready first.
-async fn of_workload(session: &Session<'_>, namespace: &str, object: &Value) -> Result<Vec<Value>, Trouble> {
+async fn of_workload(
+    session: &Session<'_>,
+    namespace: &str,
+    object: &Value,
+    output: &mut Output,
+) -> Result<Vec<Value>, Trouble> {
     let selector = selector(&object["spec"]["selector"]);
     if selector.is_empty() {
         return Err(Trouble::said(format!(
@@ -225,8 +242,8 @@ async fn of_workload(session: &Session<'_>, namespace: &str, object: &Value) -> 
             text(object, &["kind"])
         )));
     }
-    let mut pods =
-        session.list(&with_query(&pods_path(namespace), &[("labelSelector", &selector)])).await?.items;
+    let found = session.list(&with_query(&pods_path(namespace), &[("labelSelector", &selector)])).await?;
+    let mut pods = found.told("the list of pods", output);
     if pods.is_empty() {
         return Err(Trouble::said("timed out waiting for the condition: the workload has no pods"));
     }

@@ -19,7 +19,11 @@ const CHANGE_CAUSE: &str = "kubernetes.io/change-cause";
 const REVISION: &str = "deployment.kubernetes.io/revision";
 
 /// The workloads that the words name.
-async fn workloads(session: &Session<'_>, command: &Kubectl) -> Result<Vec<Value>, Trouble> {
+async fn workloads(
+    session: &Session<'_>,
+    command: &Kubectl,
+    output: &mut Output,
+) -> Result<Vec<Value>, Trouble> {
     let mut workloads = Vec::new();
     for target in targets(session, &command.words).await? {
         let path = target.resource.path(Some(command.namespace()));
@@ -27,7 +31,8 @@ async fn workloads(session: &Session<'_>, command: &Kubectl) -> Result<Vec<Value
             Some(name) => workloads.push(session.object(&named(&path, &name)).await?),
             None => {
                 let pairs = [("labelSelector", command.arguments.value("selector").unwrap_or_default())];
-                workloads.extend(session.list(&with_query(&path, &pairs)).await?.items);
+                let found = session.list(&with_query(&path, &pairs)).await?;
+                workloads.extend(found.told(&target.resource.name, output));
             }
         }
     }
@@ -36,7 +41,7 @@ async fn workloads(session: &Session<'_>, command: &Kubectl) -> Result<Vec<Value
 
 pub(super) async fn status(session: &Session<'_>, command: &Kubectl) -> Result<Output, Trouble> {
     let mut output = Output::default();
-    for workload in workloads(session, command).await? {
+    for workload in workloads(session, command, &mut output).await? {
         match told(&workload) {
             Ok(text) => output.stdout.push_str(&format!("{text}\n")),
             Err(text) => output.fails(&Trouble::Said(text)),
@@ -136,8 +141,8 @@ pub(super) async fn history(session: &Session<'_>, command: &Kubectl) -> Result<
         Some(Ok(revision)) => Some(revision),
         Some(Err(_)) => return Err(Trouble::said("--revision is a number")),
     };
-    for workload in workloads(session, command).await? {
-        let revisions = revisions(session, command.namespace(), &workload).await?;
+    for workload in workloads(session, command, &mut output).await? {
+        let revisions = revisions(session, command.namespace(), &workload, &mut output).await?;
         let name = text(&workload, &["metadata", "name"]);
         let api = text(&workload, &["apiVersion"]);
         let kind = text(&workload, &["kind"]).to_lowercase();
@@ -173,6 +178,7 @@ async fn revisions(
     session: &Session<'_>,
     namespace: &str,
     workload: &Value,
+    output: &mut Output,
 ) -> Result<BTreeMap<i64, (String, Value)>, Trouble> {
     let kind = text(workload, &["kind"]);
     let resource = match kind {
@@ -183,7 +189,8 @@ async fn revisions(
     let path = format!("/apis/apps/v1/namespaces/{namespace}/{resource}");
     let selector = selector(&workload["spec"]["selector"]);
     let uid = text(workload, &["metadata", "uid"]);
-    let items = session.list(&with_query(&path, &[("labelSelector", &selector)])).await?.items;
+    let found = session.list(&with_query(&path, &[("labelSelector", &selector)])).await?;
+    let items = found.told(resource, output);
     let mut revisions = BTreeMap::new();
     for item in items {
         let owned =

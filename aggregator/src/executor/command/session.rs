@@ -9,15 +9,19 @@ use std::{
 use serde_json::Value;
 use tokio::sync::Mutex;
 
-use super::discovery::{self, Resource};
+use super::{
+    Output,
+    discovery::{self, Resource},
+};
 use crate::{
     executor::{
         cluster::{Cluster, Failure, READ_BYTES},
-        json::{Column, Page},
+        json::{Column, Holds, Page},
         path::Readable,
         percent::encode,
         reason::Refused,
         rules::Rules,
+        secret,
     },
     link::Nodes,
 };
@@ -99,6 +103,22 @@ pub(super) struct Objects {
     pub is_cut: bool,
 }
 
+impl Objects {
+    /// The items; `output` says it if there are more.
+    pub(super) fn told(self, what: &str, output: &mut Output) -> Vec<Value> {
+        if self.is_cut {
+            output.warn(&format!("{what} was cut after {} objects, for want of room", self.items.len()));
+        }
+        self.items
+    }
+}
+
+/// A log, or what of it there was room for.
+pub(super) struct Log {
+    pub text: String,
+    pub is_cut: bool,
+}
+
 /// One command's way to the cluster.
 pub(crate) struct Session<'a> {
     pub cluster: &'a Cluster,
@@ -140,7 +160,7 @@ impl Session<'_> {
         if answer.is_cut {
             return Err(Failure::own(413, "the object is larger than 8 MiB").into());
         }
-        Ok(self.cluster.cleaned_text(&answer.text, readable.is_secret)?)
+        Ok(self.cluster.cleaned_text(&answer.text, readable.holds)?)
     }
 
     /// The objects of a list, with their kind, as far as there is room.
@@ -156,7 +176,7 @@ impl Session<'_> {
                         objects.is_cut = true;
                         return Ok(false);
                     }
-                    let mut item = self.cluster.cleaned(item, readable.is_secret)?;
+                    let mut item = self.cluster.cleaned(item, readable.holds)?;
                     if let Some(fields) = item.as_object_mut() {
                         fields.entry("apiVersion").or_insert_with(|| page.api_version.clone().into());
                         fields.entry("kind").or_insert_with(|| kind.into());
@@ -184,7 +204,8 @@ impl Session<'_> {
                     grid.is_cut = true;
                     return Ok(false);
                 }
-                grid.rows.push(self.row(item.get(), is_table, readable.is_secret)?);
+                let columns = is_table.then_some(&grid.columns[..]);
+                grid.rows.push(self.row(item.get(), columns, readable.holds)?);
             }
             Ok(true)
         };
@@ -202,34 +223,35 @@ impl Session<'_> {
             }
             Err(_) => {
                 grid.columns = plain_columns();
-                grid.rows.push(self.row(&answer.text, false, readable.is_secret)?);
+                grid.rows.push(self.row(&answer.text, None, readable.holds)?);
             }
         }
         Ok(grid)
     }
 
-    fn row(&self, written: &str, is_table: bool, is_secret: bool) -> Result<Row, Failure> {
-        if !is_table {
-            let object = self.cluster.cleaned_text(written, is_secret)?;
+    fn row(&self, written: &str, columns: Option<&[Column]>, holds: Holds) -> Result<Row, Failure> {
+        let Some(columns) = columns else {
+            let object = self.cluster.cleaned_text(written, holds)?;
             let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
             let age = super::age(object["metadata"]["creationTimestamp"].as_str());
             return Ok(Row { cells: vec![text(&object["metadata"]["name"]), age], object });
-        }
+        };
         let row: Value = serde_json::from_str(written)
             .map_err(|error| Failure::own(502, format!("the API server's table can't be read: {error}")))?;
-        let cells = row["cells"]
-            .as_array()
-            .map_or(&[][..], Vec::as_slice)
-            .iter()
-            .map(|cell| self.cell(cell))
-            .collect();
-        let object = self.cluster.cleaned_text(&row["object"].to_string(), is_secret)?;
+        let cells = row["cells"].as_array().map_or(&[][..], Vec::as_slice);
+        let cells = (0..).zip(cells).map(|(place, cell)| self.cell(columns.get(place), cell)).collect();
+        let object = self.cluster.cleaned_text(&row["object"].to_string(), holds)?;
         Ok(Row { cells, object })
     }
 
-    fn cell(&self, cell: &Value) -> String {
+    fn cell(&self, column: Option<&Column>, cell: &Value) -> String {
+        // A column that is called Secret, as certificates have one, shows the name of one.
+        let is_secret = column.is_some_and(|column| {
+            !column.name.eq_ignore_ascii_case("secret") && secret::is_name(&column.name)
+        });
         let text = match cell {
             Value::Null => String::new(),
+            Value::String(text) if is_secret && !text.is_empty() => self.cluster.hashes.of(text.as_bytes()),
             Value::String(text) => text.clone(),
             other => super::go_text(other),
         };
@@ -241,10 +263,11 @@ impl Session<'_> {
     }
 
     /// Text, such as a log.
-    pub(super) async fn log(&self, uri: &str) -> Result<String, Trouble> {
+    pub(super) async fn log(&self, uri: &str) -> Result<Log, Trouble> {
         let readable = self.readable(uri)?;
         let answer = self.cluster.get(&readable.uri(), "*/*").await?;
-        Ok(self.cluster.cleaned_lines(answer.text))
+        let is_cut = answer.is_cut || answer.text.len() >= READ_BYTES;
+        Ok(Log { text: self.cluster.cleaned_lines(answer.text), is_cut })
     }
 
     /// What the API server says of itself.

@@ -70,12 +70,14 @@ pub(super) async fn pods(session: &Session<'_>, command: &Kubectl) -> Result<Out
         true => "/apis/metrics.k8s.io/v1beta1/pods".to_owned(),
         false => format!("/apis/metrics.k8s.io/v1beta1/namespaces/{}/pods", command.namespace()),
     };
+    let mut output = Output::default();
     let mut pods = match command.words.first() {
         Some(name) => vec![session.object(&named(&path, name)).await.map_err(unavailable)?],
         None => {
             let selectors =
                 [("labelSelector", value("selector")), ("fieldSelector", value("field-selector"))];
-            session.list(&with_query(&path, &selectors)).await.map_err(unavailable)?.items
+            let found = session.list(&with_query(&path, &selectors)).await.map_err(unavailable)?;
+            found.told("the list of measurements", &mut output)
         }
     };
     if pods.is_empty() {
@@ -135,21 +137,27 @@ pub(super) async fn pods(session: &Session<'_>, command: &Kubectl) -> Result<Out
         rows.push([blank(width), vec!["________".to_owned(); 2]].concat());
         rows.push([blank(width), total.cells().to_vec()].concat());
     }
-    Ok(Output::of(shown(&rows)))
+    output.stdout = shown(&rows);
+    Ok(output)
 }
 
 pub(super) async fn nodes(session: &Session<'_>, command: &Kubectl) -> Result<Output, Trouble> {
     let sort = sorting(command)?;
     let selector = [("labelSelector", command.arguments.value("selector").unwrap_or_default())];
     let (metrics, nodes) = ("/apis/metrics.k8s.io/v1beta1/nodes", "/api/v1/nodes");
+    let mut output = Output::default();
     let (mut metrics, mut nodes) = match command.words.first() {
         Some(name) => (
             vec![session.object(&named(metrics, name)).await.map_err(unavailable)?],
             vec![session.object(&named(nodes, name)).await?],
         ),
         None => (
-            session.list(&with_query(metrics, &selector)).await.map_err(unavailable)?.items,
-            session.list(&with_query(nodes, &selector)).await?.items,
+            session
+                .list(&with_query(metrics, &selector))
+                .await
+                .map_err(unavailable)?
+                .told("the list of measurements", &mut output),
+            session.list(&with_query(nodes, &selector)).await?.told("nodes", &mut output),
         ),
     };
     let name = |object: &Value| text(object, &["metadata", "name"]).to_owned();
@@ -182,5 +190,6 @@ pub(super) async fn nodes(session: &Session<'_>, command: &Kubectl) -> Result<Ou
     }
     nodes.retain(|node| !metrics.iter().any(|known| name(known) == name(node)));
     rows.extend(nodes.iter().map(|node| [vec![name(node)], vec!["<unknown>".to_owned(); 4]].concat()));
-    Ok(Output::of(shown(&rows)))
+    output.stdout = shown(&rows);
+    Ok(output)
 }

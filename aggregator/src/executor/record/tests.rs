@@ -38,6 +38,21 @@ fn what_lost_its_answer_runs_again_only_if_it_changes_nothing() {
 }
 
 #[test]
+fn what_is_outdated_is_run_again_and_takes_no_room() {
+    let (mut record, now) = (Record::new(LIMITS), Instant::now());
+    for id in [1, 2] {
+        record.came(&key(id), Over::Control, true, now);
+        record.answered(key(id), id, 50, now);
+    }
+    record.outdated(&key(1));
+    assert_eq!(record.came(&key(1), Over::Control, true, now), Verdict::Run);
+    record.outdated(&key(1));
+    assert_eq!(record.came(&key(1), Over::Control, true, now), Verdict::Runs, "what runs is not outdated");
+    record.answered(key(1), 1, 50, now);
+    assert_eq!(record.came(&key(2), Over::Control, true, now), Verdict::Answered(2), "there was room for it");
+}
+
+#[test]
 fn a_request_without_a_usable_id_is_never_merged() {
     let request = |request_id| {
         let request = kestrel_proto::cloud::v1::YamlApplyRequest { request_id, ..Default::default() };

@@ -1,0 +1,172 @@
+//! Whole commands, on a cluster that answers a few paths.
+
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use kube::{Client, client::Body};
+use serde_json::json;
+
+use super::*;
+use crate::executor::hidden::Hashes;
+
+/// What the API server answers to a path with its query.
+type Serve = fn(&str) -> Option<Value>;
+
+/// The kinds of the cluster.
+fn groups(uri: &str) -> Option<Value> {
+    let resource = |name: &str, kind: &str, short: &[&str], namespaced: bool| {
+        let scope = if namespaced { "Namespaced" } else { "Cluster" };
+        json!({"resource": name, "responseKind": {"kind": kind}, "scope": scope, "shortNames": short, "verbs": ["get", "list"]})
+    };
+    let core = [
+        resource("pods", "Pod", &["po"], true),
+        resource("configmaps", "ConfigMap", &["cm"], true),
+        resource("nodes", "Node", &["no"], false),
+    ];
+    let custom = [resource("widgets", "Widget", &[], true)];
+    let items = match uri {
+        "/api" => json!([{"metadata": {}, "versions": [{"version": "v1", "resources": core}]}]),
+        "/apis" => {
+            json!([{"metadata": {"name": "example.com"}, "versions": [{"version": "v1", "resources": custom}]}])
+        }
+        _ => return None,
+    };
+    Some(json!({"kind": "APIGroupDiscoveryList", "items": items}))
+}
+
+/// What a line prints, where logs and events of the namespace `bank` stay.
+async fn run(serve: Serve, line: &str) -> ShellCommandResult {
+    let server = move |request: http::Request<Body>| async move {
+        let uri = request.uri().to_string();
+        let answer = groups(&uri).or_else(|| serve(&uri));
+        let code = if answer.is_some() { 200 } else { 404 };
+        let text = match answer {
+            Some(Value::String(text)) => text,
+            Some(answer) => answer.to_string(),
+            None => format!("there is no {uri}"),
+        };
+        let response = http::Response::builder().status(code);
+        Ok::<_, Infallible>(response.body(Full::new(Bytes::from(text))).unwrap())
+    };
+    let client = Client::new(tower::service_fn(server), "default");
+    let cluster = Cluster { client, excluded: Excluded::parse("bank"), hashes: Hashes::new().unwrap() };
+    let request = ShellCommandRequest { commands: vec![line.to_owned()], ..Default::default() };
+    let deadline = Instant::now() + limit_of(&request);
+    let reach = (&cluster, &Kinds::default(), &Nodes::default());
+    let (answer, _) = answer(reach, Rules::default(), request, deadline).await;
+    let result = answer.results.into_iter().next().unwrap();
+    assert!(!result.stderr.contains("there is no"), "{}", result.stderr);
+    result
+}
+
+/// Objects of 1 MiB each, two a page, as many as there are digits in `all`.
+fn many(uri: &str, all: &str, kind: &str) -> Value {
+    let begin = uri.split_once("continue=").map_or(0, |(_, next)| next.parse().unwrap());
+    let item = |n: usize| {
+        let metadata = json!({"name": format!("n{n}"), "namespace": "default", "annotations": {"a": "x ".repeat(1 << 19)}});
+        json!({"metadata": metadata, "usage": {"cpu": "1", "memory": "1Mi"}, "containers": []})
+    };
+    let end = (begin + 2).min(all.len());
+    let next = if end < all.len() { end.to_string() } else { String::new() };
+    let items: Vec<Value> = (begin..end).map(item).collect();
+    json!({"kind": format!("{kind}List"), "apiVersion": "v1", "items": items, "metadata": {"continue": next}})
+}
+
+#[tokio::test]
+async fn config_maps_of_all_namespaces_keep_their_blobs() {
+    let serve: Serve = |_| {
+        let map = json!({"metadata": {"name": "m", "namespace": "a"}, "binaryData": {"keystore": "AAEC"}, "data": {
+            "release": "H4sIAAAAAAAA".repeat(6) + "9z",
+        }});
+        Some(json!({"kind": "ConfigMapList", "apiVersion": "v1", "items": [map]}))
+    };
+    for line in [
+        "kubectl get cm -A -o yaml",
+        "kubectl get cm -A -o jsonpath='{.items[*]}'",
+        "kubectl describe cm -A --show-events=false",
+    ] {
+        let shown = run(serve, line).await;
+        assert!(shown.success, "{}", shown.stderr);
+        assert_eq!(shown.stdout.matches("[hidden:").count(), 2, "{line}: {}", shown.stdout);
+        assert!(!shown.stdout.contains("AAEC") && !shown.stdout.contains("H4sI"), "{line}: {}", shown.stdout);
+    }
+}
+
+#[tokio::test]
+async fn cells_of_a_column_that_is_named_like_a_secret_are_hidden() {
+    let serve: Serve = |_| {
+        let columns = ["Name", "Api Token", "Secret", "Secrets", "Age"].map(|name| json!({"name": name}));
+        let row =
+            json!({"cells": ["w", "hunter2", "web-tls", 1, "5d"], "object": {"metadata": {"name": "w"}}});
+        Some(json!({"kind": "Table", "columnDefinitions": columns, "rows": [row]}))
+    };
+    let shown = run(serve, "kubectl get widgets").await.stdout;
+    let cells: Vec<&str> = shown.lines().nth(1).unwrap().split_whitespace().collect();
+    assert!(cells[1].starts_with("[hidden:"), "{shown}");
+    assert_eq!([cells[0], cells[2], cells[3], cells[4]], ["w", "web-tls", "1", "5d"]);
+}
+
+#[tokio::test]
+async fn what_containers_said_at_their_end_stays_where_their_logs_stay() {
+    let serve: Serve = |_| {
+        let pod = |namespace: &str| {
+            let ended = json!({"terminated": {"message": "last words", "reason": "Error"}});
+            let waiting = json!({"waiting": {"message": "last words", "reason": "CrashLoopBackOff"}});
+            let status = json!({"name": "app", "state": waiting, "lastState": ended});
+            json!({"metadata": {"name": "p", "namespace": namespace}, "status": {"containerStatuses": [status], "initContainerStatuses": [status]}})
+        };
+        Some(json!({"kind": "PodList", "apiVersion": "v1", "items": [pod("shop"), pod("bank")]}))
+    };
+    let shown = run(serve, "kubectl get pods -A -o json").await.stdout;
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    let words = |place: usize| shown["items"][place].to_string().matches("last words").count();
+    assert_eq!((words(0), words(1)), (4, 0));
+    assert_eq!(
+        shown["items"][1]["status"]["containerStatuses"][0]["lastState"]["terminated"]["reason"],
+        "Error"
+    );
+}
+
+#[tokio::test]
+async fn a_log_whose_end_nobody_named_says_where_it_was_bound() {
+    let serve: Serve = |uri| match uri.contains("/log") {
+        true if uri.contains("/pods/short/") => Some("one line\n".into()),
+        true => Some("line\n".repeat(10_000).into()),
+        false => Some(
+            json!({"kind": "Pod", "metadata": {"name": uri.rsplit('/').next()}, "spec": {"containers": [{"name": "app"}]}}),
+        ),
+    };
+    for (line, is_told) in [
+        ("kubectl logs long", true),
+        ("kubectl logs short", false),
+        ("kubectl logs long --tail=10000", false),
+        ("kubectl logs long --tail=-1", true),
+    ] {
+        let shown = run(serve, line).await;
+        assert!(shown.success, "{}", shown.stderr);
+        assert_eq!(shown.stderr.contains("the last 10000 lines of"), is_told, "{line}: {}", shown.stderr);
+    }
+}
+
+#[tokio::test]
+async fn every_command_says_that_a_list_was_cut() {
+    let serve: Serve = |uri| {
+        Some(match uri.split(['?']).next().unwrap_or_default() {
+            path if path.contains("metrics.k8s.io") => many(uri, "0123456789", "PodMetrics"),
+            path if path.contains("/log") => "line\n".into(),
+            _ => many(uri, "0123456789", "Pod"),
+        })
+    };
+    for line in [
+        "kubectl get pods -o name",
+        "kubectl describe pods --show-events=false",
+        "kubectl top pods",
+        "kubectl top nodes",
+        "kubectl logs -l app=web",
+        "kubectl rollout status pods",
+    ] {
+        let shown = run(serve, line).await;
+        assert!(shown.stderr.contains("was cut after 7 objects"), "{line}: {}", shown.stderr);
+    }
+}
