@@ -17,9 +17,9 @@ use tokio::{
 use tokio_util::sync::PollSemaphore;
 use tonic::Status;
 
-/// Messages up to this size need no room: the connection's window holds as much.
+/// Bytes of a message that need no room, unless something else is said: the connection's window holds as much.
 const SMALL: usize = 16 * 1024;
-/// A message that has room must be complete within this time.
+/// A message that has room must be complete within this time, unless something else is said.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Compression flag and length before every gRPC message.
 const PREFIX: usize = 5;
@@ -31,12 +31,20 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub struct Room {
     bytes: Arc<Semaphore>,
     most: u32,
+    small: usize,
+    timeout: Duration,
 }
 
 impl Room {
     /// Room for `most` bytes.
     pub fn new(most: u32) -> Self {
-        Self { bytes: Arc::new(Semaphore::new(most as usize)), most }
+        Self { bytes: Arc::new(Semaphore::new(most as usize)), most, small: SMALL, timeout: TIMEOUT }
+    }
+
+    /// Of messages whose first `small` bytes need none, and which must be complete as long after they have room as `timeout`.
+    #[must_use]
+    pub fn of_messages(self, small: usize, timeout: Duration) -> Self {
+        Self { small, timeout, ..self }
     }
 
     /// Waits for room for `bytes`; what needs more than there is gets all.
@@ -50,9 +58,10 @@ impl Room {
     }
 }
 
-/// A body of gRPC messages. Before the rest of a large message is received, it
-/// takes room for all of it, and keeps that until the reader, who reads on when
-/// it is done with a message, asks for what follows.
+/// A body of gRPC messages. When the beginning of a large message has come, and
+/// not when it was announced, it takes room for all of it before it receives the
+/// rest, and keeps that until the reader, who reads on when it is done with a
+/// message, asks for what follows.
 pub struct Metered<B> {
     inner: B,
     room: Room,
@@ -60,7 +69,7 @@ pub struct Metered<B> {
     prefix: Vec<u8>,
     /// bytes of the present message that have not been received
     missing: usize,
-    /// room that must be taken before more is received
+    /// room that must be taken before more is received than needs none
     wanted: usize,
     taken: Option<OwnedSemaphorePermit>,
     deadline: Option<Pin<Box<Sleep>>>,
@@ -96,8 +105,10 @@ impl<B> Metered<B> {
             data = rest;
             if let &[_flag, a, b, c, d] = &self.prefix[..] {
                 self.missing = u32::from_be_bytes([a, b, c, d]) as usize;
-                self.wanted = if self.missing > SMALL { self.missing } else { 0 };
+                self.wanted = if self.missing > self.room.small { self.missing } else { 0 };
                 self.prefix.clear();
+                // That of the message before.
+                self.deadline = None;
             }
         }
         if self.missing == 0 {
@@ -120,17 +131,20 @@ where
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
-        if this.wanted > 0 {
+        // What was taken was for the message before.
+        if this.wanted > 0 || this.missing == 0 {
             this.taken = None;
+        }
+        if this.wanted > this.missing + this.room.small {
             let bytes = this.room.part(this.wanted);
             this.taken = ready!(this.semaphore.poll_acquire_many(context, bytes));
             this.wanted = 0;
-            this.deadline = Some(Box::pin(sleep(TIMEOUT)));
-        } else if this.missing == 0 {
-            this.taken = None;
+            this.deadline = Some(Box::pin(sleep(this.room.timeout)));
         }
         if this.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(context).is_ready()) {
-            let late = Status::deadline_exceeded("a message did not arrive whole within 30 s");
+            let seconds = this.room.timeout.as_secs();
+            let late =
+                Status::deadline_exceeded(format!("a message did not arrive whole within {seconds} s"));
             return Poll::Ready(Some(Err(late.into())));
         }
         let frame = ready!(Pin::new(&mut this.inner).poll_frame(context));
@@ -200,9 +214,9 @@ mod tests {
         while received < PREFIX + LARGE {
             received += first.frame().await.unwrap().unwrap().data_ref().unwrap().len();
         }
-        assert_eq!(receive(&mut second), 1000, "the frame with the length, and no more");
+        assert_eq!(receive(&mut second), 17_000, "what needs no room, and no more");
         assert_eq!(receive(&mut first), LARGE + 100 + 2 * PREFIX - received, "reads on");
-        assert_eq!(receive(&mut second), LARGE + PREFIX - 1000);
+        assert_eq!(receive(&mut second), LARGE + PREFIX - 17_000);
         drop(second);
         assert_eq!(room.bytes.available_permits(), 50_000);
     }
@@ -213,9 +227,36 @@ mod tests {
         let all = room.take(usize::MAX).await;
         assert_eq!(receive(&mut body(&[SMALL, 10, SMALL], 700, &room)), 2 * SMALL + 10 + 3 * PREFIX);
         let mut huge = body(&[1_000_000], 1000, &room);
-        assert_eq!(receive(&mut huge), 1000);
+        assert_eq!(receive(&mut huge), 17_000);
         drop(all);
-        assert_eq!(receive(&mut huge), 1_000_005 - 1000);
+        assert_eq!(receive(&mut huge), 1_000_005 - 17_000);
+    }
+
+    #[tokio::test]
+    async fn what_is_announced_and_not_sent_takes_no_room() {
+        let room = Room::new(50_000).of_messages(20_000, TIMEOUT);
+        let sent = |bytes| {
+            let frame = Bytes::from(message(LARGE)).slice(..bytes);
+            let frames = futures::stream::iter([Ok::<_, Infallible>(Frame::data(frame))]);
+            let frames = futures::StreamExt::chain(frames, futures::stream::pending());
+            Metered::new(StreamBody::new(frames), room.clone())
+        };
+        let (mut announced, mut begun) = (sent(PREFIX), sent(20_001 + PREFIX));
+        assert_eq!((receive(&mut announced), room.bytes.available_permits()), (PREFIX, 50_000));
+        assert_eq!((receive(&mut begun), room.bytes.available_permits()), (20_001 + PREFIX, 10_000));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_has_its_own_time() {
+        let room = Room::new(50_000);
+        let bytes = Bytes::from([message(LARGE), message(10)].concat());
+        let frames = [bytes.slice(..20_000), bytes.slice(20_000..LARGE + 8), bytes.slice(LARGE + 8..)];
+        let frames = futures::StreamExt::then(futures::stream::iter(frames), |frame| async {
+            sleep(TIMEOUT * 2 / 3).await;
+            Ok::<_, Infallible>(Frame::data(frame))
+        });
+        let body = Metered::new(StreamBody::new(Box::pin(frames)), room);
+        assert_eq!(body.collect().await.unwrap().to_bytes(), bytes);
     }
 
     #[tokio::test(start_paused = true)]

@@ -82,7 +82,13 @@ impl Requests {
             let mirror = mirror.clone();
             Box::new(move |identity: &Identity| workload(&mirror, identity))
         };
-        let counter = Counter::new(Limits::CLUSTER, name, headers, metrics.entries.clone());
+        let checked = {
+            let mirror = mirror.clone();
+            Box::new(move |said: Identity, peer: IpAddr| {
+                sent::of_connection(said, peer, |address| mirror.resident(address, Timestamp::now()))
+            })
+        };
+        let counter = Counter::new(Limits::CLUSTER, checked, name, headers, metrics.entries.clone());
         let (senders, behind, losses) = Default::default();
         Self(Arc::new(Shared {
             mirror,

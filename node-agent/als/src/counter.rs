@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    mem,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -53,12 +54,16 @@ impl Limits {
 /// What a proxy's entries are counted as: its workload, or itself.
 pub type Name = Box<dyn Fn(&Identity) -> String + Send + Sync>;
 
+/// Who a proxy is that says this of itself over a connection from this address.
+pub type Checked = Box<dyn Fn(Identity, IpAddr) -> Identity + Send + Sync>;
+
 /// The entries that came and were not told. Clones share them.
 #[derive(Clone)]
 pub struct Counter(Arc<Shared>);
 
 struct Shared {
     limits: Limits,
+    checked: Checked,
     name: Name,
     headers: Headers,
     metrics: Metrics,
@@ -76,16 +81,18 @@ pub struct Stream {
     counter: Counter,
     reporter: Reporter,
     name: String,
-    /// Address of the connection: of a proxy that does not say where it is.
+    /// Address of the connection.
     peer: IpAddr,
+    /// Whether it has said who it is.
+    is_introduced: bool,
 }
 
 impl Counter {
     /// Counts nothing yet. Of one request of each row `headers` are kept.
-    pub fn new(limits: Limits, name: Name, headers: Headers, metrics: Metrics) -> Self {
+    pub fn new(limits: Limits, checked: Checked, name: Name, headers: Headers, metrics: Metrics) -> Self {
         let state = State { spans: Spans::new(limits.settles), sources: Sources::new(limits.proxies) };
         let (state, warned) = (Mutex::new(state), Mutex::default());
-        Self(Arc::new(Shared { limits, name, headers, metrics, state, warned }))
+        Self(Arc::new(Shared { limits, checked, name, headers, metrics, state, warned }))
     }
 
     /// Likewise, where nobody knows more of a proxy than it says itself.
@@ -94,13 +101,14 @@ impl Counter {
             "" => identity.id.clone(),
             pod => format!("{}/{pod}", identity.namespace),
         };
-        Self::new(limits, Box::new(name), Headers::default(), metrics)
+        Self::new(limits, Box::new(Identity::or_at), Box::new(name), Headers::default(), metrics)
     }
 
     /// A stream begins, over a connection from `peer`.
     pub fn stream(&self, peer: IpAddr) -> Stream {
         let reporter = self.state().sources.open(Identity::default());
-        Stream { counter: self.clone(), reporter, name: "unknown".to_owned(), peer: peer.to_canonical() }
+        let (name, peer) = ("unknown".to_owned(), peer.to_canonical());
+        Stream { counter: self.clone(), reporter, name, peer, is_introduced: false }
     }
 
     /// What became of entries, by what their proxies are counted as.
@@ -233,39 +241,43 @@ impl Counter {
 }
 
 impl Stream {
-    /// Counts the entries of a message.
+    /// Counts the entries of a message. They are read before anybody else has to wait, and counted a few at a time, so that no message
+    /// keeps all other streams waiting.
     pub fn take(&mut self, message: &[u8]) {
-        let counter = self.counter.clone();
         let now = now();
-        let mut state = counter.state();
-        let State { spans, sources } = &mut *state;
-        let (mut tally, mut entries) = (Tally::default(), Vec::with_capacity(TOGETHER));
+        let (mut tally, mut all, mut entries) =
+            (Tally::default(), Tally::default(), Vec::with_capacity(TOGETHER));
         entry::read(message, |found| match found {
+            // It says it once.
+            Found::Identifier(_) if self.is_introduced => {}
             Found::Identifier(identifier) => {
-                self.count(&mut entries, now, spans, &mut tally);
-                self.introduce(identifier, sources);
+                all.add(self.count(&mut entries, now, mem::take(&mut tally)));
+                self.introduce(identifier);
             }
             Found::Entry(entry) if entry.is_intermediate => tally.unfinished += 1,
             Found::Entry(entry) => {
                 entries.push(*entry);
                 if entries.len() == TOGETHER {
-                    self.count(&mut entries, now, spans, &mut tally);
+                    all.add(self.count(&mut entries, now, mem::take(&mut tally)));
                 }
             }
             Found::Malformed => tally.malformed += 1,
         });
-        self.count(&mut entries, now, spans, &mut tally);
-        sources.count(self.reporter.number, &self.name, tally);
-        drop(state);
-        counter.0.metrics.count(tally);
-        if tally.folded > 0 {
-            counter.warn_of_folding(&self.name);
+        all.add(self.count(&mut entries, now, tally));
+        self.counter.0.metrics.count(all);
+        if all.folded > 0 {
+            self.counter.warn_of_folding(&self.name);
         }
     }
 
-    /// Counts entries, of which there are none then.
-    fn count(&self, entries: &mut Vec<Entry<'_>>, now: u64, spans: &mut Spans, tally: &mut Tally) {
+    /// Counts entries, of which there are none then, and what became of others; what became of all.
+    fn count(&self, entries: &mut Vec<Entry<'_>>, now: u64, mut tally: Tally) -> Tally {
+        if entries.is_empty() && tally == Tally::default() {
+            return tally;
+        }
         let Shared { limits, headers, .. } = &*self.counter.0;
+        let mut state = self.counter.state();
+        let State { spans, sources } = &mut *state;
         let mut rest = &**entries;
         while let Some(first) = rest.first() {
             let number = spans.number(first.end(), now);
@@ -279,6 +291,8 @@ impl Stream {
             rest = after;
         }
         entries.clear();
+        sources.count(self.reporter.number, &self.name, tally);
+        tally
     }
 
     /// Counts how many entries a message has, of a stream that sends more than it may.
@@ -289,12 +303,14 @@ impl Stream {
     }
 
     /// It says who it is.
-    fn introduce(&mut self, identifier: &[u8], sources: &mut Sources) {
-        let mut identity = Identity::read(identifier);
-        identity.address = identity.address.or(Some(self.peer));
-        self.name = (self.counter.0.name)(&identity);
-        sources.close(&self.reporter);
-        self.reporter = sources.open(identity);
+    fn introduce(&mut self, identifier: &[u8]) {
+        let Shared { checked, name, .. } = &*self.counter.0;
+        let identity = checked(Identity::read(identifier), self.peer);
+        self.name = name(&identity);
+        let mut state = self.counter.state();
+        state.sources.close(&self.reporter);
+        self.reporter = state.sources.open(identity);
+        self.is_introduced = true;
     }
 }
 
@@ -312,16 +328,20 @@ fn now() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::{collections::BTreeSet, net::Ipv4Addr, thread};
 
     use kestrel_proto::envoy::{
+        config::core::v3::Node,
         data::accesslog::v3::{AccessLogCommon, HttpAccessLogEntry, HttpRequestProperties},
         service::accesslog::v3::{
             StreamAccessLogsMessage,
-            stream_access_logs_message::{HttpAccessLogEntries, LogEntries},
+            stream_access_logs_message::{HttpAccessLogEntries, Identifier, LogEntries},
         },
     };
-    use prost::Message as _;
+    use prost::{
+        Message as _,
+        encoding::{WireType, encode_key, encode_varint},
+    };
 
     use super::*;
 
@@ -370,6 +390,50 @@ mod tests {
         }
         assert_eq!((entries, folded), (TENS_OF_SECONDS * 500, TENS_OF_SECONDS * 500 - told_apart));
         assert!(reports <= 2, "{reports} reports");
+    }
+
+    /// Scenario: a message of a million entries of two bytes, and who asks meanwhile what became of entries.
+    /// Guarantee: nobody waits for the whole message.
+    #[test]
+    fn a_message_keeps_nobody_waiting_to_its_end() {
+        const ENTRIES: u64 = 1_000_000;
+        let counter = Counter::of_proxies(Limits::POD, Metrics::default());
+        let mut proxy = counter.stream(Ipv4Addr::LOCALHOST.into());
+        let mut message = Vec::new();
+        encode_key(2, WireType::LengthDelimited, &mut message);
+        encode_varint(2 * ENTRIES, &mut message);
+        message.extend([0x0a, 0].repeat(ENTRIES as usize));
+        let received = || counter.tallies().values().map(|tally| tally.received()).sum::<u64>();
+        let seen = thread::scope(|threads| {
+            threads.spawn(|| proxy.take(&message));
+            let mut seen = BTreeSet::new();
+            while !seen.contains(&ENTRIES) {
+                seen.insert(received());
+            }
+            seen
+        });
+        assert!(seen.iter().any(|count| (1..ENTRIES).contains(count)), "{seen:?}");
+    }
+
+    /// Scenario: a stream says in each message, and often in one, that somebody else sends it.
+    /// Guarantee: it is of who it said first, and nobody else becomes known.
+    #[test]
+    fn who_sends_a_stream_is_said_once() {
+        let identifier = |number: u32| {
+            let node = Node { id: format!("envoy-{number}"), ..Node::default() };
+            let identifier = Some(Identifier { node: Some(node), log_name: String::new() });
+            StreamAccessLogsMessage { identifier, log_entries: None }.encode_to_vec()
+        };
+        let counter = Counter::of_proxies(Limits::POD, Metrics::default());
+        let mut proxy = counter.stream(Ipv4Addr::LOCALHOST.into());
+        let often: Vec<u8> = (0..50).flat_map(identifier).chain(message([1].into_iter())).collect();
+        proxy.take(&often);
+        proxy.take(&[identifier(50), message([2].into_iter())].concat());
+        assert_eq!(
+            counter.tallies().into_iter().map(|(name, tally)| (name, tally.received())).collect::<Vec<_>>(),
+            [("envoy-0".to_owned(), 2)]
+        );
+        assert_eq!(counter.state().sources.identities().len(), 2, "it, and who says nothing");
     }
 
     /// What a receiver says of a window is what another one reads.

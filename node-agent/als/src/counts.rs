@@ -37,8 +37,8 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Counts an entry; bytes on the heap that this took.
-    pub(crate) fn add(&mut self, entry: &Entry<'_>) -> usize {
+    /// Counts an entry, in no more bytes than before where there is no room; bytes on the heap that this took.
+    pub(crate) fn add(&mut self, entry: &Entry<'_>, has_room: bool) -> usize {
         let before = self.times.heap();
         let took = entry.took() / 1000;
         let is_known = entry.upstream_sent != 0 || entry.upstream_received != 0;
@@ -56,12 +56,12 @@ impl Counts {
         self.request_bodies = self.request_bodies.saturating_add(entry.request_body);
         self.response_bodies = self.response_bodies.saturating_add(entry.response_body);
         self.took = self.took.saturating_add(took);
-        self.times.add(took);
+        self.times.add_within(took, has_room);
         self.first = self.first.min(entry.start);
         self.last = self.last.max(entry.end());
         self.attempts = self.attempts.max(entry.attempts);
         let mut texts = 0;
-        if self.why.is_none() && !entry.why.is_empty() {
+        if self.why.is_none() && !entry.why.is_empty() && (has_room || self.count == 1) {
             let why = entry.why.get(..MOST_WHY).unwrap_or(entry.why);
             self.why = Some(why.into());
             texts = why.len();
@@ -71,6 +71,12 @@ impl Counts {
 
     /// Adds what was counted elsewhere.
     pub fn merge(&mut self, other: &Self) {
+        self.merge_within(other, true);
+    }
+
+    /// Likewise, in no more bytes than before where there is no room.
+    pub(crate) fn merge_within(&mut self, other: &Self, has_room: bool) {
+        let has_room_for_texts = has_room || self.count == 0;
         if self.count == 0 {
             (self.first, self.version) = (other.first, other.version);
         }
@@ -80,14 +86,14 @@ impl Counts {
         self.request_bodies = self.request_bodies.saturating_add(other.request_bodies);
         self.response_bodies = self.response_bodies.saturating_add(other.response_bodies);
         self.took = self.took.saturating_add(other.took);
-        self.times.merge(&other.times);
+        self.times.merge_within(&other.times, has_room);
         self.first = self.first.min(other.first);
         self.last = self.last.max(other.last);
         self.attempts = self.attempts.max(other.attempts);
-        if self.why.is_none() {
+        if self.why.is_none() && has_room_for_texts {
             self.why.clone_from(&other.why);
         }
-        if self.sample.is_none() {
+        if self.sample.is_none() && has_room_for_texts {
             self.sample.clone_from(&other.sample);
         }
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     entry::Entry,
+    template::before_query,
     wire::{Fields, Malformed},
 };
 
@@ -158,16 +159,10 @@ pub(crate) fn header(message: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
 }
 
 /// A value without what follows a `?` or `#`, also a percent-encoded one, as in an address; `None`: nothing is left, or it is an address with
-/// somebody's name and password.
+/// somebody's name and password, or a host with them.
 fn told(value: &[u8]) -> Option<Box<str>> {
-    let lower = value.to_ascii_lowercase();
-    let query = (0..lower.len()).find(|at| {
-        let rest = lower.get(*at..).unwrap_or_default();
-        [&b"?"[..], b"#", b"%3f", b"%23"].iter().any(|sign| rest.starts_with(sign))
-    });
-    let value = value.get(..query.unwrap_or(value.len())).unwrap_or_default();
-    let mut text = String::from_utf8_lossy(value).into_owned();
-    if text.contains("://") && text.contains('@') {
+    let mut text = String::from_utf8_lossy(before_query(value)).into_owned();
+    if text.rsplit_once('@').is_some_and(|(before, _)| before.contains(':')) {
         return None;
     }
     text.retain(|sign| !sign.is_control());
@@ -217,6 +212,7 @@ mod tests {
                 ("location", "/login?next=/&token=secret"),
                 ("x-back", "https://a%3Ftoken=x"),
                 ("x-url", "https://jane:pw@example.com/"),
+                ("x-host", "jane:pw@example.com"),
                 ("set-cookie", "id=2"),
             ]
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -224,7 +220,7 @@ mod tests {
             ..HttpResponseProperties::default()
         };
         let listed = ["X-Tenant", "host", "cookie", "Authorization", "x-kestrel-latency-p50-ms", "a b"];
-        let headers = Headers::new(listed, ["Location", "x-url", "x-back", "Set-Cookie"]);
+        let headers = Headers::new(listed, ["Location", "x-url", "x-host", "x-back", "Set-Cookie"]);
         let found = sample(&headers, &request, &response);
         assert_eq!(pairs(&found.request), [("host", "shop.example.com"), ("x-tenant", "acme")]);
         assert_eq!(pairs(&found.response), [("location", "/login"), ("x-back", "https://a")]);

@@ -62,6 +62,11 @@ impl Identity {
         }
         identity
     }
+
+    /// Where it does not say at which address it is, it is at that of its connection.
+    pub fn or_at(self, peer: IpAddr) -> Self {
+        Self { address: self.address.or(Some(peer)), ..self }
+    }
 }
 
 impl Identity {

@@ -1,5 +1,7 @@
 //! What entries have in common that are counted together, in bytes: one comparison and one hash.
 
+use memchr::memrchr;
+
 use crate::{
     entry::{Entry, Protocol},
     flags::Flags,
@@ -141,7 +143,8 @@ fn put(out: &mut Vec<u8>, key: &Key<'_>, fold: Fold) {
         Fold::All => ((0, u8::MAX, 0, 0, Flags::default()), [&[][..]; 4]),
     };
     let (method, grpc, code, port, Flags(flags)) = head;
-    let texts = texts.map(|text| text.get(..MOST_TEXT).unwrap_or(text));
+    let [peer, cluster, authority, principal] = texts;
+    let texts = [peer, cluster, host(authority), principal].map(|text| text.get(..MOST_TEXT).unwrap_or(text));
     out.extend_from_slice(&key.reporter.to_le_bytes());
     out.extend_from_slice(&[key.side as u8, key.protocol as u8, method, grpc]);
     out.extend_from_slice(&code.to_le_bytes());
@@ -155,13 +158,25 @@ fn put(out: &mut Vec<u8>, key: &Key<'_>, fold: Fold) {
     }
 }
 
-/// By Istio's names of clusters; without one, by whose address the client called.
+/// By Istio's names of clusters; by another's, whether what answers is in the reporter's own pod; without one, by whose address
+/// the client called.
 fn side(reporter: &Reporter, entry: &Entry<'_>) -> Side {
+    let is_own = |ip: &[u8]| !reporter.address.is_empty() && *ip == *reporter.address;
     let is_inbound = match entry.cluster {
-        [] => !reporter.address.is_empty() && entry.local.ip == &*reporter.address,
-        cluster => cluster.starts_with(b"inbound|") || cluster == b"InboundPassthroughCluster",
+        [] => is_own(entry.local.ip),
+        b"InboundPassthroughCluster" => true,
+        cluster if cluster.starts_with(b"outbound|") => false,
+        cluster if cluster.starts_with(b"inbound|") => true,
+        _ => {
+            entry.upstream.ip.starts_with(b"127.") || entry.upstream.ip == b"::1" || is_own(entry.upstream.ip)
+        }
     };
     if is_inbound { Side::Server } else { Side::Client }
+}
+
+/// An authority without a name and a password before it.
+pub(crate) fn host(authority: &[u8]) -> &[u8] {
+    memrchr(b'@', authority).and_then(|at| authority.get(at + 1..)).unwrap_or(authority)
 }
 
 /// Whether a cluster is one of somebody, and not of whoever the client called.
@@ -257,5 +272,44 @@ mod tests {
         let key = Key::read(&bytes).unwrap();
         assert_eq!((key.reporter, key.code, key.cluster, key.template), (7, 0, &[][..], &b":other"[..]));
         assert!(Key::read(&bytes[..HEAD - 1]).is_none());
+    }
+
+    #[test]
+    fn a_sidecar_without_istio_is_at_the_server_of_what_its_own_pod_answers() {
+        let reporter = Reporter { number: 7, address: (*b"10.0.0.1").into() };
+        let mut bytes = Vec::new();
+        let mut key = |cluster: &'static str, upstream: &'static str| {
+            let entry = Entry {
+                protocol: Protocol::Http,
+                upstream: Address { ip: upstream.as_bytes(), port: 8080 },
+                client: Address { ip: b"10.0.0.3", port: 40_000 },
+                local: Address { ip: b"10.0.0.1", port: 80 },
+                cluster: cluster.as_bytes(),
+                ..Entry::default()
+            };
+            write(&mut bytes, &reporter, &entry, Fold::Nothing);
+            let key = Key::read(&bytes).unwrap();
+            (key.side, String::from_utf8(key.peer.to_vec()).unwrap(), key.port)
+        };
+        for upstream in ["127.0.0.1", "::1", "10.0.0.1"] {
+            assert_eq!(key("local_app", upstream), (Side::Server, "10.0.0.3".to_owned(), 80));
+        }
+        assert_eq!(key("db", "10.0.0.2"), (Side::Client, "10.0.0.2".to_owned(), 8080));
+        let own_port = "outbound|14080||kestrel-collector-als.kestrel.internal";
+        assert_eq!(key(own_port, "127.0.0.1").0, Side::Client);
+    }
+
+    #[test]
+    fn names_and_passwords_are_no_part_of_an_authority() {
+        let reporter = Reporter { number: 7, address: [].into() };
+        let authority = format!("{}:pw@api.example.com:443", "jane".repeat(100));
+        let entry = Entry { authority: authority.as_bytes(), ..Entry::default() };
+        let mut bytes = Vec::new();
+        write(&mut bytes, &reporter, &entry, Fold::Nothing);
+        let key = Key::read(&bytes).unwrap();
+        assert_eq!(key.authority, b"api.example.com:443");
+        let mut again = Vec::new();
+        write_again(&mut again, &Key { authority: authority.as_bytes(), ..key }, Fold::Nothing);
+        assert_eq!(again, bytes, "nor of what somebody else has counted");
     }
 }

@@ -32,6 +32,13 @@ pub const STREAM_AGE: Duration = Duration::from_secs(600);
 /// From one attempt to bind a port to the next.
 const AGAIN: Duration = Duration::from_secs(30);
 
+/// Bytes of a message: of a proxy whose buffer is 256 KiB, with an entry beyond it.
+const MESSAGE: usize = 512 * 1024;
+/// Bytes of a message that need no room of [`Limits::received`].
+const SMALL: usize = 64 * 1024;
+/// A message that has room must be complete within this time.
+const COMPLETE: Duration = Duration::from_secs(5);
+
 /// Where and how entries are received.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -65,7 +72,7 @@ pub struct Limits {
     pub connections: usize,
     /// Streams that may be open at once.
     pub streams: usize,
-    /// Bytes of a message; Envoy's own are of some 16 KiB.
+    /// Bytes of a message. Envoy sends what it has as soon as that is more than its buffer, which is 16 KiB unless it is set.
     pub message: usize,
     /// Bytes of large messages that may be on their way into memory.
     pub received: u32,
@@ -73,6 +80,8 @@ pub struct Limits {
     pub stream_window: u32,
     /// Likewise all of a connection.
     pub connection_window: u32,
+    /// A client has this long for its TLS handshake, and then for the beginning of its first stream.
+    pub handshake: Duration,
 }
 
 impl Limits {
@@ -80,10 +89,11 @@ impl Limits {
     pub const CLUSTER: Self = Self {
         connections: 8192,
         streams: 16_384,
-        message: 4 * 1024 * 1024,
+        message: MESSAGE,
         received: 16 * 1024 * 1024,
         stream_window: 256 * 1024,
         connection_window: 1024 * 1024,
+        handshake: Duration::from_secs(10),
     };
     /// Of a receiver for those of a node.
     pub const NODE: Self =
@@ -92,10 +102,10 @@ impl Limits {
     pub const POD: Self = Self {
         connections: 64,
         streams: 128,
-        message: 1024 * 1024,
         received: 1024 * 1024,
         stream_window: 64 * 1024,
         connection_window: 256 * 1024,
+        ..Self::CLUSTER
     };
 }
 
@@ -148,7 +158,7 @@ pub async fn serve(
     metrics.listens(port);
     let shared = Arc::new(Shared {
         counter,
-        received: Room::new(config.limits.received),
+        received: Room::new(config.limits.received).of_messages(SMALL, COMPLETE),
         connections: Arc::new(Semaphore::new(config.limits.connections)),
         streams: Arc::new(Semaphore::new(config.limits.streams)),
         metrics: metrics.clone(),

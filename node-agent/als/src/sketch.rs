@@ -21,24 +21,46 @@ impl Sketch {
     /// Adds a value, such as microseconds.
     #[inline]
     pub fn add(&mut self, value: u64) {
-        self.count(bucket(value), 1);
+        self.count(bucket(value), 1, true);
     }
 
     /// Adds all values of another one.
     pub fn merge(&mut self, other: &Self) {
-        other.counts.iter().for_each(|(bucket, count)| self.count(*bucket, *count));
+        self.merge_within(other, true);
+    }
+
+    /// Adds a value; where there is no room for more, to the nearest bucket that there is.
+    #[inline]
+    pub(crate) fn add_within(&mut self, value: u64, has_room: bool) {
+        self.count(bucket(value), 1, has_room);
+    }
+
+    /// Likewise all values of another one.
+    pub(crate) fn merge_within(&mut self, other: &Self, has_room: bool) {
+        other.counts.iter().for_each(|(bucket, count)| self.count(*bucket, *count, has_room));
     }
 
     #[inline]
-    fn count(&mut self, bucket: u16, count: u32) {
-        match self.counts.binary_search_by_key(&bucket, |(of, _)| *of) {
-            Ok(at) => {
-                if let Some((_, known)) = self.counts.get_mut(at) {
-                    *known = known.saturating_add(count);
-                }
+    fn count(&mut self, bucket: u16, count: u32, has_room: bool) {
+        let at = match self.counts.binary_search_by_key(&bucket, |(of, _)| *of) {
+            Ok(at) => at,
+            // The first few cost what one does.
+            Err(at) if has_room || self.counts.is_empty() || self.counts.len() < self.counts.capacity() => {
+                return self.counts.insert(at, (bucket, count));
             }
-            Err(at) => self.counts.insert(at, (bucket, count)),
+            Err(at) => self.nearest(bucket, at),
+        };
+        if let Some((_, known)) = self.counts.get_mut(at) {
+            *known = known.saturating_add(count);
         }
+    }
+
+    /// Where the bucket nearest to one is that belongs `at` this place; there is one.
+    #[cold]
+    fn nearest(&self, bucket: u16, at: usize) -> usize {
+        let far = |at: usize| self.counts.get(at).map_or(u16::MAX, |(of, _)| of.abs_diff(bucket));
+        let before = at.saturating_sub(1);
+        if far(before) <= far(at) { before } else { at }
     }
 
     /// The value that this share (0 to 1) of all is not above; 0 if there are none.
@@ -76,7 +98,7 @@ impl Sketch {
             if last >= BUCKETS {
                 return None;
             }
-            sketch.count(last, count);
+            sketch.count(last, count, true);
         }
         Some(sketch)
     }
@@ -148,6 +170,19 @@ mod tests {
                 prop_assert!(merged.quantile(share).abs_diff(expected) <= expected / 32);
             }
         }
+    }
+
+    #[test]
+    fn without_room_values_are_counted_as_the_nearest_ones() {
+        let mut sketch = Sketch::default();
+        [100, 1000, 10_000, 100_000].into_iter().for_each(|value| sketch.add_within(value, false));
+        let heap = sketch.heap();
+        (0..100_000).for_each(|value| sketch.add_within(value, false));
+        assert_eq!(
+            (sketch.heap(), sketch.counts.iter().map(|(_, count)| *count).sum::<u32>()),
+            (heap, 100_004)
+        );
+        assert!((8000..130_000).contains(&sketch.quantile(0.5)), "{}", sketch.quantile(0.5));
     }
 
     #[test]

@@ -1,15 +1,18 @@
 //! What the paths of one route have in common.
 //!
 //! A segment that looks like the name of one thing among many is replaced by what kind of name it is: `:id`, `:uuid`, `:hash`
-//! or `:long`. Query strings, fragments and path parameters (`;jsessionid=…`) are left out: they may hold secrets.
+//! or `:long`. Query strings, fragments and path parameters (`;jsessionid=…`) are left out, also where their sign is percent-encoded,
+//! once or more often: they may hold secrets.
 
-use memchr::{memchr2, memmem};
+use memchr::{memchr3_iter, memmem};
 
 /// In place of paths that there was no room to tell apart. No template has this form.
 pub const OTHER: &str = ":other";
 
 /// A longer segment is no name that somebody gave.
 const LONG: usize = 64;
+/// A segment with as many bytes may be a token, also if it has no digits.
+const TOKEN: usize = 20;
 /// Bytes of a template, about; what comes later in the path is left out.
 const MOST_BYTES: usize = 200;
 /// In place of what was left out.
@@ -17,8 +20,7 @@ const REST: &[u8] = b"/:rest";
 
 /// Appends the template of `path` to `out`.
 pub fn write(path: &[u8], out: &mut Vec<u8>) {
-    let path = memchr2(b'?', b'#', path).and_then(|end| path.get(..end)).unwrap_or(path);
-    let path = without_origin(path);
+    let path = without_origin(before_query(path));
     let path = path.strip_suffix(b"/").unwrap_or(path);
     let path = path.strip_prefix(b"/").unwrap_or(path);
     let begin = out.len();
@@ -29,6 +31,29 @@ pub fn write(path: &[u8], out: &mut Vec<u8>) {
         }
         out.push(b'/');
         out.extend_from_slice(kept(segment));
+    }
+}
+
+/// What is before a query or a fragment.
+pub(crate) fn before_query(path: &[u8]) -> &[u8] {
+    let is_end = |at: &usize| matches!(sign(path.get(*at..).unwrap_or_default()), b'?' | b'#');
+    let end = memchr3_iter(b'?', b'#', b'%', path).find(is_end);
+    end.and_then(|end| path.get(..end)).unwrap_or(path)
+}
+
+/// The sign at the beginning, also a percent-encoded one; of those, the ones that end something.
+fn sign(text: &[u8]) -> u8 {
+    let Some(mut digits) = text.strip_prefix(b"%") else { return text.first().copied().unwrap_or(0) };
+    // What was encoded more than once.
+    while let Some(rest) = digits.strip_prefix(b"25") {
+        digits = rest;
+    }
+    match digits {
+        [b'3', b'f' | b'F', ..] => b'?',
+        [b'2', b'3', ..] => b'#',
+        [b'3', b'b' | b'B', ..] => b';',
+        [b'4', b'0', ..] => b'@',
+        _ => 0,
     }
 }
 
@@ -60,7 +85,7 @@ const KINDS: [u8; 256] = {
             b'A'..=b'F' => HEX_LETTER | UPPER,
             b'g'..=b'z' => LOWER,
             b'G'..=b'Z' => UPPER,
-            b';' | b'@' => SPECIAL,
+            b';' | b'@' | b'%' => SPECIAL,
             _ => 0,
         };
         at += 1;
@@ -71,16 +96,32 @@ const KINDS: [u8; 256] = {
 /// The segment itself, or what stands for it.
 fn kept(segment: &[u8]) -> &[u8] {
     let kinds = segment.iter().fold(0, |kinds, byte| kinds | KINDS[usize::from(*byte)]);
-    if kinds & (DIGIT | SPECIAL) == 0 && segment.len() <= LONG {
+    let length = segment.len();
+    let is_mixed = kinds & UPPER != 0 && kinds & LOWER != 0 && length >= TOKEN;
+    if kinds & (DIGIT | SPECIAL) == 0 && length <= LONG && !is_mixed {
         return segment;
     }
-    if kinds == DIGIT && segment.len() <= LONG {
+    if kinds == DIGIT && length <= LONG {
         return b":id";
     }
-    let (mut digits, mut run, mut longest, mut hex) = (0, 0, 0, 0);
+    if kinds & SPECIAL != 0 {
+        let is_special = |at: &usize| matches!(sign(segment.get(*at..).unwrap_or_default()), b';' | b'@');
+        let mut specials = memchr3_iter(b';', b'@', b'%', segment).filter(is_special).peekable();
+        if specials.peek().is_some() {
+            let end = specials.find(|at| segment.get(*at..).is_some_and(|rest| sign(rest) == b';'));
+            return match end {
+                Some(end) => kept(segment.get(..end).unwrap_or_default()),
+                // An address of somebody.
+                None => b":id",
+            };
+        }
+    }
+    let (mut digits, mut run, mut longest, mut hex, mut letters, mut upper) = (0, 0, 0, 0, 0, 0);
     for byte in segment {
         let kind = KINDS[usize::from(*byte)];
         hex += usize::from(kind & (DIGIT | HEX_LETTER) != 0);
+        letters += usize::from(kind & (UPPER | LOWER) != 0);
+        upper += usize::from(kind & UPPER != 0);
         if kind & DIGIT != 0 {
             digits += 1;
             run += 1;
@@ -89,23 +130,16 @@ fn kept(segment: &[u8]) -> &[u8] {
             run = 0;
         }
     }
-    let length = segment.len();
-    if kinds & SPECIAL != 0 {
-        return match segment.iter().position(|byte| *byte == b';') {
-            Some(end) => kept(segment.get(..end).unwrap_or_default()),
-            // An address of somebody.
-            None => b":id",
-        };
-    }
     if length > LONG {
         return b":long";
     }
-    let is_mixed = kinds & UPPER != 0 && kinds & LOWER != 0 && digits >= 2;
+    // In names that somebody gave (`GetOrderByNumber`) a capital begins a word; where every letter is one by chance, it is every other.
+    let is_random = is_mixed && (digits >= 2 || upper * 3 > letters);
     if is_uuid(segment) {
         b":uuid"
     } else if hex == length && length >= 8 {
         b":hash"
-    } else if longest >= 4 || length >= 16 && digits * 5 >= length || length >= 20 && is_mixed {
+    } else if longest >= 4 || length >= 16 && digits * 5 >= length || is_random {
         b":id"
     } else {
         segment
@@ -156,6 +190,17 @@ mod tests {
             ("/users/jane@example.com/mail", "/users/:id/mail"),
             ("/cart;jsessionid=ABCDEF0123/items", "/cart/items"),
             ("/cart;jsessionid=a@b", "/cart"),
+            ("/login%3Ftoken=abc/def", "/login"),
+            ("/login%253ftoken=abc", "/login"),
+            ("/page%23secret?x", "/page"),
+            ("/cart%3Bjsessionid=abc/items", "/cart/items"),
+            ("/cart%3bto=a%40b", "/cart"),
+            ("/users/jane%40example.com/mail", "/users/:id/mail"),
+            ("/users/jane%2540example.com", "/users/:id"),
+            ("/a%20b/c", "/a%20b/c"),
+            ("/reset/QwHxZGRpbjpvcGVuIHNlc2FtZQ", "/reset/:id"),
+            ("/reset/aXqRtLmPzKwJvYbNcEdG", "/reset/:id"),
+            ("/shop.Orders/ListAllOrdersByCustomerNumber", "/shop.Orders/ListAllOrdersByCustomerNumber"),
             ("/shop.v1.Orders/GetOrderByNumber2", "/shop.v1.Orders/GetOrderByNumber2"),
             ("http://host:80/a/1", "/a/:id"),
             ("http://host", "/"),
@@ -177,6 +222,14 @@ mod tests {
             write(&path, &mut out);
             prop_assert!(out.starts_with(b"/") && out.len() <= MOST_BYTES + LONG + 2 + REST.len());
             prop_assert!(!out.iter().any(|byte| b"?#;@".contains(byte)));
+        }
+
+        #[test]
+        fn what_follows_a_sign_stays_however_it_is_encoded(
+            path in "/[a-z%/]{0,20}", sign in prop::sample::select(vec!["?", "#", ";", "%3F", "%23", "%3b", "%253f", "%252523", "%253B"]),
+        ) {
+            let template = template(&format!("{path}{sign}SECRET"));
+            prop_assert!(!template.contains("SECRET"), "{}", template);
         }
     }
 }

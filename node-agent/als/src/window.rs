@@ -121,12 +121,12 @@ pub type Rows<'a> = Box<dyn Iterator<Item = (Key<'a>, &'a Counts)> + 'a>;
 impl Window {
     /// Counts an entry; how much of it is told apart. It may take as many `bytes` in all as rows of their own.
     pub fn add(&mut self, reporter: &Reporter, entry: &Entry<'_>, bytes: usize) -> Fold {
-        let authority = if key::names_somebody(entry.cluster) { &[] } else { entry.authority };
+        let authority = if key::names_somebody(entry.cluster) { &[] } else { key::host(entry.authority) };
         self.count(
             bytes,
             (reporter.number, entry.cluster, authority),
             |key, fold| key::write(key, reporter, entry, fold),
-            |counts| counts.add(entry),
+            |counts, has_room| counts.add(entry, has_room),
         )
     }
 
@@ -168,7 +168,7 @@ impl Window {
         for (at, entry) in entries.iter().enumerate() {
             let row = self.sought.get(at).and_then(|sought| self.rows.get_mut(sought.row));
             if let Some(row) = row {
-                self.bytes += row.counts.add(entry);
+                self.bytes += row.counts.add(entry, self.bytes < bytes);
             } else if self.add(reporter, entry, bytes) == Fold::Nothing {
                 self.sample(entry, headers, bytes);
             } else {
@@ -184,9 +184,9 @@ impl Window {
             bytes,
             (key.reporter, key.cluster, key.authority),
             |out, fold| key::write_again(out, key, fold),
-            |into| {
+            |into, has_room| {
                 let before = into.heap();
-                into.merge(counts);
+                into.merge_within(counts, has_room);
                 into.heap() - before
             },
         )
@@ -198,7 +198,7 @@ impl Window {
         bytes: usize,
         destination: (u32, &[u8], &[u8]),
         write: impl Fn(&mut Vec<u8>, Fold),
-        add: impl Fn(&mut Counts) -> usize,
+        add: impl Fn(&mut Counts, bool) -> usize,
     ) -> Fold {
         let mut fold = Fold::Nothing;
         let mut of_destination = None;
@@ -208,7 +208,7 @@ impl Window {
             let hash = self.hasher.hash_one(&*self.key) as u32;
             if let Some(row) = self.find(hash) {
                 self.last = row;
-                self.bytes += add(&mut self.rows[row].counts);
+                self.bytes += add(&mut self.rows[row].counts, self.bytes < bytes);
                 return fold;
             }
             let destination = *of_destination.get_or_insert_with(|| self.hasher.hash_one(destination));
@@ -232,7 +232,7 @@ impl Window {
                 continue;
             }
             let mut counts = Counts::default();
-            self.bytes += ROW + full(self.key.len()) + add(&mut counts);
+            self.bytes += ROW + full(self.key.len()) + add(&mut counts, self.bytes < bytes);
             if fold != Fold::All && self.of_destination.insert(destination, rows + 1).is_none() {
                 self.bytes += 32;
             }
@@ -434,6 +434,24 @@ mod tests {
         assert_eq!(last, Fold::All);
         assert!(window.bytes() < 102_000, "{}", window.bytes());
         assert_eq!(window.rows().map(|(_, counts)| counts.count).sum::<u64>(), 5000);
+    }
+
+    /// Scenario: a window is full, and its rows go on with times of every size and causes of every kind.
+    /// Guarantee: it takes no more memory, and all are counted.
+    #[test]
+    fn rows_of_a_full_window_do_not_grow() {
+        const BYTES: usize = 100_000;
+        let mut window = Window::default();
+        let paths: Vec<String> = (0..1000).map(word).collect();
+        for number in 0..200_000_u64 {
+            let duration = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (20 + number % 20);
+            let entry = Entry { duration, why: b"because", ..entry(&paths[number as usize % paths.len()]) };
+            window.add(&reporter(), &entry, BYTES);
+        }
+        assert!(window.bytes() < BYTES + 10_000, "{}", window.bytes());
+        assert_eq!(window.rows().map(|(_, counts)| counts.count).sum::<u64>(), 200_000);
+        let most = window.rows().map(|(_, counts)| counts.heap()).sum::<usize>();
+        assert!(most < BYTES, "{most}");
     }
 
     #[test]

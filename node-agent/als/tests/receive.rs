@@ -23,7 +23,13 @@ use kestrel_proto::{
     },
     node::v1::{RequestProxy, RequestReport, RequestRow},
 };
-use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    sync::mpsc,
+    task::JoinHandle,
+    time::timeout,
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
@@ -42,13 +48,17 @@ struct Receiver {
 
 impl Receiver {
     async fn start(limits: Limits, stream_bytes_per_second: u64) -> Self {
+        Self::start_within(limits, stream_bytes_per_second, receive::Limits::POD).await
+    }
+
+    async fn start_within(limits: Limits, stream_bytes_per_second: u64, receives: receive::Limits) -> Self {
         let config = Config {
             port: 0,
             is_loopback: true,
             stream_bytes_per_second,
             stream_age: LIMIT * 10,
             tls: None,
-            limits: receive::Limits::POD,
+            limits: receives,
         };
         let (metrics, drain) = (Metrics::default(), CancellationToken::new());
         let counter = Counter::of_proxies(limits, metrics::Metrics::default());
@@ -144,4 +154,21 @@ async fn ten_times_too_much_is_counted_within_the_bytes() {
     assert!(tally.over_rate > 5000 && tally.folded > 0 && tally.aggregated > 0, "{tally:?}");
     let rows: usize = reports.iter().map(|report| report.rows.len()).sum();
     assert!(rows < 400, "{rows}");
+}
+
+/// Scenario: clients connect and say nothing, or no more than that they speak HTTP/2.
+/// Guarantee: they do not keep their places, and a proxy that sends does.
+#[tokio::test]
+async fn a_connection_without_a_stream_is_ended() {
+    let short = receive::Limits { handshake: Duration::from_millis(200), ..receive::Limits::POD };
+    let receiver = Receiver::start_within(Limits::POD, 0, short).await;
+    for said in [&b""[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"] {
+        let mut connection = TcpStream::connect(("127.0.0.1", receiver.port)).await.unwrap();
+        connection.write_all(said).await.unwrap();
+        let mut heard = Vec::new();
+        let _reset = timeout(LIMIT, connection.read_to_end(&mut heard)).await.expect("it is ended");
+    }
+    receiver.send((0..2).map(paths)).await;
+    let (_, tally) = receiver.stop().await;
+    assert_eq!(tally.received(), 200);
 }

@@ -11,7 +11,8 @@ use kestrel_als::identity::Identity;
 use kestrel_proto::node::v1::{RequestProxy, RequestReport, RequestsTold};
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::{Requests, metrics::LeftOut};
+use super::{super::resolve::of_resident, Requests, metrics::LeftOut};
+use crate::inventory::Resident;
 
 /// Senders whose last report is remembered. When there were more over the time, all are forgotten.
 const MOST_SENDERS: usize = 20_000;
@@ -47,6 +48,20 @@ impl Senders {
             let _gone = sender.send(told);
         }
     }
+}
+
+/// Who a proxy is that says this of itself over a connection from `peer`. If a pod has that address, it is that pod's, whatever it
+/// says; behind a node's or nobody's there may be any.
+pub(super) fn of_connection(
+    said: Identity,
+    peer: IpAddr,
+    resident: impl Fn(IpAddr) -> Option<Resident>,
+) -> Identity {
+    let is_pod = |found: Resident| !matches!(&*of_resident(&found).kind, "Node" | "Service");
+    if said.address.is_some_and(|address| address != peer) && resident(peer).is_some_and(is_pod) {
+        return Identity { id: said.id, address: Some(peer), ..Identity::default() };
+    }
+    said.or_at(peer)
 }
 
 impl Requests {

@@ -75,13 +75,18 @@ impl World {
     /// The proxy of the pod with this address.
     fn proxy(&self, last: u8) -> Stream {
         let mut stream = self.requests.counter().stream(IpAddr::from([10, 0, 0, last]));
+        stream.take(&Self::introduction(last));
+        stream
+    }
+
+    /// What the proxy of the pod with this address says of itself.
+    fn introduction(last: u8) -> Vec<u8> {
         let (_, namespace, workload) = PODS.into_iter().find(|(of, ..)| *of == last).unwrap();
         let id = format!("sidecar~10.0.0.{last}~{workload}-{last}.{namespace}~{namespace}.svc.cluster.local");
         let identifier =
             Identifier { node: Some(Node { id, ..Node::default() }), log_name: "als".to_owned() };
         let message = StreamAccessLogsMessage { identifier: Some(identifier), log_entries: None };
-        stream.take(&message.encode_to_vec());
-        stream
+        message.encode_to_vec()
     }
 
     async fn told(&self) -> Vec<L7AccessLog> {
@@ -335,6 +340,46 @@ async fn paths_that_are_all_different_are_told_as_other() {
     assert_eq!(told.iter().filter(|log| log.http_data.as_ref().unwrap().path == ":other").count(), 1);
     let tally = world.requests.tallies()["shop/web"];
     assert_eq!((tally.aggregated, tally.folded, tally.refused()), (2000, 4000, 0));
+}
+
+/// Scenario: a pod says that it is the proxy of another one, by address and names; and one says so behind the address of nobody.
+/// Guarantee: who has the connection's address is who reports.
+#[tokio::test]
+async fn a_pod_speaks_for_itself_alone() {
+    let world = World::new();
+    let stream = |peer: [u8; 4]| {
+        let mut stream = world.requests.counter().stream(IpAddr::from(peer));
+        stream.take(&World::introduction(3));
+        stream
+    };
+    stream([10, 0, 0, 1]).take(&message(vec![entry(3, 4, Side::Client, "/", 200)]));
+    stream([192, 0, 2, 1]).take(&message(vec![entry(3, 1, Side::Client, "/", 200)]));
+    let mut told: Vec<_> =
+        world.told().await.iter().map(|log| (end(&log.source), end(&log.destination))).collect();
+    told.sort();
+    let pair = |from: &str, to: &str| (from.to_owned(), to.to_owned());
+    assert_eq!(
+        told,
+        [
+            pair("shop/StatefulSet/db ", "shop/StatefulSet/web db"),
+            pair("shop/StatefulSet/web ", "shop/StatefulSet/db db"),
+        ]
+    );
+    assert_eq!(world.requests.tallies().keys().collect::<Vec<_>>(), ["shop/db", "shop/web"]);
+}
+
+/// Scenario: a client calls a host with a name and a password before it.
+/// Guarantee: the host is told, and they are not.
+#[tokio::test]
+async fn names_and_passwords_of_hosts_do_not_leave() {
+    let world = World::new();
+    let mut outside = entry(1, 9, Side::Client, "/", 200);
+    outside.common_properties.as_mut().unwrap().upstream_cluster = "PassthroughCluster".to_owned();
+    outside.request.as_mut().unwrap().authority = "jane:SECRET@api.example.com:443".to_owned();
+    world.proxy(1).take(&message(vec![outside]));
+    let told = world.told().await;
+    assert_eq!(end(&told[0].destination), "/Unmanaged/api.example.com api.example.com");
+    assert!(!format!("{told:?}").contains("SECRET"), "{told:?}");
 }
 
 /// What agents and collectors send.

@@ -35,6 +35,8 @@ pub(super) enum Refused {
     Message,
     /// The TLS handshake failed.
     Tls,
+    /// No stream was begun in time.
+    Silent,
 }
 
 impl Default for Metrics {
@@ -57,7 +59,7 @@ impl Metrics {
         registry.register("messages", "Messages with entries that came", self.messages.clone());
         registry.register("message_bytes", "Their bytes", self.bytes.clone());
         let help = "What did not get as far as its entries: connections and streams beyond as many as there may be, streams \
-                    whose message is too large or can't be read, failed TLS handshakes";
+                    whose message is too large or can't be read, failed TLS handshakes, connections without a stream (Silent)";
         registry.register("refused", help, self.refused.clone());
     }
 

@@ -2,7 +2,7 @@
 
 use std::{
     convert::Infallible,
-    future::{Future, ready},
+    future::{self, Future, ready},
     net::{IpAddr, SocketAddr},
     pin::{Pin, pin},
     sync::Arc,
@@ -21,7 +21,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{
     Response, Status, Streaming,
     body::Body,
@@ -39,8 +39,6 @@ const STREAMS: u32 = 64;
 const KEEPALIVE: Duration = Duration::from_secs(30);
 /// It must answer within this time.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
-/// A client has this long for its handshake.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after an accept error such as EMFILE, which would else spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 /// Connections get this long to end: longer than what was sent is read.
@@ -83,7 +81,7 @@ pub(super) async fn run(listener: TcpListener, tls: Option<Tls>, shared: Arc<Sha
 async fn serve(stream: TcpStream, address: SocketAddr, tls: Option<Arc<ServerConfig>>, shared: Arc<Shared>) {
     let _best_effort = stream.set_nodelay(true);
     let Some(tls) = tls else { return speak(stream, address.ip(), shared).await };
-    match timeout(HANDSHAKE_TIMEOUT, TlsAcceptor::from(tls).accept(stream)).await {
+    match timeout(shared.config.limits.handshake, TlsAcceptor::from(tls).accept(stream)).await {
         Ok(Ok(stream)) => speak(stream, address.ip(), shared).await,
         Ok(Err(_)) | Err(_) => shared.metrics.refused(Refused::Tls),
     }
@@ -94,7 +92,9 @@ async fn speak(
     peer: IpAddr,
     shared: Arc<Shared>,
 ) {
+    let begun = CancellationToken::new();
     let service = service_fn(|request: Request<Incoming>| {
+        begun.cancel();
         let receiver = Receiver { shared: Arc::clone(&shared), peer };
         async move { Ok::<_, Infallible>(answer(request, receiver).await) }
     });
@@ -108,9 +108,16 @@ async fn speak(
             .max_concurrent_streams(STREAMS)
             .serve_connection(TokioIo::new(stream), service)
     );
+    let silent = async {
+        if timeout(shared.config.limits.handshake, begun.cancelled()).await.is_ok() {
+            future::pending().await
+        }
+    };
     tokio::select! {
         // An error is the peer's business: its streams have ended with it.
         _ended = connection.as_mut() => return,
+        // A proxy connects when it has something to send.
+        () = silent => return shared.metrics.refused(Refused::Silent),
         () = shared.drain.cancelled() => {}
     }
     connection.as_mut().graceful_shutdown();

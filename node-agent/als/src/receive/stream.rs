@@ -52,7 +52,7 @@ pub(super) async fn read(
             Ok(Some(message)) => {
                 metrics.messages.inc();
                 metrics.bytes.inc_by(message.len() as u64);
-                if rate.admits(message.len(), Instant::now()) {
+                if rate.admits(&message, Instant::now()) {
                     source.take(&message);
                 } else {
                     source.pass_over(&message);
