@@ -245,9 +245,12 @@ impl Executor {
             Some(key) => self.record().came(key, over, record::is_read(&request), Instant::now()),
         };
         let executor = Arc::clone(self);
+        let is_new = matches!(verdict, Verdict::Run);
         match verdict {
-            Verdict::Run if self.tasks.len() >= IN_ALL => {
-                let _asker = key.and_then(|key| self.record().abandoned(&key));
+            Verdict::Run | Verdict::Answered(_) if self.tasks.len() >= IN_ALL => {
+                if is_new {
+                    let _asker = key.and_then(|key| self.record().abandoned(&key));
+                }
                 self.audit.tell(&Asked::of(&request), &undecided(&request, 429), Duration::ZERO);
                 let why = format!("{IN_ALL} requests wait already: ask again later");
                 answers.send(refuse(request, 429, &why));
@@ -413,7 +416,8 @@ impl Executor {
             return Outcome::passing(Request::YamlDryRun(request), 504, NO_PLACE);
         };
         let (cluster, kinds, nodes) = (&self.cluster, &self.kinds, &self.nodes);
-        let session = command::Session { cluster, rules, kinds, nodes, deadline };
+        let session =
+            command::Session { room: command::Session::room(), cluster, rules, kinds, nodes, deadline };
         match timeout_at(deadline, dry_run::allowed(&session)).await {
             Ok(Ok(())) => {}
             Ok(Err(off)) => {

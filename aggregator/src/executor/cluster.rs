@@ -6,6 +6,10 @@ use http_body_util::BodyExt as _;
 use kube::{Client, client::Body};
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
+use tokio::{
+    runtime::{Handle, RuntimeFlavor},
+    task::block_in_place,
+};
 
 use super::{
     hidden::Hashes,
@@ -17,6 +21,8 @@ use crate::excluded::Excluded;
 
 /// No more of one answer of the API server is read.
 pub(super) const READ_BYTES: usize = 8 * 1024 * 1024;
+/// A text that takes milliseconds to be looked at.
+const LARGE: usize = 256 * 1024;
 /// Objects in a page, for who names no number …
 const PAGE: u32 = 500;
 /// … and how many times fewer, where so many are too large.
@@ -58,6 +64,13 @@ struct Status {
     message: String,
     #[serde(default)]
     reason: String,
+}
+
+/// Runs what looks at every byte of a text: of a large one, so that it keeps no other task of the runtime waiting.
+fn apart<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
+    let has_others =
+        Handle::try_current().is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread);
+    if has_others && bytes > LARGE { block_in_place(work) } else { work() }
 }
 
 /// How to ask for less.
@@ -160,14 +173,15 @@ impl Cluster {
                 limit = (limit / SMALLER).max(1);
                 continue;
             }
-            let page: Page<'_> = serde_json::from_str(&answer.text).map_err(|error| {
-                Failure::own(502, format!("the API server's list can't be read: {error}"))
+            next = apart(answer.text.len(), || {
+                let page: Page<'_> = serde_json::from_str(&answer.text).map_err(|error| {
+                    Failure::own(502, format!("the API server's list can't be read: {error}"))
+                })?;
+                Ok(if each(&page)? { page.metadata.next } else { String::new() })
             })?;
-            let more = each(&page)?;
-            if asked || !more || page.metadata.next.is_empty() {
+            if asked || next.is_empty() {
                 return Ok(());
             }
-            next.clone_from(&page.metadata.next);
         }
     }
 
@@ -180,6 +194,10 @@ impl Cluster {
     }
 
     pub(super) fn cleaned_text(&self, written: &str, holds: Holds) -> Result<Value, Failure> {
+        apart(written.len(), || self.cleaned_object(written, holds))
+    }
+
+    fn cleaned_object(&self, written: &str, holds: Holds) -> Result<Value, Failure> {
         let mut object: Value = serde_json::from_str(written)
             .map_err(|error| Failure::own(502, format!("the API server's answer can't be read: {error}")))?;
         json::clean(&mut object, holds, &self.hashes);
@@ -191,7 +209,7 @@ impl Cluster {
 
     /// Text as the cloud may see it.
     pub(super) fn cleaned_lines(&self, text: String) -> String {
-        json::text_of(&text, &self.hashes).unwrap_or(text)
+        apart(text.len(), || json::text_of(&text, &self.hashes)).unwrap_or(text)
     }
 
     /// What the API server says of its kinds and of itself: nothing in it is secret, but what describes a
@@ -212,5 +230,22 @@ impl Cluster {
             }
             Err(_) => text,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn a_large_text_keeps_no_other_task_waiting() {
+        let (says, hears) = std::sync::mpsc::channel();
+        let large = tokio::spawn(async move {
+            let other = tokio::spawn(async move { says.send(()) });
+            let heard = apart(LARGE + 1, || hears.recv_timeout(std::time::Duration::from_secs(60)));
+            other.await.unwrap().unwrap();
+            heard
+        });
+        assert_eq!(large.await.unwrap(), Ok(()), "the only worker runs other tasks meanwhile");
     }
 }

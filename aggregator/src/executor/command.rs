@@ -31,13 +31,18 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kestrel_proto::cloud::v1::{ShellCommandRequest, ShellCommandResponse, ShellCommandResult};
 use serde_json::Value;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 pub(super) use self::{
     discovery::Resource,
     session::{Kinds, Session, Trouble},
 };
-use self::{filter::Filter, kubectl::Kubectl, refused::PROGRAMS, verbs::Does};
+use self::{
+    filter::{Filter, Stop, Waits},
+    kubectl::Kubectl,
+    refused::PROGRAMS,
+    verbs::Does,
+};
 use super::{
     audit::{Decision, Part},
     cluster::Cluster,
@@ -156,6 +161,13 @@ impl Output {
         self.code = 1;
     }
 
+    /// What a filter reads, and says what it does not.
+    fn bound(&mut self) {
+        if cut_lines(&mut self.stdout, OUTPUT_BYTES) {
+            self.warn("cut at 8 MiB before a filter or behind it: ask for less");
+        }
+    }
+
     fn warn(&mut self, text: &str) {
         self.stderr.push_str(&format!("warning: {text}\n"));
     }
@@ -195,10 +207,10 @@ pub(super) async fn answer(
                 let own = command.kubectl.arguments.value("request-timeout").and_then(logs::seconds);
                 let deadline =
                     own.map_or(deadline, |own| deadline.min(Instant::now() + Duration::from_secs(own)));
-                let session = Session { cluster, rules, kinds, nodes, deadline };
-                match timeout_at(deadline, run(&session, &command)).await {
-                    Ok((output, refused)) => (output, refused.map_or(Decision::Allowed, Decision::Refused)),
-                    Err(_) => {
+                let session = Session { room: Session::room(), cluster, rules, kinds, nodes, deadline };
+                match run(&session, &command).await {
+                    Some((output, refused)) => (output, refused.map_or(Decision::Allowed, Decision::Refused)),
+                    None => {
                         let stderr = format!("error: no answer within the {seconds} s of this request");
                         (Output { stderr, code: TIMED_OUT, ..Output::default() }, Decision::Allowed)
                     }
@@ -222,8 +234,9 @@ pub(super) async fn answer(
     (ShellCommandResponse { request_id, results, global_error_message: String::new() }, parts)
 }
 
-/// Runs one command and its filters; the reason, if what it asked for turned out to be refused.
-async fn run(session: &Session<'_>, command: &Command) -> (Output, Option<Reason>) {
+/// Runs one command and its filters; the reason, if what it asked for turned out to be refused. Nothing, if there
+/// was not enough time.
+async fn run(session: &Session<'_>, command: &Command) -> Option<(Output, Option<Reason>)> {
     let kubectl = &command.kubectl;
     let work = async {
         match kubectl.verb.does {
@@ -244,7 +257,7 @@ async fn run(session: &Session<'_>, command: &Command) -> (Output, Option<Reason
             Does::Debug => host::run(session, kubectl).await,
         }
     };
-    let (mut output, refused) = match work.await {
+    let (mut output, refused) = match timeout_at(session.deadline, work).await.ok()? {
         Ok(output) => (output, None),
         Err(trouble) => {
             let mut output = Output::default();
@@ -256,27 +269,40 @@ async fn run(session: &Session<'_>, command: &Command) -> (Output, Option<Reason
         }
     };
     if refused.is_none() {
-        output = filtered(output, command.filters.clone()).await;
+        output = filtered(output, command.filters.clone(), session.deadline).await?;
     }
-    (output, refused)
+    Some((output, refused))
 }
 
-/// What filters leave of an output. They may take seconds, in which the runtime has other things to do.
-async fn filtered(output: Output, filters: Vec<Filter>) -> Output {
+/// What filters leave of an output. They may take seconds, in which the runtime has other things to do; at the
+/// deadline they are stopped, and have ended when this returns.
+async fn filtered(mut output: Output, filters: Vec<Filter>, deadline: Instant) -> Option<Output> {
     if filters.is_empty() {
-        return output;
+        return Some(output);
     }
-    let work = tokio::task::spawn_blocking(move || {
-        filters.iter().fold(output, |output, filter| {
+    let waits = Waits(Stop::default());
+    let stop = waits.0.clone();
+    let mut work = tokio::task::spawn_blocking(move || {
+        output.bound();
+        for filter in &filters {
             // The last one's code counts as in a pipe, but what failed stays failed.
-            let (stdout, code) = filter.apply(&output.stdout);
-            Output { stdout, code: output.code.max(code), ..output }
-        })
+            let (stdout, code) = filter.apply(&output.stdout, &stop)?;
+            output = Output { stdout, code: output.code.max(code), ..output };
+            output.bound();
+        }
+        Some(output)
     });
-    work.await.unwrap_or_else(|_| {
+    let done = tokio::select! {
+        done = &mut work => done,
+        () = sleep_until(deadline) => {
+            waits.0.set();
+            (&mut work).await
+        }
+    };
+    done.unwrap_or_else(|_| {
         let mut output = Output::default();
         output.fails(&Trouble::said("a filter failed"));
-        output
+        Some(output)
     })
 }
 

@@ -384,3 +384,28 @@ async fn a_request_that_panics_is_answered_and_may_come_again() {
     drain.cancel();
     executor.finish().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn repeats_wait_in_the_same_bounded_number_as_everyone() {
+    let server = async |request: http::Request<Body>| match request.uri().path() {
+        "/version" => Ok::<_, Infallible>(http::Response::new(Full::new(Bytes::from_static(b"{}")))),
+        _ => pending().await,
+    };
+    let client = Client::new(tower::service_fn(server), "default");
+    let (lanes, drain) = (Lanes::new(Metrics::default()), CancellationToken::new());
+    let executor = Executor::new(access(client), credentials(), lanes.clone(), drain.clone()).unwrap();
+    ask_for(&executor, "r1", "version");
+    sleep(Duration::from_secs(1)).await;
+    for _ in 0..IN_ALL {
+        ask_for(&executor, "", "livez");
+    }
+    ask_for(&executor, "r1", "version");
+    assert_eq!(codes(&lanes), [200, 429]);
+    sleep(Duration::from_secs(60)).await;
+    codes(&lanes);
+    ask_for(&executor, "r1", "version");
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(codes(&lanes), [200], "it is still in the record");
+    drain.cancel();
+    executor.finish().await;
+}

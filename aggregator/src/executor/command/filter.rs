@@ -2,11 +2,40 @@
 
 mod apply;
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
 use super::{
     flags::{Arguments, Flag, flag, value},
     pattern::Pattern,
 };
 use crate::executor::reason::{Reason, Refused};
+
+/// Tells a filter that nobody waits for it any more. Clones tell the same.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    /// From now on.
+    pub(crate) fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Sets it at its end: whoever stops waiting drops it.
+pub(crate) struct Waits(pub Stop);
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.0.set();
+    }
+}
 
 /// A filter.
 #[derive(Clone, Debug, PartialEq)]
@@ -235,11 +264,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::executor::command::words;
+    use crate::executor::command::{OUTPUT_BYTES, words};
 
     fn run(line: &str, text: &str) -> (String, i32) {
         let stages = words::split(line).unwrap();
-        Filter::parse(&stages[0]).unwrap().apply(text)
+        Filter::parse(&stages[0]).unwrap().apply(text, &Stop::default()).unwrap()
     }
 
     #[test]
@@ -281,6 +310,22 @@ mod tests {
         assert_eq!(run("uniq -d", "a\na\nb\n").0, "a\n");
         assert_eq!(run("grep x -A1", "x\n1\n2\nx\n").0, "x\n1\n--\nx\n");
         assert_eq!((run("grep a", text).1, run("grep z", text).1), (0, 1));
+    }
+
+    #[test]
+    fn what_a_filter_shows_has_an_end_and_nobody_waits_for_one_that_was_stopped() {
+        let text = "a".repeat(OUTPUT_BYTES - 1) + "\n";
+        let most = OUTPUT_BYTES + 64;
+        let (shown, code) = run("grep -on .", &text);
+        assert!((OUTPUT_BYTES..most).contains(&shown.len()) && code == 0, "{}", shown.len());
+        let (shown, _) = run("uniq -c", &"a\nb\n".repeat(OUTPUT_BYTES / 8));
+        assert!((OUTPUT_BYTES..most).contains(&shown.len()), "{}", shown.len());
+        let stop = Stop::default();
+        drop(Waits(stop.clone()));
+        for line in ["grep a", "sort", "uniq", "cut -c1", "head", "tail", "wc"] {
+            let stages = words::split(line).unwrap();
+            assert_eq!(Filter::parse(&stages[0]).unwrap().apply(&text, &stop), None, "{line}");
+        }
     }
 
     #[test]

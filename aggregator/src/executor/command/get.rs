@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use serde_json::{Value, json};
 
 use super::{
-    Output,
+    OUTPUT_BYTES, Output,
     discovery::Resource,
     go_text, json_text,
     jsonpath::Template,
@@ -48,14 +48,8 @@ pub(super) async fn targets(session: &Session<'_>, words: &[String]) -> Result<V
             .cloned()
             .collect();
         match of_category.is_empty() {
-            true => resources.push(session.resource(kind).await?),
-            // Of a kind in several versions, the first is the preferred one.
-            false => of_category.into_iter().for_each(|resource| {
-                if !resources.iter().any(|known| known.group == resource.group && known.name == resource.name)
-                {
-                    resources.push(resource);
-                }
-            }),
+            true => add(&mut resources, session.resource(kind).await?),
+            false => of_category.into_iter().for_each(|resource| add(&mut resources, resource)),
         }
     }
     if names.is_empty() {
@@ -66,6 +60,13 @@ pub(super) async fn targets(session: &Session<'_>, words: &[String]) -> Result<V
             .extend(names.iter().map(|name| Target { resource: resource.clone(), name: Some(name.clone()) }));
     }
     Ok(targets)
+}
+
+/// Once, whatever names it has. Of a kind in several versions, the first is the preferred one.
+fn add(resources: &mut Vec<Resource>, resource: Resource) {
+    if !resources.iter().any(|known| known.group == resource.group && known.name == resource.name) {
+        resources.push(resource);
+    }
 }
 
 /// Where the objects of a target are.
@@ -255,7 +256,8 @@ pub(super) fn shown(
                 Format::Yaml => yaml::write(&all),
                 Format::Path { template, as_json: false } => template.show(&all)?,
                 Format::Path { template, .. } => {
-                    json_text::indented(&Value::Array(template.values(&all)?.into_iter().cloned().collect()))
+                    // Values within values multiply.
+                    json_text::list(&template.values(&all)?).ok_or(TOO_LARGE)?
                 }
                 _ => String::new(),
             }
@@ -272,20 +274,31 @@ fn name_of(object: &Value) -> String {
     }
 }
 
+const TOO_LARGE: &str = "the output is larger than 8 MiB: ask for fewer objects or fields";
+
 fn custom(columns: &[(String, Template)], items: &[Value], no_headers: bool) -> Result<String, String> {
-    let mut rows = Vec::new();
+    let (mut rows, mut bytes) = (Vec::new(), 0);
     if !no_headers {
         rows.push(columns.iter().map(|(header, _)| header.clone()).collect());
     }
     for item in items {
-        let cell = |(_, path): &(String, Template)| {
+        let mut cell = |(_, path): &(String, Template)| {
             let values = path.values(item)?;
-            Ok::<_, String>(match values.is_empty() {
-                true => "<none>".to_owned(),
-                false => values.into_iter().map(go_text).collect::<Vec<_>>().join(","),
-            })
+            let mut text = String::new();
+            for (place, value) in values.iter().enumerate() {
+                if place > 0 {
+                    text.push(',');
+                }
+                let begin = text.len();
+                text.push_str(&go_text(value));
+                bytes += text.len() - begin;
+                if bytes > OUTPUT_BYTES {
+                    return Err(TOO_LARGE.to_owned());
+                }
+            }
+            Ok(if values.is_empty() { "<none>".to_owned() } else { text })
         };
-        rows.push(columns.iter().map(cell).collect::<Result<Vec<_>, _>>()?);
+        rows.push(columns.iter().map(&mut cell).collect::<Result<Vec<_>, _>>()?);
     }
     Ok(table::columns(&rows))
 }

@@ -1,6 +1,10 @@
 //! JSON as Go writes it: sorted, four blanks deep, and with escapes for what HTML would take for a tag.
 
+use std::io;
+
 use serde_json::Value;
+
+use super::OUTPUT_BYTES;
 
 /// A value as a template shows it: text as it is, everything else as compact JSON.
 pub(super) fn plain(value: &Value) -> String {
@@ -19,6 +23,32 @@ pub(super) fn indented(value: &Value) -> String {
     // Writing a value to memory does not fail.
     let _written = serde::Serialize::serialize(value, &mut serializer);
     escaped(&String::from_utf8_lossy(&out)) + "\n"
+}
+
+/// The same of several values; nothing if it would be too much.
+pub(super) fn list(values: &[&Value]) -> Option<String> {
+    let mut out = Bounded(Vec::new());
+    let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+    let mut serializer = serde_json::Serializer::with_formatter(&mut out, formatter);
+    serde::Serialize::serialize(values, &mut serializer).ok()?;
+    Some(escaped(&String::from_utf8_lossy(&out.0)) + "\n")
+}
+
+/// What is written, up to the bytes of an output.
+struct Bounded(Vec<u8>);
+
+impl io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > OUTPUT_BYTES {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Only in texts can these stand.

@@ -154,8 +154,16 @@ impl Template {
                 Action::Text(text) => shown.push_str(text),
                 Action::Path(path) => {
                     let found = self.walk(vec![Found::Of(object)], path, left)?;
-                    let texts: Vec<String> = found.iter().map(Found::text).collect();
-                    shown.push_str(&texts.join(" "));
+                    for (place, found) in found.iter().enumerate() {
+                        if place > 0 {
+                            shown.push(' ');
+                        }
+                        shown.push_str(&found.text());
+                        // Values within values multiply, and so do paths.
+                        if shown.len() > super::OUTPUT_BYTES {
+                            return Err("the output is too large".to_owned());
+                        }
+                    }
                 }
                 Action::Range(path) => {
                     let end = matching_end(actions, place);

@@ -12,6 +12,9 @@ use crate::executor::{
     reason::{Reason, Refused},
 };
 
+/// Of a table, named one by one.
+const COLUMNS: usize = 64;
+
 /// A command of kubectl that runs.
 #[derive(Clone, Debug)]
 pub(crate) struct Kubectl {
@@ -144,6 +147,9 @@ impl Kubectl {
             }
             _ => Ok(()),
         }?;
+        if self.arguments.values("label-columns").flat_map(|names| names.split(',')).count() > COLUMNS {
+            return Err(Refused::new(Reason::TooLarge, "a table has at most 64 columns"));
+        }
         for (flag, longest) in [("selector", 4096), ("field-selector", 4096), ("label-columns", 1024)] {
             if self.arguments.value(flag).is_some_and(|value| value.len() > longest) {
                 return Err(Refused::new(Reason::TooLarge, format!("--{flag} is too long")));
@@ -277,6 +283,9 @@ fn format(output: Option<&str>, does: Does) -> Result<Format, Refused> {
                     Ok((header.to_owned(), Template::relaxed(path)?))
                 })
                 .collect::<Result<_, Refused>>()?;
+            if columns.len() > COLUMNS {
+                return Err(Refused::new(Reason::TooLarge, "a table has at most 64 columns"));
+            }
             Format::Columns(columns)
         }
         ("go-template" | "template", _) => {

@@ -3,12 +3,15 @@
 
 use std::ops::Range;
 
+use super::filter::Stop;
 use crate::executor::reason::{Reason, Refused};
 
 /// A pattern is no longer: it is taken apart by functions that call themselves.
 const PATTERN_BYTES: usize = 500;
 /// Instructions of a pattern.
 const INSTRUCTIONS: usize = 600;
+/// Characters of a line from one look to the next at whether anybody waits.
+const LOOK: usize = 4096;
 /// Groups within groups.
 const DEPTH: usize = 20;
 
@@ -80,13 +83,17 @@ impl Pattern {
     }
 
     /// The first place in `line` from `from` on where it matches, the longest there.
-    pub(crate) fn find(&self, line: &str, from: usize) -> Option<Range<usize>> {
+    pub(crate) fn find(&self, line: &str, from: usize, stop: &Stop) -> Option<Range<usize>> {
         let mut threads: Vec<(usize, usize)> = Vec::new();
         let mut best: Option<Range<usize>> = None;
         let mut seen = vec![false; self.program.len()];
         let mut before = line[..from].chars().next_back();
-        let mut at = from;
+        let (mut at, mut looked) = (from, 0_usize);
         loop {
+            looked += 1;
+            if looked.is_multiple_of(LOOK) && stop.is_set() {
+                return None;
+            }
             let char = line[at..].chars().next();
             seen.fill(false);
             let mut ready = Vec::new();
@@ -127,20 +134,22 @@ impl Pattern {
     }
 
     /// All places that do not overlap and are not empty.
-    pub(crate) fn all(&self, line: &str) -> Vec<Range<usize>> {
-        let (mut all, mut from) = (Vec::new(), 0);
-        while let Some(found) = self.find(line, from) {
-            if found.is_empty() {
-                match line[found.end..].chars().next() {
-                    Some(char) => from = found.end + char.len_utf8(),
-                    None => break,
-                }
-            } else {
+    pub(crate) fn all<'a>(
+        &'a self,
+        line: &'a str,
+        stop: &'a Stop,
+    ) -> impl Iterator<Item = Range<usize>> + 'a {
+        let mut from = 0;
+        std::iter::from_fn(move || {
+            loop {
+                let found = self.find(line, from, stop)?;
                 from = found.end;
-                all.push(found);
+                if !found.is_empty() {
+                    return Some(found);
+                }
+                from += line[from..].chars().next()?.len_utf8();
             }
-        }
-        all
+        })
     }
 
     fn takes(&self, step: &Step, char: char) -> bool {
@@ -405,7 +414,7 @@ mod tests {
 
     fn find(source: &str, extended: bool, line: &str) -> Option<String> {
         let pattern = Pattern::parse(source, false, extended, false, false).unwrap();
-        pattern.find(line, 0).map(|range| line[range].to_owned())
+        pattern.find(line, 0, &Stop::default()).map(|range| line[range].to_owned())
     }
 
     #[test]
@@ -433,7 +442,8 @@ mod tests {
             assert_eq!(find(source, extended, line).as_deref(), expected, "{source} in {line}");
         }
         let whole = Pattern::parse("pod", true, false, true, true).unwrap();
-        assert!(whole.find("a POD b", 0).is_some() && whole.find("pods", 0).is_none());
+        let found = |line| whole.find(line, 0, &Stop::default()).is_some();
+        assert!(found("a POD b") && !found("pods"));
     }
 
     #[test]
@@ -459,7 +469,7 @@ mod tests {
             source in "([ab.*+?|()^$\\\\-]|\\[|\\]|\\PC){0,20}", line in "([ab]|\\PC){0,60}", extended: bool, fold: bool
         ) {
             if let Ok(pattern) = Pattern::parse(&source, false, extended, fold, false) {
-                for range in pattern.all(&line) {
+                for range in pattern.all(&line, &Stop::default()) {
                     prop_assert!(line.get(range).is_some());
                 }
             }

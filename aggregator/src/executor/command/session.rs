@@ -2,7 +2,10 @@
 //! go through, whoever wrote it.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -28,6 +31,7 @@ use crate::{
 
 /// How long what kinds there are is taken for known.
 const KINDS_HOLD: Duration = Duration::from_secs(60);
+const NO_ROOM: &str = "the objects of one command are larger than 8 MiB together: ask for fewer at once";
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,\
                           application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json";
@@ -125,6 +129,8 @@ pub(crate) struct Session<'a> {
     pub rules: Rules,
     pub kinds: &'a Kinds,
     pub nodes: &'a Nodes,
+    /// Bytes of objects that this command may still read, of whatever number of kinds and names.
+    pub room: AtomicUsize,
     /// Until then there must be an answer.
     pub deadline: tokio::time::Instant,
 }
@@ -149,6 +155,16 @@ pub(super) fn named(path: &str, name: &str) -> String {
 }
 
 impl Session<'_> {
+    /// For one command.
+    pub(crate) fn room() -> AtomicUsize {
+        AtomicUsize::new(READ_BYTES)
+    }
+
+    /// Whether there is room for an object of so many bytes, which is taken.
+    fn takes(&self, bytes: usize) -> bool {
+        self.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |room| room.checked_sub(bytes)).is_ok()
+    }
+
     fn readable(&self, uri: &str) -> Result<Readable, Refused> {
         Readable::parse(uri)?.under(self.rules, &self.cluster.excluded)
     }
@@ -160,19 +176,21 @@ impl Session<'_> {
         if answer.is_cut {
             return Err(Failure::own(413, "the object is larger than 8 MiB").into());
         }
+        if !self.takes(answer.text.len()) {
+            return Err(Failure::own(413, NO_ROOM).into());
+        }
         Ok(self.cluster.cleaned_text(&answer.text, readable.holds)?)
     }
 
     /// The objects of a list, with their kind, as far as there is room.
     pub(super) async fn list(&self, uri: &str) -> Result<Objects, Trouble> {
         let readable = self.readable(uri)?;
-        let (mut objects, mut bytes) = (Objects::default(), 0);
+        let mut objects = Objects::default();
         self.cluster
             .pages(&readable, "application/json", |page| {
                 let kind = page.kind.strip_suffix("List").unwrap_or(&page.kind);
                 for item in &page.items {
-                    bytes += item.get().len();
-                    if bytes > READ_BYTES {
+                    if !self.takes(item.get().len()) {
                         objects.is_cut = true;
                         return Ok(false);
                     }
@@ -192,15 +210,14 @@ impl Session<'_> {
     /// The table of a list or of one object.
     pub(super) async fn table(&self, uri: &str, is_list: bool) -> Result<Grid, Trouble> {
         let readable = self.readable(uri)?;
-        let (mut grid, mut bytes) = (Grid::default(), 0);
+        let mut grid = Grid::default();
         let mut take = |page: &Page<'_>| -> Result<bool, Failure> {
             let is_table = page.kind == "Table";
             if grid.columns.is_empty() {
                 grid.columns = if is_table { page.columns.clone() } else { plain_columns() };
             }
             for item in &page.items {
-                bytes += item.get().len();
-                if bytes > READ_BYTES {
+                if !self.takes(item.get().len()) {
                     grid.is_cut = true;
                     return Ok(false);
                 }
@@ -221,6 +238,7 @@ impl Session<'_> {
             Ok(page) => {
                 take(&page)?;
             }
+            Err(_) if !self.takes(answer.text.len()) => return Err(Failure::own(413, NO_ROOM).into()),
             Err(_) => {
                 grid.columns = plain_columns();
                 grid.rows.push(self.row(&answer.text, None, readable.holds)?);

@@ -1,5 +1,7 @@
 //! Columns of text, as Go's tabwriter sets them, which is what kubectl's readers are used to.
 
+use super::OUTPUT_BYTES;
+
 /// Cells of a line; what is behind them is the last one. Each is a call within a call.
 const CELLS: usize = 64;
 
@@ -52,6 +54,10 @@ impl Set<'_> {
 
     fn write(&mut self, from: usize, to: usize) {
         for line in &self.lines[from..to] {
+            // One wide cell makes all lines wide; what is beyond is cut, and said, by who asked for it.
+            if self.out.len() > OUTPUT_BYTES {
+                return;
+            }
             for (column, cell) in line.iter().enumerate() {
                 self.out.push_str(cell);
                 if column + 1 < line.len()
@@ -75,6 +81,14 @@ pub(crate) fn columns(rows: &[Vec<String>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_wide_cell_does_not_make_a_table_without_an_end() {
+        let rows: Vec<Vec<String>> =
+            (0..1000).map(|n| vec!["x".repeat(if n == 0 { 1 << 20 } else { 1 }), "y".to_owned()]).collect();
+        let shown = columns(&rows);
+        assert!((OUTPUT_BYTES..OUTPUT_BYTES + (2 << 20)).contains(&shown.len()), "{}", shown.len());
+    }
 
     #[test]
     fn cells_are_set_in_columns() {

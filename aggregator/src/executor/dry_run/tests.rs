@@ -120,6 +120,7 @@ impl Rig {
 
     fn session(&self) -> Session<'_> {
         Session {
+            room: Session::room(),
             cluster: &self.cluster,
             rules: Rules { dry_run: true, ..Rules::default() },
             kinds: &self.kinds,

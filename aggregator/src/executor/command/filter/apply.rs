@@ -1,32 +1,37 @@
 //! What filters do to a text.
 
-use std::{cmp::Ordering, collections::BTreeMap};
+use std::{borrow::Cow, cmp::Ordering, collections::BTreeMap};
 
-use super::{Count, Cut, Filter, Grep, sort_key};
-use crate::executor::command::flags::Arguments;
+use super::{Count, Cut, Filter, Grep, Stop, sort_key};
+use crate::executor::command::{OUTPUT_BYTES, flags::Arguments};
 
 impl Filter {
-    /// What comes of a text, and the exit code.
-    pub(crate) fn apply(&self, text: &str) -> (String, i32) {
-        match self {
-            Self::Grep(grep) => grep.apply(text),
+    /// What comes of a text, hardly more than [`OUTPUT_BYTES`] of it, and the exit code; nothing if it is stopped.
+    pub(crate) fn apply(&self, text: &str, stop: &Stop) -> Option<(String, i32)> {
+        let shown = match self {
+            Self::Grep(grep) => grep.apply(text, stop),
             Self::Head(count) => (count.head(text).to_owned(), 0),
             Self::Tail(count) => (count.tail(text).to_owned(), 0),
             Self::Wc(flags) => (word_count(text, flags), 0),
-            Self::Sort(flags) => (sorted(text, flags), 0),
-            Self::Uniq(flags) => (unique(text, flags), 0),
-            Self::Cut(cut) => (cut.apply(text), 0),
-        }
+            Self::Sort(flags) => (sorted(text, flags, stop), 0),
+            Self::Uniq(flags) => (unique(text, flags, stop), 0),
+            Self::Cut(cut) => (cut.apply(text, stop), 0),
+        };
+        (!stop.is_set()).then_some(shown)
     }
 }
 
-fn lines(text: &str) -> impl Iterator<Item = &str> {
-    text.split_terminator('\n')
+/// The lines, as long as somebody waits.
+fn lines<'a>(text: &'a str, stop: &Stop) -> impl Iterator<Item = &'a str> {
+    text.split_terminator('\n').take_while(|_| !stop.is_set())
 }
 
 fn joined<S: AsRef<str>>(lines: impl IntoIterator<Item = S>) -> String {
     let mut text = String::new();
     for line in lines {
+        if text.len() > OUTPUT_BYTES {
+            break;
+        }
         text.push_str(line.as_ref());
         text.push('\n');
     }
@@ -36,14 +41,14 @@ fn joined<S: AsRef<str>>(lines: impl IntoIterator<Item = S>) -> String {
 impl Count {
     fn head(self, text: &str) -> &str {
         let Self { number, is_bytes, is_signed } = self;
-        let whole = if is_bytes { text.len() } else { lines(text).count() };
+        let whole = if is_bytes { text.len() } else { text.split_terminator('\n').count() };
         let wanted = if is_signed { whole.saturating_sub(number) } else { number };
         if is_bytes { &text[..text.floor_char_boundary(wanted)] } else { &text[..after_lines(text, wanted)] }
     }
 
     fn tail(self, text: &str) -> &str {
         let Self { number, is_bytes, is_signed } = self;
-        let whole = if is_bytes { text.len() } else { lines(text).count() };
+        let whole = if is_bytes { text.len() } else { text.split_terminator('\n').count() };
         let left_out = if is_signed { number.saturating_sub(1) } else { whole.saturating_sub(number) };
         if is_bytes {
             &text[text.ceil_char_boundary(left_out.min(text.len()))..]
@@ -62,14 +67,16 @@ fn after_lines(text: &str, count: usize) -> usize {
 }
 
 impl Grep {
-    fn apply(&self, text: &str) -> (String, i32) {
+    fn apply(&self, text: &str, stop: &Stop) -> (String, i32) {
         let [invert, number, count, only] =
             ["invert-match", "line-number", "count", "only-matching"].map(|name| self.flags.has(name));
-        let lines: Vec<&str> = lines(text).collect();
+        let lines: Vec<&str> = lines(text, stop).collect();
+        let is_hit = |line: &str| self.patterns.iter().any(|pattern| pattern.find(line, 0, stop).is_some());
         let hits: Vec<usize> = lines
             .iter()
             .enumerate()
-            .filter(|(_, line)| self.patterns.iter().any(|pattern| pattern.find(line, 0).is_some()) != invert)
+            .take_while(|_| !stop.is_set())
+            .filter(|(_, line)| is_hit(line) != invert)
             .map(|(place, _)| place)
             .take(self.most)
             .collect();
@@ -77,34 +84,43 @@ impl Grep {
         if count {
             return (format!("{}\n", hits.len()), code);
         }
-        let mut shown: Vec<String> = Vec::new();
+        let mut shown = String::new();
         let mut last: Option<usize> = None;
-        let line = |place: usize, sign: &str, line: &str| {
-            if number { format!("{}{sign}{line}", place + 1) } else { line.to_owned() }
+        let show = |shown: &mut String, place: usize, sign: &str, line: &str| {
+            if number {
+                shown.push_str(&format!("{}{sign}", place + 1));
+            }
+            shown.push_str(line);
+            shown.push('\n');
         };
         for (nth, place) in hits.iter().copied().enumerate() {
+            if shown.len() > OUTPUT_BYTES || stop.is_set() {
+                break;
+            }
             if only {
-                for range in
-                    self.patterns.iter().filter(|_| !invert).flat_map(|pattern| pattern.all(lines[place]))
-                {
-                    shown.push(line(place, ":", &lines[place][range]));
+                let patterns = self.patterns.iter().filter(|_| !invert);
+                for range in patterns.flat_map(|pattern| pattern.all(lines[place], stop)) {
+                    show(&mut shown, place, ":", &lines[place][range]);
+                    if shown.len() > OUTPUT_BYTES {
+                        break;
+                    }
                 }
                 continue;
             }
             let from = place.saturating_sub(self.before).max(last.map_or(0, |last| last + 1));
             if last.is_some_and(|last| from > last + 1) && (self.before > 0 || self.after > 0) {
-                shown.push("--".to_owned());
+                shown.push_str("--\n");
             }
-            shown.extend((from..place).map(|context| line(context, "-", lines[context])));
+            (from..place).for_each(|context| show(&mut shown, context, "-", lines[context]));
             if last.is_none_or(|last| place > last) {
-                shown.push(line(place, ":", lines[place]));
+                show(&mut shown, place, ":", lines[place]);
             }
             let next = hits.get(nth + 1).copied().unwrap_or(lines.len());
             let to = (place.saturating_add(self.after)).min(next.saturating_sub(1)).min(lines.len() - 1);
-            shown.extend((place + 1..=to).map(|context| line(context, "-", lines[context])));
+            (place + 1..=to).for_each(|context| show(&mut shown, context, "-", lines[context]));
             last = Some(to.max(place));
         }
-        (joined(shown), code)
+        (shown, code)
     }
 }
 
@@ -123,39 +139,42 @@ fn word_count(text: &str, flags: &Arguments) -> String {
     }
 }
 
-fn sorted(text: &str, flags: &Arguments) -> String {
+fn sorted(text: &str, flags: &Arguments, stop: &Stop) -> String {
     let key = flags.value("key").and_then(|key| sort_key(key).ok());
     let separator = flags.value("field-separator").and_then(|text| text.chars().next());
     let numeric = flags.has("numeric-sort") || key.is_some_and(|key| key.2);
     let reverse = flags.has("reverse") || key.is_some_and(|key| key.3);
     let fold = flags.has("ignore-case");
-    let part = |line: &str| -> String {
-        let Some((from, to, ..)) = key else { return line.to_owned() };
+    let part = |line| -> Cow<'_, str> {
+        let Some((from, to, ..)) = key else { return Cow::Borrowed(line) };
         let fields: Vec<&str> = match separator {
-            Some(separator) => line.split(separator).collect(),
-            None => line.split_whitespace().collect(),
+            Some(separator) => str::split(line, separator).collect(),
+            None => str::split_whitespace(line).collect(),
         };
         let to = to.min(fields.len());
-        fields.get(from - 1..to).map(|fields| fields.join(" ")).unwrap_or_default()
+        fields.get(from - 1..to).map(|fields| fields.join(" ")).unwrap_or_default().into()
     };
-    let by = |one: &str, other: &str| -> Ordering {
-        let (one, other) = (part(one), part(other));
-        if numeric {
-            return leading_number(&one).total_cmp(&leading_number(&other));
-        }
-        if fold { one.to_ascii_uppercase().cmp(&other.to_ascii_uppercase()) } else { one.cmp(&other) }
+    // What a line is sorted by is made once, not with each comparison.
+    let mut all: Vec<(f64, Cow<'_, str>, &str)> = lines(text, stop)
+        .map(|line| match part(line) {
+            part if numeric => (leading_number(&part), Cow::Borrowed(""), line),
+            part if fold => (0.0, part.to_ascii_uppercase().into(), line),
+            part => (0.0, part, line),
+        })
+        .collect();
+    let by = |one: &(f64, Cow<'_, str>, &str), other: &(f64, Cow<'_, str>, &str)| -> Ordering {
+        one.0.total_cmp(&other.0).then_with(|| one.1.cmp(&other.1))
     };
-    let mut all: Vec<&str> = lines(text).collect();
     all.sort_by(|one, other| {
         let order = by(one, other);
         let order = if reverse { order.reverse() } else { order };
         // sort's last resort.
-        order.then_with(|| if reverse { other.cmp(one) } else { one.cmp(other) })
+        order.then_with(|| if reverse { other.2.cmp(one.2) } else { one.2.cmp(other.2) })
     });
     if flags.has("unique") {
         all.dedup_by(|one, other| by(one, other).is_eq());
     }
-    joined(all)
+    joined(all.into_iter().map(|(.., line)| line))
 }
 
 fn leading_number(text: &str) -> f64 {
@@ -169,9 +188,9 @@ fn leading_number(text: &str) -> f64 {
     text[..end].parse().unwrap_or(0.0)
 }
 
-fn unique(text: &str, flags: &Arguments) -> String {
+fn unique(text: &str, flags: &Arguments, stop: &Stop) -> String {
     let mut groups: Vec<(usize, &str)> = Vec::new();
-    for line in lines(text) {
+    for line in lines(text, stop) {
         match groups.last_mut() {
             Some((count, last)) if *last == line => *count += 1,
             _ => groups.push((1, line)),
@@ -186,9 +205,9 @@ fn unique(text: &str, flags: &Arguments) -> String {
 }
 
 impl Cut {
-    fn apply(&self, text: &str) -> String {
+    fn apply(&self, text: &str, stop: &Stop) -> String {
         let wanted = |place: usize| self.ranges.iter().any(|(from, to)| (*from..=*to).contains(&place));
-        joined(lines(text).map(|line| {
+        joined(lines(text, stop).map(|line| {
             match self.delimiter {
                 None => (1..)
                     .zip(line.chars())

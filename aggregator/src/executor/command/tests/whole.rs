@@ -152,7 +152,7 @@ async fn a_log_whose_end_nobody_named_says_where_it_was_bound() {
 #[tokio::test]
 async fn every_command_says_that_a_list_was_cut() {
     let serve: Serve = |uri| {
-        Some(match uri.split(['?']).next().unwrap_or_default() {
+        Some(match uri.split('?').next().unwrap_or_default() {
             path if path.contains("metrics.k8s.io") => many(uri, "0123456789", "PodMetrics"),
             path if path.contains("/log") => "line\n".into(),
             _ => many(uri, "0123456789", "Pod"),
@@ -168,5 +168,53 @@ async fn every_command_says_that_a_list_was_cut() {
     ] {
         let shown = run(serve, line).await;
         assert!(shown.stderr.contains("was cut after 7 objects"), "{line}: {}", shown.stderr);
+    }
+}
+
+#[tokio::test]
+async fn a_filter_does_not_outlive_its_deadline() {
+    let serve: Serve = |uri| match uri.contains("/log") {
+        true => Some("x".repeat(1 << 20).into()),
+        false => {
+            Some(json!({"kind": "Pod", "metadata": {"name": "p"}, "spec": {"containers": [{"name": "app"}]}}))
+        }
+    };
+    // For each character the rest of the line is looked at. The runtime of this test ends with its last thread.
+    let shown = run(serve, "kubectl logs p --request-timeout=2s | grep -o -e 'x*y' -e x").await;
+    assert_eq!((shown.exit_code, shown.stdout.as_str()), (TIMED_OUT, ""), "{}", shown.stderr);
+}
+
+#[tokio::test]
+async fn one_command_has_room_for_so_much_and_no_more() {
+    let serve: Serve = |uri| {
+        let path = uri.split('?').next().unwrap_or_default();
+        Some(match path.rsplit('/').next().unwrap_or_default() {
+            "pods" => many(uri, "012", "Pod"),
+            name => {
+                let data = json!({"a": {"b": {"c": "x ".repeat(3 << 19)}}});
+                json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": name}, "data": data})
+            }
+        })
+    };
+    let shown = run(serve, "kubectl get po,pods,pod,po -o name").await;
+    assert_eq!(shown.stdout, "pod/n0\npod/n1\npod/n2\n", "{}", shown.stderr);
+    let shown = run(serve, "kubectl get cm a b c -o name").await;
+    assert_eq!(shown.stdout, "configmap/a\nconfigmap/b\n");
+    assert!(shown.stderr.contains("larger than 8 MiB together"), "{}", shown.stderr);
+    let many = ".data".to_owned() + &",A:.data".repeat(4);
+    for line in [
+        format!("kubectl get cm a -o jsonpath='{}'", "{.data}".repeat(4)),
+        format!("kubectl get cm a -o custom-columns=A:{many}"),
+        "kubectl get cm a -o jsonpath-as-json='{..}'".to_owned(),
+    ] {
+        let shown = run(serve, &line).await;
+        assert!(shown.stdout.is_empty() && shown.stderr.contains("large"), "{line}: {}", shown.stderr);
+    }
+    let columns = vec!["A:.a"; 65].join(",");
+    for line in [
+        format!("kubectl get po -o custom-columns={columns}"),
+        format!("kubectl get po -L {}", vec!["a"; 65].join(",")),
+    ] {
+        assert_eq!(judge(&line).unwrap_err(), Reason::TooLarge, "{line}");
     }
 }
