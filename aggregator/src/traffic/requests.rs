@@ -148,6 +148,7 @@ impl Requests {
     /// Tells what has settled, until the drain; then all that streams brought. What agents and collectors sent and was not told
     /// they send to the next leader.
     pub(crate) async fn run(self, drain: CancellationToken) {
+        self.0.counter.begin();
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while drain.run_until_cancelled(look.tick()).await.is_some() {

@@ -111,6 +111,11 @@ impl Counter {
         Stream { counter: self.clone(), reporter, name, peer, is_introduced: false }
     }
 
+    /// Who counts begins to lead: what others have counted meanwhile comes now.
+    pub fn begin(&self) {
+        self.state().spans.begin(now());
+    }
+
     /// What became of entries, by what their proxies are counted as.
     pub fn tallies(&self) -> BTreeMap<String, Tally> {
         self.state().sources.tallies().clone()
@@ -194,6 +199,9 @@ impl Counter {
                 Some((reporter, name, Tally::of(proxy)))
             })
             .collect();
+        if let Some(oldest) = report.rows.iter().map(|row| row.last).filter(|last| *last > 0).min() {
+            spans.hear(oldest, now);
+        }
         for row in &report.rows {
             let Some(Some((reporter, _, tally))) = tallies.get_mut(row.proxy as usize) else {
                 foreign = foreign.saturating_add(row.count);

@@ -1,8 +1,9 @@
 //! Entries of some seconds, counted by what they have in common.
 //!
 //! Memory is bounded by the bytes that the caller allows and by the rows of each destination. When there is no more room for
-//! an entry's own row, it is counted in one that says less: without its path, then without what else tells it apart, at last
-//! only that its reporter had it.
+//! an entry's own row, it is counted in one that says less: without its path, then without more than whom it was between and whether
+//! it failed, then without the other end, at last only that its reporter had it. The other end goes last: without it nobody can tell
+//! whether that end's proxy has counted the same requests.
 
 use std::{collections::HashMap, hash::BuildHasher as _, ops::Range, vec};
 
@@ -20,8 +21,10 @@ use crate::{
 const MOST_PATHS: u32 = 1000;
 /// Rows of one destination beyond these, that are told apart by anything.
 const MOST_DETAILS: u32 = MOST_PATHS + 256;
-/// At most as many rows beyond those say no more than the destination and a class of status.
-const MOST_ROWS: u32 = MOST_DETAILS + 64;
+/// At most as many rows beyond those say whom they are between, and how it ended.
+const MOST_PEERS: u32 = MOST_DETAILS + 256;
+/// At most as many rows beyond those say no more than the destination and how it ended.
+const MOST_ROWS: u32 = MOST_PEERS + 64;
 
 /// Bytes of a row beside its texts. What grows by doubling is three quarters full on average, and the heap adds to what a sketch
 /// takes.
@@ -39,8 +42,10 @@ pub enum Fold {
     Nothing,
     /// The path.
     Path,
-    /// All but the destination and the class of the status.
+    /// All but both ends, the flags and the class of the status.
     Detail,
+    /// The other end too: all but the destination, the flags and the class of the status.
+    Peer,
     /// All but the reporter.
     All,
 }
@@ -216,7 +221,8 @@ impl Window {
             let most = match fold {
                 Fold::Nothing => MOST_PATHS,
                 Fold::Path => MOST_DETAILS,
-                Fold::Detail => MOST_ROWS,
+                Fold::Detail => MOST_PEERS,
+                Fold::Peer => MOST_ROWS,
                 Fold::All => u32::MAX,
             };
             let next = match fold {
@@ -225,7 +231,8 @@ impl Window {
                 _ if rows < most && self.bytes < bytes => None,
                 Fold::Nothing => Some(Fold::Path),
                 Fold::Path => Some(Fold::Detail),
-                Fold::Detail => Some(Fold::All),
+                Fold::Detail => Some(Fold::Peer),
+                Fold::Peer => Some(Fold::All),
             };
             if let Some(next) = next {
                 fold = next;
@@ -424,7 +431,7 @@ mod tests {
             let upstream = Address { ip: host.as_bytes(), port: 80 };
             window.add(&reporter(), &Entry { upstream, ..entry("/") }, ROOM);
         }
-        assert_eq!(window.len(), MOST_DETAILS as usize + 1, "then one that says nothing of the host");
+        assert_eq!(window.len(), MOST_PEERS as usize + 1, "then one that says nothing of the host");
         let mut window = Window::default();
         let mut last = Fold::Nothing;
         for number in 0..5000 {
