@@ -158,7 +158,7 @@ mod tests {
     fn what_has_waited_for_a_leader_is_counted_together() {
         let mut spans = Spans::new(Duration::from_secs(5));
         spans.begin(1000 * SECOND);
-        let mut send = |spans: &mut Spans, end: u64, now: u64| {
+        let send = |spans: &mut Spans, end: u64, now: u64| {
             let reporter = Reporter { number: 0, address: [].into() };
             spans.hear(end * SECOND, now * SECOND);
             spans.of(end * SECOND, now * SECOND).sent.add(&reporter, &Entry::default(), 1 << 20);
