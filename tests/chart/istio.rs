@@ -77,7 +77,8 @@ async fn providers_are_found_added_and_named_and_nothing_is_lost() {
     kestrel_runtime::tls::install_provider();
     let api_server = ApiServer::start();
     let client = api_server.client().await;
-    let reader = Reader::new(client.clone(), client.clone(), Scope { root: ROOT.to_owned() });
+    let reader =
+        Reader::new(client.clone(), client.clone(), Scope { root: ROOT.to_owned(), has_collectors: false });
     let render = || {
         let (chart, kubeconfig) = (helm::chart(), api_server.kubeconfig.to_str().unwrap().to_owned());
         let at = ["--namespace", NAMESPACE, "--kubeconfig", &kubeconfig, "--dry-run=server"];

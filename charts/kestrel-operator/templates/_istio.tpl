@@ -11,6 +11,10 @@
 - name: KESTREL_ISTIO_ROOT_NAMESPACE
   value: {{ . | quote }}
 {{- end }}
+{{- if $istio.collectorNamespaces }}
+- name: KESTREL_ISTIO_COLLECTORS
+  value: "true"
+{{- end }}
 {{- with include "kestrel.accessLogs" . }}
 - name: ENABLE_ISTIO_ALS
   value: {{ . | quote }}
