@@ -59,6 +59,8 @@ pub struct Config {
     /// `KESTREL_ISTIO_ROOT_NAMESPACE` (`istio-system`): policies there are for the
     /// whole mesh.
     pub mesh_root: String,
+    /// `KESTREL_ISTIO_COLLECTORS` (`false`): proxies of some namespaces are to send their access logs to their pods' collectors.
+    pub has_collectors: bool,
     /// `KESTREL_EXECUTOR_SWITCH` (unset: everything that the chart's defaults allow): the ConfigMap that says
     /// what of Kestrel Cloud's requests is done.
     pub executor_switch: Option<String>,
@@ -114,6 +116,7 @@ impl Config {
             excluded: Excluded::parse(&settings.text("KESTREL_EXCLUDED_NAMESPACES", "")),
             thresholds: settings.parse("KESTREL_THRESHOLDS", Thresholds::default()),
             mesh_root: mesh_root(&mut settings),
+            has_collectors: settings.flag(COLLECTORS, false),
             executor_switch: settings.optional("KESTREL_EXECUTOR_SWITCH"),
             executor_account: settings.optional("KESTREL_EXECUTOR_ACCOUNT"),
             dry_run_account: settings.optional("KESTREL_DRY_RUN_ACCOUNT"),
@@ -182,7 +185,7 @@ impl Mesh {
         let mut settings = Settings::new(source);
         let namespace = settings.text("POD_NAMESPACE", "kestrel-ai");
         let mesh = Self {
-            scope: Scope { root: mesh_root(&mut settings) },
+            scope: Scope { root: mesh_root(&mut settings), has_collectors: settings.flag(COLLECTORS, false) },
             receiver: Receiver {
                 host: format!("{}.{namespace}.svc.cluster.local", als::ALS),
                 port: settings.parse("ISTIO_ALS_PORT", ALS_PORT),
@@ -286,6 +289,8 @@ fn headers(settings: &mut Settings<'_>) -> Headers {
     Headers::new(request.iter().map(String::as_str), response.iter().map(String::as_str))
 }
 
+const COLLECTORS: &str = "KESTREL_ISTIO_COLLECTORS";
+
 fn mesh_root(settings: &mut Settings<'_>) -> String {
     let name = settings.text("KESTREL_ISTIO_ROOT_NAMESPACE", "istio-system");
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
@@ -330,6 +335,7 @@ mod tests {
             ("KESTREL_LOGS_POLICY", "all"),
             ("KESTREL_EXCLUDED_NAMESPACES", "vault,bank"),
             ("KESTREL_ISTIO_ROOT_NAMESPACE", "mesh"),
+            ("KESTREL_ISTIO_COLLECTORS", "true"),
             ("ENABLE_ISTIO_ALS", "auto"),
             ("ISTIO_ALS_PORT", "9000"),
             ("KESTREL_ALS_STREAM_BYTES", "1000"),
@@ -341,6 +347,7 @@ mod tests {
         assert_eq!(config.uplink.server_name, "cloud.example");
         assert!(matches!(config.uplink.credentials.bootstrap().token, TokenSource::File(_)));
         assert_eq!((config.logs_policy, config.mesh_root.as_str()), (LogPolicy::All, "mesh"));
+        assert!(config.has_collectors);
         assert!(config.excluded.has("bank"));
         assert_eq!(config.istio, Wanted::WithIstio);
         let als = config.als.unwrap();

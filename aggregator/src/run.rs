@@ -56,6 +56,7 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
         excluded,
         thresholds,
         mesh_root,
+        has_collectors,
         executor_switch,
         executor_account,
         dry_run_account,
@@ -110,8 +111,11 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
         request_metrics.clone(),
     );
     let istio = als.is_some().then(Istio::default);
-    let of_istio =
-        istio::Reader::new(client.clone(), reader.clone(), istio::Scope { root: mesh_root.clone() });
+    let of_istio = istio::Reader::new(
+        client.clone(),
+        reader.clone(),
+        istio::Scope { root: mesh_root.clone(), has_collectors },
+    );
     let nodes = link::Nodes::default();
     let executor_metrics = executor::audit::Metrics::default();
     let acted_as = [(executor_account, reader.clone()), (dry_run_account, trier.clone())];

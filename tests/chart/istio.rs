@@ -77,7 +77,8 @@ async fn providers_are_found_added_and_named_and_nothing_is_lost() {
     kestrel_runtime::tls::install_provider();
     let api_server = ApiServer::start();
     let client = api_server.client().await;
-    let reader = Reader::new(client.clone(), client.clone(), Scope { root: ROOT.to_owned() });
+    let reader =
+        Reader::new(client.clone(), client.clone(), Scope { root: ROOT.to_owned(), has_collectors: false });
     let render = || {
         let (chart, kubeconfig) = (helm::chart(), api_server.kubeconfig.to_str().unwrap().to_owned());
         let at = ["--namespace", NAMESPACE, "--kubeconfig", &kubeconfig, "--dry-run=server"];
@@ -97,21 +98,25 @@ async fn providers_are_found_added_and_named_and_nothing_is_lost() {
     assert!(telemetries(&reader).await.is_empty());
     let maps = api(&client, "", "ConfigMap", "configmaps", Some(ROOT));
     let http = "extensionProviders: # ours\n- name: \"kestrel-operator-als\"\n  envoyHttpAls: {service: s, port: 1}\n- name: zipkin\n  zipkin: {}\n";
-    for (name, key, text) in [
-        ("istio", "mesh", http),
-        ("istio-1-24", "mesh", "trustDomain: x\n"),
-        ("istio-sidecar-injector", "config", "{}"),
-    ] {
+    let configure = async |name: &str, key: &str, text: &str| {
         let mut map = object("ConfigMap", name);
         map["data"] = json!({key: text});
         make(&maps, map).await;
-    }
+    };
+    configure("istio", "mesh", http).await;
+    configure("istio-sidecar-injector", "config", "{}").await;
     let providers = |objects: &Objects| {
         let telemetry = objects.get("Telemetry", "kestrel-operator-als");
         assert_eq!(telemetry["apiVersion"], "telemetry.istio.io/v1");
         telemetry["spec"]["accessLogging"][0]["providers"].clone()
     };
     assert_eq!(providers(&render()), json!([{"name": "kestrel-operator-als"}]), "the only one that is known");
+    configure("istio-1-24", "mesh", "trustDomain: x\n").await;
+    let rendered = render();
+    assert!(
+        rendered.of_kind("Telemetry").next().is_none(),
+        "proxies of a revision that does not know it would log nothing"
+    );
 
     let Found::Istio { configurations, .. } = reader.look().await.unwrap() else { panic!("no Istio") };
     let configurations = configurations.unwrap();

@@ -115,7 +115,7 @@ fn expect_calls(namespace: &str, times: u64) {
             CALLS.map(|(count, code, ms)| (key(code), (count * times, ms)))
         })
         .collect();
-    let found = eventually("every call at the cloud", 90, || {
+    let found = eventually("every call at the cloud", 180, || {
         let found = told(namespace);
         let count = |edges: &Edges| edges.values().map(|(count, _)| count).sum::<u64>();
         if count(&found) >= count(&expected) { Ok(found) } else { Err(format!("{found:?}")) }

@@ -45,7 +45,7 @@ pub(super) fn findings(found: &Result<Found, String>, receiver: &Receiver, is_wa
                 }
                 let missing = mesh.missing();
                 findings.push(if missing.is_empty() {
-                    Finding::ok(ISTIO, format!("{name} knows both providers"))
+                    Finding::ok(ISTIO, format!("{name} knows its providers"))
                 } else {
                     lacking(remedy(configuration, mesh, &missing, receiver))
                 });
@@ -140,7 +140,7 @@ mod tests {
             Ok(Found::Istio { configurations: Ok(configurations.clone()), telemetries })
         };
         let lines = said(found(), true);
-        assert_eq!(lines[0], "ok      Istio: istio-system/istio knows both providers");
+        assert_eq!(lines[0], "ok      Istio: istio-system/istio knows its providers");
         assert!(lines[1].starts_with("FAILED  Istio: istio-system/istio-1-24 knows no provider kestrel-operator-als, kestrel-operator-als-tcp."));
         assert!(
             lines[1]
@@ -165,6 +165,29 @@ mod tests {
             lines[4]
         );
         assert!(said(found(), false)[4].starts_with("caution Istio: "), "nobody asked for access logs");
+    }
+
+    /// Scenario: some namespaces' proxies are to send to their pods' collectors, which the mesh does not know.
+    /// Guarantee: both are named, with where they receive, and the command adds them.
+    #[test]
+    fn collectors_that_are_missing_are_named_where_they_are_wanted() {
+        let whole = format!("extensionProviders:\n{}", entries(&PROVIDERS, &receiver(), 0));
+        let mut of_pods = configuration("istio", &whole);
+        of_pods.mesh = of_pods.mesh.map(|mesh| mesh.with_collectors(true));
+        let found = Found::Istio { configurations: Ok(vec![of_pods]), telemetries: Ok(vec![]) };
+        let line = said(Ok(found), true).remove(0);
+        assert!(
+            line.contains("knows no provider kestrel-collector-als, kestrel-collector-als-tcp."),
+            "{line}"
+        );
+        assert!(
+            line.contains("    service: kestrel-collector-als.kestrel.internal\n      port: 14080\n"),
+            "{line}"
+        );
+        assert!(
+            line.contains(r#"service: kestrel-collector-als.kestrel.internal\n    port: 14080\n"#),
+            "{line}"
+        );
     }
 
     #[test]

@@ -32,6 +32,8 @@ const TELEMETRY: &str = "telemetry.istio.io";
 pub struct Scope {
     /// Istio's root namespace.
     pub root: String,
+    /// Whether proxies of some namespaces are to send to their pods' collectors.
+    pub has_collectors: bool,
 }
 
 /// Reads what Istio has in the cluster: discovery as the operator, objects as the account that only reads.
@@ -95,7 +97,7 @@ impl Reader {
                 namespace: self.scope.root.clone(),
                 name,
                 version: map.resource_version().unwrap_or_default(),
-                mesh: Mesh::read(text),
+                mesh: Mesh::read(text).map(|mesh| mesh.with_collectors(self.scope.has_collectors)),
             });
         }
         Ok(configurations)

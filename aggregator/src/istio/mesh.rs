@@ -11,12 +11,23 @@ pub struct Provider {
     pub name: &'static str,
     /// The field of its entry that says what it is.
     field: &'static str,
+    /// Where it receives, host and port, if not where the aggregator does.
+    own: Option<(&'static str, u16)>,
 }
 
 /// Of HTTP requests, and of TCP connections.
 pub const PROVIDERS: [Provider; 2] = [
-    Provider { name: "kestrel-operator-als", field: "envoyHttpAls" },
-    Provider { name: "kestrel-operator-als-tcp", field: "envoyTcpAls" },
+    Provider { name: "kestrel-operator-als", field: "envoyHttpAls", own: None },
+    Provider { name: "kestrel-operator-als-tcp", field: "envoyTcpAls", own: None },
+];
+
+/// Where a pod's own collector receives, at each of them.
+const COLLECTOR: Option<(&str, u16)> = Some(("kestrel-collector-als.kestrel.internal", 14_080));
+
+/// Likewise, of proxies that send to their pod's collector.
+const COLLECTORS: [Provider; 2] = [
+    Provider { name: "kestrel-collector-als", field: "envoyHttpAls", own: COLLECTOR },
+    Provider { name: "kestrel-collector-als-tcp", field: "envoyTcpAls", own: COLLECTOR },
 ];
 
 /// The list of providers in a mesh configuration.
@@ -36,6 +47,7 @@ pub struct Receiver {
 pub struct Mesh {
     text: String,
     read: Value,
+    has_collectors: bool,
 }
 
 impl Mesh {
@@ -48,12 +60,23 @@ impl Mesh {
         if !(read.is_object() && (read[LIST].is_array() || read[LIST].is_null())) {
             return Err(format!("it is no mapping with a list {LIST}"));
         }
-        Ok(Self { text: text.to_owned(), read })
+        Ok(Self { text: text.to_owned(), read, has_collectors: false })
+    }
+
+    /// One that has to know the collectors of pods too, if there are namespaces whose proxies are to send to them.
+    #[must_use]
+    pub fn with_collectors(self, has_collectors: bool) -> Self {
+        Self { has_collectors, ..self }
+    }
+
+    /// Those that it has to know.
+    fn expected(&self) -> impl Iterator<Item = Provider> {
+        PROVIDERS.into_iter().chain(COLLECTORS.into_iter().filter(|_| self.has_collectors))
     }
 
     /// Those that it does not know.
     pub fn missing(&self) -> Vec<Provider> {
-        PROVIDERS.into_iter().filter(|provider| self.find(*provider).is_none()).collect()
+        self.expected().filter(|provider| self.find(*provider).is_none()).collect()
     }
 
     /// Those that it knows as something else, with what they lack.
@@ -63,7 +86,7 @@ impl Mesh {
             let is_whole = found["service"].is_string() && found["port"].is_u64();
             (!is_whole).then(|| (provider, format!("it has no {} with a service and a port", provider.field)))
         };
-        PROVIDERS.into_iter().filter_map(lacks).collect()
+        self.expected().filter_map(lacks).collect()
     }
 
     fn find(&self, provider: Provider) -> Option<&Value> {
@@ -104,7 +127,13 @@ impl Mesh {
 }
 
 impl Provider {
-    fn entry(self, Receiver { host, port }: &Receiver) -> Value {
+    /// Where it receives.
+    fn at(self, Receiver { host, port }: &Receiver) -> (&str, u16) {
+        self.own.unwrap_or((host, *port))
+    }
+
+    fn entry(self, receiver: &Receiver) -> Value {
+        let (host, port) = self.at(receiver);
         json!({"name": self.name, self.field: {"service": host, "port": port}})
     }
 }
@@ -116,9 +145,10 @@ impl fmt::Display for Provider {
 }
 
 /// The entries of a list of providers, so far to the right.
-pub fn entries(providers: &[Provider], Receiver { host, port }: &Receiver, indent: usize) -> String {
+pub fn entries(providers: &[Provider], receiver: &Receiver, indent: usize) -> String {
     let indent = " ".repeat(indent);
-    let entry = |Provider { name, field }: &Provider| {
+    let entry = |provider: &Provider| {
+        let (Provider { name, field, .. }, (host, port)) = (provider, provider.at(receiver));
         format!(
             "{indent}- name: {name}\n{indent}  {field}:\n{indent}    service: {host}\n{indent}    port: {port}\n"
         )

@@ -62,7 +62,11 @@ fn telemetries(providers: &[&str]) -> Value {
 }
 
 async fn line(own: &[(&'static str, Value)], reader: &[(&'static str, Value)]) -> String {
-    let reader = Reader::new(api_server(own), api_server(reader), Scope { root: "mesh".to_owned() });
+    let reader = Reader::new(
+        api_server(own),
+        api_server(reader),
+        Scope { root: "mesh".to_owned(), has_collectors: false },
+    );
     reader.look().await.unwrap().line()
 }
 
@@ -95,6 +99,11 @@ async fn istio_is_found_by_its_apis_and_what_every_revision_lacks_is_said() {
          mesh/istio-1-24, provider kestrel-operator-als-tcp in mesh/istio-1-24, no Telemetry names the provider kestrel-operator-als-tcp \
          ('kestrel-aggregator check istio' says what to do)"
     );
+    // Some proxies are to send to their pods' collectors, of which no revision knows.
+    let scope = Scope { root: "mesh".to_owned(), has_collectors: true };
+    let found = Reader::new(api_server(&own), api_server(&good), scope).look().await.unwrap().line();
+    let missing = "MISSING: provider kestrel-collector-als in mesh/istio, provider kestrel-collector-als-tcp in mesh/istio ('kes";
+    assert!(found.contains(missing), "{found}");
     let hidden = line(&own, &[]).await;
     assert!(
         hidden.contains("its mesh configuration can't be read")
@@ -108,7 +117,8 @@ async fn what_waits_for_istio_goes_on_when_it_comes() {
     let (istio, drain) = (Istio::default(), CancellationToken::new());
     assert_eq!(istio.line(), "not looked for yet");
     let client = api_server(&[("/apis", groups(&["networking.istio.io"]))]);
-    let reader = Reader::new(client.clone(), client, Scope { root: "mesh".to_owned() });
+    let reader =
+        Reader::new(client.clone(), client, Scope { root: "mesh".to_owned(), has_collectors: false });
     let looking = tokio::spawn(istio.clone().look(reader, true));
     assert!(istio.comes(&drain).await);
     assert!(istio.line().contains("this Istio has no telemetry.istio.io"), "{}", istio.line());

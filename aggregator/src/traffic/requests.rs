@@ -118,7 +118,8 @@ impl Requests {
     pub fn losses(&self) -> BTreeMap<String, (Loss, u64)> {
         let (tallies, losses) = (self.tallies(), self.asked().workloads().clone());
         let received = |name: &str| tallies.get(name).copied().unwrap_or_default().received();
-        losses.into_iter().map(|(name, loss)| (name.clone(), (loss, loss.missing(received(&name))))).collect()
+        let counted = losses.into_iter().filter(|(name, _)| tallies.contains_key(name));
+        counted.map(|(name, loss)| (name.clone(), (loss, loss.missing(received(&name))))).collect()
     }
 
     /// Addresses of the proxies of which something was heard lately.
@@ -148,6 +149,7 @@ impl Requests {
     /// Tells what has settled, until the drain; then all that streams brought. What agents and collectors sent and was not told
     /// they send to the next leader.
     pub(crate) async fn run(self, drain: CancellationToken) {
+        self.0.counter.begin();
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while drain.run_until_cancelled(look.tick()).await.is_some() {
@@ -211,6 +213,8 @@ impl Requests {
     fn hear_of(&self, identities: &HashMap<u32, Arc<Identity>>) {
         let mut losses = self.asked();
         if losses.are_asked() {
+            let tallies = self.tallies();
+            losses.keep(|name| tallies.contains_key(name));
             let named =
                 |identity: &Arc<Identity>| Some((identity.address?, workload(&self.0.mirror, identity)));
             losses.heard(identities.values().filter_map(named));

@@ -11,6 +11,10 @@
 - name: KESTREL_ISTIO_ROOT_NAMESPACE
   value: {{ . | quote }}
 {{- end }}
+{{- if $istio.collectorNamespaces }}
+- name: KESTREL_ISTIO_COLLECTORS
+  value: "true"
+{{- end }}
 {{- with include "kestrel.accessLogs" . }}
 - name: ENABLE_ISTIO_ALS
   value: {{ . | quote }}
@@ -21,7 +25,7 @@
 
 {{/*
 Those of the providers "names" that a Telemetry may name, separated by blanks: with operator.istio.telemetry: true all, with auto those that Istio's
-mesh configuration knows, of any revision. One that is not there would make proxies log nothing.
+mesh configuration knows, of every revision: a Telemetry is for the proxies of all, and one that is not there would make them log nothing.
 */}}
 {{- define "kestrel.knownProviders" -}}
 {{- $istio := .root.Values.operator.istio }}
@@ -32,10 +36,19 @@ mesh configuration knows, of any revision. One that is not there would make prox
 {{- else if eq $mode "auto" }}
 {{- $maps := (lookup "v1" "ConfigMap" $istio.rootNamespace "").items }}
 {{- range $name := .names }}
+{{- $with := 0 }}
+{{- $without := 0 }}
 {{- range $maps }}
-{{- if and (regexMatch "^istio(-|$)" .metadata.name) (regexMatch (printf "name[\"']?: *[\"']?%s[\"']?[\\s,}]" $name) (printf "%s\n" ((.data).mesh | default ""))) }}
-{{- $known = append $known $name }}
+{{- if and (regexMatch "^istio(-|$)" .metadata.name) (hasKey (.data | default dict) "mesh") }}
+{{- if regexMatch (printf "name[\"']?: *[\"']?%s[\"']?[\\s,}]" $name) (printf "%s\n" .data.mesh) }}
+{{- $with = add1 $with }}
+{{- else }}
+{{- $without = add1 $without }}
 {{- end }}
+{{- end }}
+{{- end }}
+{{- if and $with (not $without) }}
+{{- $known = append $known $name }}
 {{- end }}
 {{- end }}
 {{- end }}

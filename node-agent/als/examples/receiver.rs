@@ -67,7 +67,10 @@ async fn kestrel(port: u16, drain: CancellationToken) -> io::Result<Tally> {
         tls: None,
         limits: Limits::CLUSTER,
     };
-    let counter = Counter::of_proxies(counter::Limits::CLUSTER, metrics::Metrics::default());
+    // The one client stands for all proxies of a cluster.
+    let all = counter::Limits::CLUSTER;
+    let limits = counter::Limits { each: all.bytes, ..all };
+    let counter = Counter::of_proxies(limits, metrics::Metrics::default());
     let listener = receive::bind(&config).await?;
     let settling = {
         let counter = counter.clone();

@@ -12,7 +12,7 @@ use kestrel_proto::node::v1::RequestReport;
 use tracing::warn;
 
 use crate::{
-    Fold, Reporter, Window,
+    Fold, Reporter, Room, Window,
     entry::{self, Entry, Found},
     headers::Headers,
     identity::Identity,
@@ -34,6 +34,8 @@ const TOGETHER: usize = 32;
 pub struct Limits {
     /// Bytes that the rows of ten seconds may take.
     pub bytes: usize,
+    /// Those of one proxy, as soon as half of all are taken.
+    pub each: usize,
     /// Proxies that are told apart. Each takes about 1 KiB.
     pub proxies: usize,
     /// This long after its end, ten seconds are over: who sends what ended in them has sent it.
@@ -44,12 +46,20 @@ impl Limits {
     /// At the aggregator: about 100,000 rows. A proxy sends within a second or two what it logged, and what nodes' agents and
     /// collectors counted is here another two later; by then both ends' proxies have told.
     pub const CLUSTER: Self =
-        Self { bytes: 48 * 1024 * 1024, proxies: 20_000, settles: Duration::from_secs(5) };
+        Self { bytes: 48 * MIB, each: 6 * MIB, proxies: 20_000, settles: Duration::from_secs(5) };
     /// Beside the link of a node: about 10,000 rows. A proxy sends within a second or two what it logged.
-    pub const NODE: Self = Self { bytes: 4 * 1024 * 1024, proxies: 1000, settles: Duration::from_secs(2) };
-    /// Beside the link of a pod: about 600 rows.
-    pub const POD: Self = Self { bytes: 256 * 1024, proxies: 8, ..Self::NODE };
+    pub const NODE: Self =
+        Self { bytes: 4 * MIB, each: MIB / 2, proxies: 1000, settles: Duration::from_secs(2) };
+    /// Beside the link of a pod, whose proxy is one: about 600 rows.
+    pub const POD: Self = Self { bytes: MIB / 4, each: MIB / 4, proxies: 8, ..Self::NODE };
+
+    /// Beside what is taken already.
+    fn room(self, taken: usize) -> Room {
+        Room { bytes: self.bytes.saturating_sub(taken), each: self.each }
+    }
 }
+
+const MIB: usize = 1024 * 1024;
 
 /// What a proxy's entries are counted as: its workload, or itself.
 pub type Name = Box<dyn Fn(&Identity) -> String + Send + Sync>;
@@ -111,9 +121,14 @@ impl Counter {
         Stream { counter: self.clone(), reporter, name, peer, is_introduced: false }
     }
 
+    /// Who counts begins to lead: what others have counted meanwhile comes now.
+    pub fn begin(&self) {
+        self.state().spans.begin(now());
+    }
+
     /// What became of entries, by what their proxies are counted as.
     pub fn tallies(&self) -> BTreeMap<String, Tally> {
-        self.state().sources.tallies().clone()
+        self.state().sources.tallies()
     }
 
     /// The oldest span for which nothing more is to be expected, with its number, and who reported.
@@ -147,7 +162,7 @@ impl Counter {
             }
             for (key, counts) in span.own.rows() {
                 let was_told_apart = key.template != template::OTHER.as_bytes();
-                let fold = backlog.merge(&key, counts, self.0.limits.bytes);
+                let fold = backlog.merge(&key, counts, self.0.limits.room(0));
                 if fold != Fold::Nothing && was_told_apart {
                     state.sources.folded(key.reporter, counts.count);
                 }
@@ -194,6 +209,9 @@ impl Counter {
                 Some((reporter, name, Tally::of(proxy)))
             })
             .collect();
+        if let Some(oldest) = report.rows.iter().map(|row| row.last).filter(|last| *last > 0).min() {
+            spans.hear(oldest, now);
+        }
         for row in &report.rows {
             let Some(Some((reporter, _, tally))) = tallies.get_mut(row.proxy as usize) else {
                 foreign = foreign.saturating_add(row.count);
@@ -204,7 +222,7 @@ impl Counter {
                 continue;
             };
             let span = spans.of(counts.last, now);
-            let room = self.0.limits.bytes.saturating_sub(span.own.bytes());
+            let room = self.0.limits.room(span.own.bytes());
             let was_told_apart = key.template != template::OTHER.as_bytes();
             let fold = span.sent.merge(&key, &counts, room);
             if fold != Fold::Nothing && was_told_apart {
@@ -284,7 +302,7 @@ impl Stream {
             let same = rest.iter().take_while(|entry| spans.number(entry.end(), now) == number).count();
             let (together, after) = rest.split_at(same);
             let Span { own, sent } = spans.of(first.end(), now);
-            let room = limits.bytes.saturating_sub(sent.bytes());
+            let room = limits.room(sent.bytes());
             let folded = own.add_all(&self.reporter, together, room, headers);
             tally.folded += folded;
             tally.aggregated += together.len() as u64 - folded;

@@ -98,6 +98,24 @@ impl Counts {
         }
     }
 
+    /// So many of them, with their part of all sums.
+    #[must_use]
+    pub fn part(self, count: u64) -> Self {
+        let part = |sum: u64| {
+            let part = u128::from(sum) * u128::from(count) / u128::from(self.count.max(1));
+            u64::try_from(part).unwrap_or(u64::MAX)
+        };
+        Self {
+            count,
+            sent: part(self.sent),
+            received: part(self.received),
+            request_bodies: part(self.request_bodies),
+            response_bodies: part(self.response_bodies),
+            took: part(self.took),
+            ..self
+        }
+    }
+
     /// Bytes on the heap.
     pub(crate) fn heap(&self) -> usize {
         let sample = self.sample.as_ref().map_or(0, |sample| sample.heap());

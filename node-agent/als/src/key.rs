@@ -137,9 +137,11 @@ fn put(out: &mut Vec<u8>, key: &Key<'_>, fold: Fold) {
             (key.method, grpc, key.code, key.port, key.flags),
             [key.peer, key.cluster, key.authority, key.principal],
         ),
-        Fold::Detail => {
-            ((0, u8::MAX, key.code / 100 * 100, 0, Flags::default()), [&[], key.cluster, key.authority, &[]])
-        }
+        Fold::Detail => (
+            (0, grpc, key.code / 100 * 100, 0, key.flags),
+            [key.peer, key.cluster, key.authority, key.principal],
+        ),
+        Fold::Peer => ((0, grpc, key.code / 100 * 100, 0, key.flags), [&[], key.cluster, key.authority, &[]]),
         Fold::All => ((0, u8::MAX, 0, 0, Flags::default()), [&[][..]; 4]),
     };
     let (method, grpc, code, port, Flags(flags)) = head;
@@ -260,7 +262,13 @@ mod tests {
         entry.cluster = b"";
         write(&mut bytes, &reporter, &entry, Fold::Detail);
         let key = Key::read(&bytes).unwrap();
-        assert_eq!((key.side, key.code, key.grpc_status, key.peer), (Side::Server, 500, None, &[][..]));
+        assert_eq!((key.side, key.method, key.code, key.port), (Side::Server, 0, 500, 0));
+        assert_eq!((key.grpc_status, key.flags), (Some(14), Flags::UPSTREAM_FAILURE), "whether it failed");
+        assert_eq!((key.peer, key.principal), (&b"10.0.0.3"[..], entry.principal), "and whose it was");
+        write(&mut bytes, &reporter, &entry, Fold::Peer);
+        let key = Key::read(&bytes).unwrap();
+        assert_eq!((key.side, key.code, key.peer, key.principal), (Side::Server, 500, &[][..], &[][..]));
+        assert_eq!(key.flags, Flags::UPSTREAM_FAILURE);
 
         entry.local = Address::default();
         write(&mut bytes, &reporter, &entry, Fold::Nothing);

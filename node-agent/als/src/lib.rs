@@ -28,4 +28,4 @@ pub use key::{Key, Side, names_somebody};
 pub use report::Identify;
 pub use sources::Tally;
 pub use spans::Span;
-pub use window::{Fold, Reporter, Rows, Window};
+pub use window::{Fold, Reporter, Room, Rows, Window};

@@ -11,6 +11,8 @@ use crate::{Reporter, identity::Identity};
 
 /// Workloads whose entries are counted apart; those of more are counted together.
 const MOST_SOURCES: usize = 5_000;
+/// Windows after which a workload of which nothing was heard is forgotten: a day.
+const KEPT: u64 = 8640;
 /// Number of the reporter that is told apart from nobody, and name of the sources for which there is no room.
 const ANYBODY: u32 = 0;
 const OTHERS: &str = "others";
@@ -78,7 +80,8 @@ pub(crate) struct Sources {
     numbers: HashMap<Arc<Identity>, u32>,
     known: HashMap<u32, Known>,
     next: u32,
-    tallies: BTreeMap<String, Tally>,
+    /// By workload, with the window in which it was last heard of.
+    tallies: BTreeMap<String, (Tally, u64)>,
     /// Windows told so far.
     windows: u64,
     /// Proxies that are told apart. More are one that says nothing of itself. Each takes about 1 KiB.
@@ -146,6 +149,7 @@ impl Sources {
         self.known.retain(|number, known| *number == ANYBODY || is_needed(known));
         let known = &self.known;
         self.numbers.retain(|_, number| known.contains_key(number));
+        self.tallies.retain(|_, (_, heard)| *heard + KEPT > windows);
     }
 
     /// What became of each proxy's entries since this was last asked, of those of whom anything came. `counted` is how many of
@@ -184,14 +188,17 @@ impl Sources {
             OTHERS
         };
         match self.tallies.get_mut(name) {
-            Some(known) => known.add(tally),
-            None => drop(self.tallies.insert(name.to_owned(), tally)),
+            Some((known, heard)) => {
+                known.add(tally);
+                *heard = self.windows;
+            }
+            None => drop(self.tallies.insert(name.to_owned(), (tally, self.windows))),
         }
     }
 
     /// By workload.
-    pub(crate) fn tallies(&self) -> &BTreeMap<String, Tally> {
-        &self.tallies
+    pub(crate) fn tallies(&self) -> BTreeMap<String, Tally> {
+        self.tallies.iter().map(|(name, (tally, _))| (name.clone(), *tally)).collect()
     }
 }
 
@@ -221,6 +228,21 @@ mod tests {
         let numbers: Vec<u32> = (0..MOST + 3).map(|id| sources.open(identity(id)).number).collect();
         assert_eq!(numbers.iter().filter(|number| **number == ANYBODY).count(), 4);
         assert_eq!(*sources.identities()[&ANYBODY], Identity::default());
+    }
+
+    #[test]
+    fn a_workload_of_which_nothing_is_heard_for_a_day_is_forgotten() {
+        let mut sources = Sources::new(MOST);
+        let tally = Tally { aggregated: 1, ..Tally::default() };
+        ["gone", "there"].into_iter().for_each(|name| sources.count(0, name, tally));
+        (1..KEPT).for_each(|_| sources.forget());
+        sources.count(0, "there", tally);
+        assert_eq!(sources.tallies().len(), 2);
+        sources.forget();
+        assert_eq!(
+            sources.tallies(),
+            BTreeMap::from([("there".to_owned(), Tally { aggregated: 2, ..tally })])
+        );
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Entries of some seconds, counted by what they have in common.
 //!
 //! Memory is bounded by the bytes that the caller allows and by the rows of each destination. When there is no more room for
-//! an entry's own row, it is counted in one that says less: without its path, then without what else tells it apart, at last
-//! only that its reporter had it.
+//! an entry's own row, it is counted in one that says less: without its path, then without more than whom it was between and whether
+//! it failed, then without the other end, at last only that its reporter had it. The other end goes last: without it nobody can tell
+//! whether that end's proxy has counted the same requests.
 
 use std::{collections::HashMap, hash::BuildHasher as _, ops::Range, vec};
 
@@ -20,8 +21,10 @@ use crate::{
 const MOST_PATHS: u32 = 1000;
 /// Rows of one destination beyond these, that are told apart by anything.
 const MOST_DETAILS: u32 = MOST_PATHS + 256;
-/// At most as many rows beyond those say no more than the destination and a class of status.
-const MOST_ROWS: u32 = MOST_DETAILS + 64;
+/// At most as many rows beyond those say whom they are between, and how it ended.
+const MOST_PEERS: u32 = MOST_DETAILS + 256;
+/// At most as many rows beyond those say no more than the destination and how it ended.
+const MOST_ROWS: u32 = MOST_PEERS + 64;
 
 /// Bytes of a row beside its texts. What grows by doubling is three quarters full on average, and the heap adds to what a sketch
 /// takes.
@@ -32,6 +35,32 @@ const fn full(used: usize) -> usize {
     used + used / 2
 }
 
+/// Destinations of one reporter that only the client's `Host` names. Whoever asks for names that he makes up has no more rows.
+const MOST_HOSTS: u32 = 500;
+
+/// How much rows may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// Bytes in all.
+    pub bytes: usize,
+    /// Bytes of one reporter, as soon as half of all are taken.
+    pub each: usize,
+}
+
+impl From<usize> for Room {
+    /// For whichever reporter.
+    fn from(bytes: usize) -> Self {
+        Self { bytes, each: bytes }
+    }
+}
+
+/// What one reporter takes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Share {
+    bytes: usize,
+    hosts: u32,
+}
+
 /// What is left out of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fold {
@@ -39,8 +68,10 @@ pub enum Fold {
     Nothing,
     /// The path.
     Path,
-    /// All but the destination and the class of the status.
+    /// All but both ends, the flags and the class of the status.
     Detail,
+    /// The other end too: all but the destination, the flags and the class of the status.
+    Peer,
     /// All but the reporter.
     All,
 }
@@ -103,6 +134,7 @@ pub struct Window {
     keys: Vec<u8>,
     /// Rows of each destination, by a hash of what it is called.
     of_destination: HashMap<u64, u32, RandomState>,
+    shares: HashMap<u32, Share, RandomState>,
     bytes: usize,
     /// Those of them that headers take.
     samples: usize,
@@ -119,11 +151,11 @@ pub struct Window {
 pub type Rows<'a> = Box<dyn Iterator<Item = (Key<'a>, &'a Counts)> + 'a>;
 
 impl Window {
-    /// Counts an entry; how much of it is told apart. It may take as many `bytes` in all as rows of their own.
-    pub fn add(&mut self, reporter: &Reporter, entry: &Entry<'_>, bytes: usize) -> Fold {
+    /// Counts an entry; how much of it is told apart, as far as there is `room` for rows of their own.
+    pub fn add(&mut self, reporter: &Reporter, entry: &Entry<'_>, room: impl Into<Room>) -> Fold {
         let authority = if key::names_somebody(entry.cluster) { &[] } else { key::host(entry.authority) };
         self.count(
-            bytes,
+            room.into(),
             (reporter.number, entry.cluster, authority),
             |key, fold| key::write(key, reporter, entry, fold),
             |counts, has_room| counts.add(entry, has_room),
@@ -137,9 +169,10 @@ impl Window {
         &mut self,
         reporter: &Reporter,
         entries: &[Entry<'_>],
-        bytes: usize,
+        room: impl Into<Room>,
         headers: &Headers,
     ) -> u64 {
+        let room = room.into();
         let Self { places, hasher, rows, keys, sought, sought_keys, .. } = self;
         sought_keys.clear();
         sought.clear();
@@ -168,9 +201,9 @@ impl Window {
         for (at, entry) in entries.iter().enumerate() {
             let row = self.sought.get(at).and_then(|sought| self.rows.get_mut(sought.row));
             if let Some(row) = row {
-                self.bytes += row.counts.add(entry, self.bytes < bytes);
-            } else if self.add(reporter, entry, bytes) == Fold::Nothing {
-                self.sample(entry, headers, bytes);
+                self.bytes += row.counts.add(entry, self.bytes < room.bytes);
+            } else if self.add(reporter, entry, room) == Fold::Nothing {
+                self.sample(entry, headers, room.bytes);
             } else {
                 folded += 1;
             }
@@ -179,9 +212,9 @@ impl Window {
     }
 
     /// Counts those of a row of another window; how much of them is told apart.
-    pub fn merge(&mut self, key: &Key<'_>, counts: &Counts, bytes: usize) -> Fold {
+    pub fn merge(&mut self, key: &Key<'_>, counts: &Counts, room: impl Into<Room>) -> Fold {
         self.count(
-            bytes,
+            room.into(),
             (key.reporter, key.cluster, key.authority),
             |out, fold| key::write_again(out, key, fold),
             |into, has_room| {
@@ -195,11 +228,13 @@ impl Window {
     #[inline]
     fn count(
         &mut self,
-        bytes: usize,
+        room: Room,
         destination: (u32, &[u8], &[u8]),
         write: impl Fn(&mut Vec<u8>, Fold),
         add: impl Fn(&mut Counts, bool) -> usize,
     ) -> Fold {
+        let Room { bytes, each } = room;
+        let (reporter, _, host) = destination;
         let mut fold = Fold::Nothing;
         let mut of_destination = None;
         loop {
@@ -213,29 +248,43 @@ impl Window {
             }
             let destination = *of_destination.get_or_insert_with(|| self.hasher.hash_one(destination));
             let rows = self.of_destination.get(&destination).copied().unwrap_or_default();
+            let share = self.shares.get(&reporter).copied().unwrap_or_default();
+            let is_crowded = share.bytes >= each && self.bytes >= bytes / 2;
+            let is_made_up = rows == 0 && !host.is_empty() && share.hosts >= MOST_HOSTS;
             let most = match fold {
                 Fold::Nothing => MOST_PATHS,
                 Fold::Path => MOST_DETAILS,
-                Fold::Detail => MOST_ROWS,
+                Fold::Detail => MOST_PEERS,
+                Fold::Peer => MOST_ROWS,
                 Fold::All => u32::MAX,
             };
             let next = match fold {
                 // A few for each reporter, of whom there are not many.
                 Fold::All => None,
-                _ if rows < most && self.bytes < bytes => None,
+                _ if is_made_up => Some(Fold::All),
+                _ if rows < most && self.bytes < bytes && !is_crowded => None,
                 Fold::Nothing => Some(Fold::Path),
                 Fold::Path => Some(Fold::Detail),
-                Fold::Detail => Some(Fold::All),
+                Fold::Detail => Some(Fold::Peer),
+                Fold::Peer => Some(Fold::All),
             };
             if let Some(next) = next {
                 fold = next;
                 continue;
             }
             let mut counts = Counts::default();
-            self.bytes += ROW + full(self.key.len()) + add(&mut counts, self.bytes < bytes);
-            if fold != Fold::All && self.of_destination.insert(destination, rows + 1).is_none() {
-                self.bytes += 32;
+            let mut taken = ROW + full(self.key.len()) + add(&mut counts, self.bytes < bytes);
+            let is_new = fold != Fold::All && self.of_destination.insert(destination, rows + 1).is_none();
+            if is_new {
+                taken += 32;
             }
+            if !self.shares.contains_key(&reporter) {
+                taken += 32;
+            }
+            let share = self.shares.entry(reporter).or_default();
+            share.bytes += taken;
+            share.hosts += u32::from(is_new && !host.is_empty());
+            self.bytes += taken;
             self.insert(hash, counts);
             return fold;
         }
@@ -424,7 +473,7 @@ mod tests {
             let upstream = Address { ip: host.as_bytes(), port: 80 };
             window.add(&reporter(), &Entry { upstream, ..entry("/") }, ROOM);
         }
-        assert_eq!(window.len(), MOST_DETAILS as usize + 1, "then one that says nothing of the host");
+        assert_eq!(window.len(), MOST_PEERS as usize + 1, "then one that says nothing of the host");
         let mut window = Window::default();
         let mut last = Fold::Nothing;
         for number in 0..5000 {
@@ -452,6 +501,42 @@ mod tests {
         assert_eq!(window.rows().map(|(_, counts)| counts.count).sum::<u64>(), 200_000);
         let most = window.rows().map(|(_, counts)| counts.heap()).sum::<usize>();
         assert!(most < BYTES, "{most}");
+    }
+
+    /// Scenario: one proxy logs more different requests than there is room for, and then all others what they always do.
+    /// Guarantee: it has as much as nobody needs, and the others are told apart.
+    #[test]
+    fn one_reporter_leaves_room_for_the_others() {
+        let room = Room { bytes: 1 << 20, each: 1 << 17 };
+        let mut window = Window::default();
+        for number in 0..20_000 {
+            let cluster = word(number);
+            window.add(&reporter(), &Entry { cluster: cluster.as_bytes(), ..entry("/") }, room);
+        }
+        assert!((room.bytes / 2..room.bytes / 2 + 10_000).contains(&window.bytes()), "{}", window.bytes());
+        for number in 2..7 {
+            let other = Reporter { number, ..reporter() };
+            for path in 0..100 {
+                assert_eq!(window.add(&other, &entry(&word(path)), room), Fold::Nothing);
+            }
+        }
+        assert_eq!(window.rows().map(|(_, counts)| counts.count).sum::<u64>(), 20_500);
+    }
+
+    /// Scenario: a scanner asks for hosts that it makes up; a host that was there before is asked for again.
+    /// Guarantee: no more than some of them have rows, and those that have go on.
+    #[test]
+    fn hosts_that_are_made_up_are_bounded() {
+        let mut window = Window::default();
+        let mut ask = |number: u32| {
+            let host = word(number);
+            let entry = Entry { cluster: b"PassthroughCluster", authority: host.as_bytes(), ..entry("/") };
+            window.add(&reporter(), &entry, ROOM)
+        };
+        let folds: Vec<_> = (0..2000).map(&mut ask).collect();
+        let made_up = folds.iter().filter(|fold| **fold == Fold::All).count();
+        assert_eq!((made_up, ask(7), ask(1999)), (1500, Fold::Nothing, Fold::All));
+        assert_eq!(window.len(), MOST_HOSTS as usize + 1);
     }
 
     #[test]

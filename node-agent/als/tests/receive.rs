@@ -146,7 +146,7 @@ async fn sent_is_aggregated_and_folded_and_refused() {
 /// Guarantee: the bytes of rows stay within what they may take, and what became of every entry is known.
 #[tokio::test]
 async fn ten_times_too_much_is_counted_within_the_bytes() {
-    let limits = Limits { bytes: 64 * 1024, ..Limits::POD };
+    let limits = Limits { bytes: 64 * 1024, each: 64 * 1024, ..Limits::POD };
     let receiver = Receiver::start(limits, 50_000).await;
     receiver.send((0..100).map(paths)).await;
     let (reports, tally) = receiver.stop().await;

@@ -72,6 +72,11 @@ impl Losses {
         self.proxies.retain(|_, proxy| window.wrapping_sub(proxy.heard) < SILENT);
     }
 
+    /// Workloads whose entries are not counted apart any more are forgotten: nobody can say what of theirs has come.
+    pub fn keep(&mut self, is_counted: impl Fn(&str) -> bool) {
+        self.workloads.retain(|name, _| is_counted(name));
+    }
+
     /// Those that are to be asked.
     pub fn addresses(&mut self) -> Vec<IpAddr> {
         self.are_asked = true;

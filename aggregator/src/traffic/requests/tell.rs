@@ -145,6 +145,7 @@ pub(super) fn tell(
         })
         .collect();
     of_edges.sort_by_key(|(found, ..)| found.edge);
+    let mut surplus = surplus(&views);
     for of_edge in of_edges.chunk_by(|(one, ..), (other, ..)| one.edge == other.edge) {
         let mut rows: HashMap<Row, Telling> = HashMap::new();
         for (found, key, counts) in of_edge {
@@ -155,7 +156,18 @@ pub(super) fn tell(
                 told.twice += counts.count;
                 continue;
             }
-            told.entries += counts.count;
+            let mut of_other_end = 0;
+            if has_lost_the_other_end(key)
+                && let Some(known) = surplus.get_mut(&(key.side, own_place(&found.ends, key.side)))
+            {
+                of_other_end = counts.count.min(*known);
+                *known -= of_other_end;
+            }
+            told.twice += of_other_end;
+            if of_other_end == counts.count {
+                continue;
+            }
+            told.entries += counts.count - of_other_end;
             let mut row = Row {
                 service: found.ends.service.clone(),
                 protocol: key.protocol,
@@ -178,7 +190,11 @@ pub(super) fn tell(
                 let (ends, node) = (Arc::clone(&found.ends), Arc::clone(&found.node));
                 Telling { ends, node, cluster: text(key.cluster), counts: Counts::default() }
             });
-            telling.counts.merge(counts);
+            if of_other_end > 0 {
+                telling.counts.merge(&(*counts).clone().part(counts.count - of_other_end));
+            } else {
+                telling.counts.merge(counts);
+            }
             if let Some(denial) = denial.filter(|_| telling.counts.why.is_none()) {
                 telling.counts.why.clone_from(&denial.why);
             }
@@ -188,6 +204,41 @@ pub(super) fn tell(
     }
     told.answers = views.iter().map(|views| (Arc::clone(&views.ends), views.seen.answers())).collect();
     told
+}
+
+/// By the end whose proxies did not see them with who was at it: how many more requests the proxies of the other ends saw. So many that
+/// are counted there without their other end are told already.
+fn surplus(views: &[Views<'_>]) -> HashMap<(Side, String), u64> {
+    let mut surplus = HashMap::new();
+    for Views { ends, client, server, .. } in views {
+        let is_nobody = |end: &End| end.address.is_none() && end.named.kind == "Unknown";
+        if is_nobody(&ends.source) || is_nobody(&ends.destination) {
+            continue;
+        }
+        let side = if client > server { Side::Server } else { Side::Client };
+        *surplus.entry((side, own_place(ends, side))).or_default() += client.abs_diff(*server);
+    }
+    surplus
+}
+
+/// Who is at the end of the proxies of this side.
+fn own_place(ends: &Ends, side: Side) -> String {
+    match side {
+        Side::Client => place(&ends.source),
+        Side::Server => place(&ends.destination),
+    }
+}
+
+/// Whether there was no room to keep the other end.
+fn has_lost_the_other_end(key: &Key<'_>) -> bool {
+    let is_folded = key.protocol == Protocol::Tcp || key.template == template::OTHER.as_bytes();
+    is_folded
+        && key.peer.is_empty()
+        && match key.side {
+            Side::Server => key.principal.is_empty(),
+            // What reached nobody has a cluster.
+            Side::Client => key.cluster.is_empty() && key.flags == Flags::default(),
+        }
 }
 
 /// What both ends know of requests that were refused: their edge, method, status and path.

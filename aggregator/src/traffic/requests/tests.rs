@@ -391,7 +391,8 @@ mod sent {
 
     /// Requests of the first pod to the third, as its proxy saw them.
     fn report(number: u64, count: u64) -> RequestReport {
-        let now = u64::try_from(Timestamp::now().as_nanosecond()).unwrap();
+        // As those that a proxy logs here.
+        let now = u64::try_from(Timestamp::now().as_second() - 1).unwrap() * 1_000_000_000 + 20_000_000;
         let row = RequestRow {
             protocol: RequestProtocol::Http.into(),
             method: 1,
@@ -467,6 +468,41 @@ mod sent {
         // It leads again.
         world.requests.take("agent n1", Sender::Agent("n1"), &report(1, 3), &told);
         assert_eq!(world.settle().await, [("/orders/:id".to_owned(), 3)]);
+    }
+
+    /// Scenario: for a minute nobody leads; then one end's agent comes with rows of then and of now, and the other one's with rows that
+    /// it has counted together.
+    /// Guarantee: every request is told once.
+    #[tokio::test]
+    async fn what_both_ends_agents_kept_while_nobody_led_is_told_once() {
+        let world = World::new();
+        let (told, mut heard) = unbounded_channel();
+        world.requests.0.counter.begin();
+        let mut clients = report(1, 3);
+        let lately = clients.rows[0].clone();
+        clients.rows[0].first -= 60_000_000_000;
+        clients.rows[0].last -= 60_000_000_000;
+        clients.rows.insert(0, RequestRow { count: 2, ..lately.clone() });
+        let mut servers = report(1, 1);
+        servers.proxies[0] = RequestProxy {
+            id: "sidecar~10.0.0.3~db-3.shop~shop.svc.cluster.local".to_owned(),
+            address: vec![10, 0, 0, 3].into(),
+            namespace: "shop".to_owned(),
+            pod: "db-3".to_owned(),
+            ..RequestProxy::default()
+        };
+        servers.rows[0] = RequestRow {
+            at_server: true,
+            peer: b"10.0.0.1"[..].into(),
+            cluster: b"inbound|8080||"[..].into(),
+            count: 5,
+            first: lately.first - 60_000_000_000,
+            ..lately
+        };
+        world.requests.take("agent a", Sender::Agent("n1"), &clients, &told);
+        world.requests.take("agent b", Sender::Agent("n1"), &servers, &told);
+        assert_eq!(world.settle().await, [("/orders/:id".to_owned(), 5)]);
+        assert_eq!([(); 2].map(|()| heard.try_recv().is_ok()), [true; 2]);
     }
 
     #[tokio::test]

@@ -100,6 +100,58 @@ fn denied(from: u8, to: u8) -> Entry {
     Entry::Http(entry.into())
 }
 
+/// Scenario: both ends' proxies log more different requests than are told apart, by their paths, statuses and methods.
+/// Guarantee: every one is told once, with both ends.
+#[test]
+fn requests_with_less_than_all_are_told_once() {
+    let world = World::new();
+    let requests = |side| {
+        let one = |number: u32| {
+            let word: String =
+                (0..6).map(|at| char::from(b'g' + (number / 20_u32.pow(at) % 20) as u8)).collect();
+            (request(1, 3, side, &format!("/{word}"), 200 + number % 400), 1)
+        };
+        (0..3000).map(one).collect::<Vec<_>>()
+    };
+    let told = world.logged(0, &[(1, &requests(Side::Client)), (3, &requests(Side::Server))]);
+    assert_eq!(told.iter().map(|log| log.count).sum::<i64>(), 3000);
+    let ends = |log: &L7AccessLog| (end(&log.source), end(&log.destination));
+    let web_to_db = ("shop/StatefulSet/web ".to_owned(), "shop/StatefulSet/db db".to_owned());
+    assert!(told.iter().all(|log| ends(log) == web_to_db));
+}
+
+/// Scenario: at the proxy of one end there is no room for anything, at those of the others there is; also the other way round.
+/// Guarantee: what the others have told is not told again as nobody's, and what they have not seen is.
+#[test]
+fn what_has_lost_its_other_end_is_set_off_against_what_that_end_has_told() {
+    for (side, last, counts) in [(Side::Server, 3, [3, 2]), (Side::Client, 1, [3, 2])] {
+        let world = World::new();
+        let (mut window, mut identities) = (Window::default(), HashMap::new());
+        let mut add = |last: u8, side, times: usize, bytes| {
+            let (reporter, identity) = reporter(last);
+            identities.insert(reporter.number, Arc::new(identity));
+            let message = timed(request(1, 3, side, "/a", 200), START);
+            for _ in 0..times {
+                entry::read(&message, |found| {
+                    if let Found::Entry(entry) = found {
+                        window.add(&reporter, entry, bytes);
+                    }
+                });
+            }
+        };
+        let other = if side == Side::Server { (1, Side::Client) } else { (3, Side::Server) };
+        add(other.0, other.1, 3, ROOM);
+        add(last, side, 5, 0);
+        let now = Timestamp::from_second(START + 15).unwrap();
+        world.requests.send(&Span { own: window, ..Span::default() }, &identities, now);
+        let mut told: Vec<_> = world.flows().iter().map(|log| (log.count, log.bytes_sent)).collect();
+        told.sort();
+        let one = told[0].1 / 2;
+        assert_eq!(told, [(counts[1], 2 * one), (counts[0], 3 * one)], "{side:?}");
+        assert!(world.metrics().contains(r#"left_out_total{reason="OtherEnd"} 3"#), "{}", world.metrics());
+    }
+}
+
 /// Scenario: a policy refuses some of the requests of one workload to another, and both ends' proxies log them.
 /// Guarantee: it is an incident with the policy, and over when the requests pass; the cloud sees that they were refused.
 #[test]
