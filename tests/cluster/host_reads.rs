@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{
     kubectl::{OPERATOR, cloud_post, eventually, kubectl, rolled_out},
-    upgrade::{RELEASE, helm, repository},
+    upgrade::set_values,
 };
 
 /// What came of commands, one answer each.
@@ -76,8 +76,7 @@ impl Allowed {
 
     fn set(is: bool) {
         let values = CAPABILITIES.map(|name| format!("nodeAgent.{name}={is}")).join(",");
-        let chart = repository("charts/kestrel-operator");
-        helm(&["upgrade", RELEASE, &chart, "--reuse-values", "--set", &values, "--wait", "--timeout", "3m"]);
+        set_values(&values);
         rolled_out(OPERATOR, "daemonset/kestrel-node-agent");
     }
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::kubectl::{OPERATOR, apply, attempt, cloud, eventually, json, kubectl, rolled_out, sample_image};
 
-pub(crate) const RELEASE: &str = "kestrel-operator";
+const RELEASE: &str = "kestrel-operator";
 const OTHER: &str = "kestrel-again";
 const RENEWED: &str = "kestrel-operator-jwt-runtime";
 
@@ -15,7 +15,7 @@ const OWN: &str = "leases,secrets,configmaps,endpointslices,pods,roles,rolebindi
 const CLUSTER: &str = "mutatingwebhookconfigurations,validatingadmissionpolicies,\
     validatingadmissionpolicybindings,clusterroles,clusterrolebindings,priorityclasses";
 
-pub(crate) fn helm(args: &[&str]) -> String {
+fn helm(args: &[&str]) -> String {
     let output = Command::new("helm").args(args).args(["--namespace", OPERATOR]).output();
     let output = output.expect("helm is on the PATH (hack/cluster tools)");
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
@@ -23,8 +23,13 @@ pub(crate) fn helm(args: &[&str]) -> String {
     text(&output.stdout)
 }
 
-/// A path of this repository.
-pub(crate) fn repository(path: &str) -> String {
+/// Changes values of the release, as a person does.
+pub(crate) fn set_values(values: &str) {
+    let chart = repository("charts/kestrel-operator");
+    helm(&["upgrade", RELEASE, &chart, "--reuse-values", "--set", values, "--wait", "--timeout", "3m"]);
+}
+
+fn repository(path: &str) -> String {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").join(path).to_str().unwrap().to_owned()
 }
 

@@ -20,7 +20,7 @@ const LONGEST: Duration = Duration::from_secs(1);
 /// The clocks, as they were seen last.
 #[derive(Debug, Default)]
 pub(super) struct Clock {
-    last: Option<(SystemTime, Instant)>,
+    last: Option<Moment>,
     /// How many milliseconds it is ahead of the aggregator's.
     ahead: Option<i64>,
     /// When they were compared, until a later look.
@@ -48,11 +48,12 @@ impl Clock {
 
     /// Whether the clock was set since the last look.
     pub(super) fn step(&mut self, wall: SystemTime, steady: Instant) -> Option<Event> {
-        let step = set_between(self.last.replace((wall, steady))?, (wall, steady));
+        let now = (wall, steady);
+        let step = set_between(self.last.replace(now)?, now);
         // What was set before they were compared is in what is known; a look may be older than its judgement.
         let known = self.compared.take_if(|compared| compared.1 <= steady);
         let set = match (known, self.compared) {
-            (Some(compared), _) => set_between(compared, (wall, steady)),
+            (Some(compared), _) => set_between(compared, now),
             (None, Some(_)) => 0,
             (None, None) => step,
         };

@@ -10,7 +10,7 @@ use super::{collector, file_writer, inject, messages, trouble::restart_collector
 use crate::{
     kubectl::{OPERATOR, apply, attempt, eventually, json, kubectl, log_of, pods_of, rolled_out},
     namespace::Namespace,
-    upgrade::{RELEASE, helm, repository},
+    upgrade::set_values,
     webhook::{created, has_sidecar, pod},
 };
 
@@ -31,8 +31,7 @@ fn issue(authority: &Authority) {
 
 /// Changes where the certificates come from, as a person does.
 fn upgrade(values: &str) {
-    let chart = repository("charts/kestrel-operator");
-    helm(&["upgrade", RELEASE, &chart, "--reuse-values", "--set", values, "--wait", "--timeout", "3m"]);
+    set_values(values);
     rolled_out(OPERATOR, "deployment/kestrel-webhook");
     rolled_out(OPERATOR, "deployment/kestrel-aggregator");
 }

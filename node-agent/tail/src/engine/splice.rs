@@ -45,6 +45,7 @@ impl Splice {
         }
         Some(Self { base, bytes, own, known: next.ledger.read() })
     }
+
     /// Whether a record lies in the next file, and was read there. `own`: how many bytes before it are not of that.
     pub(super) fn has_known(&self, raw: &Raw<'_>, own: usize) -> bool {
         raw.begin >= own && (raw.end - own) as u64 <= self.known
