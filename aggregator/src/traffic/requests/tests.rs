@@ -370,6 +370,31 @@ async fn a_pod_speaks_for_itself_alone() {
 
 /// Scenario: a client calls a host with a name and a password before it.
 /// Guarantee: the host is told, and they are not.
+/// Scenario: a proxy logged more than has come, and so did one whose workload's entries are not counted apart any more.
+/// Guarantee: what is missing is known of the first; the second is no loss, and is forgotten.
+#[tokio::test]
+async fn what_proxies_lost_is_known_of_workloads_that_are_counted() {
+    let world = World::new();
+    assert!(world.requests.proxies().is_empty(), "somebody asks, and nobody has been heard of");
+    world.proxy(1).take(&message(vec![entry(1, 3, Side::Client, "/a", 200)]));
+    world.told().await;
+    let [web, gone] = [IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 9, 9, 9])];
+    assert_eq!(world.requests.proxies(), [web]);
+    world.requests.asked().heard([(gone, "shop/gone".to_owned())].into_iter());
+    for (written, dropped) in [(100, 0), (110, 3)] {
+        world
+            .requests
+            .counted(vec![(web, Counted { written, dropped }), (gone, Counted { written, dropped })]);
+    }
+    let loss = Loss { logged: 13, dropped: 3, before: 1 };
+    assert_eq!(world.requests.losses(), BTreeMap::from([("shop/web".to_owned(), (loss, 13))]));
+    assert!(world.requests.asked().workloads().contains_key("shop/gone"));
+    world.proxy(1).take(&message(vec![entry(1, 3, Side::Client, "/a", 200)]));
+    world.told().await;
+    assert!(!world.requests.asked().workloads().contains_key("shop/gone"));
+    assert_eq!(world.requests.losses()["shop/web"], (loss, 12), "one more has come");
+}
+
 #[tokio::test]
 async fn names_and_passwords_of_hosts_do_not_leave() {
     let world = World::new();
