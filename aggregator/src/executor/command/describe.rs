@@ -1,21 +1,25 @@
-//! `kubectl describe`: pods in kubectl's own form, everything else in the form that kubectl has for kinds that it
-//! does not know.
+//! `kubectl describe`: what incident work asks for most in kubectl's own form for each kind, everything else in the
+//! form that kubectl has for kinds that it does not know.
 
 mod containers;
+mod node;
 mod page;
 mod pod;
+mod service;
+mod workload;
 
 use serde_json::Value;
 
-use self::page::Page;
 pub(super) use self::pod::template;
+use self::{page::Page, service::Backends};
 
 use super::{
     Output,
     events::{last, seen},
     get::{Target, path, targets},
     kubectl::Kubectl,
-    session::{Session, Trouble, with_query},
+    logs::selector,
+    session::{Session, Trouble, named, with_query},
     table, text,
 };
 
@@ -24,7 +28,7 @@ const MOST: usize = 100;
 
 pub(super) async fn run(session: &Session<'_>, command: &Kubectl) -> Result<Output, Trouble> {
     let mut output = Output::default();
-    let mut described = Vec::new();
+    let (mut described, mut by_beginning) = (Vec::new(), false);
     for target in targets(session, &command.words).await? {
         let objects = match objects(session, command, &target, &mut output).await {
             Ok(objects) => objects,
@@ -34,15 +38,24 @@ pub(super) async fn run(session: &Session<'_>, command: &Kubectl) -> Result<Outp
             }
         };
         for object in objects {
+            let name = text(&object, &["metadata", "name"]);
+            by_beginning |= target.name.as_deref().is_some_and(|wanted| wanted != name);
             if described.len() >= MOST {
                 output.warn(&format!("cut after {MOST} objects: name them, or use a selector"));
                 break;
             }
+            let page = match page(session, &object, &mut output).await {
+                Ok(page) => page,
+                Err(trouble) => {
+                    output.fails(&trouble);
+                    continue;
+                }
+            };
             let events = match command.arguments.flag("show-events") {
                 Some(false) => None,
                 _ => events(session, &object, &mut output).await,
             };
-            described.push(one(&object, events.as_deref()));
+            described.push(page.with(events.as_deref()));
         }
     }
     if described.is_empty() && output.code == 0 {
@@ -51,7 +64,10 @@ pub(super) async fn run(session: &Session<'_>, command: &Kubectl) -> Result<Outp
             false => format!("No resources found in {} namespace.\n", command.namespace()),
         });
     }
-    output.stdout = described.join("\n\n");
+    output.stdout = match by_beginning {
+        true => described.iter().map(|page| format!("{page}\n")).collect(),
+        false => described.join("\n\n"),
+    };
     Ok(output)
 }
 
@@ -98,17 +114,92 @@ async fn events(session: &Session<'_>, object: &Value, output: &mut Output) -> O
     Some(events)
 }
 
-fn one(object: &Value, events: Option<&[Value]>) -> String {
+/// What an object says, and what kubectl shows beside it of others.
+async fn page(session: &Session<'_>, object: &Value, output: &mut Output) -> Result<Page, Trouble> {
     let mut page = Page::default();
+    let [namespace, name] = ["namespace", "name"].map(|field| text(&object["metadata"], &[field]));
+    let mut beside = Beside { session, namespace, output };
     match (text(object, &["apiVersion"]), text(object, &["kind"])) {
         ("v1", "Pod") => page.pod(object),
+        ("v1", "Node") => {
+            let running = format!("spec.nodeName={name},status.phase!=Succeeded,status.phase!=Failed");
+            let pods = match beside.list("/api/v1/pods", "fieldSelector", &running).await {
+                Err(Trouble::Failed(failure)) if failure.status == 403 => None,
+                pods => Some(pods?),
+            };
+            let leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
+            let lease = session.object(&named(leases, name)).await.map_err(|trouble| trouble.message());
+            page.node(object, pods.as_deref(), lease.as_ref().map_err(String::as_str));
+        }
+        ("v1", "Service") => page.service(object, &beside.slices(name).await.unwrap_or_default()),
+        ("networking.k8s.io/v1", "Ingress") => page.ingress(object, &beside.backends(object).await),
+        ("apps/v1", "Deployment") => {
+            let selector = selector(&object["spec"]["selector"]);
+            let sets = beside.of("apis/apps/v1", "replicasets", &selector).await;
+            page.deployment(object, sets.unwrap_or_default());
+        }
+        ("apps/v1", "ReplicaSet") => page.replica_set(object, &beside.pods(object).await),
+        ("apps/v1", "StatefulSet") => page.stateful_set(object, &beside.pods(object).await),
+        ("apps/v1", "DaemonSet") => page.daemon_set(object, &beside.pods(object).await),
         _ => page.generic(object),
     }
-    let head = table::align(&page.0, 0, 2);
-    match events {
-        None => head,
-        Some([]) => table::align(&(page.0 + "Events:\t<none>\n"), 0, 2),
-        Some(events) => head + &table::align(&happened(events), 0, 2),
+    Ok(page)
+}
+
+/// The way to objects that are shown with another.
+struct Beside<'a> {
+    session: &'a Session<'a>,
+    namespace: &'a str,
+    output: &'a mut Output,
+}
+
+impl Beside<'_> {
+    async fn list(&mut self, path: &str, key: &str, selector: &str) -> Result<Vec<Value>, Trouble> {
+        let found = self.session.list(&with_query(path, &[(key, selector)])).await?;
+        Ok(found.told(path.rsplit('/').next().unwrap_or_default(), self.output))
+    }
+
+    /// Those in the namespace that a selector of labels names.
+    async fn of(&mut self, api: &str, resource: &str, selector: &str) -> Result<Vec<Value>, Trouble> {
+        self.list(&format!("/{api}/namespaces/{}/{resource}", self.namespace), "labelSelector", selector)
+            .await
+    }
+
+    async fn pods(&mut self, workload: &Value) -> Result<Vec<Value>, String> {
+        let selector = selector(&workload["spec"]["selector"]);
+        self.of("api/v1", "pods", &selector).await.map_err(|trouble| trouble.message())
+    }
+
+    /// The endpoints of a service.
+    async fn slices(&mut self, service: &str) -> Result<Vec<Value>, Trouble> {
+        let selector = format!("kubernetes.io/service-name={service}");
+        self.of("apis/discovery.k8s.io/v1", "endpointslices", &selector).await
+    }
+
+    /// The services that an ingress leads to, with their endpoints.
+    async fn backends(&mut self, ingress: &Value) -> Backends {
+        let services = format!("/api/v1/namespaces/{}/services", self.namespace);
+        let mut backends = Backends::new();
+        for name in service::names(ingress) {
+            let slices = self.slices(name).await;
+            let service = self.session.object(&named(&services, name)).await;
+            let backend =
+                slices.and_then(|slices| Ok((service?, slices))).map_err(|trouble| trouble.message());
+            backends.insert(name.to_owned(), backend);
+        }
+        backends
+    }
+}
+
+impl Page {
+    /// The whole text, with what happened, if that is told.
+    fn with(self, events: Option<&[Value]>) -> String {
+        let head = table::align(&self.0, 0, 2);
+        match events {
+            None => head,
+            Some([]) => table::align(&(self.0 + "Events:\t<none>\n"), 0, 2),
+            Some(events) => head + &table::align(&happened(events), 0, 2),
+        }
     }
 }
 
@@ -195,6 +286,8 @@ Node-Selectors:  <none>
 Tolerations:     k:NoExecute op=Exists for 300s
 Events:          <none>
 ";
-        assert_eq!(one(&pod, Some(&[])), expected);
+        let mut page = Page::default();
+        page.pod(&pod);
+        assert_eq!(page.with(Some(&[])), expected);
     }
 }

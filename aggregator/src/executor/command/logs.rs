@@ -254,29 +254,32 @@ async fn of_workload(
     Ok(pods)
 }
 
-/// A selector of an object, as a query writes it; that of a Service is its labels alone.
+/// A selector of an object, as a query and kubectl write it, by its keys; that of a Service is its labels alone.
 pub(super) fn selector(selector: &Value) -> String {
     let labels = match &selector["matchLabels"] {
         Value::Null if selector["matchExpressions"].is_null() => selector,
         labels => labels,
     };
-    let mut parts: Vec<String> = labels
+    let mut parts: Vec<(&str, String)> = labels
         .as_object()
         .into_iter()
         .flatten()
-        .map(|(name, value)| format!("{name}={}", value.as_str().unwrap_or_default()))
+        .map(|(name, value)| (name.as_str(), format!("{name}={}", value.as_str().unwrap_or_default())))
         .collect();
     for expression in list(selector, &["matchExpressions"]) {
         let (key, operator) = (text(expression, &["key"]), text(expression, &["operator"]));
-        let values: Vec<&str> = list(expression, &["values"]).iter().filter_map(Value::as_str).collect();
-        parts.push(match operator {
+        let mut values: Vec<&str> = list(expression, &["values"]).iter().filter_map(Value::as_str).collect();
+        values.sort_unstable();
+        let part = match operator {
             "In" => format!("{key} in ({})", values.join(",")),
             "NotIn" => format!("{key} notin ({})", values.join(",")),
             "Exists" => key.to_owned(),
             _ => format!("!{key}"),
-        });
+        };
+        parts.push((key, part));
     }
-    parts.join(",")
+    parts.sort_by_key(|(key, _)| *key);
+    parts.into_iter().map(|(_, part)| part).collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]
@@ -294,8 +297,8 @@ mod tests {
         for text in ["", "5", "h", "-5s", "5d", "1h2", "s5"] {
             assert_eq!(seconds(text), None, "{text}");
         }
-        let of = json!({"matchLabels": {"a": "b"}, "matchExpressions": [{"key": "c", "operator": "In", "values": ["d", "e"]}, {"key": "f", "operator": "Exists"}]});
-        assert_eq!(selector(&of), "a=b,c in (d,e),f");
+        let of = json!({"matchLabels": {"g": "b"}, "matchExpressions": [{"key": "c", "operator": "In", "values": ["e", "d"]}, {"key": "f", "operator": "Exists"}]});
+        assert_eq!(selector(&of), "c in (d,e),f,g=b");
         assert_eq!(selector(&json!({"app": "x"})), "app=x");
     }
 }

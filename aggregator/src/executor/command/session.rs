@@ -71,6 +71,14 @@ impl Trouble {
         matches!(self, Self::Failed(failure) if failure.status == 404)
     }
 
+    /// As kubectl shows it within an object.
+    pub(super) fn message(&self) -> String {
+        match self {
+            Self::Refused(refused) => refused.to_string(),
+            Self::Failed(Failure { message, .. }) | Self::Said(message) => message.clone(),
+        }
+    }
+
     /// As kubectl writes it to its errors.
     pub(crate) fn line(&self) -> String {
         match self {

@@ -1,11 +1,10 @@
 //! The containers of a pod, in kubectl's own form.
 
-use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{
-    super::{go_text, list, number, text},
-    page::Page,
+    super::{go_text, list, number, quantity::Amount, text},
+    page::{Page, moment},
 };
 
 impl Page {
@@ -150,11 +149,13 @@ impl Page {
                 self.line(3, &format!("{name}:\t{value} ({version}:{path})"));
             } else if resource.is_object() {
                 let path = text(resource, &["resource"]);
-                let value = path.split('.').fold(&container["resources"], |value, field| &value[field]);
-                let value = match value.as_str() {
-                    Some(value) => value,
-                    None if path.starts_with("limits.") => "node allocatable",
-                    None => "0",
+                let amount = |text: &str| Some(Amount::of(text)).filter(|amount| !amount.is_zero());
+                // What is behind the first point may have points itself.
+                let of = path.split_once('.').map(|(kind, of)| text(&container["resources"], &[kind, of]));
+                let value = match of.and_then(amount) {
+                    Some(value) => value.over(amount(text(resource, &["divisor"]))).to_string(),
+                    None if path == "limits.cpu" || path == "limits.memory" => "node allocatable".to_owned(),
+                    None => "0".to_owned(),
                 };
                 self.line(3, &format!("{name}:\t{value} ({path})"));
             } else {
@@ -211,13 +212,5 @@ fn probe(probe: &Value) -> String {
         format!("grpc <pod>:{} {} {how}", port(grpc), text(grpc, &["service"]))
     } else {
         format!("unknown {how}")
-    }
-}
-
-/// A moment as RFC 1123 has it, in UTC.
-pub(super) fn moment(text: &str) -> String {
-    match text.parse::<Timestamp>() {
-        Ok(moment) => moment.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string(),
-        Err(_) => "<unknown>".to_owned(),
     }
 }

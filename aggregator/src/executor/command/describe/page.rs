@@ -1,11 +1,16 @@
 //! A page of what an object says, and the form of kinds that kubectl does not know.
 
+use std::fmt::Display;
+
+use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::super::{go_text, text};
+use super::super::{go_text, list, text};
 
 /// A longer annotation is shown behind its name.
 const ANNOTATION_CHARS: usize = 140;
+/// What Go makes of a moment that is not there.
+const NO_MOMENT: &str = "Mon, 01 Jan 0001 00:00:00 +0000";
 
 #[derive(Default)]
 pub(super) struct Page(pub(super) String);
@@ -15,6 +20,64 @@ impl Page {
         self.0.push_str(&"  ".repeat(level));
         self.0.push_str(text);
         self.0.push('\n');
+    }
+
+    pub(super) fn field(&mut self, level: usize, title: &str, value: impl Display) {
+        self.line(level, &format!("{title}:\t{value}"));
+    }
+
+    /// A field for each of the texts that `of` has, in the order of the titles; without one it is empty.
+    pub(super) fn fields(&mut self, level: usize, of: &Value, titles: &[(&str, &str)]) {
+        titles.iter().for_each(|(title, name)| self.field(level, title, text(of, &[name])));
+    }
+
+    pub(super) fn name(&mut self, object: &Value) {
+        self.fields(0, &object["metadata"], &[("Name", "name"), ("Namespace", "namespace")]);
+    }
+
+    pub(super) fn created(&mut self, object: &Value) {
+        self.field(0, "CreationTimestamp", moment(text(object, &["metadata", "creationTimestamp"])));
+    }
+
+    /// Labels and annotations.
+    pub(super) fn marks(&mut self, object: &Value) {
+        self.labels("", "Labels", &object["metadata"]["labels"]);
+        self.annotations("", &object["metadata"]["annotations"]);
+    }
+
+    pub(super) fn controller(&mut self, object: &Value) {
+        let owners = list(object, &["metadata", "ownerReferences"]);
+        if let Some(owner) = owners.iter().find(|owner| owner["controller"] == true) {
+            self.field(0, "Controlled By", format!("{}/{}", text(owner, &["kind"]), text(owner, &["name"])));
+        }
+    }
+
+    /// The table of conditions, if there are any. Behind its first cells, as many as `blanks`, stands a blank.
+    pub(super) fn conditions(&mut self, object: &Value, titles: &[&str], blanks: usize) {
+        let conditions = list(object, &["status", "conditions"]);
+        if conditions.is_empty() {
+            return;
+        }
+        self.line(0, "Conditions:");
+        self.head(titles);
+        for condition in conditions {
+            let cells = (0..).zip(titles).map(|(place, title)| {
+                let value = text(condition, &[&(title[..1].to_lowercase() + &title[1..])]);
+                let value = if title.ends_with("Time") { moment(value) } else { value.to_owned() };
+                if place < blanks { value + " " } else { value }
+            });
+            let cells: Vec<String> = cells.collect();
+            self.line(1, &cells.join("\t"));
+        }
+    }
+
+    /// Titles of columns, underlined.
+    pub(super) fn head(&mut self, titles: &[&str]) {
+        self.line(1, &titles.join("\t"));
+        // kubectl has one line for conditions of nodes and of claims.
+        let length = |title: &str| if title == "LastProbeTime" { 17 } else { title.len() };
+        let lines: Vec<String> = titles.iter().map(|title| "-".repeat(length(title))).collect();
+        self.line(1, &lines.join("\t"));
     }
 
     pub(super) fn labels(&mut self, indent: &str, title: &str, labels: &Value) {
@@ -29,8 +92,8 @@ impl Page {
         }
     }
 
-    pub(super) fn annotations(&mut self, annotations: &Value) {
-        self.0.push_str("Annotations:\t");
+    pub(super) fn annotations(&mut self, indent: &str, annotations: &Value) {
+        self.0.push_str(&format!("{indent}Annotations:\t"));
         let Some(annotations) = annotations.as_object().filter(|annotations| !annotations.is_empty()) else {
             self.0.push_str("<none>\n");
             return;
@@ -54,17 +117,14 @@ impl Page {
 
     pub(super) fn unless_empty(&mut self, level: usize, title: &str, value: &str) {
         if !value.is_empty() {
-            self.line(level, &format!("{title}:\t{value}"));
+            self.field(level, title, value);
         }
     }
 
     /// As kubectl shows an object of a kind that it does not know.
     pub(super) fn generic(&mut self, object: &Value) {
-        let metadata = &object["metadata"];
-        self.line(0, &format!("Name:\t{}", text(metadata, &["name"])));
-        self.line(0, &format!("Namespace:\t{}", text(metadata, &["namespace"])));
-        self.labels("", "Labels", &metadata["labels"]);
-        self.annotations(&metadata["annotations"]);
+        self.name(object);
+        self.marks(object);
         let shown = [
             ".metadata.managedFields",
             ".metadata.name",
@@ -101,6 +161,32 @@ impl Page {
             }
         }
     }
+}
+
+/// A moment as RFC 1123 has it, in UTC.
+pub(super) fn moment(text: &str) -> String {
+    match text.parse::<Timestamp>() {
+        Ok(moment) => moment.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string(),
+        Err(_) => NO_MOMENT.to_owned(),
+    }
+}
+
+/// A text of an object, or what stands for none.
+pub(super) fn text_or<'a>(of: &'a Value, path: &[&str], none: &'a str) -> &'a str {
+    match text(of, path) {
+        "" => none,
+        text => text,
+    }
+}
+
+pub(super) fn or_none(text: String) -> String {
+    if text.is_empty() { "<none>".to_owned() } else { text }
+}
+
+/// The texts of a list with something between them; `<none>` without any.
+pub(super) fn joined(of: &Value, path: &[&str], between: &str) -> String {
+    let texts: Vec<&str> = list(of, path).iter().filter_map(Value::as_str).collect();
+    or_none(texts.join(between))
 }
 
 /// `apiVersion` as `API Version`; a name with other signs stays as it is.

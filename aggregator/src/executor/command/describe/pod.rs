@@ -3,38 +3,40 @@
 use serde_json::Value;
 
 use super::{
-    super::{age, list, number, table, text},
-    containers::moment,
-    page::Page,
+    super::{age, list, logs::selector, number, table, text},
+    page::{Page, moment, or_none},
 };
 
 /// A template of pods, as a revision of a roll-out shows it.
 pub(in super::super) fn template(template: &Value) -> String {
     let mut page = Page::default();
-    page.line(0, "Pod Template:");
-    page.labels("  ", "Labels", &template["metadata"]["labels"]);
-    if template["metadata"]["annotations"].as_object().is_some_and(|map| !map.is_empty()) {
-        page.labels("  ", "Annotations", &template["metadata"]["annotations"]);
-    }
-    let spec = &template["spec"];
-    if !text(spec, &["serviceAccountName"]).is_empty() {
-        page.line(1, &format!("Service Account:\t{}", text(spec, &["serviceAccountName"])));
-    }
-    if !list(spec, &["initContainers"]).is_empty() {
-        page.containers("  ", "Init Containers", list(spec, &["initContainers"]), &[], template);
-    }
-    page.containers("  ", "Containers", list(spec, &["containers"]), &[], template);
-    page.volumes("  ", spec);
-    page.labels("  ", "Node-Selectors", &spec["nodeSelector"]);
-    page.tolerations("  ", spec);
+    page.template(template);
     table::align(&page.0, 0, 2)
 }
 
 impl Page {
+    pub(super) fn template(&mut self, template: &Value) {
+        let (metadata, spec) = (&template["metadata"], &template["spec"]);
+        self.line(0, "Pod Template:");
+        self.labels("  ", "Labels", &metadata["labels"]);
+        if metadata["annotations"].as_object().is_some_and(|map| !map.is_empty()) {
+            self.annotations("  ", &metadata["annotations"]);
+        }
+        self.unless_empty(1, "Service Account", text(spec, &["serviceAccountName"]));
+        if !list(spec, &["initContainers"]).is_empty() {
+            self.containers("  ", "Init Containers", list(spec, &["initContainers"]), &[], &Value::Null);
+        }
+        self.containers("  ", "Containers", list(spec, &["containers"]), &[], &Value::Null);
+        self.volumes("  ", spec);
+        self.spread("  ", spec);
+        self.unless_empty(1, "Priority Class Name", text(spec, &["priorityClassName"]));
+        self.labels("  ", "Node-Selectors", &spec["nodeSelector"]);
+        self.tolerations("  ", spec);
+    }
+
     pub(super) fn pod(&mut self, pod: &Value) {
         let (metadata, spec, status) = (&pod["metadata"], &pod["spec"], &pod["status"]);
-        self.line(0, &format!("Name:\t{}", text(metadata, &["name"])));
-        self.line(0, &format!("Namespace:\t{}", text(metadata, &["namespace"])));
+        self.name(pod);
         if let Some(priority) = spec["priority"].as_i64() {
             self.line(0, &format!("Priority:\t{priority}"));
         }
@@ -55,8 +57,7 @@ impl Page {
         if !text(status, &["startTime"]).is_empty() {
             self.line(0, &format!("Start Time:\t{}", moment(text(status, &["startTime"]))));
         }
-        self.labels("", "Labels", &metadata["labels"]);
-        self.annotations(&metadata["annotations"]);
+        self.marks(pod);
         let (phase, deleted) = (text(status, &["phase"]), text(metadata, &["deletionTimestamp"]));
         if deleted.is_empty() || matches!(phase, "Failed" | "Succeeded") {
             self.line(0, &format!("Status:\t{phase}"));
@@ -80,11 +81,7 @@ impl Page {
                     .for_each(|address| self.line(1, &format!("IP:\t{}", text(address, &["ip"]))));
             }
         }
-        if let Some(owner) =
-            list(metadata, &["ownerReferences"]).iter().find(|owner| owner["controller"] == true)
-        {
-            self.line(0, &format!("Controlled By:\t{}/{}", text(owner, &["kind"]), text(owner, &["name"])));
-        }
+        self.controller(pod);
         self.unless_empty(0, "NominatedNodeName", text(status, &["nominatedNodeName"]));
         for (title, containers, statuses) in [
             ("Init Containers", "initContainers", "initContainerStatuses"),
@@ -119,6 +116,25 @@ impl Page {
         self.line(0, &format!("QoS Class:\t{}", text(status, &["qosClass"])));
         self.labels("", "Node-Selectors", &spec["nodeSelector"]);
         self.tolerations("", spec);
+        self.spread("", spec);
+    }
+
+    fn spread(&mut self, indent: &str, spec: &Value) {
+        let mut constraints: Vec<&Value> = list(spec, &["topologySpreadConstraints"]).iter().collect();
+        constraints.sort_by_key(|constraint| text(constraint, &["topologyKey"]));
+        for (place, constraint) in constraints.into_iter().enumerate() {
+            let title = if place == 0 { "Topology Spread Constraints:" } else { "" };
+            let [key, otherwise] =
+                ["topologyKey", "whenUnsatisfiable"].map(|field| text(constraint, &[field]));
+            let skew = number(constraint, &["maxSkew"]);
+            let of = match &constraint["labelSelector"] {
+                Value::Null => String::new(),
+                labels => format!(" for selector {}", or_none(selector(labels))),
+            };
+            self.0.push_str(&format!(
+                "{indent}{title}\t{key}:{otherwise} when max skew {skew} is exceeded{of}\n"
+            ));
+        }
     }
 
     fn volumes(&mut self, indent: &str, spec: &Value) {
