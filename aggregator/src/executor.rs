@@ -17,6 +17,7 @@ mod mutation;
 mod operator;
 mod path;
 mod percent;
+mod places;
 mod policy;
 mod query;
 mod read;
@@ -31,7 +32,7 @@ mod terminal;
 
 use std::{
     panic::AssertUnwindSafe,
-    sync::{Arc, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -41,10 +42,7 @@ use kestrel_proto::cloud::v1::{
     stream_control_request::Request as Tool,
 };
 use kube::Client;
-use tokio::{
-    sync::{Mutex, Semaphore, SemaphorePermit},
-    time::{Instant, sleep, timeout_at},
-};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::reason::{Reason, Refused};
@@ -52,6 +50,7 @@ use self::{
     audit::{Asked, Audit, Decision, Part},
     cluster::Cluster,
     hidden::Hashes,
+    places::{Place, Places, Turn},
     record::{Key, Limits, Record, Verdict},
     refusal::{refuse, verdict},
     rules::Rules,
@@ -67,10 +66,6 @@ use crate::{
     },
 };
 
-/// Batches that run at the same time; each may hold some 20 MiB.
-const AT_ONCE: usize = 8;
-/// Of them, those that came over one stream: what floods the one leaves room for what comes over the other.
-const AT_ONCE_OVER_ONE: usize = 6;
 const NO_PLACE: &str = "other requests took all of its time: ask again later";
 const STOPPING: &str = "the operator is being stopped: ask again";
 const FAILED: &str = "the operator failed at this request in a way that nobody foresaw: its log says where; ask for it in another way";
@@ -115,12 +110,8 @@ pub struct Executor {
     audit: Audit,
     credentials: Credentials,
     lanes: Lanes,
-    record: std::sync::Mutex<Record<Answered>>,
-    places: Semaphore,
-    /// For each stream.
-    shares: [Semaphore; 2],
-    /// Whose turn it is to wait for room in the lane of each stream.
-    turns: [Mutex<()>; 2],
+    record: Mutex<Record<Answered>>,
+    places: Places,
     tasks: TaskTracker,
     drain: CancellationToken,
 }
@@ -133,16 +124,6 @@ struct Answered {
     rules: Option<Rules>,
 }
 
-/// A batch may run, among all and among those of its stream.
-type Place<'a> = (SemaphorePermit<'a>, SemaphorePermit<'a>);
-
-fn number(over: Over) -> usize {
-    match over {
-        Over::Control => 0,
-        Over::Data => 1,
-    }
-}
-
 /// What came of a request.
 struct Outcome<'a> {
     answer: Answer,
@@ -153,7 +134,7 @@ struct Outcome<'a> {
     /// Taken until the answer is in its lane: until then it holds memory.
     place: Option<Place<'a>>,
     /// To wait for room in the lane, likewise.
-    turn: Option<tokio::sync::MutexGuard<'a, ()>>,
+    turn: Option<Turn<'a>>,
     /// What was allowed, if it was read from the cluster.
     rules: Option<Rules>,
     /// The process ends itself so long after the answer.
@@ -206,10 +187,8 @@ impl Executor {
             audit: Audit::new(metrics, &process),
             credentials,
             lanes,
-            record: std::sync::Mutex::new(Record::new(KEPT)),
-            places: Semaphore::new(AT_ONCE),
-            shares: [AT_ONCE_OVER_ONE; 2].map(Semaphore::new),
-            turns: Default::default(),
+            record: Mutex::new(Record::new(KEPT)),
+            places: Places::default(),
             tasks: TaskTracker::new(),
             drain,
         }))
@@ -277,12 +256,12 @@ impl Executor {
     async fn repeat(self: Arc<Self>, key: Option<Key>, over: Over, request: Request, answered: Answered) {
         let (asked, rules) = (Asked::of(&request), answered.rules);
         let room = async {
-            let Some(rules) = rules else { return Ok(Some(self.room(|| over).await)) };
+            let Some(rules) = rules else { return Ok(Some(self.places.turn(&self.lanes, || over).await)) };
             if !rules.are_within(self.switch.rules().await?) {
                 return Ok(None);
             }
             tokio::select! {
-                turn = self.room(|| over) => Ok(Some(turn)),
+                turn = self.places.turn(&self.lanes, || over) => Ok(Some(turn)),
                 off = self.switch.turned_off(rules) => Err(off),
             }
         };
@@ -369,7 +348,7 @@ impl Executor {
             outcome.rules = is_read.then_some(rules);
             // Only what was read can be large.
             if outcome.place.is_some() {
-                outcome.turn = Some(self.room(asker).await);
+                outcome.turn = Some(self.places.turn(&self.lanes, asker).await);
             }
             outcome
         };
@@ -399,7 +378,7 @@ impl Executor {
 
     async fn try_out(&self, over: Over, policy: NetworkPolicyWithError) -> Outcome<'_> {
         let deadline = Instant::now() + policy::LIMIT;
-        let Some(place) = self.place(over, deadline).await else {
+        let Some(place) = self.places.take(over, deadline).await else {
             return Outcome::passing(Request::NetworkPolicy(policy), 504, NO_PLACE);
         };
         let rejected = policy::try_out(&self.trier, &policy, deadline).await.err();
@@ -412,7 +391,7 @@ impl Executor {
 
     async fn dry_run(&self, over: Over, request: YamlDryRunRequest, rules: Rules) -> Outcome<'_> {
         let deadline = Instant::now() + dry_run::limit_of(&request);
-        let Some(place) = self.place(over, deadline).await else {
+        let Some(place) = self.places.take(over, deadline).await else {
             return Outcome::passing(Request::YamlDryRun(request), 504, NO_PLACE);
         };
         let (cluster, kinds, nodes) = (&self.cluster, &self.kinds, &self.nodes);
@@ -435,7 +414,7 @@ impl Executor {
 
     async fn read(&self, over: Over, request: KubernetesApiRequest, rules: Rules) -> Outcome<'_> {
         let deadline = Instant::now() + read::limit_of(&request);
-        let Some(place) = self.place(over, deadline).await else {
+        let Some(place) = self.places.take(over, deadline).await else {
             return Outcome::passing(Request::KubernetesApi(request), 504, NO_PLACE);
         };
         let (answer, parts) = read::answer(&self.cluster, rules, request, deadline).await;
@@ -445,38 +424,13 @@ impl Executor {
 
     async fn command(&self, over: Over, request: ShellCommandRequest, rules: Rules) -> Outcome<'_> {
         let deadline = Instant::now() + command::limit_of(&request);
-        let Some(place) = self.place(over, deadline).await else {
+        let Some(place) = self.places.take(over, deadline).await else {
             return Outcome::passing(Request::ShellCommand(request), 504, NO_PLACE);
         };
         let reach = (&self.cluster, &self.kinds, &self.nodes);
         let (answer, parts) = command::answer(reach, rules, request, deadline).await;
         let answer = Answer::Tool(Tool::ShellCommandResponse(answer));
         Outcome { place: Some(place), ..Outcome::lasting(answer, parts) }
-    }
-
-    /// Waits until a batch may run; `None` if that is not before the deadline.
-    async fn place(&self, over: Over, deadline: Instant) -> Option<Place<'_>> {
-        let place = async {
-            // The stream's own share first: who waits for it takes nothing from others.
-            let share = self.shares[number(over)].acquire().await;
-            Some((self.places.acquire().await.ok()?, share.ok()?))
-        };
-        timeout_at(deadline, place).await.ok()?
-    }
-
-    /// Waits for room where the answer goes: answers of the largest size would
-    /// push each other out unsent. The room is taken while the turn is held.
-    async fn room(&self, over: impl Fn() -> Over) -> tokio::sync::MutexGuard<'_, ()> {
-        loop {
-            let lane = over();
-            let turn = self.turns[number(lane)].lock().await;
-            if over() == lane {
-                self.lanes.answers(lane).room().await;
-            }
-            if over() == lane {
-                return turn;
-            }
-        }
     }
 
     fn record(&self) -> MutexGuard<'_, Record<Answered>> {

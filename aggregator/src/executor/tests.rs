@@ -13,7 +13,7 @@ use kestrel_proto::cloud::v1::{
 };
 use kube::client::Body;
 
-use super::*;
+use super::{places::AT_ONCE, *};
 use crate::uplink::{
     credentials::{Bootstrap, TokenSource},
     lanes::Lane,
