@@ -64,16 +64,12 @@ const MIB: usize = 1024 * 1024;
 /// What a proxy's entries are counted as: its workload, or itself.
 pub type Name = Box<dyn Fn(&Identity) -> String + Send + Sync>;
 
-/// Who a proxy is that says this of itself over a connection from this address.
-pub type Checked = Box<dyn Fn(Identity, IpAddr) -> Identity + Send + Sync>;
-
 /// The entries that came and were not told. Clones share them.
 #[derive(Clone)]
 pub struct Counter(Arc<Shared>);
 
 struct Shared {
     limits: Limits,
-    checked: Checked,
     name: Name,
     headers: Headers,
     metrics: Metrics,
@@ -99,10 +95,10 @@ pub struct Stream {
 
 impl Counter {
     /// Counts nothing yet. Of one request of each row `headers` are kept.
-    pub fn new(limits: Limits, checked: Checked, name: Name, headers: Headers, metrics: Metrics) -> Self {
+    pub fn new(limits: Limits, name: Name, headers: Headers, metrics: Metrics) -> Self {
         let state = State { spans: Spans::new(limits.settles), sources: Sources::new(limits.proxies) };
         let (state, warned) = (Mutex::new(state), Mutex::default());
-        Self(Arc::new(Shared { limits, checked, name, headers, metrics, state, warned }))
+        Self(Arc::new(Shared { limits, name, headers, metrics, state, warned }))
     }
 
     /// Likewise, where nobody knows more of a proxy than it says itself.
@@ -111,7 +107,7 @@ impl Counter {
             "" => identity.id.clone(),
             pod => format!("{}/{pod}", identity.namespace),
         };
-        Self::new(limits, Box::new(Identity::or_at), Box::new(name), Headers::default(), metrics)
+        Self::new(limits, Box::new(name), Headers::default(), metrics)
     }
 
     /// A stream begins, over a connection from `peer`.
@@ -322,9 +318,8 @@ impl Stream {
 
     /// It says who it is.
     fn introduce(&mut self, identifier: &[u8]) {
-        let Shared { checked, name, .. } = &*self.counter.0;
-        let identity = checked(Identity::read(identifier), self.peer);
-        self.name = name(&identity);
+        let identity = Identity::read(identifier).over(self.peer);
+        self.name = (self.counter.0.name)(&identity);
         let mut state = self.counter.state();
         state.sources.close(&self.reporter);
         self.reporter = state.sources.open(identity);
