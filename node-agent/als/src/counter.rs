@@ -311,6 +311,10 @@ impl Stream {
 
     /// Counts how many entries a message has, of a stream that sends more than it may.
     pub fn pass_over(&mut self, message: &[u8]) {
+        // It says it once.
+        if let Some(identifier) = entry::identifier(message).filter(|_| !self.is_introduced) {
+            self.introduce(identifier);
+        }
         let tally = Tally { over_rate: entry::count(message), ..Tally::default() };
         self.counter.state().sources.count(self.reporter.number, &self.name, tally);
         self.counter.0.metrics.count(tally);
@@ -447,6 +451,19 @@ mod tests {
             [("envoy-0".to_owned(), 2)]
         );
         assert_eq!(counter.state().sources.identities().len(), 2, "it, and who says nothing");
+    }
+
+    #[test]
+    fn who_sends_too_much_is_known_all_the_same() {
+        let node = Node { id: "envoy".to_owned(), ..Node::default() };
+        let identifier = Some(Identifier { node: Some(node), log_name: String::new() });
+        let introduction = StreamAccessLogsMessage { identifier, log_entries: None }.encode_to_vec();
+        let counter = Counter::of_proxies(Limits::POD, Metrics::default());
+        let mut proxy = counter.stream(Ipv4Addr::LOCALHOST.into());
+        proxy.pass_over(&[message([1].into_iter()), introduction].concat());
+        proxy.take(&message([2].into_iter()));
+        let tally = Tally { aggregated: 1, over_rate: 1, ..Tally::default() };
+        assert_eq!(counter.tallies(), BTreeMap::from([("envoy".to_owned(), tally)]));
     }
 
     /// What a receiver says of a window is what another one reads.
