@@ -52,6 +52,7 @@ pub async fn receive(
     let config = receive::Config {
         port,
         is_loopback: false,
+        pod_address: None,
         stream_bytes_per_second,
         stream_age,
         tls,

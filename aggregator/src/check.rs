@@ -101,10 +101,10 @@ pub async fn run(source: &dyn Source, out: &mut dyn io::Write) -> io::Result<Exi
             }
             if reachable
                 && config.als.is_some()
-                && let Ok(Mesh { scope, receiver, .. }) = Mesh::read(source)
+                && let Ok(Mesh { scope, .. }) = Mesh::read(source)
             {
                 let found = Reader::new(client, reader_client, scope).look().await;
-                report.say(istio::findings(&found, &receiver, config.istio == Wanted::Yes))?;
+                report.say(istio::findings(&found, config.istio == Wanted::Yes))?;
             }
         }
     }
@@ -117,7 +117,7 @@ pub async fn run(source: &dyn Source, out: &mut dyn io::Write) -> io::Result<Exi
 /// Nothing can be written.
 pub async fn run_istio(source: &dyn Source, out: &mut dyn io::Write) -> io::Result<ExitCode> {
     let mut report = Report::new(out);
-    let Mesh { scope, receiver, namespace, account } = match Mesh::read(source) {
+    let Mesh { scope, namespace, account } = match Mesh::read(source) {
         Ok(mesh) => mesh,
         Err(mistakes) => {
             report.say(mistakes.0.into_iter().map(|mistake| Finding::failed("settings", mistake)))?;
@@ -128,7 +128,7 @@ pub async fn run_istio(source: &dyn Source, out: &mut dyn io::Write) -> io::Resu
         Err(problem) => report.say([Finding::failed("Kubernetes", problem.to_string())])?,
         Ok((own, reader, _)) => {
             let found = Reader::new(own, reader, scope).look().await;
-            report.say(istio::findings(&found, &receiver, true))?;
+            report.say(istio::findings(&found, true))?;
         }
     }
     Ok(report.code())

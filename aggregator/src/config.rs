@@ -56,11 +56,9 @@ pub struct Config {
     /// `KESTREL_THRESHOLDS` (such as `unready=90s,stable=5m`): how long what may
     /// last a moment lasts until it is an incident.
     pub thresholds: Thresholds,
-    /// `KESTREL_ISTIO_ROOT_NAMESPACE` (`istio-system`): policies there are for the
-    /// whole mesh.
-    pub mesh_root: String,
-    /// `KESTREL_ISTIO_COLLECTORS` (`false`): proxies of some namespaces are to send their access logs to their pods' collectors.
-    pub has_collectors: bool,
+    /// `KESTREL_ISTIO_ROOT_NAMESPACE` (`istio-system`): policies there are for the whole mesh; `KESTREL_ISTIO_COLLECTORS` (`false`):
+    /// proxies of some namespaces are to send their access logs to their pods' collectors.
+    pub mesh: Scope,
     /// `KESTREL_EXECUTOR_SWITCH` (unset: everything that the chart's defaults allow): the ConfigMap that says
     /// what of Kestrel Cloud's requests is done.
     pub executor_switch: Option<String>,
@@ -109,14 +107,14 @@ impl Config {
             duration,
             overlap: duration + uplink.keepalive.hold(),
         });
+        let als = als(&mut settings, &namespace);
         let config = Self {
             health_port: settings.parse("HEALTH_PORT", HEALTH_PORT),
+            mesh: scope(&mut settings, &namespace, als.port),
             election,
             logs_policy: logs_policy(&mut settings),
             excluded: Excluded::parse(&settings.text("KESTREL_EXCLUDED_NAMESPACES", "")),
             thresholds: settings.parse("KESTREL_THRESHOLDS", Thresholds::default()),
-            mesh_root: mesh_root(&mut settings),
-            has_collectors: settings.flag(COLLECTORS, false),
             executor_switch: settings.optional("KESTREL_EXECUTOR_SWITCH"),
             executor_account: settings.optional("KESTREL_EXECUTOR_ACCOUNT"),
             dry_run_account: settings.optional("KESTREL_DRY_RUN_ACCOUNT"),
@@ -142,7 +140,7 @@ impl Config {
                 tls_dir: settings.optional("KESTREL_LINK_TLS_DIR").map(Into::into),
                 namespace: namespace.clone(),
             },
-            als: Some(als(&mut settings, &namespace)).filter(|_| istio != Wanted::No),
+            als: Some(als).filter(|_| istio != Wanted::No),
             istio,
             headers: headers(&mut settings),
             namespace,
@@ -168,8 +166,6 @@ pub fn health_port(source: &dyn Source) -> Result<u16, Mistakes> {
 pub struct Mesh {
     /// Where its configuration is looked for.
     pub scope: Scope,
-    /// Where access logs are received.
-    pub receiver: Receiver,
     /// The operator's namespace.
     pub namespace: String,
     /// As [`Config::executor_account`].
@@ -184,12 +180,9 @@ impl Mesh {
     pub fn read(source: &dyn Source) -> Result<Self, Mistakes> {
         let mut settings = Settings::new(source);
         let namespace = settings.text("POD_NAMESPACE", "kestrel-ai");
+        let port = settings.parse("ISTIO_ALS_PORT", ALS_PORT);
         let mesh = Self {
-            scope: Scope { root: mesh_root(&mut settings), has_collectors: settings.flag(COLLECTORS, false) },
-            receiver: Receiver {
-                host: format!("{}.{namespace}.svc.cluster.local", als::ALS),
-                port: settings.parse("ISTIO_ALS_PORT", ALS_PORT),
-            },
+            scope: scope(&mut settings, &namespace, port),
             namespace,
             account: settings.optional("KESTREL_EXECUTOR_ACCOUNT"),
         };
@@ -289,17 +282,17 @@ fn headers(settings: &mut Settings<'_>) -> Headers {
     Headers::new(request.iter().map(String::as_str), response.iter().map(String::as_str))
 }
 
-const COLLECTORS: &str = "KESTREL_ISTIO_COLLECTORS";
-
-fn mesh_root(settings: &mut Settings<'_>) -> String {
-    let name = settings.text("KESTREL_ISTIO_ROOT_NAMESPACE", "istio-system");
+fn scope(settings: &mut Settings<'_>, namespace: &str, port: u16) -> Scope {
+    let receiver = Receiver { host: format!("{}.{namespace}.svc.cluster.local", als::ALS), port };
+    let has_collectors = settings.flag("KESTREL_ISTIO_COLLECTORS", false);
+    let root = settings.text("KESTREL_ISTIO_ROOT_NAMESPACE", "istio-system");
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    if name.len() > 63 || !name.bytes().all(allowed) || name.starts_with('-') || name.ends_with('-') {
+    if root.len() > 63 || !root.bytes().all(allowed) || root.starts_with('-') || root.ends_with('-') {
         settings.mistake(format!(
-            "KESTREL_ISTIO_ROOT_NAMESPACE={name:?} is not usable: it is the name of a namespace"
+            "KESTREL_ISTIO_ROOT_NAMESPACE={root:?} is not usable: it is the name of a namespace"
         ));
     }
-    name
+    Scope { root, has_collectors, receiver }
 }
 
 fn address(settings: &mut Settings<'_>, name: &str) -> Option<IpAddr> {
@@ -318,7 +311,7 @@ mod tests {
         let config = Config::read(&BTreeMap::from([("AUTH_TOKEN", "a.b.c")])).unwrap();
         assert!(config.election.is_none() && config.link.pod_ip.is_none() && config.spool.is_none());
         assert_eq!((config.uplink.host.as_str(), config.uplink.port), ("auto-np-server", 50051));
-        assert!(config.mesh_root == "istio-system" && config.als.is_none());
+        assert!(config.mesh.root == "istio-system" && config.als.is_none());
         assert_eq!(config.uplink.credentials.bootstrap().authority, Path::new("/tls/ca.crt"));
         assert!(!format!("{config:?}").contains("a.b.c"), "a token in a debug print");
     }
@@ -346,8 +339,8 @@ mod tests {
         assert_eq!(config.election.unwrap().identity, "kestrel-aggregator-x");
         assert_eq!(config.uplink.server_name, "cloud.example");
         assert!(matches!(config.uplink.credentials.bootstrap().token, TokenSource::File(_)));
-        assert_eq!((config.logs_policy, config.mesh_root.as_str()), (LogPolicy::All, "mesh"));
-        assert!(config.has_collectors);
+        assert_eq!((config.logs_policy, config.mesh.root.as_str()), (LogPolicy::All, "mesh"));
+        assert!(config.mesh.has_collectors && config.mesh.receiver.port == 9000);
         assert!(config.excluded.has("bank"));
         assert_eq!(config.istio, Wanted::WithIstio);
         let als = config.als.unwrap();

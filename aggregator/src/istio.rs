@@ -34,6 +34,8 @@ pub struct Telemetry {
     pub name: String,
     /// It is for some workloads of its namespace alone.
     pub is_selective: bool,
+    /// Name of the older one of its namespace that Istio heeds in its place.
+    pub hidden_by: Option<String>,
     /// The providers that it names.
     pub providers: Vec<String>,
 }
@@ -85,12 +87,10 @@ impl Found {
                 {
                     missing.push(format!("no Telemetry names the provider {provider}"));
                 }
-                let names: Vec<_> = all
-                    .iter()
-                    .filter(|of| PROVIDERS.into_iter().any(|provider| of.names(provider)))
-                    .map(|Telemetry { namespace, name, .. }| format!("{namespace}/{name}"))
-                    .take(MOST_NAMED)
-                    .collect();
+                let ours = all.iter().filter(|of| PROVIDERS.into_iter().any(|provider| of.names(provider)));
+                missing.extend(ours.clone().filter_map(Telemetry::hidden));
+                let heeded = ours.filter(|of| of.hidden_by.is_none());
+                let names: Vec<_> = heeded.map(Telemetry::full_name).take(MOST_NAMED).collect();
                 if names.is_empty() {
                     found
                 } else {
@@ -112,7 +112,18 @@ impl Found {
 }
 
 impl Telemetry {
-    /// Whether it sends access logs there.
+    /// `namespace/name`.
+    pub fn full_name(&self) -> String {
+        format!("{}/{}", self.namespace, self.name)
+    }
+
+    /// Why Istio does not heed it; `None`: it does.
+    pub fn hidden(&self) -> Option<String> {
+        let (name, older) = (self.full_name(), self.hidden_by.as_ref()?);
+        Some(format!("Telemetry {name} is not heeded, as {older} of its namespace is older"))
+    }
+
+    /// Whether it is to send access logs there.
     pub fn names(&self, provider: Provider) -> bool {
         self.providers.iter().any(|name| name == provider.name)
     }

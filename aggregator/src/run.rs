@@ -55,8 +55,7 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
         logs_policy,
         excluded,
         thresholds,
-        mesh_root,
-        has_collectors,
+        mesh,
         executor_switch,
         executor_account,
         dry_run_account,
@@ -111,11 +110,7 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
         request_metrics.clone(),
     );
     let istio = als.is_some().then(Istio::default);
-    let of_istio = istio::Reader::new(
-        client.clone(),
-        reader.clone(),
-        istio::Scope { root: mesh_root.clone(), has_collectors },
-    );
+    let of_istio = istio::Reader::new(client.clone(), reader.clone(), mesh.clone());
     let nodes = link::Nodes::default();
     let executor_metrics = executor::audit::Metrics::default();
     let acted_as = [(executor_account, reader.clone()), (dry_run_account, trier.clone())];
@@ -209,7 +204,13 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
         let (election, knows, note) = (election.clone(), knows_what_was_open.clone(), signals.note.clone());
         let watch = inventory::watch(
             client.clone(),
-            Parts { mirror, pods: pods.clone(), signals: signals.clone(), mesh_root, integrations },
+            Parts {
+                mirror,
+                pods: pods.clone(),
+                signals: signals.clone(),
+                mesh_root: mesh.root,
+                integrations,
+            },
             watches.clone(),
             WATCH_RETRY,
             drain.clone(),

@@ -53,6 +53,7 @@ pub fn receive(
     let config = receive::Config {
         port: config.port,
         is_loopback: false,
+        pod_address: None,
         stream_bytes_per_second: config.stream_bytes_per_second,
         stream_age: STREAM_AGE,
         tls: config.tls.map(|(folder, name)| Tls { folder, name }),

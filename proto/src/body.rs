@@ -12,14 +12,14 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Sleep, sleep},
+    time::{Instant, Sleep, sleep_until},
 };
 use tokio_util::sync::PollSemaphore;
 use tonic::Status;
 
-/// Bytes of a message that need no room, unless something else is said: the connection's window holds as much.
+/// Bytes of a message that need no room: a frame of HTTP/2 has as many before anybody can know of which message they are.
 const SMALL: usize = 16 * 1024;
-/// A message that has room must be complete within this time, unless something else is said.
+/// A message must be complete within this time, unless something else is said.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Compression flag and length before every gRPC message.
 const PREFIX: usize = 5;
@@ -31,20 +31,19 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub struct Room {
     bytes: Arc<Semaphore>,
     most: u32,
-    small: usize,
     timeout: Duration,
 }
 
 impl Room {
     /// Room for `most` bytes.
     pub fn new(most: u32) -> Self {
-        Self { bytes: Arc::new(Semaphore::new(most as usize)), most, small: SMALL, timeout: TIMEOUT }
+        Self { bytes: Arc::new(Semaphore::new(most as usize)), most, timeout: TIMEOUT }
     }
 
-    /// Of messages whose first `small` bytes need none, and which must be complete as long after they have room as `timeout`.
+    /// Of messages that must be complete within this time.
     #[must_use]
-    pub fn of_messages(self, small: usize, timeout: Duration) -> Self {
-        Self { small, timeout, ..self }
+    pub fn of_messages_within(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
     }
 
     /// Waits for room for `bytes`; what needs more than there is gets all.
@@ -61,7 +60,8 @@ impl Room {
 /// A body of gRPC messages. When the beginning of a large message has come, and
 /// not when it was announced, it takes room for all of it before it receives the
 /// rest, and keeps that until the reader, who reads on when it is done with a
-/// message, asks for what follows.
+/// message, asks for what follows. No message is waited for to its end for ever:
+/// its time begins when it is first waited for, and again when it has room.
 pub struct Metered<B> {
     inner: B,
     room: Room,
@@ -72,7 +72,10 @@ pub struct Metered<B> {
     /// room that must be taken before more is received than needs none
     wanted: usize,
     taken: Option<OwnedSemaphorePermit>,
+    /// made when something is first waited for, and kept for later messages
     deadline: Option<Pin<Box<Sleep>>>,
+    /// the deadline is that of the present message
+    is_timed: bool,
 }
 
 impl<B> Metered<B> {
@@ -88,7 +91,13 @@ impl<B> Metered<B> {
             wanted: 0,
             taken: None,
             deadline: None,
+            is_timed: false,
         }
+    }
+
+    /// Nothing of a message that is not complete has come.
+    fn is_between(&self) -> bool {
+        self.missing == 0 && self.prefix.is_empty()
     }
 
     /// Follows the messages' borders through `data`.
@@ -98,23 +107,33 @@ impl<B> Metered<B> {
                 let received = self.missing.min(data.len());
                 self.missing -= received;
                 data = &data[received..];
-                continue;
+            } else {
+                let (prefix, rest) = data.split_at(data.len().min(PREFIX - self.prefix.len()));
+                self.prefix.extend_from_slice(prefix);
+                data = rest;
+                if let &[_flag, a, b, c, d] = &self.prefix[..] {
+                    self.missing = u32::from_be_bytes([a, b, c, d]) as usize;
+                    self.wanted = if self.missing > SMALL { self.missing } else { 0 };
+                    self.prefix.clear();
+                }
             }
-            let (prefix, rest) = data.split_at(data.len().min(PREFIX - self.prefix.len()));
-            self.prefix.extend_from_slice(prefix);
-            data = rest;
-            if let &[_flag, a, b, c, d] = &self.prefix[..] {
-                self.missing = u32::from_be_bytes([a, b, c, d]) as usize;
-                self.wanted = if self.missing > self.room.small { self.missing } else { 0 };
-                self.prefix.clear();
-                // That of the message before.
-                self.deadline = None;
+            if self.is_between() {
+                (self.wanted, self.is_timed) = (0, false);
             }
         }
-        if self.missing == 0 {
-            self.wanted = 0;
-            self.deadline = None;
+    }
+
+    /// The rest of a message is waited for; ready, when that is too late.
+    fn poll_late(&mut self, context: &mut Context<'_>) -> Poll<Status> {
+        let timeout = self.room.timeout;
+        let end = || Instant::now() + timeout;
+        let deadline = self.deadline.get_or_insert_with(|| Box::pin(sleep_until(end())));
+        if !self.is_timed {
+            deadline.as_mut().reset(end());
+            self.is_timed = true;
         }
+        let late = format!("a message did not arrive whole within {} s", timeout.as_secs());
+        deadline.as_mut().poll(context).map(|()| Status::deadline_exceeded(late))
     }
 }
 
@@ -135,19 +154,19 @@ where
         if this.wanted > 0 || this.missing == 0 {
             this.taken = None;
         }
-        if this.wanted > this.missing + this.room.small {
+        if this.wanted > this.missing + SMALL {
             let bytes = this.room.part(this.wanted);
             this.taken = ready!(this.semaphore.poll_acquire_many(context, bytes));
-            this.wanted = 0;
-            this.deadline = Some(Box::pin(sleep(this.room.timeout)));
+            (this.wanted, this.is_timed) = (0, false);
         }
-        if this.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(context).is_ready()) {
-            let seconds = this.room.timeout.as_secs();
-            let late =
-                Status::deadline_exceeded(format!("a message did not arrive whole within {seconds} s"));
-            return Poll::Ready(Some(Err(late.into())));
-        }
-        let frame = ready!(Pin::new(&mut this.inner).poll_frame(context));
+        let frame = match Pin::new(&mut this.inner).poll_frame(context) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending if this.is_between() => return Poll::Pending,
+            Poll::Pending => {
+                let late = ready!(this.poll_late(context));
+                return Poll::Ready(Some(Err(late.into())));
+            }
+        };
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
         {
@@ -234,16 +253,16 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_announced_and_not_sent_takes_no_room() {
-        let room = Room::new(50_000).of_messages(20_000, TIMEOUT);
+        let room = Room::new(50_000);
         let sent = |bytes| {
             let frame = Bytes::from(message(LARGE)).slice(..bytes);
             let frames = futures::stream::iter([Ok::<_, Infallible>(Frame::data(frame))]);
             let frames = futures::StreamExt::chain(frames, futures::stream::pending());
             Metered::new(StreamBody::new(frames), room.clone())
         };
-        let (mut announced, mut begun) = (sent(PREFIX), sent(20_001 + PREFIX));
+        let (mut announced, mut begun) = (sent(PREFIX), sent(SMALL + 1 + PREFIX));
         assert_eq!((receive(&mut announced), room.bytes.available_permits()), (PREFIX, 50_000));
-        assert_eq!((receive(&mut begun), room.bytes.available_permits()), (20_001 + PREFIX, 10_000));
+        assert_eq!((receive(&mut begun), room.bytes.available_permits()), (SMALL + 1 + PREFIX, 10_000));
     }
 
     #[tokio::test(start_paused = true)]
@@ -252,7 +271,7 @@ mod tests {
         let bytes = Bytes::from([message(LARGE), message(10)].concat());
         let frames = [bytes.slice(..20_000), bytes.slice(20_000..LARGE + 8), bytes.slice(LARGE + 8..)];
         let frames = futures::StreamExt::then(futures::stream::iter(frames), |frame| async {
-            sleep(TIMEOUT * 2 / 3).await;
+            tokio::time::sleep(TIMEOUT * 2 / 3).await;
             Ok::<_, Infallible>(Frame::data(frame))
         });
         let body = Metered::new(StreamBody::new(Box::pin(frames)), room);
@@ -262,13 +281,32 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_message_that_does_not_become_complete_ends_the_stream() {
         let room = Room::new(50_000);
-        let bytes = Bytes::from(message(LARGE)).slice(..20_000);
-        let frames = futures::stream::iter([Ok::<_, Infallible>(Frame::data(bytes))]);
-        let frames = futures::StreamExt::chain(frames, futures::stream::pending());
-        let mut body = Metered::new(StreamBody::new(frames), room);
-        body.frame().await.unwrap().unwrap();
-        let error = body.frame().await.unwrap().unwrap_err();
-        assert!(error.to_string().contains("did not arrive whole"), "{error}");
+        // Of a large one, of a small one, and of what says which it is, after a whole one.
+        for (length, sent) in [(LARGE, 20_000), (SMALL, 100), (10, PREFIX - 1)] {
+            let whole = Bytes::from(message(100));
+            let begun = Bytes::from(message(length)).slice(..sent);
+            let frames =
+                futures::stream::iter([whole, begun].map(|bytes| Ok::<_, Infallible>(Frame::data(bytes))));
+            let frames = futures::StreamExt::chain(frames, futures::stream::pending());
+            let mut body = Metered::new(StreamBody::new(frames), room.clone());
+            body.frame().await.unwrap().unwrap();
+            body.frame().await.unwrap().unwrap();
+            let error = body.frame().await.unwrap().unwrap_err();
+            assert!(error.to_string().contains("did not arrive whole"), "{error}");
+        }
+        assert_eq!(room.bytes.available_permits(), 50_000);
+    }
+
+    /// Between two messages there may be any time.
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_may_be_silent() {
+        let frames = futures::stream::iter([message(SMALL), message(LARGE)]);
+        let frames = futures::StreamExt::then(frames, |bytes| async {
+            tokio::time::sleep(TIMEOUT * 100).await;
+            Ok::<_, Infallible>(Frame::data(Bytes::from(bytes)))
+        });
+        let body = Metered::new(StreamBody::new(Box::pin(frames)), Room::new(50_000));
+        assert_eq!(body.collect().await.unwrap().to_bytes().len(), SMALL + LARGE + 2 * PREFIX);
     }
 
     proptest! {

@@ -8,7 +8,7 @@ use kestrel_aggregator::istio::{
 };
 use kube::{
     Api, Client, ResourceExt as _,
-    api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams},
+    api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
@@ -77,8 +77,9 @@ async fn providers_are_found_added_and_named_and_nothing_is_lost() {
     kestrel_runtime::tls::install_provider();
     let api_server = ApiServer::start();
     let client = api_server.client().await;
-    let reader =
-        Reader::new(client.clone(), client.clone(), Scope { root: ROOT.to_owned(), has_collectors: false });
+    let receiver = Receiver { host: "als.example".to_owned(), port: 8080 };
+    let scope = Scope { root: ROOT.to_owned(), has_collectors: false, receiver };
+    let reader = Reader::new(client.clone(), client.clone(), scope);
     let render = || {
         let (chart, kubeconfig) = (helm::chart(), api_server.kubeconfig.to_str().unwrap().to_owned());
         let at = ["--namespace", NAMESPACE, "--kubeconfig", &kubeconfig, "--dry-run=server"];
@@ -97,12 +98,20 @@ async fn providers_are_found_added_and_named_and_nothing_is_lost() {
     define(&client, "telemetry.istio.io", "telemetries", "Telemetry").await;
     assert!(telemetries(&reader).await.is_empty());
     let maps = api(&client, "", "ConfigMap", "configmaps", Some(ROOT));
-    let http = "extensionProviders: # ours\n- name: \"kestrel-operator-als\"\n  envoyHttpAls: {service: s, port: 1}\n- name: zipkin\n  zipkin: {}\n";
+    let http = "extensionProviders: # ours\n- name: \"kestrel-operator-als\"\n  envoyHttpAls: {service: als.example, port: 8080}\n\
+                - name: zipkin\n  zipkin: {}\n# - name: kestrel-operator-als-tcp\n";
     let configure = async |name: &str, key: &str, text: &str| {
         let mut map = object("ConfigMap", name);
         map["data"] = json!({key: text});
         make(&maps, map).await;
     };
+    let others =
+        "extensionProviders:\n- name: kestrel-operator-als\n  zipkin: {}\n- text\n- envoyHttpAls: {}\n";
+    for (name, text) in [("istio-a", others), ("istio-b", "extensionProviders: text"), ("istio-c", "[")] {
+        configure(name, "mesh", text).await;
+        assert!(render().of_kind("Telemetry").next().is_none(), "none is known: {text}");
+        maps.delete(name, &DeleteParams::default()).await.unwrap();
+    }
     configure("istio", "mesh", http).await;
     configure("istio-sidecar-injector", "config", "{}").await;
     let providers = |objects: &Objects| {
@@ -122,9 +131,8 @@ async fn providers_are_found_added_and_named_and_nothing_is_lost() {
     let configurations = configurations.unwrap();
     let names: Vec<_> = configurations.iter().map(|found| found.name.as_str()).collect();
     assert_eq!(names, ["istio", "istio-1-24"]);
-    let receiver = Receiver { host: "als.example".to_owned(), port: 8080 };
     let patch = |version: &str, mesh: &Mesh| -> Value {
-        let mesh = mesh.with(&mesh.missing(), &receiver);
+        let mesh = mesh.with(&mesh.missing());
         json!({"metadata": {"resourceVersion": version}, "data": {"mesh": mesh}})
     };
     for found in &configurations {
@@ -135,7 +143,10 @@ async fn providers_are_found_added_and_named_and_nothing_is_lost() {
     }
     let istio = maps.get("istio").await.unwrap();
     let text = istio.data["data"]["mesh"].as_str().unwrap();
-    assert!(text.contains("# ours") && text.contains("name: zipkin") && text.contains("port: 1}"), "{text}");
+    assert!(
+        text.contains("# ours") && text.contains("name: zipkin") && text.contains("port: 8080}"),
+        "{text}"
+    );
     let both = json!([{"name": "kestrel-operator-als"}, {"name": "kestrel-operator-als-tcp"}]);
     let rendered = render();
     assert_eq!(providers(&rendered), both);

@@ -5,13 +5,13 @@ use serde_json::json;
 
 use crate::istio::{
     Configuration, Found, Telemetry,
-    mesh::{Mesh, PROVIDERS, Provider, Receiver, entries},
+    mesh::{Mesh, PROVIDERS, Provider},
 };
 
 const ISTIO: &str = "Istio";
 
 /// A line for each configuration, and for what sends access logs. What is missing is a failure only if access logs are wanted.
-pub(super) fn findings(found: &Result<Found, String>, receiver: &Receiver, is_wanted: bool) -> Vec<Finding> {
+pub(super) fn findings(found: &Result<Found, String>, is_wanted: bool) -> Vec<Finding> {
     let lacking =
         |what: String| if is_wanted { Finding::failed(ISTIO, what) } else { Finding::caution(ISTIO, what) };
     let (configurations, telemetries) = match found {
@@ -40,15 +40,16 @@ pub(super) fn findings(found: &Result<Found, String>, receiver: &Receiver, is_wa
                         continue;
                     }
                 };
-                for (provider, why) in mesh.mistaken() {
-                    findings.push(lacking(format!("{name} has a provider {provider}, but {why}: correct it by hand")));
+                let (missing, mistaken) = (mesh.missing(), mesh.mistaken());
+                if missing.is_empty() && mistaken.is_empty() {
+                    findings.push(Finding::ok(ISTIO, format!("{name} knows its providers")));
                 }
-                let missing = mesh.missing();
-                findings.push(if missing.is_empty() {
-                    Finding::ok(ISTIO, format!("{name} knows its providers"))
-                } else {
-                    lacking(remedy(configuration, mesh, &missing, receiver))
-                });
+                findings.extend(mistaken.into_iter().map(|(provider, why)| {
+                    lacking(format!("{name} has a provider {provider}, but {why}: correct it by hand"))
+                }));
+                if !missing.is_empty() {
+                    findings.push(lacking(remedy(configuration, mesh, &missing)));
+                }
             }
         }
     }
@@ -62,37 +63,44 @@ pub(super) fn findings(found: &Result<Found, String>, receiver: &Receiver, is_wa
     findings
 }
 
-/// What names each provider, or that nothing does.
+/// What names each provider, or that nothing does, and what is not heeded.
 fn senders(telemetries: &[Telemetry]) -> Vec<Result<String, String>> {
-    let sender = |provider: &Provider| {
-        let senders: Vec<_> = telemetries
-            .iter()
-            .filter(|telemetry| telemetry.names(*provider))
-            .map(|Telemetry { namespace, name, is_selective, .. }| {
-                let some = if *is_selective { " (for some workloads)" } else { "" };
-                format!("{namespace}/{name}{some}")
+    let sender = |provider: Provider| {
+        let naming = || telemetries.iter().filter(move |telemetry| telemetry.names(provider));
+        let heeded: Vec<_> = naming()
+            .filter(|telemetry| telemetry.hidden_by.is_none())
+            .map(|telemetry| {
+                let some = if telemetry.is_selective { " (for some workloads)" } else { "" };
+                telemetry.full_name() + some
             })
             .collect();
-        if senders.is_empty() {
-            return Err(format!(
+        if !heeded.is_empty() {
+            return Some(Ok(format!("the provider {provider} is named by Telemetry {}", heeded.join(", "))));
+        }
+        naming().next().is_none().then(|| {
+            Err(format!(
                 "no Telemetry names the provider {provider}: when the mesh configuration knows it, 'helm upgrade' of this chart makes one \
                  (operator.istio.telemetry; where Helm can't ask the cluster, set it to true); beside a Telemetry of your own add the \
                  provider to that"
-            ));
-        }
-        Ok(format!("the provider {provider} is named by Telemetry {}", senders.join(", ")))
+            ))
+        })
     };
-    PROVIDERS.iter().map(sender).collect()
+    let is_ours = |telemetry: &&Telemetry| PROVIDERS.into_iter().any(|provider| telemetry.names(provider));
+    let hidden = telemetries.iter().filter(is_ours).filter_map(|telemetry| {
+        let why = telemetry.hidden()?;
+        Some(Err(format!("{why}: add its providers to that one, and set operator.istio.telemetry: false")))
+    });
+    PROVIDERS.into_iter().filter_map(sender).chain(hidden).collect()
 }
 
 /// How the providers get there, without loss of what is there already.
-fn remedy(configuration: &Configuration, mesh: &Mesh, missing: &[Provider], receiver: &Receiver) -> String {
+fn remedy(configuration: &Configuration, mesh: &Mesh, missing: &[Provider]) -> String {
     let Configuration { namespace, name, version, .. } = configuration;
     let names: Vec<_> = missing.iter().map(|provider| provider.name).collect();
     // With the version it is refused if somebody else has changed it meanwhile.
     let patch = json!({
         "metadata": {"resourceVersion": version},
-        "data": {"mesh": mesh.with(missing, receiver)},
+        "data": {"mesh": mesh.with(missing)},
     });
     let patch = patch.to_string().replace('\'', r"'\''");
     format!(
@@ -100,39 +108,45 @@ fn remedy(configuration: &Configuration, mesh: &Mesh, missing: &[Provider], rece
          beside what is there:\n\n{}\nElse this adds it, and keeps all the rest; it is refused if the ConfigMap was changed since:\n\n  \
          kubectl patch configmap {name} -n {namespace} --type merge -p '{patch}'\n",
         names.join(", "),
-        entries(missing, receiver, 2),
+        mesh.entries(missing, 2),
     )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::istio::{Scope, mesh::Receiver};
 
-    fn receiver() -> Receiver {
-        Receiver { host: "kestrel-operator-als.kestrel-ai.svc.cluster.local".to_owned(), port: 8080 }
+    fn configuration(name: &str, text: &str, has_collectors: bool) -> Configuration {
+        let host = "kestrel-operator-als.kestrel-ai.svc.cluster.local".to_owned();
+        let (root, receiver) = ("istio-system".to_owned(), Receiver { host, port: 8080 });
+        let [namespace, name, version] = ["istio-system", name, "17"].map(str::to_owned);
+        let mesh = Mesh::read(text, &Scope { root, has_collectors, receiver });
+        Configuration { namespace, name, version, mesh }
     }
 
-    fn configuration(name: &str, text: &str) -> Configuration {
-        let [namespace, name, version] = ["istio-system", name, "17"].map(str::to_owned);
-        Configuration { namespace, name, version, mesh: Mesh::read(text) }
+    /// Text of one that knows the receiver.
+    fn whole() -> String {
+        let none = configuration("istio", "{}", false).mesh.unwrap();
+        format!("extensionProviders:\n{}", none.entries(&PROVIDERS, 0))
     }
 
     fn said(found: Result<Found, String>, is_wanted: bool) -> Vec<String> {
-        findings(&found, &receiver(), is_wanted).iter().map(ToString::to_string).collect()
+        findings(&found, is_wanted).iter().map(ToString::to_string).collect()
     }
 
     #[test]
     fn what_each_revision_lacks_is_a_command_that_keeps_the_rest() {
-        let whole = format!("extensionProviders:\n{}", entries(&PROVIDERS, &receiver(), 0));
         let configurations = vec![
-            configuration("istio", &whole),
-            configuration("istio-1-24", "extensionProviders:\n- name: it's\n  zipkin: {}\n"),
-            configuration("istio-old", "["),
+            configuration("istio", &whole(), false),
+            configuration("istio-1-24", "extensionProviders:\n- name: it's\n  zipkin: {}\n", false),
+            configuration("istio-old", "[", false),
         ];
         let telemetry = Telemetry {
             namespace: "shop".to_owned(),
             name: "als".to_owned(),
             is_selective: true,
+            hidden_by: None,
             providers: vec!["kestrel-operator-als".to_owned()],
         };
         let found = || {
@@ -171,9 +185,7 @@ mod tests {
     /// Guarantee: both are named, with where they receive, and the command adds them.
     #[test]
     fn collectors_that_are_missing_are_named_where_they_are_wanted() {
-        let whole = format!("extensionProviders:\n{}", entries(&PROVIDERS, &receiver(), 0));
-        let mut of_pods = configuration("istio", &whole);
-        of_pods.mesh = of_pods.mesh.map(|mesh| mesh.with_collectors(true));
+        let of_pods = configuration("istio", &whole(), true);
         let found = Found::Istio { configurations: Ok(vec![of_pods]), telemetries: Ok(vec![]) };
         let line = said(Ok(found), true).remove(0);
         assert!(
@@ -188,6 +200,42 @@ mod tests {
             line.contains(r#"service: kestrel-collector-als.kestrel.internal\n    port: 14080\n"#),
             "{line}"
         );
+    }
+
+    /// Scenario: a provider leads to another namespace, and the chart's Telemetry is younger than somebody else's of the mesh.
+    /// Guarantee: neither is called good, and what to do is said.
+    #[test]
+    fn what_leads_elsewhere_or_is_not_heeded_is_told() {
+        let elsewhere = whole().replace("als.kestrel-ai.svc", "als.former.svc");
+        let telemetry = |hidden_by: Option<&str>| Telemetry {
+            namespace: "istio-system".to_owned(),
+            name: "kestrel-operator-als".to_owned(),
+            is_selective: false,
+            hidden_by: hidden_by.map(str::to_owned),
+            providers: PROVIDERS.map(|provider| provider.name.to_owned()).to_vec(),
+        };
+        let found = |telemetry| Found::Istio {
+            configurations: Ok(vec![configuration("istio", &elsewhere, false)]),
+            telemetries: Ok(vec![telemetry]),
+        };
+        let lines = said(Ok(found(telemetry(Some("mesh-default")))), true);
+        assert_eq!(lines.len(), 3, "{lines:?}");
+        for line in &lines[..2] {
+            assert!(
+                line.starts_with("FAILED  Istio: istio-system/istio has a provider kestrel-operator-als"),
+                "{line}"
+            );
+            assert!(
+                line.contains("it sends to kestrel-operator-als.former.svc.cluster.local:8080, and "),
+                "{line}"
+            );
+        }
+        assert_eq!(
+            lines[2],
+            "FAILED  Istio: Telemetry istio-system/kestrel-operator-als is not heeded, as mesh-default of its namespace is older: add its \
+             providers to that one, and set operator.istio.telemetry: false"
+        );
+        assert!(said(Ok(found(telemetry(None))), true)[2].starts_with("ok "));
     }
 
     #[test]

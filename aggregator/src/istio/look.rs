@@ -1,6 +1,9 @@
 //! Looks for Istio, again and again: it may come later, and its configuration change.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
@@ -11,7 +14,10 @@ use serde_json::Value;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
-use super::{Configuration, Found, Istio, Telemetry, mesh::Mesh};
+use super::{
+    Configuration, Found, Istio, Telemetry,
+    mesh::{Mesh, Receiver},
+};
 
 /// From one look to the next.
 const LOOK: Duration = Duration::from_secs(60);
@@ -19,21 +25,24 @@ const LOOK: Duration = Duration::from_secs(60);
 const ANSWER: Duration = Duration::from_secs(20);
 /// Configurations that are read: there is one for each revision.
 const MOST_CONFIGURATIONS: usize = 16;
-/// Telemetries that are read.
-const MOST_TELEMETRIES: u32 = 500;
+/// Telemetries that are read at a time, and how many times.
+const PAGE: u32 = 500;
+const MOST_PAGES: usize = 20;
 
 /// The API group of Istio that all of its installations have.
 const ISTIO: &str = "networking.istio.io";
 /// That of Telemetries.
 const TELEMETRY: &str = "telemetry.istio.io";
 
-/// Where its mesh configuration is looked for.
-#[derive(Clone, Debug)]
+/// Where its mesh configuration is looked for, and what that has to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scope {
     /// Istio's root namespace.
     pub root: String,
     /// Whether proxies of some namespaces are to send to their pods' collectors.
     pub has_collectors: bool,
+    /// Where access logs are received.
+    pub receiver: Receiver,
 }
 
 /// Reads what Istio has in the cluster: discovery as the operator, objects as the account that only reads.
@@ -70,7 +79,7 @@ impl Reader {
             });
             let telemetries = match version {
                 None => Err(format!("this Istio has no {TELEMETRY}, which came with 1.11")),
-                Some(version) => self.telemetries(&version).await.map_err(short),
+                Some(version) => self.telemetries(&version).await,
             };
             let configurations = self.configurations().await.map_err(short);
             Ok(Found::Istio { configurations, telemetries })
@@ -97,19 +106,53 @@ impl Reader {
                 namespace: self.scope.root.clone(),
                 name,
                 version: map.resource_version().unwrap_or_default(),
-                mesh: Mesh::read(text).map(|mesh| mesh.with_collectors(self.scope.has_collectors)),
+                mesh: Mesh::read(text, &self.scope),
             });
         }
         Ok(configurations)
     }
 
-    async fn telemetries(&self, version: &str) -> kube::Result<Vec<Telemetry>> {
+    async fn telemetries(&self, version: &str) -> Result<Vec<Telemetry>, String> {
         let kind = GroupVersionKind::gvk(TELEMETRY, version, "Telemetry");
         let resource = ApiResource::from_gvk_with_plural(&kind, "telemetries");
         let all: Api<DynamicObject> = Api::all_with(self.reader.clone(), &resource);
-        let list = all.list(&ListParams::default().limit(MOST_TELEMETRIES)).await?;
-        Ok(list.iter().filter_map(telemetry).collect())
+        let (mut objects, mut page) = (Vec::new(), ListParams::default().limit(PAGE));
+        for _ in 0..MOST_PAGES {
+            let list = all.list(&page).await.map_err(short)?;
+            let next = list.metadata.continue_.clone().filter(|token| !token.is_empty());
+            objects.extend(list);
+            match next {
+                Some(token) => page = page.continue_token(&token),
+                None => return Ok(in_force(objects)),
+            }
+        }
+        Err(format!("there are more than {}", objects.len()))
     }
+}
+
+/// Those that say something of access logs. Of those of a namespace that are for all of its workloads Istio heeds the oldest alone, even if
+/// that says nothing of access logs.
+fn in_force(mut objects: Vec<DynamicObject>) -> Vec<Telemetry> {
+    objects.sort_by_cached_key(|object| {
+        let name = format!("{}.{}", object.name_any(), object.namespace().unwrap_or_default());
+        (object.creation_timestamp().map(|time| time.0), name)
+    });
+    let mut oldest = HashMap::new();
+    let of_namespace = |object: &DynamicObject| {
+        let name = object.name_any();
+        let hidden_by = if is_selective(object) {
+            None
+        } else {
+            let first: &String = oldest.entry(object.namespace()).or_insert_with(|| name.clone());
+            (*first != name).then(|| first.clone())
+        };
+        Some(Telemetry { hidden_by, ..telemetry(object)? })
+    };
+    objects.iter().filter_map(of_namespace).collect()
+}
+
+fn is_selective(object: &DynamicObject) -> bool {
+    ["selector", "targetRef", "targetRefs"].iter().any(|field| !object.data["spec"][*field].is_null())
 }
 
 /// `istio`, or `istio-REVISION`.
@@ -136,7 +179,8 @@ fn telemetry(object: &DynamicObject) -> Option<Telemetry> {
     Some(Telemetry {
         namespace: object.namespace().unwrap_or_default(),
         name: object.name_any(),
-        is_selective: ["selector", "targetRef", "targetRefs"].iter().any(|field| !spec[*field].is_null()),
+        is_selective: is_selective(object),
+        hidden_by: None,
         providers: providers
             .filter_map(|provider| provider["name"].as_str().map(ToOwned::to_owned))
             .collect(),

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde_json::{Value, json};
 
+use super::Scope;
+
 /// A provider of access logs, by the name that Telemetries know it by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Provider {
@@ -47,31 +49,26 @@ pub struct Receiver {
 pub struct Mesh {
     text: String,
     read: Value,
-    has_collectors: bool,
+    scope: Scope,
 }
 
 impl Mesh {
-    /// Reads it.
+    /// Reads it. It has to know the receiver of `scope`, and, where there are namespaces whose proxies are to send to them, the
+    /// collectors of pods.
     ///
     /// # Errors
     /// It is not one that Istio would read, in a few words.
-    pub fn read(text: &str) -> Result<Self, String> {
+    pub fn read(text: &str, scope: &Scope) -> Result<Self, String> {
         let read = parse(text)?;
         if !(read.is_object() && (read[LIST].is_array() || read[LIST].is_null())) {
             return Err(format!("it is no mapping with a list {LIST}"));
         }
-        Ok(Self { text: text.to_owned(), read, has_collectors: false })
-    }
-
-    /// One that has to know the collectors of pods too, if there are namespaces whose proxies are to send to them.
-    #[must_use]
-    pub fn with_collectors(self, has_collectors: bool) -> Self {
-        Self { has_collectors, ..self }
+        Ok(Self { text: text.to_owned(), read, scope: scope.clone() })
     }
 
     /// Those that it has to know.
     fn expected(&self) -> impl Iterator<Item = Provider> {
-        PROVIDERS.into_iter().chain(COLLECTORS.into_iter().filter(|_| self.has_collectors))
+        PROVIDERS.into_iter().chain(COLLECTORS.into_iter().filter(|_| self.scope.has_collectors))
     }
 
     /// Those that it does not know.
@@ -79,14 +76,28 @@ impl Mesh {
         self.expected().filter(|provider| self.find(*provider).is_none()).collect()
     }
 
-    /// Those that it knows as something else, with what they lack.
+    /// Those that it knows as something else or elsewhere, with what is wrong.
     pub fn mistaken(&self) -> Vec<(Provider, String)> {
-        let lacks = |provider: Provider| {
+        let wrong = |provider: Provider| {
             let found = &self.find(provider)?[provider.field];
-            let is_whole = found["service"].is_string() && found["port"].is_u64();
-            (!is_whole).then(|| (provider, format!("it has no {} with a service and a port", provider.field)))
+            let (Some(service), Some(port)) = (found["service"].as_str(), found["port"].as_u64()) else {
+                return Some((provider, format!("it has no {} with a service and a port", provider.field)));
+            };
+            let (host, own_port) = provider.at(&self.scope.receiver);
+            // The receivers of nodes have a Service of their own.
+            let of_nodes = host.replacen('.', "-node.", 1);
+            let hosts = [host, &of_nodes].map(in_cluster);
+            // Istio allows for the namespace before a name.
+            let name = service.rsplit_once('/').map_or(service, |(_, name)| name);
+            let leads_here = hosts.contains(&in_cluster(name)) && port == u64::from(own_port);
+            let why = || {
+                format!(
+                    "it sends to {service}:{port}, and {host}:{own_port} is where access logs are received"
+                )
+            };
+            (!leads_here).then(|| (provider, why()))
         };
-        self.expected().filter_map(lacks).collect()
+        self.expected().filter_map(wrong).collect()
     }
 
     fn find(&self, provider: Provider) -> Option<&Value> {
@@ -95,16 +106,16 @@ impl Mesh {
 
     /// The text with these providers besides all that is there: as it was, with some lines more, or, where it is in no form that lines can
     /// be put into, as JSON, which is YAML too.
-    pub fn with(&self, providers: &[Provider], receiver: &Receiver) -> String {
+    pub fn with(&self, providers: &[Provider]) -> String {
         let mut expected = self.read.clone();
-        let added = providers.iter().map(|provider| provider.entry(receiver));
+        let added = providers.iter().map(|provider| provider.entry(&self.scope.receiver));
         let kept = self.read[LIST].as_array().into_iter().flatten().cloned();
         expected[LIST] = added.chain(kept).collect();
-        let text = self.with_lines(providers, receiver);
+        let text = self.with_lines(providers);
         if parse(&text).as_ref() == Ok(&expected) { text } else { format!("{expected:#}\n") }
     }
 
-    fn with_lines(&self, providers: &[Provider], receiver: &Receiver) -> String {
+    fn with_lines(&self, providers: &[Provider]) -> String {
         let mut lines: Vec<&str> = self.text.lines().collect();
         let is_list = |line: &str| {
             let value = line.strip_prefix(LIST).and_then(|rest| rest.strip_prefix(':')).map(str::trim_start);
@@ -120,10 +131,27 @@ impl Mesh {
         // As far to the right as the first that is there.
         let first = lines.iter().skip(at).find(|line| line.trim_start().starts_with("- "));
         let indent = first.map_or(0, |line| line.len() - line.trim_start().len());
-        let entries = entries(providers, receiver, indent);
+        let entries = self.entries(providers, indent);
         lines.splice(at..at, entries.lines());
         lines.join("\n") + "\n"
     }
+
+    /// The entries of a list of providers, so far to the right.
+    pub fn entries(&self, providers: &[Provider], indent: usize) -> String {
+        let indent = " ".repeat(indent);
+        let entry = |provider: &Provider| {
+            let (Provider { name, field, .. }, (host, port)) = (provider, provider.at(&self.scope.receiver));
+            format!(
+                "{indent}- name: {name}\n{indent}  {field}:\n{indent}    service: {host}\n{indent}    port: {port}\n"
+            )
+        };
+        providers.iter().map(entry).collect()
+    }
+}
+
+/// A Service's name without the cluster's own domain, which may be another one.
+fn in_cluster(host: &str) -> &str {
+    host.find(".svc").and_then(|end| host.get(..end)).unwrap_or(host)
 }
 
 impl Provider {
@@ -144,18 +172,6 @@ impl fmt::Display for Provider {
     }
 }
 
-/// The entries of a list of providers, so far to the right.
-pub fn entries(providers: &[Provider], receiver: &Receiver, indent: usize) -> String {
-    let indent = " ".repeat(indent);
-    let entry = |provider: &Provider| {
-        let (Provider { name, field, .. }, (host, port)) = (provider, provider.at(receiver));
-        format!(
-            "{indent}- name: {name}\n{indent}  {field}:\n{indent}    service: {host}\n{indent}    port: {port}\n"
-        )
-    };
-    providers.iter().map(entry).collect()
-}
-
 fn parse(text: &str) -> Result<Value, String> {
     serde_saphyr::from_str(text).map_err(|error| error.to_string())
 }
@@ -166,8 +182,10 @@ mod tests {
 
     use super::*;
 
-    fn receiver() -> Receiver {
-        Receiver { host: "kestrel-operator-als.kestrel-ai.svc.cluster.local".to_owned(), port: 8080 }
+    fn read(text: &str) -> Result<Mesh, String> {
+        let host = "kestrel-operator-als.kestrel-ai.svc.cluster.local".to_owned();
+        let (root, receiver) = ("istio-system".to_owned(), Receiver { host, port: 8080 });
+        Mesh::read(text, &Scope { root, has_collectors: false, receiver })
     }
 
     fn names(providers: &[Provider]) -> Vec<&str> {
@@ -184,9 +202,9 @@ trustDomain: cluster.local
 
     #[test]
     fn what_is_missing_is_put_before_what_is_there_and_nothing_else_changes() {
-        let mesh = Mesh::read(TRACING).unwrap();
+        let mesh = read(TRACING).unwrap();
         assert_eq!(names(&mesh.missing()), ["kestrel-operator-als", "kestrel-operator-als-tcp"]);
-        let text = mesh.with(&mesh.missing()[1..], &receiver());
+        let text = mesh.with(&mesh.missing()[1..]);
         let expected = "accessLogFile: /dev/stdout # stays
 extensionProviders:   # of ours
   - name: kestrel-operator-als-tcp
@@ -199,7 +217,7 @@ extensionProviders:   # of ours
 trustDomain: cluster.local
 ";
         assert_eq!(text, expected);
-        assert_eq!(names(&Mesh::read(&text).unwrap().missing()), ["kestrel-operator-als"]);
+        assert_eq!(names(&read(&text).unwrap().missing()), ["kestrel-operator-als"]);
     }
 
     #[test]
@@ -216,21 +234,37 @@ trustDomain: cluster.local
             ("{\"extensionProviders\": [{\"name\": \"a\"}]}", "\"a\""),
             ("defaultConfig:\n  extensionProviders: 1\n", "  extensionProviders: 1\nextensionProviders:\n"),
         ] {
-            let mesh = Mesh::read(text).unwrap();
-            let with = mesh.with(&mesh.missing(), &receiver());
+            let mesh = read(text).unwrap();
+            let with = mesh.with(&mesh.missing());
             assert!(with.contains(kept), "{with}");
-            let again = Mesh::read(&with).unwrap();
+            let again = read(&with).unwrap();
             assert!(again.missing().is_empty() && again.mistaken().is_empty(), "{with}");
         }
     }
 
     #[test]
     fn a_provider_of_another_kind_and_a_text_that_is_no_configuration_are_told() {
-        let mesh = Mesh::read("extensionProviders:\n- name: kestrel-operator-als\n  zipkin: {}\n").unwrap();
+        let mesh = read("extensionProviders:\n- name: kestrel-operator-als\n  zipkin: {}\n").unwrap();
         assert_eq!(names(&mesh.missing()), ["kestrel-operator-als-tcp"]);
         assert_eq!(mesh.mistaken().len(), 1);
+        for (service, port, leads_here) in [
+            ("kestrel-operator-als.kestrel-ai.svc.cluster.local", 8080, true),
+            ("kestrel-ai/kestrel-operator-als.kestrel-ai.svc.example.org", 8080, true),
+            ("kestrel-operator-als-node.kestrel-ai.svc.cluster.local", 8080, true),
+            ("kestrel-operator-als.former.svc.cluster.local", 8080, false),
+            ("kestrel-operator-als.kestrel-ai.svc.cluster.local", 9000, false),
+        ] {
+            let entry =
+                json!({"name": "kestrel-operator-als", "envoyHttpAls": {"service": service, "port": port}});
+            let mistaken = read(&json!({"extensionProviders": [entry]}).to_string()).unwrap().mistaken();
+            let expected = format!(
+                "it sends to {service}:{port}, and kestrel-operator-als.kestrel-ai.svc.cluster.local:8080 is where access logs are received"
+            );
+            let why: Vec<_> = mistaken.into_iter().map(|(_, why)| why).collect();
+            assert_eq!(why, vec![expected; usize::from(!leads_here)], "{service}:{port}");
+        }
         for text in ["", "- a", "extensionProviders: 1", "a: [", "a: &a [*a]"] {
-            Mesh::read(text).unwrap_err();
+            read(text).unwrap_err();
         }
     }
 
@@ -246,8 +280,8 @@ trustDomain: cluster.local
                 text = format!("extensionProviders:\n{}{text}", entries.collect::<String>());
             }
             prop_assume!(!text.is_empty());
-            let mesh = Mesh::read(&text).unwrap();
-            let with = Mesh::read(&mesh.with(&mesh.missing(), &receiver())).unwrap();
+            let mesh = read(&text).unwrap();
+            let with = read(&mesh.with(&mesh.missing())).unwrap();
             prop_assert!(with.missing().is_empty());
             for (key, value) in &others {
                 prop_assert_eq!(&with.read[key], value);

@@ -80,15 +80,9 @@ impl Requests {
     ) -> Self {
         let name = {
             let mirror = mirror.clone();
-            Box::new(move |identity: &Identity| workload(&mirror, identity))
+            Box::new(move |identity: &Identity| workload(&mirror, identity).1)
         };
-        let checked = {
-            let mirror = mirror.clone();
-            Box::new(move |said: Identity, peer: IpAddr| {
-                sent::of_connection(said, peer, |address| mirror.resident(address, Timestamp::now()))
-            })
-        };
-        let counter = Counter::new(Limits::CLUSTER, checked, name, headers, metrics.entries.clone());
+        let counter = Counter::new(Limits::CLUSTER, name, headers, metrics.entries.clone());
         let (senders, behind, losses) = Default::default();
         Self(Arc::new(Shared {
             mirror,
@@ -215,9 +209,8 @@ impl Requests {
         if losses.are_asked() {
             let tallies = self.tallies();
             losses.keep(|name| tallies.contains_key(name));
-            let named =
-                |identity: &Arc<Identity>| Some((identity.address?, workload(&self.0.mirror, identity)));
-            losses.heard(identities.values().filter_map(named));
+            let proxies = identities.values().map(|identity| workload(&self.0.mirror, identity));
+            losses.heard(proxies.filter_map(|(address, name)| Some((address?, name))));
         }
     }
 
@@ -232,13 +225,14 @@ impl Requests {
     }
 }
 
-/// By what name the entries of a proxy are counted.
-fn workload(mirror: &Mirror, identity: &Identity) -> String {
+/// Where a proxy is, and by what name its entries are counted.
+fn workload(mirror: &Mirror, identity: &Identity) -> (Option<IpAddr>, String) {
     let end = ends::reporter(identity, Timestamp::now(), |address, time| mirror.resident(address, time));
-    match &*end.named.ns {
+    let name = match &*end.named.ns {
         "" => end.named.name,
         namespace => format!("{namespace}/{}", end.named.name),
-    }
+    };
+    (end.address, name)
 }
 
 #[cfg(test)]

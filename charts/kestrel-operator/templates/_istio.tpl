@@ -24,8 +24,9 @@
 {{- end }}
 
 {{/*
-Those of the providers "names" that a Telemetry may name, separated by blanks: with operator.istio.telemetry: true all, with auto those that Istio's
-mesh configuration knows, of every revision: a Telemetry is for the proxies of all, and one that is not there would make them log nothing.
+Those of the providers "names" (of TCP where they end in -tcp, else of HTTP) that a Telemetry may name, separated by blanks: with
+operator.istio.telemetry: true all, with auto those that Istio's mesh configuration knows, of every revision: a Telemetry is for the proxies of all,
+and one that is not there would make them log nothing.
 */}}
 {{- define "kestrel.knownProviders" -}}
 {{- $istio := .root.Values.operator.istio }}
@@ -36,11 +37,19 @@ mesh configuration knows, of every revision: a Telemetry is for the proxies of a
 {{- else if eq $mode "auto" }}
 {{- $maps := (lookup "v1" "ConfigMap" $istio.rootNamespace "").items }}
 {{- range $name := .names }}
+{{- $field := hasSuffix "-tcp" $name | ternary "envoyTcpAls" "envoyHttpAls" }}
 {{- $with := 0 }}
 {{- $without := 0 }}
 {{- range $maps }}
 {{- if and (regexMatch "^istio(-|$)" .metadata.name) (hasKey (.data | default dict) "mesh") }}
-{{- if regexMatch (printf "name[\"']?: *[\"']?%s[\"']?[\\s,}]" $name) (printf "%s\n" .data.mesh) }}
+{{- $providers := (fromYaml .data.mesh).extensionProviders }}
+{{- $is := false }}
+{{- range kindIs "slice" $providers | ternary $providers list }}
+{{- if kindIs "map" . }}
+{{- $is = or $is (and (eq (toString .name) $name) (hasKey . $field)) }}
+{{- end }}
+{{- end }}
+{{- if $is }}
 {{- $with = add1 $with }}
 {{- else }}
 {{- $without = add1 $without }}

@@ -62,6 +62,7 @@ async fn kestrel(port: u16, drain: CancellationToken) -> io::Result<Tally> {
     let config = Config {
         port,
         is_loopback: true,
+        pod_address: None,
         stream_bytes_per_second: 0,
         stream_age: STREAM_AGE,
         tls: None,

@@ -64,16 +64,12 @@ const MIB: usize = 1024 * 1024;
 /// What a proxy's entries are counted as: its workload, or itself.
 pub type Name = Box<dyn Fn(&Identity) -> String + Send + Sync>;
 
-/// Who a proxy is that says this of itself over a connection from this address.
-pub type Checked = Box<dyn Fn(Identity, IpAddr) -> Identity + Send + Sync>;
-
 /// The entries that came and were not told. Clones share them.
 #[derive(Clone)]
 pub struct Counter(Arc<Shared>);
 
 struct Shared {
     limits: Limits,
-    checked: Checked,
     name: Name,
     headers: Headers,
     metrics: Metrics,
@@ -99,10 +95,10 @@ pub struct Stream {
 
 impl Counter {
     /// Counts nothing yet. Of one request of each row `headers` are kept.
-    pub fn new(limits: Limits, checked: Checked, name: Name, headers: Headers, metrics: Metrics) -> Self {
+    pub fn new(limits: Limits, name: Name, headers: Headers, metrics: Metrics) -> Self {
         let state = State { spans: Spans::new(limits.settles), sources: Sources::new(limits.proxies) };
         let (state, warned) = (Mutex::new(state), Mutex::default());
-        Self(Arc::new(Shared { limits, checked, name, headers, metrics, state, warned }))
+        Self(Arc::new(Shared { limits, name, headers, metrics, state, warned }))
     }
 
     /// Likewise, where nobody knows more of a proxy than it says itself.
@@ -111,7 +107,7 @@ impl Counter {
             "" => identity.id.clone(),
             pod => format!("{}/{pod}", identity.namespace),
         };
-        Self::new(limits, Box::new(Identity::or_at), Box::new(name), Headers::default(), metrics)
+        Self::new(limits, Box::new(name), Headers::default(), metrics)
     }
 
     /// A stream begins, over a connection from `peer`.
@@ -315,6 +311,10 @@ impl Stream {
 
     /// Counts how many entries a message has, of a stream that sends more than it may.
     pub fn pass_over(&mut self, message: &[u8]) {
+        // It says it once.
+        if let Some(identifier) = entry::identifier(message).filter(|_| !self.is_introduced) {
+            self.introduce(identifier);
+        }
         let tally = Tally { over_rate: entry::count(message), ..Tally::default() };
         self.counter.state().sources.count(self.reporter.number, &self.name, tally);
         self.counter.0.metrics.count(tally);
@@ -322,9 +322,8 @@ impl Stream {
 
     /// It says who it is.
     fn introduce(&mut self, identifier: &[u8]) {
-        let Shared { checked, name, .. } = &*self.counter.0;
-        let identity = checked(Identity::read(identifier), self.peer);
-        self.name = name(&identity);
+        let identity = Identity::read(identifier).over(self.peer);
+        self.name = (self.counter.0.name)(&identity);
         let mut state = self.counter.state();
         state.sources.close(&self.reporter);
         self.reporter = state.sources.open(identity);
@@ -452,6 +451,19 @@ mod tests {
             [("envoy-0".to_owned(), 2)]
         );
         assert_eq!(counter.state().sources.identities().len(), 2, "it, and who says nothing");
+    }
+
+    #[test]
+    fn who_sends_too_much_is_known_all_the_same() {
+        let node = Node { id: "envoy".to_owned(), ..Node::default() };
+        let identifier = Some(Identifier { node: Some(node), log_name: String::new() });
+        let introduction = StreamAccessLogsMessage { identifier, log_entries: None }.encode_to_vec();
+        let counter = Counter::of_proxies(Limits::POD, Metrics::default());
+        let mut proxy = counter.stream(Ipv4Addr::LOCALHOST.into());
+        proxy.pass_over(&[message([1].into_iter()), introduction].concat());
+        proxy.take(&message([2].into_iter()));
+        let tally = Tally { aggregated: 1, over_rate: 1, ..Tally::default() };
+        assert_eq!(counter.tallies(), BTreeMap::from([("envoy".to_owned(), tally)]));
     }
 
     /// What a receiver says of a window is what another one reads.

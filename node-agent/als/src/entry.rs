@@ -136,6 +136,17 @@ pub fn read<'a>(message: &'a [u8], mut found: impl FnMut(Found<'_, 'a>)) {
     }
 }
 
+/// Who sends the stream, if the message says so.
+pub fn identifier(message: &[u8]) -> Option<&[u8]> {
+    let mut fields = Fields::new(message);
+    while let Ok(Some((field, value))) = fields.next() {
+        if let (field::IDENTIFIER, Value::Bytes(identifier)) = (field, value) {
+            return Some(identifier);
+        }
+    }
+    None
+}
+
 /// How many entries a message holds, without a look at them.
 pub fn count(message: &[u8]) -> u64 {
     let (mut fields, mut entries) = (Fields::new(message), 0);

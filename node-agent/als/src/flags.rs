@@ -34,10 +34,6 @@ impl Flags {
     pub const CLIENT_GONE: Self = Self::of(15).or(Self::of(28));
     /// It was tried as often as allowed.
     pub const RETRIES_EXHAUSTED: Self = Self::of(16);
-    /// Nothing came for too long.
-    pub const IDLE_TIMEOUT: Self = Self::of(17);
-    /// It took too long.
-    pub const DURATION_TIMEOUT: Self = Self::of(23);
     /// No cluster of that name is known to the proxy.
     pub const NO_CLUSTER: Self = Self::of(25);
     /// The server's name could not be resolved.

@@ -9,9 +9,11 @@ use crate::wire::{Fields, Malformed, Value};
 /// Bytes of a name that are kept.
 const MOST_BYTES: usize = 256;
 
-/// An Envoy, as it says itself at the beginning of its stream. What it does not say is empty.
+/// An Envoy, as it says itself at the beginning of its stream, and where it connected from. What it does not say is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Identity {
+    /// Address of its connection, if that is known.
+    pub peer: Option<IpAddr>,
     /// Its node id; of Istio `type~address~pod.namespace~domain`.
     pub id: String,
     /// Its pod's address.
@@ -63,22 +65,17 @@ impl Identity {
         identity
     }
 
-    /// Where it does not say at which address it is, it is at that of its connection.
-    pub fn or_at(self, peer: IpAddr) -> Self {
-        Self { address: self.address.or(Some(peer)), ..self }
+    /// It says so over a connection from `peer`; where it does not say at which address it is, it is at that one.
+    pub fn over(self, peer: IpAddr) -> Self {
+        Self { peer: Some(peer), address: self.address.or(Some(peer)), ..self }
     }
-}
 
-impl Identity {
     /// As a receiver elsewhere says; what is no address is none.
     pub fn of(proxy: &RequestProxy) -> Self {
-        let address = match *proxy.address {
-            [a, b, c, d] => Some(IpAddr::from([a, b, c, d])),
-            ref bytes => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
-        };
         Self {
+            peer: address(&proxy.peer),
             id: text(proxy.id.as_bytes()),
-            address: address.map(|address| address.to_canonical()),
+            address: address(&proxy.address),
             pod: text(proxy.pod.as_bytes()),
             namespace: text(proxy.namespace.as_bytes()),
             kind: text(proxy.kind.as_bytes()),
@@ -88,14 +85,15 @@ impl Identity {
 
     /// Says it to the aggregator.
     pub(crate) fn to_wire(&self) -> RequestProxy {
-        let address = match self.address {
+        let bytes = |address: Option<IpAddr>| match address {
             Some(IpAddr::V4(address)) => address.octets().to_vec(),
             Some(IpAddr::V6(address)) => address.octets().to_vec(),
             None => Vec::new(),
         };
         RequestProxy {
+            peer: bytes(self.peer).into(),
             id: self.id.clone(),
-            address: address.into(),
+            address: bytes(self.address).into(),
             namespace: self.namespace.clone(),
             pod: self.pod.clone(),
             kind: self.kind.clone(),
@@ -159,6 +157,14 @@ impl<'a> Own<'a> {
     }
 }
 
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let address = match *bytes {
+        [a, b, c, d] => Some(IpAddr::from([a, b, c, d])),
+        _ => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
+    };
+    address.map(|address| address.to_canonical())
+}
+
 /// Of a resource, as paths of the API name it.
 fn kind_of(resource: &str) -> Option<&'static str> {
     Some(match resource {
@@ -217,7 +223,7 @@ mod tests {
         let contour = identity("envoy-abc", &[("NAMESPACE", "projectcontour")]);
         assert_eq!([&*contour.id, &contour.pod, &contour.namespace], ["envoy-abc", "", "projectcontour"]);
         assert_eq!(Identity::read(&[0xff, 0xff]), Identity::default());
-        for identity in [plain, owned, contour] {
+        for identity in [plain.over([10, 0, 0, 9].into()), owned, contour] {
             assert_eq!(Identity::of(&identity.to_wire()), identity);
         }
     }

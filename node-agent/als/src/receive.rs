@@ -4,17 +4,24 @@
 
 mod certificate;
 mod metrics;
+mod places;
 mod rate;
 mod server;
 mod stream;
 
-use std::{io, net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use kestrel_proto::{body::Room, node::v1::RequestReport};
 use kestrel_runtime::listen::listen;
 use tokio::{
     net::TcpListener,
-    sync::{Semaphore, mpsc, watch},
+    sync::{mpsc, watch},
     time::sleep,
 };
 use tokio_util::{
@@ -25,6 +32,7 @@ use tracing::{error, info};
 
 use crate::{counter::Counter, send};
 pub use metrics::Metrics;
+use places::Places;
 
 /// How long a proxy's stream lives, about.
 pub const STREAM_AGE: Duration = Duration::from_secs(600);
@@ -34,9 +42,7 @@ const AGAIN: Duration = Duration::from_secs(30);
 
 /// Bytes of a message: of a proxy whose buffer is 256 KiB, with an entry beyond it.
 const MESSAGE: usize = 512 * 1024;
-/// Bytes of a message that need no room of [`Limits::received`].
-const SMALL: usize = 64 * 1024;
-/// A message that has room must be complete within this time.
+/// A message must be complete within this time.
 const COMPLETE: Duration = Duration::from_secs(5);
 
 /// Where and how entries are received.
@@ -46,6 +52,8 @@ pub struct Config {
     pub port: u16,
     /// Whether proxies of the own pod alone are received.
     pub is_loopback: bool,
+    /// Address of that pod, which they have too, though they connect over the loopback; if it is known.
+    pub pod_address: Option<IpAddr>,
     /// Bytes that a stream may send a second; 0: no limit. Entries beyond are counted and not read.
     pub stream_bytes_per_second: u64,
     /// A stream is ended after about this time, so that proxies spread over who serves them.
@@ -72,9 +80,11 @@ pub struct Limits {
     pub connections: usize,
     /// Streams that may be open at once.
     pub streams: usize,
+    /// One address may have one in so many of either.
+    pub share: usize,
     /// Bytes of a message. Envoy sends what it has as soon as that is more than its buffer, which is 16 KiB unless it is set.
     pub message: usize,
-    /// Bytes of large messages that may be on their way into memory.
+    /// Bytes of messages of more than one frame that may be on their way into memory.
     pub received: u32,
     /// What a stream may have sent before it was read.
     pub stream_window: u32,
@@ -89,23 +99,32 @@ impl Limits {
     pub const CLUSTER: Self = Self {
         connections: 8192,
         streams: 16_384,
+        // All proxies of a node, where its network gives them its own address.
+        share: 16,
         message: MESSAGE,
-        received: 16 * 1024 * 1024,
+        received: 32 * 1024 * 1024,
         stream_window: 256 * 1024,
         connection_window: 1024 * 1024,
         handshake: Duration::from_secs(10),
     };
     /// Of a receiver for those of a node.
-    pub const NODE: Self =
-        Self { connections: 1024, streams: 2048, received: 4 * 1024 * 1024, ..Self::CLUSTER };
+    pub const NODE: Self = Self {
+        connections: 1024,
+        streams: 2048,
+        share: 4,
+        received: 8 * 1024 * 1024,
+        stream_window: 64 * 1024,
+        connection_window: 256 * 1024,
+        ..Self::CLUSTER
+    };
     /// Of a receiver for that of a pod.
     pub const POD: Self = Self {
         connections: 64,
         streams: 128,
+        // There is one address.
+        share: 1,
         received: 1024 * 1024,
-        stream_window: 64 * 1024,
-        connection_window: 256 * 1024,
-        ..Self::CLUSTER
+        ..Self::NODE
     };
 }
 
@@ -114,8 +133,8 @@ struct Shared {
     counter: Counter,
     metrics: Metrics,
     received: Room,
-    connections: Arc<Semaphore>,
-    streams: Arc<Semaphore>,
+    connections: Arc<Places>,
+    streams: Arc<Places>,
     readers: TaskTracker,
     drain: CancellationToken,
 }
@@ -158,9 +177,9 @@ pub async fn serve(
     metrics.listens(port);
     let shared = Arc::new(Shared {
         counter,
-        received: Room::new(config.limits.received).of_messages(SMALL, COMPLETE),
-        connections: Arc::new(Semaphore::new(config.limits.connections)),
-        streams: Arc::new(Semaphore::new(config.limits.streams)),
+        received: Room::new(config.limits.received).of_messages_within(COMPLETE),
+        connections: Places::new(config.limits.connections, config.limits.share),
+        streams: Places::new(config.limits.streams, config.limits.share),
         metrics: metrics.clone(),
         config,
         readers: TaskTracker::new(),

@@ -4,7 +4,7 @@
 //! or `:long`. Query strings, fragments and path parameters (`;jsessionid=…`) are left out, also where their sign is percent-encoded,
 //! once or more often: they may hold secrets.
 
-use memchr::{memchr3_iter, memmem};
+use memchr::{memchr2_iter, memchr3_iter, memmem};
 
 /// In place of paths that there was no room to tell apart. No template has this form.
 pub const OTHER: &str = ":other";
@@ -15,6 +15,8 @@ const LONG: usize = 64;
 const TOKEN: usize = 20;
 /// Bytes of a template, about; what comes later in the path is left out.
 const MOST_BYTES: usize = 200;
+/// A shorter segment with capitals, small letters and digits may be a name.
+const CODE: usize = 6;
 /// In place of what was left out.
 const REST: &[u8] = b"/:rest";
 
@@ -39,6 +41,12 @@ pub(crate) fn before_query(path: &[u8]) -> &[u8] {
     let is_end = |at: &usize| matches!(sign(path.get(*at..).unwrap_or_default()), b'?' | b'#');
     let end = memchr3_iter(b'?', b'#', b'%', path).find(is_end);
     end.and_then(|end| path.get(..end)).unwrap_or(path)
+}
+
+/// What is before the first parameter of a path, percent-encoded or not, if `is_path` of what is before it.
+pub(crate) fn before_parameter(text: &[u8], is_path: impl Fn(&[u8]) -> bool) -> &[u8] {
+    let before = |at: usize| text.get(..at).filter(|before| sign(&text[at..]) == b';' && is_path(before));
+    memchr2_iter(b';', b'%', text).find_map(before).unwrap_or(text)
 }
 
 /// The sign at the beginning, also a percent-encoded one; of those, the ones that end something.
@@ -139,11 +147,35 @@ fn kept(segment: &[u8]) -> &[u8] {
         b":uuid"
     } else if hex == length && length >= 8 {
         b":hash"
-    } else if longest >= 4 || length >= 16 && digits * 5 >= length || is_random {
+    } else if longest >= 4 || length >= 16 && digits * 5 >= length || is_random || is_code(segment, kinds) {
         b":id"
     } else {
         segment
     }
+}
+
+/// Whether capitals, small letters and digits are in no order: the parts that a reader sees, words and numbers, have two bytes or fewer each.
+/// Names that somebody gave (`oauth2Callback`, `getUser2`) have few and longer ones. A number of a version (`v2`) is no part of its own.
+fn is_code(segment: &[u8], kinds: u8) -> bool {
+    const EACH: u8 = DIGIT | UPPER | LOWER;
+    if kinds & EACH != EACH || kinds & SPECIAL != 0 || segment.len() < CODE {
+        return false;
+    }
+    let (mut parts, mut last, mut capitals, mut is_version) = (0, 0, 0, false);
+    for byte in segment {
+        let kind = KINDS[usize::from(*byte)] & EACH;
+        let begins = match (last, kind) {
+            (_, 0) => false,
+            // Of capitals the last one begins a word.
+            (UPPER, LOWER) => capitals > 1,
+            (_, DIGIT) => last != DIGIT && !is_version,
+            _ => kind != last,
+        };
+        parts += usize::from(begins);
+        capitals = if kind == UPPER { capitals + 1 } else { 0 };
+        (last, is_version) = (kind, byte.eq_ignore_ascii_case(&b'v'));
+    }
+    parts >= 4 && parts * 2 >= segment.len()
 }
 
 fn is_uuid(segment: &[u8]) -> bool {
@@ -208,6 +240,10 @@ mod tests {
             ("//a", "//a"),
             (&format!("/x/{}", "y".repeat(65)), "/x/:long"),
             ("/kubernetes-v1-33-api", "/kubernetes-v1-33-api"),
+            ("/v/dQw4w9WgXcQ", "/v/:id"),
+            ("/s/aZ3kQ9x", "/s/:id"),
+            ("/invite/Xk29-bQ4z", "/invite/:id"),
+            ("/%C3%A9t%C3%A9", "/%C3%A9t%C3%A9"),
         ] {
             assert_eq!(template(path), expected, "{path}");
         }
@@ -215,7 +251,49 @@ mod tests {
         assert!(deep.ends_with("/segment/:rest") && deep.len() < 300, "{deep}");
     }
 
+    #[test]
+    fn words_with_a_number_in_them_are_names() {
+        for name in [
+            "iPhone15",
+            "utf8Decode",
+            "V2Beta",
+            "v2Beta1",
+            "getUser2",
+            "oauth2Callback",
+            "OAuth2Token",
+            "getOrdersV2",
+            "S3Bucket",
+            "X509Cert",
+            "B2BOrders",
+            "K8sCluster",
+            "is3DSecure",
+            "Log4jConfig",
+            "Ipv4Address",
+            "EC2Instances",
+            "GetOrderV2",
+            "MP3Files",
+            "Top10Lists",
+            "getByIdV2",
+            "rbacV1Beta1",
+        ] {
+            assert_eq!(template(&format!("/{name}")), format!("/{name}"));
+        }
+    }
+
     proptest! {
+        #[test]
+        fn names_of_whole_words_are_kept(
+            first in "[a-z]{3,7}|[A-Z][a-z]{2,6}", number in "[1-9][0-9]?", second in "([A-Z][g-z]{2,8})?",
+        ) {
+            let name = format!("/{first}g{number}{second}");
+            prop_assert_eq!(template(&name), name);
+        }
+
+        #[test]
+        fn codes_without_an_order_are_folded(code in "([A-Z][0-9][a-z]|[a-z][0-9][A-Z]|[0-9][a-z][0-9][A-Z]){2,5}") {
+            prop_assert!([":id", ":hash"].contains(&&template(&format!("/{code}"))[1..]), "{}", code);
+        }
+
         #[test]
         fn of_any_bytes_little_goes_out_and_no_query(path in prop::collection::vec(any::<u8>(), 0..2000)) {
             let mut out = Vec::new();

@@ -15,17 +15,18 @@ use kestrel_als::{
 };
 use kestrel_proto::{
     envoy::{
-        config::core::v3::Node,
+        config::core::v3::{Address, Node, SocketAddress, address},
         service::accesslog::v3::{
-            StreamAccessLogsMessage, access_log_service_client::AccessLogServiceClient,
-            stream_access_logs_message::Identifier,
+            StreamAccessLogsMessage,
+            access_log_service_client::AccessLogServiceClient,
+            stream_access_logs_message::{Identifier, LogEntries},
         },
     },
     node::v1::{RequestProxy, RequestReport, RequestRow},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     sync::mpsc,
     task::JoinHandle,
     time::timeout,
@@ -55,6 +56,7 @@ impl Receiver {
         let config = Config {
             port: 0,
             is_loopback: true,
+            pod_address: Some([10, 0, 0, 1].into()),
             stream_bytes_per_second,
             stream_age: LIMIT * 10,
             tls: None,
@@ -171,4 +173,47 @@ async fn a_connection_without_a_stream_is_ended() {
     receiver.send((0..2).map(paths)).await;
     let (_, tally) = receiver.stop().await;
     assert_eq!(tally.received(), 200);
+}
+
+/// Scenario: one address has as many connections as it may, and keeps them; then it and another one connect.
+/// Guarantee: it gets no more, the other one is served.
+#[tokio::test]
+async fn one_address_does_not_take_all_places() {
+    let limits = receive::Limits { connections: 4, share: 2, handshake: LIMIT * 2, ..receive::Limits::POD };
+    let receiver = Receiver::start_within(Limits::POD, 0, limits).await;
+    let connect = async |last: u8| {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, last], 0).into()).unwrap();
+        let mut connection = socket.connect(([127, 0, 0, 1], receiver.port).into()).await.unwrap();
+        let _gone = connection.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await;
+        let mut answer = [0; 9];
+        let answered =
+            timeout(LIMIT, connection.read_exact(&mut answer)).await.expect("it is answered or ended");
+        answered.is_ok().then_some(connection)
+    };
+    let kept = [connect(1).await, connect(1).await];
+    assert!(kept.iter().all(Option::is_some));
+    assert!(connect(1).await.is_none());
+    assert!(connect(2).await.is_some());
+    drop(kept);
+    receiver.stop().await;
+}
+
+/// Scenario: a plain Envoy, which does not say where it is, logs over the loopback a request that somebody made to its pod and that had no route.
+/// Guarantee: it is the server's view, as its address is the pod's.
+#[tokio::test]
+async fn a_proxy_behind_the_loopback_is_where_its_pod_is() {
+    let receiver = Receiver::start(Limits::POD, 0).await;
+    let node = Some(Node { id: "web-1".to_owned(), ..Node::default() });
+    let mut message = message(Some(Identifier { node, log_name: "als".to_owned() }), "db", ["/"]);
+    let Some(LogEntries::HttpLogs(logs)) = &mut message.log_entries else { panic!("no requests") };
+    let common = logs.log_entry[0].common_properties.as_mut().unwrap();
+    common.upstream_cluster.clear();
+    let socket = SocketAddress { address: "10.0.0.1".to_owned(), ..SocketAddress::default() };
+    common.downstream_local_address =
+        Some(Address { address: Some(address::Address::SocketAddress(socket)) });
+    receiver.send([message]).await;
+    let (reports, _) = receiver.stop().await;
+    assert!(reports[0].rows[0].at_server, "{reports:?}");
+    assert_eq!(reports[0].proxies[0].address, vec![10, 0, 0, 1]);
 }

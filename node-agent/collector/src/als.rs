@@ -1,5 +1,7 @@
 //! What the pod's own proxy logs: counted here, told to the aggregator.
 
+use std::net::IpAddr;
+
 use kestrel_als::{
     counter::{Counter, Limits},
     receive::{self, STREAM_AGE},
@@ -8,14 +10,17 @@ use kestrel_proto::node::v1::RequestReport;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-/// Receives on `port` of the loopback until the drain, and then hands over to the end what was counted.
+/// Receives on `port` of the loopback until the drain, and then hands over to the end what was counted. `pod_address` is the pod's, if that
+/// is known.
 pub fn receive(
     port: u16,
+    pod_address: Option<IpAddr>,
     drain: CancellationToken,
 ) -> (impl Future<Output = ()>, mpsc::Receiver<RequestReport>) {
     let config = receive::Config {
         port,
         is_loopback: true,
+        pod_address,
         stream_bytes_per_second: 0,
         stream_age: STREAM_AGE,
         tls: None,

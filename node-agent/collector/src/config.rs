@@ -1,6 +1,6 @@
 //! What the webhook put into the environment.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use http::Uri;
 use kestrel_link::{
@@ -32,6 +32,8 @@ pub struct Config {
     pub redact: Expressions,
     /// `KESTREL_ALS_PORT`: where the pod's proxy sends its access logs; `None`: nowhere.
     pub als_port: Option<u16>,
+    /// `POD_IP`: where the pod is; `None`: an older webhook does not say it.
+    pub pod_address: Option<IpAddr>,
     /// The agent link.
     pub link: connection::Config,
 }
@@ -77,6 +79,7 @@ impl Config {
         });
         let redact = settings.parse("KESTREL_REDACT", Expressions::default());
         let als_port = Some(settings.parse("KESTREL_ALS_PORT", 0)).filter(|port| *port != 0);
+        let pod_address = settings.optional("POD_IP").and_then(|address| address.parse().ok());
         settings.finish()?;
         let hello = Hello {
             protocol_version: PROTOCOL_VERSION,
@@ -90,7 +93,7 @@ impl Config {
         };
         let authority = Authority::Anchors(Anchors::load(authority, &state.join("anchors")));
         let link = connection::Config { endpoint, authority, token_file, hello, retry: RETRY };
-        Ok(Self { pod, sources, state, redact, als_port, link })
+        Ok(Self { pod, sources, state, redact, als_port, pod_address, link })
     }
 }
 
@@ -137,8 +140,9 @@ mod tests {
         assert_eq!(patterns[0].to_string(), "**/*.log");
         assert_eq!((config.link.hello.role(), config.als_port), (Role::Sidecar, None));
         let mut with_als = complete();
-        with_als.insert("KESTREL_ALS_PORT", "14080");
-        assert_eq!(Config::read(&with_als).unwrap().als_port, Some(14080));
+        with_als.extend([("KESTREL_ALS_PORT", "14080"), ("POD_IP", "10.0.0.1")]);
+        let config = Config::read(&with_als).unwrap();
+        assert_eq!((config.als_port, config.pod_address), (Some(14080), Some([10, 0, 0, 1].into())));
     }
 
     #[test]

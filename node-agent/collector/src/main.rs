@@ -53,7 +53,7 @@ async fn main() -> ExitCode {
             });
             let requests = match config.als_port {
                 Some(port) => {
-                    let (receive, requests) = als::receive(port, drain.clone());
+                    let (receive, requests) = als::receive(port, config.pod_address, drain.clone());
                     daemon.spawn("access logs", async {
                         receive.await;
                         Ok(())

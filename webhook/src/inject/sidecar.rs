@@ -227,6 +227,7 @@ fn environment(plan: &Plan<'_>) -> Vec<Variable> {
     ];
     if plan.receives_access_logs {
         environment.push(Variable::new("KESTREL_ALS_PORT", ALS_PORT.to_string()));
+        environment.push(field("POD_IP", "status.podIP"));
     }
     // None of them has a name of the above; the last one of a name counts.
     for variable in &spec.env {

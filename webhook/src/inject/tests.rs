@@ -176,6 +176,7 @@ fn a_pod_decides_for_itself_whether_access_logs_are_received() {
         assert_eq!(verdict.skipped, None);
         let patch = serde_json::to_string(&verdict.patch).unwrap();
         assert_eq!(patch.contains("KESTREL_ALS_PORT"), verdict.status.ends_with("; receives access logs"));
+        assert_eq!(patch.contains("KESTREL_ALS_PORT"), patch.contains("status.podIP"));
         patch.contains("KESTREL_ALS_PORT")
     };
     for profile in [false, true] {

@@ -5,7 +5,7 @@ use super::{Resources, Selector, Spec, selector::Operator};
 use crate::quantity::Quantity;
 
 /// Variables by which a collector is known and finds its way.
-pub const RESERVED: [&str; 10] = [
+pub const RESERVED: [&str; 11] = [
     "KESTREL_ALS_PORT",
     "KESTREL_LINK_CA",
     "KESTREL_LINK_ENDPOINT",
@@ -13,6 +13,7 @@ pub const RESERVED: [&str; 10] = [
     "KESTREL_LOG_SOURCES",
     "KESTREL_STATE_DIR",
     "NODE_NAME",
+    "POD_IP",
     "POD_NAME",
     "POD_NAMESPACE",
     "POD_UID",

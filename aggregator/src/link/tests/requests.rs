@@ -103,6 +103,7 @@ async fn entries_count_once_over_a_leader_that_is_killed() {
     let receiver = receive::Config {
         port: 0,
         is_loopback: true,
+        pod_address: None,
         stream_bytes_per_second: 0,
         stream_age: DEADLINE * 10,
         tls: None,

@@ -239,7 +239,7 @@ mod tests {
             (Protocol::Http, 404, None, Flags::NO_ROUTE, None),
             (Protocol::Tcp, 0, None, refused, Some(Connection)),
             (Protocol::Tcp, 0, None, refused.or(Flags::TLS), Some(Tls)),
-            (Protocol::Tcp, 0, None, Flags::IDLE_TIMEOUT, None),
+            (Protocol::Tcp, 0, None, Flags::default(), None),
         ] {
             let key = Key { grpc_status: grpc, ..key(Side::Client, protocol, code, flags, "/a") };
             let expected = expected.map_or(Outcome::Passed, Outcome::Failed);

@@ -63,14 +63,19 @@ pub(super) fn resolve(
     }
 }
 
-/// Who reports: whoever has its address, if that agrees with what it says itself.
+/// Who reports: the pod that has the address of its connection, whatever it says. Behind a node's or nobody's there may be any: whoever
+/// has the address that it says, if that agrees with its names.
 pub(super) fn reporter(
     identity: &Identity,
     time: Timestamp,
     resident: impl Fn(IpAddr, Timestamp) -> Option<Resident>,
 ) -> End {
-    let Identity { address, pod, namespace, kind, workload, id, .. } = identity;
-    let found = address.and_then(|address| resident(address, time)).map(|found| of_resident(&found));
+    let Identity { peer, address, pod, namespace, kind, workload, id } = identity;
+    let at = |address: Option<IpAddr>| Some(of_resident(&resident(address?, time)?));
+    if let Some(named) = at(*peer).filter(|named| !matches!(&*named.kind, "Node" | "Service")) {
+        return End { address: *peer, named };
+    }
+    let found = at(*address);
     let said = |kind: &str, name: &str| Named {
         ns: namespace.clone(),
         kind: kind.to_owned(),
@@ -139,6 +144,7 @@ mod tests {
         let workload = match address.to_string().as_str() {
             "10.0.0.1" => "shop.Deployment.web",
             "10.0.0.2" => "shop.StatefulSet.db",
+            "10.1.0.1" => ".Node.n1",
             _ => return None,
         };
         Some(Resident { workload: workload.into(), labels: [].into(), node: "n1".into() })
@@ -225,11 +231,14 @@ mod tests {
 
     #[test]
     fn a_reporter_is_who_has_its_address_or_what_it_says() {
-        let say = |address: &str, parts: [&str; 5]| {
+        let over = |peer: &str, address: &str, parts: [&str; 5]| {
             let [namespace, pod, kind, workload, id] = parts.map(str::to_owned);
-            let identity = Identity { address: address.parse().ok(), namespace, pod, kind, workload, id };
-            name(&reporter(&identity, Timestamp::UNIX_EPOCH, resident))
+            let [peer, address] = [peer, address].map(|address| address.parse().ok());
+            let identity = Identity { peer, address, namespace, pod, kind, workload, id };
+            let end = reporter(&identity, Timestamp::UNIX_EPOCH, resident);
+            (name(&end), end.address.map(|address| address.to_string()).unwrap_or_default())
         };
+        let say = |address: &str, parts: [&str; 5]| over("", address, parts).0;
         assert_eq!(say("10.0.0.1", ["", "", "", "", ""]), "shop/Deployment/web");
         assert_eq!(say("10.0.0.1", ["bank", "teller-0", "", "", "x"]), "bank/Pod/teller-0");
         assert_eq!(
@@ -238,5 +247,16 @@ mod tests {
         );
         assert_eq!(say("", ["", "", "", "", "envoy-1"]), "/Unmanaged/envoy-1");
         assert_eq!(say("", ["", "", "", "", ""]), "/Unknown/unknown");
+        // By which address a pod is known, whatever it says.
+        let teller = ["bank", "teller-0", "StatefulSet", "teller", "x"];
+        for address in ["10.0.0.1", "10.0.0.2", "10.9.9.9", ""] {
+            let (web, at) = ("shop/Deployment/web".to_owned(), "10.0.0.1".to_owned());
+            assert_eq!(over("10.0.0.1", address, teller), (web, at), "{address}");
+        }
+        // Behind a node's address, or one outside, there may be any.
+        for peer in ["10.1.0.1", "192.0.2.1"] {
+            assert_eq!(over(peer, "10.0.0.2", ["shop", "db-0", "", "", "x"]).0, "shop/StatefulSet/db");
+            assert_eq!(over(peer, peer, teller), ("bank/StatefulSet/teller".to_owned(), peer.to_owned()));
+        }
     }
 }

@@ -11,8 +11,7 @@ use kestrel_als::identity::Identity;
 use kestrel_proto::node::v1::{RequestProxy, RequestReport, RequestsTold};
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::{super::resolve::of_resident, Requests, metrics::LeftOut};
-use crate::inventory::Resident;
+use super::{Requests, ends::reporter, metrics::LeftOut};
 
 /// Senders whose last report is remembered. When there were more over the time, all are forgotten.
 const MOST_SENDERS: usize = 20_000;
@@ -48,20 +47,6 @@ impl Senders {
             let _gone = sender.send(told);
         }
     }
-}
-
-/// Who a proxy is that says this of itself over a connection from `peer`. If a pod has that address, it is that pod's, whatever it
-/// says; behind a node's or nobody's there may be any.
-pub(super) fn of_connection(
-    said: Identity,
-    peer: IpAddr,
-    resident: impl Fn(IpAddr) -> Option<Resident>,
-) -> Identity {
-    let is_pod = |found: Resident| !matches!(&*of_resident(&found).kind, "Node" | "Service");
-    if said.address.is_some_and(|address| address != peer) && resident(peer).is_some_and(is_pod) {
-        return Identity { id: said.id, address: Some(peer), ..Identity::default() };
-    }
-    said.or_at(peer)
 }
 
 impl Requests {
@@ -102,11 +87,15 @@ impl Requests {
         let said = Identity::of(proxy);
         match sender {
             Sender::Agent(node) => {
-                let resident =
-                    said.address.and_then(|address| self.0.mirror.resident(address, Timestamp::now()));
-                let is_elsewhere =
-                    resident.is_some_and(|found| !found.node.is_empty() && *found.node != *node);
-                (!is_elsewhere).then_some(said)
+                // An agent of before does not say over which connection it was said.
+                let said = Identity { peer: said.peer.or(said.address), ..said };
+                let now = Timestamp::now();
+                let is_elsewhere = |address: IpAddr| {
+                    let found = self.0.mirror.resident(address, now);
+                    found.is_some_and(|found| !found.node.is_empty() && *found.node != *node)
+                };
+                let end = reporter(&said, now, |address, time| self.0.mirror.resident(address, time));
+                (!said.peer.into_iter().chain(end.address).any(is_elsewhere)).then_some(said)
             }
             // Its token says all that there is to know.
             Sender::Collector { namespace, pod, address } => Some(Identity {

@@ -52,16 +52,7 @@ const PODS: [(u8, &str, &str); 6] = [
 impl World {
     fn new() -> Self {
         let (mirror, lanes) = (Mirror::default(), Lanes::new(UplinkMetrics::default()));
-        for (last, namespace, workload) in PODS {
-            let owner = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "name": workload, "uid": workload, "controller": true});
-            let pod = json!({
-                "metadata": {"name": format!("{workload}-{last}"), "namespace": namespace, "uid": format!("u{last}"), "ownerReferences": [owner]},
-                "spec": {"nodeName": "n1", "containers": []},
-                "status": {"podIPs": [{"ip": format!("10.0.0.{last}")}]},
-            });
-            let pod = serde_json::from_value(pod).unwrap();
-            mirror.apply_related(Kind::Pod, &format!("u{last}"), &convert::pod(&pod), Relation::Pod(&pod));
-        }
+        PODS.into_iter().for_each(|pod| Self::begin(&mirror, pod));
         let (metrics, mut registry) = (Metrics::default(), Registry::default());
         metrics.register(&mut registry);
         lanes.lead();
@@ -72,21 +63,35 @@ impl World {
         Self { lanes, registry, requests }
     }
 
-    /// The proxy of the pod with this address.
-    fn proxy(&self, last: u8) -> Stream {
-        let mut stream = self.requests.counter().stream(IpAddr::from([10, 0, 0, last]));
-        stream.take(&Self::introduction(last));
-        stream
+    /// A pod is there.
+    fn begin(mirror: &Mirror, (last, namespace, workload): (u8, &str, &str)) {
+        let owner = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "name": workload, "uid": workload, "controller": true});
+        let pod = json!({
+            "metadata": {"name": format!("{workload}-{last}"), "namespace": namespace, "uid": format!("u{last}"), "ownerReferences": [owner]},
+            "spec": {"nodeName": "n1", "containers": []},
+            "status": {"podIPs": [{"ip": format!("10.0.0.{last}")}]},
+        });
+        let pod = serde_json::from_value(pod).unwrap();
+        mirror.apply_related(Kind::Pod, &format!("u{last}"), &convert::pod(&pod), Relation::Pod(&pod));
     }
 
-    /// What the proxy of the pod with this address says of itself.
-    fn introduction(last: u8) -> Vec<u8> {
+    /// The proxy of the pod with this address.
+    fn proxy(&self, last: u8) -> Stream {
         let (_, namespace, workload) = PODS.into_iter().find(|(of, ..)| *of == last).unwrap();
         let id = format!("sidecar~10.0.0.{last}~{workload}-{last}.{namespace}~{namespace}.svc.cluster.local");
-        let identifier =
-            Identifier { node: Some(Node { id, ..Node::default() }), log_name: "als".to_owned() };
-        let message = StreamAccessLogsMessage { identifier: Some(identifier), log_entries: None };
-        message.encode_to_vec()
+        self.proxy_of([10, 0, 0, last], &id, &[])
+    }
+
+    /// One that connects from there and says this of itself.
+    fn proxy_of(&self, peer: [u8; 4], id: &str, metadata: &[(&str, &str)]) -> Stream {
+        let mut stream = self.requests.counter().stream(IpAddr::from(peer));
+        let text = |text: &str| prost_types::value::Kind::StringValue(text.to_owned());
+        let pair = |(name, said): &(&str, &str)| ((*name).to_owned(), text(said).into());
+        let metadata = prost_types::Struct { fields: metadata.iter().map(pair).collect() };
+        let node = Node { id: id.to_owned(), metadata: Some(metadata), ..Node::default() };
+        let identifier = Some(Identifier { node: Some(node), log_name: "als".to_owned() });
+        stream.take(&StreamAccessLogsMessage { identifier, log_entries: None }.encode_to_vec());
+        stream
     }
 
     async fn told(&self) -> Vec<L7AccessLog> {
@@ -342,30 +347,34 @@ async fn paths_that_are_all_different_are_told_as_other() {
     assert_eq!((tally.aggregated, tally.folded, tally.refused()), (2000, 4000, 0));
 }
 
-/// Scenario: a pod says that it is the proxy of another one, by address and names; and one says so behind the address of nobody.
-/// Guarantee: who has the connection's address is who reports.
+/// Scenario: a pod says that it is the proxy of another one, by that one's address, by names at its own, by names alone, and before it is
+/// known that it is there; and one says so behind the address of nobody.
+/// Guarantee: the pod that has the connection's address is who reports, and is asked what it logged.
 #[tokio::test]
 async fn a_pod_speaks_for_itself_alone() {
+    const OF_DB: (&str, &str) = ("OWNER", "kubernetes://apis/apps/v1/namespaces/shop/statefulsets/db");
     let world = World::new();
-    let stream = |peer: [u8; 4]| {
-        let mut stream = world.requests.counter().stream(IpAddr::from(peer));
-        stream.take(&World::introduction(3));
-        stream
-    };
-    stream([10, 0, 0, 1]).take(&message(vec![entry(3, 4, Side::Client, "/", 200)]));
-    stream([192, 0, 2, 1]).take(&message(vec![entry(3, 1, Side::Client, "/", 200)]));
-    let mut told: Vec<_> =
-        world.told().await.iter().map(|log| (end(&log.source), end(&log.destination))).collect();
-    told.sort();
-    let pair = |from: &str, to: &str| (from.to_owned(), to.to_owned());
-    assert_eq!(
-        told,
-        [
-            pair("shop/StatefulSet/db ", "shop/StatefulSet/web db"),
-            pair("shop/StatefulSet/web ", "shop/StatefulSet/db db"),
-        ]
-    );
-    assert_eq!(world.requests.tallies().keys().collect::<Vec<_>>(), ["shop/db", "shop/web"]);
+    let metadata = [("NAMESPACE", "shop"), OF_DB];
+    assert!(world.requests.proxies().is_empty());
+    for (peer, id, metadata) in [
+        ([10, 0, 0, 1], "sidecar~10.0.0.3~db-3.shop~x", &[][..]),
+        ([10, 0, 0, 1], "sidecar~10.0.0.1~teller-0.ops~x", &[]),
+        ([10, 0, 0, 1], "sidecar~10.0.0.1~db-3.shop~x", &metadata),
+        ([10, 0, 0, 1], "x", &metadata),
+        ([10, 0, 0, 7], "x", &metadata),
+        ([192, 0, 2, 1], "sidecar~10.0.0.3~db-3.shop~x", &[]),
+    ] {
+        let mut proxy = world.proxy_of(peer, id, metadata);
+        proxy.take(&message(vec![entry(3, 4, Side::Client, "/", 200)]));
+    }
+    World::begin(&world.requests.0.mirror, (7, "shop", "late"));
+    let told = world.told().await;
+    let told: BTreeMap<_, _> = told.iter().map(|log| (end(&log.source), log.count)).collect();
+    let expected = [("db", 1), ("late", 1), ("web", 4)];
+    assert_eq!(told, expected.map(|(name, count)| (format!("shop/StatefulSet/{name} "), count)).into());
+    let mut asked = world.requests.proxies();
+    asked.sort();
+    assert_eq!(asked, [1, 3, 7].map(|last| IpAddr::from([10, 0, 0, last])));
 }
 
 /// Scenario: a client calls a host with a name and a password before it.
@@ -542,6 +551,40 @@ mod sent {
         world.requests.take("collector", collector, &report(1, 3), &told);
         assert_eq!(world.settle().await.len(), 1);
         assert_eq!(world.requests.tallies().keys().collect::<Vec<_>>(), ["shop/web"]);
+    }
+
+    /// Scenario: a pod says to its node's agent that it is the proxy of a neighbour, of one elsewhere, or of nobody's address; the agent
+    /// is one of before, which does not say who connected; and a pod of another node connects to the agent.
+    /// Guarantee: who connected is who reports, and of other nodes' pods nothing is taken.
+    #[tokio::test]
+    async fn a_pod_speaks_for_itself_alone_to_an_agent_too() {
+        let world = World::new();
+        let (told, _heard) = unbounded_channel();
+        let take = |number, node, peer: &[u8], address: &[u8], workload: &str| {
+            let mut report = report(number, 1);
+            let text = str::to_owned;
+            report.proxies[0] = RequestProxy {
+                peer: peer.to_vec().into(),
+                address: address.to_vec().into(),
+                namespace: text("shop"),
+                kind: text("StatefulSet"),
+                workload: text(workload),
+                ..RequestProxy::default()
+            };
+            world.requests.take(node, Sender::Agent(node), &report, &told);
+        };
+        let web = [10, 0, 0, 1];
+        take(1, "n1", &web, &[10, 0, 0, 3], "db");
+        take(2, "n1", &web, &[10, 9, 9, 9], "teller");
+        take(3, "n1", &web, &web, "db");
+        take(4, "n1", &[], &web, "db");
+        take(5, "n2", &web, &[10, 9, 9, 9], "web");
+        take(6, "n1", &[192, 0, 2, 1], &[10, 0, 0, 3], "db");
+        let tallies = world.requests.tallies();
+        let received = |name: &str| tallies.get(name).map(|tally| tally.received());
+        assert_eq!(tallies.len(), 2, "{tallies:?}");
+        assert_eq!([received("shop/web"), received("shop/db")], [Some(4), Some(1)]);
+        assert!(world.metrics().contains(r#"left_out_total{reason="Foreign"} 1"#), "{}", world.metrics());
     }
 
     /// Scenario: proxies of one workload send here and to their node's agent, and say what they logged.

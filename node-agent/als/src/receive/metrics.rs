@@ -27,11 +27,11 @@ struct RefusedLabel {
 /// Why something did not get as far as its entries.
 #[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelValue)]
 pub(super) enum Refused {
-    /// There are as many connections as there may be.
+    /// There are as many connections as there may be, or as one address may have.
     Connection,
-    /// There are as many streams as there may be.
+    /// Likewise of streams.
     Stream,
-    /// A message is too large, compressed in an unknown way, or was not sent to its end.
+    /// A message is too large, compressed in an unknown way, or was not sent to its end in time.
     Message,
     /// The TLS handshake failed.
     Tls,
@@ -58,7 +58,7 @@ impl Metrics {
         registry.register("streams", "Streams of proxies that are open", self.streams.clone());
         registry.register("messages", "Messages with entries that came", self.messages.clone());
         registry.register("message_bytes", "Their bytes", self.bytes.clone());
-        let help = "What did not get as far as its entries: connections and streams beyond as many as there may be, streams \
+        let help = "What did not get as far as its entries: connections and streams beyond as many as there, or of one address, may be, streams \
                     whose message is too large or can't be read, failed TLS handshakes, connections without a stream (Silent)";
         registry.register("refused", help, self.refused.clone());
     }

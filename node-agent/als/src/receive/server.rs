@@ -60,7 +60,7 @@ pub(super) async fn run(listener: TcpListener, tls: Option<Tls>, shared: Arc<Sha
                 continue;
             }
         };
-        let Ok(place) = Arc::clone(&shared.connections).try_acquire_owned() else {
+        let Some(place) = shared.connections.take(address.ip()) else {
             shared.metrics.refused(Refused::Connection);
             continue;
         };
@@ -146,7 +146,7 @@ impl ClientStreamingService<Bytes> for Receiver {
 
     fn call(&mut self, request: tonic::Request<Streaming<Bytes>>) -> Self::Future {
         let Self { shared, peer } = self;
-        let Ok(place) = Arc::clone(&shared.streams).try_acquire_owned() else {
+        let Some(place) = shared.streams.take(*peer) else {
             shared.metrics.refused(Refused::Stream);
             return Box::pin(ready(Err(Status::resource_exhausted("too many streams"))));
         };

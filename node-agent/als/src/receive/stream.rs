@@ -4,12 +4,12 @@ use std::{error::Error as _, net::IpAddr, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::{
-    sync::{OwnedSemaphorePermit, oneshot},
+    sync::oneshot,
     time::{Instant, sleep},
 };
 use tonic::{Status, Streaming};
 
-use super::{Shared, metrics::Refused, rate::Rate};
+use super::{Shared, metrics::Refused, places::Place, rate::Rate};
 
 /// What a proxy had sent before it saw that its stream has ended is read for as long.
 const LINGER: Duration = Duration::from_secs(1);
@@ -21,11 +21,11 @@ pub(super) async fn read(
     peer: IpAddr,
     shared: Arc<Shared>,
     answer: oneshot::Sender<Result<(), Status>>,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 ) {
     let Shared { config, counter, metrics, drain, .. } = &*shared;
     metrics.streams.inc();
-    let mut source = counter.stream(peer);
+    let mut source = counter.stream(config.pod_address.unwrap_or(peer));
     let mut rate = Rate::new(config.stream_bytes_per_second, Instant::now());
     // Not all at once.
     let age = config.stream_age.mul_f64(0.8 + 0.4 * fastrand::f64());
