@@ -105,7 +105,6 @@ pub struct Access {
 /// Runs requests beside each other.
 pub struct Executor {
     cluster: Cluster,
-    trier: Client,
     kinds: command::Kinds,
     nodes: Nodes,
     switch: Switch,
@@ -181,8 +180,7 @@ impl Executor {
         let Access { reader, trier, switch, excluded, nodes, metrics } = access;
         let process = jiff::Timestamp::now().as_millisecond().to_string();
         Ok(Arc::new(Self {
-            cluster: Cluster { client: reader, excluded, hashes: Hashes::new()? },
-            trier,
+            cluster: Cluster { client: reader, trier, excluded, hashes: Hashes::new()? },
             kinds: command::Kinds::default(),
             nodes,
             switch,
@@ -383,7 +381,7 @@ impl Executor {
         let Some(place) = self.places.take(over, deadline).await else {
             return Outcome::passing(Request::NetworkPolicy(policy), 504, NO_PLACE);
         };
-        let rejected = policy::try_out(&self.trier, &policy, deadline).await.err();
+        let rejected = policy::try_out(&self.cluster.trier, &policy, deadline).await.err();
         let passing = rejected.as_ref().is_some_and(|rejected| rejected.passing);
         let status = if rejected.is_some() { 422 } else { 200 };
         let why = rejected.map(|rejected| rejected.why).unwrap_or_default();
@@ -409,7 +407,7 @@ impl Executor {
                 return Outcome::passing(Request::YamlDryRun(request), 504, why);
             }
         }
-        let (answer, parts) = dry_run::answer(&session, &self.trier, request, deadline).await;
+        let (answer, parts) = dry_run::answer(&session, request, deadline).await;
         let answer = Answer::Tool(Tool::YamlDryRunResponse(answer));
         Outcome { place: Some(place), ..Outcome::lasting(answer, parts) }
     }
@@ -450,12 +448,13 @@ pub struct Asker {
 }
 
 impl Asker {
-    /// One that reads with `reader`, by these rules.
+    /// One that reads with `reader`, by these rules; it tries nothing, as nothing holds who asks to dry runs.
     ///
     /// # Errors
     /// There is no key for hashes of secrets.
     pub fn new(reader: Client, rules: Rules, excluded: Excluded) -> anyhow::Result<Self> {
-        let cluster = Cluster { client: reader, excluded, hashes: Hashes::new()? };
+        let cluster = Cluster { client: reader.clone(), trier: reader, excluded, hashes: Hashes::new()? };
+        let rules = Rules { dry_run: false, ..rules };
         Ok(Self { cluster, kinds: command::Kinds::default(), rules })
     }
 

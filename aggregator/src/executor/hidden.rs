@@ -22,7 +22,7 @@ pub(crate) struct Hashes {
 /// Bytes of a hash that are shown: two secrets of a cluster have not the same by chance.
 const SHOWN: usize = 8;
 /// What begins a hash.
-const HASH: &str = "[hidden:";
+pub(crate) const HASH: &str = "[hidden:";
 /// Stands for every secret in a text.
 pub(crate) const MARK: &str = "[hidden]";
 
@@ -130,13 +130,8 @@ mod tests {
         assert_ne!(field.of(b"hunter2"), field.of(b"hunter3"));
         assert_ne!(field.of(b"hunter2"), elsewhere.of(b"hunter2"));
         assert!(is_hidden(&field.of(b"hunter2")) && is_hidden(MARK));
-        for text in [
-            "[hidden:",
-            "[hidden:ab12:hunter2]",
-            "[hidden:ab12:0123456789abcdef",
-            "[hidden]hunter2",
-            "[hidden:new]",
-        ] {
+        for text in ["[hidden:", "[hidden:ab12:hunter2]", "[hidden:ab12:0123456789abcdef", "[hidden]hunter2"]
+        {
             assert!(!is_hidden(text), "{text}");
         }
     }

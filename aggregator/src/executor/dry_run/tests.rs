@@ -5,6 +5,7 @@ use std::{
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
+use kube::Client;
 
 use super::*;
 use crate::{
@@ -122,7 +123,8 @@ impl Rig {
             }
         };
         let client = Client::new(tower::service_fn(server), "default");
-        let cluster = Cluster { client, excluded: Excluded::default(), hashes: Hashes::new().unwrap() };
+        let (trier, excluded) = (client.clone(), Excluded::default());
+        let cluster = Cluster { client, trier, excluded, hashes: Hashes::new().unwrap() };
         Self { cluster, kinds: Kinds::default(), nodes: Nodes::default(), writes }
     }
 
@@ -149,7 +151,7 @@ impl Rig {
             .collect();
         let request = YamlDryRunRequest { yaml_manifests, timeout_seconds: 5, ..Default::default() };
         let deadline = Instant::now() + limit_of(&request);
-        let (answer, parts) = answer(&self.session(), &self.cluster.client, request, deadline).await;
+        let (answer, parts) = answer(&self.session(), request, deadline).await;
         assert_eq!(answer.global_error_message, "");
         (answer.results, parts)
     }
