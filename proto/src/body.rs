@@ -17,7 +17,8 @@ use tokio::{
 use tokio_util::sync::PollSemaphore;
 use tonic::Status;
 
-/// Bytes of a message that need no room: a frame of HTTP/2 has as many before anybody can know of which message they are.
+/// Bytes of a message that need no room, unless something else is said: a frame of HTTP/2 has as many before anybody can know of which message
+/// they are.
 const SMALL: usize = 16 * 1024;
 /// A message must be complete within this time, unless something else is said.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -31,19 +32,20 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub struct Room {
     bytes: Arc<Semaphore>,
     most: u32,
+    small: usize,
     timeout: Duration,
 }
 
 impl Room {
     /// Room for `most` bytes.
     pub fn new(most: u32) -> Self {
-        Self { bytes: Arc::new(Semaphore::new(most as usize)), most, timeout: TIMEOUT }
+        Self { bytes: Arc::new(Semaphore::new(most as usize)), most, small: SMALL, timeout: TIMEOUT }
     }
 
-    /// Of messages that must be complete within this time.
+    /// Of messages whose first `small` bytes need none, and which must be complete within `timeout`.
     #[must_use]
-    pub fn of_messages_within(self, timeout: Duration) -> Self {
-        Self { timeout, ..self }
+    pub fn of_messages(self, small: usize, timeout: Duration) -> Self {
+        Self { small, timeout, ..self }
     }
 
     /// Waits for room for `bytes`; what needs more than there is gets all.
@@ -113,7 +115,7 @@ impl<B> Metered<B> {
                 data = rest;
                 if let &[_flag, a, b, c, d] = &self.prefix[..] {
                     self.missing = u32::from_be_bytes([a, b, c, d]) as usize;
-                    self.wanted = if self.missing > SMALL { self.missing } else { 0 };
+                    self.wanted = if self.missing > self.room.small { self.missing } else { 0 };
                     self.prefix.clear();
                 }
             }
@@ -154,7 +156,7 @@ where
         if this.wanted > 0 || this.missing == 0 {
             this.taken = None;
         }
-        if this.wanted > this.missing + SMALL {
+        if this.wanted > this.missing + this.room.small {
             let bytes = this.room.part(this.wanted);
             this.taken = ready!(this.semaphore.poll_acquire_many(context, bytes));
             (this.wanted, this.is_timed) = (0, false);
@@ -253,16 +255,16 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_announced_and_not_sent_takes_no_room() {
-        let room = Room::new(50_000);
+        let room = Room::new(50_000).of_messages(20_000, TIMEOUT);
         let sent = |bytes| {
             let frame = Bytes::from(message(LARGE)).slice(..bytes);
             let frames = futures::stream::iter([Ok::<_, Infallible>(Frame::data(frame))]);
             let frames = futures::StreamExt::chain(frames, futures::stream::pending());
             Metered::new(StreamBody::new(frames), room.clone())
         };
-        let (mut announced, mut begun) = (sent(PREFIX), sent(SMALL + 1 + PREFIX));
+        let (mut announced, mut begun) = (sent(PREFIX), sent(20_001 + PREFIX));
         assert_eq!((receive(&mut announced), room.bytes.available_permits()), (PREFIX, 50_000));
-        assert_eq!((receive(&mut begun), room.bytes.available_permits()), (SMALL + 1 + PREFIX, 10_000));
+        assert_eq!((receive(&mut begun), room.bytes.available_permits()), (20_001 + PREFIX, 10_000));
     }
 
     #[tokio::test(start_paused = true)]

@@ -42,6 +42,8 @@ const AGAIN: Duration = Duration::from_secs(30);
 
 /// Bytes of a message: of a proxy whose buffer is 256 KiB, with an entry beyond it.
 const MESSAGE: usize = 512 * 1024;
+/// Bytes of a message that need no room of [`Limits::received`]: twice as many as an Envoy sends unless it is told to.
+const SMALL: usize = 32 * 1024;
 /// A message must be complete within this time.
 const COMPLETE: Duration = Duration::from_secs(5);
 
@@ -84,7 +86,7 @@ pub struct Limits {
     pub share: usize,
     /// Bytes of a message. Envoy sends what it has as soon as that is more than its buffer, which is 16 KiB unless it is set.
     pub message: usize,
-    /// Bytes of messages of more than one frame that may be on their way into memory.
+    /// Bytes of large messages that may be on their way into memory.
     pub received: u32,
     /// What a stream may have sent before it was read.
     pub stream_window: u32,
@@ -177,7 +179,7 @@ pub async fn serve(
     metrics.listens(port);
     let shared = Arc::new(Shared {
         counter,
-        received: Room::new(config.limits.received).of_messages_within(COMPLETE),
+        received: Room::new(config.limits.received).of_messages(SMALL, COMPLETE),
         connections: Places::new(config.limits.connections, config.limits.share),
         streams: Places::new(config.limits.streams, config.limits.share),
         metrics: metrics.clone(),
