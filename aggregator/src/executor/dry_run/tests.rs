@@ -5,6 +5,7 @@ use std::{
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
+use tokio::time::Instant;
 
 use super::*;
 use crate::{
@@ -84,9 +85,18 @@ async fn serve(request: http::Request<Body>, guard: Value, writes: Writes) -> (u
     }
 }
 
+/// As the API server tells what the chart made, in the namespace `default`.
 fn good_guard() -> Value {
+    let account = "request.userInfo.username == 'system:serviceaccount:default:kestrel-dry-run'";
+    let rule = json!({"apiGroups": ["*"], "apiVersions": ["*"], "operations": ["*"], "resources": ["*/*"], "scope": "*"});
+    let all = json!({"matchPolicy": "Equivalent", "namespaceSelector": {}, "objectSelector": {}, "resourceRules": [rule]});
     json!({
-        "policy": {"failurePolicy": "Fail", "validations": [{"expression": DEMAND}]},
+        "policy": {
+            "failurePolicy": "Fail",
+            "matchConstraints": all,
+            "matchConditions": [{"name": "by-who-may-only-try", "expression": account}],
+            "validations": [{"expression": DEMAND, "reason": "Forbidden", "message": "…"}],
+        },
         "binding": {"policyName": GUARD, "validationActions": ["Deny"]},
     })
 }
@@ -140,8 +150,8 @@ impl Rig {
             })
             .collect();
         let request = YamlDryRunRequest { yaml_manifests, timeout_seconds: 5, ..Default::default() };
-        let deadline = Instant::now() + limit_of(&request);
-        let (answer, parts) = answer(&self.session(), &self.cluster.client, request, deadline).await;
+        let mut place = Place::alone(Instant::now() + limit_of(&request));
+        let (answer, parts) = answer(&self.session(), &self.cluster.client, request, &mut place).await;
         assert_eq!(answer.global_error_message, "");
         (answer.results, parts)
     }
@@ -242,7 +252,7 @@ async fn nothing_is_tried_unless_it_is_switched_on_and_guarded() {
     let why = async |guard: Value, dry_run: bool| {
         let rig = Rig::new(guard);
         let session = Session { rules: Rules { dry_run, ..Rules::default() }, ..rig.session() };
-        allowed(&session).await.map_err(|refused| refused.to_string())
+        allowed(&session, &rig.cluster.client).await.map_err(|refused| refused.to_string())
     };
     assert_eq!(why(good_guard(), true).await, Ok(()));
     let off = why(good_guard(), false).await.unwrap_err();
@@ -256,6 +266,13 @@ async fn nothing_is_tried_unless_it_is_switched_on_and_guarded() {
     for (pointer, other) in [
         ("/policy/failurePolicy", json!("Ignore")),
         ("/policy/validations/0/expression", json!("true")),
+        ("/policy/matchConstraints/resourceRules/0/operations", json!(["CREATE"])),
+        ("/policy/matchConstraints/resourceRules/0/resources", json!(["*"])),
+        ("/policy/matchConstraints/resourceRules/0/scope", json!("Cluster")),
+        ("/policy/matchConstraints/objectSelector", json!({"matchLabels": {"a": "b"}})),
+        ("/policy/matchConstraints/matchPolicy", json!("Exact")),
+        ("/policy/matchConditions/0/expression", json!("false")),
+        ("/policy/matchConditions/0", json!({"name": "x", "expression": "request.userInfo.username == 'x'"})),
         ("/binding/validationActions", json!(["Warn"])),
         ("/binding/policyName", json!("other")),
         ("/binding/matchResources", json!({"namespaceSelector": {"matchLabels": {"a": "b"}}})),

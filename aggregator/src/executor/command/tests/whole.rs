@@ -52,9 +52,9 @@ async fn run(serve: Serve, line: &str) -> ShellCommandResult {
     let client = Client::new(tower::service_fn(server), "default");
     let cluster = Cluster { client, excluded: Excluded::parse("bank"), hashes: Hashes::new().unwrap() };
     let request = ShellCommandRequest { commands: vec![line.to_owned()], ..Default::default() };
-    let deadline = Instant::now() + limit_of(&request);
+    let mut place = Place::alone(Instant::now() + limit_of(&request));
     let reach = (&cluster, &Kinds::default(), &Nodes::default());
-    let (answer, _) = answer(reach, Rules::default(), request, deadline).await;
+    let (answer, _) = answer(reach, Rules::default(), request, &mut place).await;
     let result = answer.results.into_iter().next().unwrap();
     assert!(!result.stderr.contains("there is no"), "{}", result.stderr);
     result
