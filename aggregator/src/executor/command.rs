@@ -49,6 +49,7 @@ use super::{
     audit::{Decision, Part},
     cluster::{Cluster, apart},
     dry_run,
+    places::Place,
     read::{ANSWER_BYTES, PATHS, TEXT_BYTES, cut, cut_lines, limit},
     reason::{Reason, Refused},
     rules::Rules,
@@ -190,14 +191,15 @@ pub(super) fn limit_of(request: &ShellCommandRequest) -> Duration {
     limit(request.timeout_seconds, DEFAULT_TIMEOUT)
 }
 
-/// Runs the commands of `request` one after another, until the `deadline`. Says of each what was decided.
+/// Runs the commands of `request` one after another, until the deadline of `place`, which others have in between. Says of
+/// each what was decided.
 pub(super) async fn answer(
     (cluster, kinds, nodes): (&Cluster, &Kinds, &Nodes),
     rules: Rules,
     request: ShellCommandRequest,
-    deadline: Instant,
+    place: &mut Place<'_>,
 ) -> (ShellCommandResponse, Vec<Part>) {
-    let seconds = limit_of(&request).as_secs();
+    let (seconds, deadline) = (limit_of(&request).as_secs(), place.deadline);
     let ShellCommandRequest { request_id, commands, .. } = request;
     if commands.len() > PATHS {
         let why = format!("{} commands in one request are too many: at most {PATHS}", commands.len());
@@ -208,6 +210,7 @@ pub(super) async fn answer(
     }
     let share = (ANSWER_BYTES / commands.len().max(1)).saturating_sub(ERROR_BYTES + TEXT_BYTES);
     let (mut results, mut parts) = (Vec::with_capacity(commands.len()), Vec::with_capacity(commands.len()));
+    let mut held = 0;
     for line in commands {
         let read = || Command::parse(&line).and_then(|command| command.under(rules, &cluster.excluded));
         let parsed = apart(line.len(), read);
@@ -217,11 +220,17 @@ pub(super) async fn answer(
                 Decision::Refused(refused.reason),
             ),
             Ok(command) => {
+                let has_turn = results.is_empty() || timeout_at(deadline, place.pass(held)).await.is_ok();
+                if command.kubectl.host.is_some() {
+                    // Its node may be a while with it, and prints little.
+                    place.lend(held + Nodes::ANSWER_BYTES);
+                }
                 let own = command.kubectl.arguments.value("request-timeout").and_then(logs::seconds);
                 let deadline =
                     own.map_or(deadline, |own| deadline.min(Instant::now() + Duration::from_secs(own)));
                 let session = Session { room: Session::room(), cluster, rules, kinds, nodes, deadline };
-                match run(&session, &command).await {
+                let ran = if has_turn { run(&session, &command).await } else { None };
+                match ran {
                     Some((output, refused)) => (output, refused.map_or(Decision::Allowed, Decision::Refused)),
                     None => {
                         let stderr = format!("error: no answer within the {seconds} s of this request");
@@ -238,6 +247,7 @@ pub(super) async fn answer(
             ));
         }
         cut(&mut output.stderr, ERROR_BYTES);
+        held += output.stdout.len() + output.stderr.len();
         let Output { stdout, stderr, code, tried } = output;
         let what = match (tried.is_empty(), line.lines().next()) {
             (false, Some(first)) => format!("{first}: {}", tried.join(", ")),

@@ -7,18 +7,16 @@ use http::{Request, header};
 use kestrel_proto::cloud::v1::{YamlDryRunRequest, YamlDryRunResponse, YamlManifest, YamlValidationResult};
 use kube::client::Body;
 use serde_json::{Value, json};
-use tokio::{
-    task::spawn_blocking,
-    time::{Instant, timeout_at},
-};
+use tokio::{task::spawn_blocking, time::timeout_at};
 
 use super::{
     audit::{Decision, Part},
     cluster::{Answer, Failure},
     command::{Resource, Session, Trouble},
     manifest::{self, Document, Object},
+    network_policy::FIELD_MANAGER,
     percent::encode,
-    policy::FIELD_MANAGER,
+    places::Place,
     query::is_label,
     read::{PATHS, TEXT_BYTES, cut, limit},
     reason::{Reason, Refused},
@@ -32,7 +30,8 @@ pub const DEMAND: &str = "has(request.dryRun) && request.dryRun";
 /// For a request that names no time.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 /// Nothing of the object that would be stored has to be read.
-const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
+pub(super) const METADATA: &str =
+    "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
 /// How the API server begins what it says of fields that others own.
 const CONFLICT: &str = "Apply failed with";
 /// How that is told.
@@ -80,7 +79,11 @@ pub(super) async fn allowed(session: &Session<'_>) -> Result<(), Refused> {
         guard(session, "validatingadmissionpolicybindings")
     );
     match objects {
-        Ok((policy, binding)) if guards(&policy["spec"], &binding["spec"]) => Ok(()),
+        Ok((policy, binding))
+            if guards(&policy["spec"], &binding["spec"], session.cluster.trier.default_namespace()) =>
+        {
+            Ok(())
+        }
         Ok(_) => off(format!(
             "the ValidatingAdmissionPolicy {GUARD}, or its binding, was changed, so that it may let writes pass"
         )),
@@ -98,22 +101,45 @@ async fn guard(session: &Session<'_>, resource: &str) -> Result<Value, Trouble> 
     session.object(&format!("/apis/admissionregistration.k8s.io/v1/{resource}/{GUARD}")).await
 }
 
-fn guards(policy: &Value, binding: &Value) -> bool {
-    let demands =
-        policy["validations"].as_array().is_some_and(|all| all.iter().any(|one| one["expression"] == DEMAND));
-    let denies = binding["validationActions"].as_array().is_some_and(|all| all.contains(&json!("Deny")));
-    policy["failurePolicy"] == "Fail" && demands && binding["policyName"] == GUARD && denies
-        // Bound to some objects alone.
-        && binding["matchResources"].as_object().is_none_or(|some| some.values().all(|part| part == "Equivalent" || part == &json!({})))
+/// Whether they are as the chart makes them: whatever else they say may except some of the writes.
+fn guards(policy: &Value, binding: &Value, namespace: &str) -> bool {
+    let everything =
+        json!({"apiGroups": ["*"], "apiVersions": ["*"], "operations": ["*"], "resources": ["*/*"]});
+    let account = format!("request.userInfo.username == 'system:serviceaccount:{namespace}:{GUARD}'");
+    let made = json!({
+        "failurePolicy": "Fail",
+        "matchConstraints": {"resourceRules": [everything]},
+        "matchConditions": [{"expression": account}],
+        "validations": [{"expression": DEMAND}],
+    });
+    bare(policy) == made && bare(binding) == json!({"policyName": GUARD, "validationActions": ["Deny"]})
 }
 
-/// Tries the manifests of `request` one after another, until the `deadline`. Says of each what was decided.
+/// Without what the API server fills in, and what is there for people.
+fn bare(value: &Value) -> Value {
+    let says = |(field, value): &(String, Value)| match field.as_str() {
+        "name" | "message" | "reason" => false,
+        "matchPolicy" => value != "Equivalent",
+        "scope" => value != "*",
+        _ => !value.is_null() && *value != json!({}),
+    };
+    match value {
+        Value::Object(fields) => {
+            fields.iter().map(|(field, value)| (field.clone(), bare(value))).filter(says).collect()
+        }
+        Value::Array(items) => items.iter().map(bare).collect(),
+        other => other.clone(),
+    }
+}
+
+/// Tries the manifests of `request` one after another, until the deadline of `place`, which others have in between. Says of
+/// each what was decided.
 pub(super) async fn answer(
     session: &Session<'_>,
     request: YamlDryRunRequest,
-    deadline: Instant,
+    place: &mut Place<'_>,
 ) -> (YamlDryRunResponse, Vec<Part>) {
-    let seconds = limit_of(&request).as_secs();
+    let (seconds, deadline) = (limit_of(&request).as_secs(), place.deadline);
     let YamlDryRunRequest { request_id, yaml_manifests, .. } = request;
     if yaml_manifests.len() > PATHS {
         let why = format!("{} manifests in one request are too many: at most {PATHS}", yaml_manifests.len());
@@ -123,9 +149,16 @@ pub(super) async fn answer(
         return (response, vec![Part::refused("", &refused)]);
     }
     let (mut results, mut parts) = (Vec::new(), Vec::new());
+    let mut held = 0;
     for manifest in yaml_manifests {
         let mut manifest_id = manifest.manifest_id.clone();
-        let mut verdict = match timeout_at(deadline, verdict(session, manifest)).await {
+        let work = async {
+            if !results.is_empty() {
+                place.pass(held).await;
+            }
+            verdict(session, manifest).await
+        };
+        let mut verdict = match timeout_at(deadline, work).await {
             Ok(verdict) => verdict,
             Err(_) => Verdict::failed(504, format!("no answer within the {seconds} s of this request")),
         };
@@ -133,6 +166,7 @@ pub(super) async fn answer(
         cut(&mut verdict.message, TEXT_BYTES);
         cut(&mut verdict.advice, TEXT_BYTES);
         let Verdict { status, message, advice, decision, objects } = verdict;
+        held += message.len() + advice.len();
         let what = format!("{manifest_id}: {}", objects.join(", "));
         parts.push(Part { what, decision, status: status.into(), bytes: message.len() + advice.len() });
         results.push(YamlValidationResult {

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use kestrel_proto::cloud::v1::{KubernetesApiRequest, KubernetesApiResponse, KubernetesApiResult};
 use serde_json::json;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
 use super::{
     audit::{Decision, Part},
     cluster::{Cluster, Failure, READ_BYTES, narrower},
     path::{Form, Readable},
+    places::Place,
     query::LOG_LINES,
     reason::{Reason, Refused},
     rules::Rules,
@@ -40,14 +41,15 @@ pub(super) fn limit_of(request: &KubernetesApiRequest) -> Duration {
     limit(request.timeout_seconds, DEFAULT_TIMEOUT)
 }
 
-/// Runs the GETs of `request` one after another, until the `deadline`. Says of each what was decided.
+/// Runs the GETs of `request` one after another, until the deadline of `place`, which others have in between. Says of
+/// each what was decided.
 pub(super) async fn answer(
     cluster: &Cluster,
     rules: Rules,
     request: KubernetesApiRequest,
-    deadline: Instant,
+    place: &mut Place<'_>,
 ) -> (KubernetesApiResponse, Vec<Part>) {
-    let limit = limit_of(&request);
+    let (limit, deadline) = (limit_of(&request), place.deadline);
     let KubernetesApiRequest { request_id, api_paths, .. } = request;
     if api_paths.len() > PATHS {
         let why = format!("{} paths in one request are too many: at most {PATHS}", api_paths.len());
@@ -59,6 +61,7 @@ pub(super) async fn answer(
     let share = ANSWER_BYTES / api_paths.len().max(1);
     let mut results = Vec::with_capacity(api_paths.len());
     let mut parts = Vec::with_capacity(api_paths.len());
+    let mut held = 0;
     for path in api_paths {
         let readable = Readable::parse(&path).and_then(|readable| readable.under(rules, &cluster.excluded));
         let (outcome, decision) = match readable {
@@ -66,7 +69,13 @@ pub(super) async fn answer(
                 (Outcome::failed(refused.status(), refused.to_string()), Decision::Refused(refused.reason))
             }
             Ok(readable) => {
-                let outcome = match timeout_at(deadline, get(cluster, &readable, share)).await {
+                let work = async {
+                    if !results.is_empty() {
+                        place.pass(held).await;
+                    }
+                    get(cluster, &readable, share).await
+                };
+                let outcome = match timeout_at(deadline, work).await {
                     Ok(outcome) => outcome
                         .unwrap_or_else(|Failure { status, message, .. }| Outcome::failed(status, message)),
                     Err(_) => {
@@ -77,6 +86,7 @@ pub(super) async fn answer(
                 (outcome, Decision::Allowed)
             }
         };
+        held += outcome.data.len();
         parts.push(Part {
             what: path.clone(),
             decision,
@@ -240,6 +250,7 @@ mod tests {
     use http_body_util::Full;
     use kube::{Client, client::Body};
     use serde_json::{Value, json};
+    use tokio::time::Instant;
 
     use super::*;
     use crate::{excluded::Excluded, executor::hidden::Hashes};
@@ -329,14 +340,14 @@ mod tests {
     async fn ask(paths: &[&str], timeout_seconds: i32) -> Vec<KubernetesApiResult> {
         let api_paths = paths.iter().map(ToString::to_string).collect();
         let request = KubernetesApiRequest { request_id: "r".to_owned(), api_paths, timeout_seconds };
-        let deadline = Instant::now() + limit_of(&request);
+        let mut place = Place::alone(Instant::now() + limit_of(&request));
         let cluster = Cluster {
             client: client(),
             trier: client(),
             excluded: Excluded::parse("bank"),
             hashes: Hashes::new().unwrap(),
         };
-        let (answer, parts) = answer(&cluster, Rules::default(), request, deadline).await;
+        let (answer, parts) = answer(&cluster, Rules::default(), request, &mut place).await;
         assert_eq!(parts.len(), answer.results.len());
         assert_eq!(answer.request_id, "r");
         answer.results

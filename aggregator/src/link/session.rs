@@ -36,7 +36,7 @@ use super::{
     ledger::{Ledger, Settled},
     lines::pod_logs,
     metrics::{Answered, OutcomeLabel, Refused, Role, RoleLabel},
-    nodes::{HOST_READS, MOST_BYTES, Questions},
+    nodes::{HOST_READS, Nodes, Questions},
     refusals::cut,
     retry_after,
 };
@@ -391,8 +391,9 @@ impl Reader<'_> {
             return Err(Status::permission_denied("an answer of one who is not asked"));
         };
         let bytes = answer.encoded_len();
-        if bytes > MOST_BYTES + 64 * 1024 {
-            let why = format!("an answer of {bytes} bytes to a read; {MOST_BYTES} of text are allowed");
+        if bytes > Nodes::ANSWER_BYTES + 64 * 1024 {
+            let why =
+                format!("an answer of {bytes} bytes to a read; {} of text are allowed", Nodes::ANSWER_BYTES);
             return Err(Status::invalid_argument(why));
         }
         questions.answered(answer);

@@ -39,10 +39,21 @@ async fn workloads(
     Ok(workloads)
 }
 
+/// The revision that is asked for, if one is.
+fn revision(command: &Kubectl) -> Result<Option<i64>, Trouble> {
+    match command.arguments.value("revision").map(str::parse::<i64>) {
+        None | Some(Ok(0)) => Ok(None),
+        Some(Ok(revision @ 1..)) => Ok(Some(revision)),
+        Some(Ok(revision)) => Err(Trouble::Said(format!("revision must be a positive integer: {revision}"))),
+        Some(Err(_)) => Err(Trouble::said("--revision is a number")),
+    }
+}
+
 pub(super) async fn status(session: &Session<'_>, command: &Kubectl) -> Result<Output, Trouble> {
     let mut output = Output::default();
+    let wanted = revision(command)?;
     for workload in workloads(session, command, &mut output).await? {
-        match told(&workload) {
+        match told(&workload, wanted) {
             Ok(text) => output.stdout.push_str(&format!("{text}\n")),
             Err(text) => output.fails(&Trouble::Said(text)),
         }
@@ -50,8 +61,8 @@ pub(super) async fn status(session: &Session<'_>, command: &Kubectl) -> Result<O
     Ok(output)
 }
 
-/// How far a roll-out is, as kubectl says it.
-fn told(workload: &Value) -> Result<String, String> {
+/// How far a roll-out is, as kubectl says it, who knows which revision runs of Deployments alone.
+fn told(workload: &Value, revision: Option<i64>) -> Result<String, String> {
     let name = text(workload, &["metadata", "name"]);
     let [status, spec] = [&workload["status"], &workload["spec"]];
     let of = |field: &str| number(status, &[field]);
@@ -65,6 +76,12 @@ fn told(workload: &Value) -> Result<String, String> {
             let late = list(status, &["conditions"])
                 .iter()
                 .any(|it| it["type"] == "Progressing" && it["reason"] == "ProgressDeadlineExceeded");
+            let running = text(workload, &["metadata", "annotations", REVISION]).parse().unwrap_or(0);
+            if let Some(revision) = revision.filter(|revision| *revision != running) {
+                return Err(format!(
+                    "desired revision ({revision}) is different from the running revision ({running})"
+                ));
+            }
             if !observed {
                 "Waiting for deployment spec update to be observed...".to_owned()
             } else if late {
@@ -136,11 +153,7 @@ fn told(workload: &Value) -> Result<String, String> {
 
 pub(super) async fn history(session: &Session<'_>, command: &Kubectl) -> Result<Output, Trouble> {
     let mut output = Output::default();
-    let wanted: Option<i64> = match command.arguments.value("revision").map(str::parse::<i64>) {
-        None | Some(Ok(0)) => None,
-        Some(Ok(revision)) => Some(revision),
-        Some(Err(_)) => return Err(Trouble::said("--revision is a number")),
-    };
+    let wanted = revision(command)?;
     for workload in workloads(session, command, &mut output).await? {
         let revisions = revisions(session, command.namespace(), &workload, &mut output).await?;
         let name = text(&workload, &["metadata", "name"]);
@@ -225,14 +238,24 @@ mod tests {
         let deployment = |status: Value| json!({"kind": "Deployment", "metadata": {"name": "web", "generation": 2}, "spec": {"replicas": 3}, "status": status});
         let done =
             json!({"observedGeneration": 2, "updatedReplicas": 3, "replicas": 3, "availableReplicas": 3});
-        assert_eq!(told(&deployment(done)).unwrap(), "deployment \"web\" successfully rolled out");
+        assert_eq!(told(&deployment(done), None).unwrap(), "deployment \"web\" successfully rolled out");
         let partly = json!({"observedGeneration": 2, "updatedReplicas": 1, "replicas": 3});
         assert_eq!(
-            told(&deployment(partly)).unwrap(),
+            told(&deployment(partly.clone()), None).unwrap(),
             "Waiting for deployment \"web\" rollout to finish: 1 out of 3 new replicas have been updated..."
         );
         let late = json!({"observedGeneration": 2, "conditions": [{"type": "Progressing", "reason": "ProgressDeadlineExceeded"}]});
-        assert_eq!(told(&deployment(late)).unwrap_err(), "deployment \"web\" exceeded its progress deadline");
-        assert!(told(&json!({"kind": "Pod"})).is_err());
+        assert_eq!(
+            told(&deployment(late), None).unwrap_err(),
+            "deployment \"web\" exceeded its progress deadline"
+        );
+        assert!(told(&json!({"kind": "Pod"}), None).is_err());
+        let mut fourth = deployment(partly);
+        fourth["metadata"]["annotations"] = json!({REVISION: "4"});
+        assert_eq!(
+            told(&fourth, Some(3)).unwrap_err(),
+            "desired revision (3) is different from the running revision (4)"
+        );
+        assert_eq!(told(&fourth, Some(4)), told(&fourth, None));
     }
 }

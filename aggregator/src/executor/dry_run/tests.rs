@@ -6,6 +6,7 @@ use std::{
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use kube::Client;
+use tokio::time::Instant;
 
 use super::*;
 use crate::{
@@ -93,9 +94,18 @@ async fn serve(request: http::Request<Body>, guard: Value, writes: Writes) -> (u
     }
 }
 
+/// As the API server tells what the chart made, in the namespace `default`.
 fn good_guard() -> Value {
+    let account = "request.userInfo.username == 'system:serviceaccount:default:kestrel-dry-run'";
+    let rule = json!({"apiGroups": ["*"], "apiVersions": ["*"], "operations": ["*"], "resources": ["*/*"], "scope": "*"});
+    let all = json!({"matchPolicy": "Equivalent", "namespaceSelector": {}, "objectSelector": {}, "resourceRules": [rule]});
     json!({
-        "policy": {"failurePolicy": "Fail", "validations": [{"expression": DEMAND}]},
+        "policy": {
+            "failurePolicy": "Fail",
+            "matchConstraints": all,
+            "matchConditions": [{"name": "by-who-may-only-try", "expression": account}],
+            "validations": [{"expression": DEMAND, "reason": "Forbidden", "message": "…"}],
+        },
         "binding": {"policyName": GUARD, "validationActions": ["Deny"]},
     })
 }
@@ -150,8 +160,8 @@ impl Rig {
             })
             .collect();
         let request = YamlDryRunRequest { yaml_manifests, timeout_seconds: 5, ..Default::default() };
-        let deadline = Instant::now() + limit_of(&request);
-        let (answer, parts) = answer(&self.session(), request, deadline).await;
+        let mut place = Place::alone(Instant::now() + limit_of(&request));
+        let (answer, parts) = answer(&self.session(), request, &mut place).await;
         assert_eq!(answer.global_error_message, "");
         (answer.results, parts)
     }
@@ -277,6 +287,13 @@ async fn nothing_is_tried_unless_it_is_switched_on_and_guarded() {
     for (pointer, other) in [
         ("/policy/failurePolicy", json!("Ignore")),
         ("/policy/validations/0/expression", json!("true")),
+        ("/policy/matchConstraints/resourceRules/0/operations", json!(["CREATE"])),
+        ("/policy/matchConstraints/resourceRules/0/resources", json!(["*"])),
+        ("/policy/matchConstraints/resourceRules/0/scope", json!("Cluster")),
+        ("/policy/matchConstraints/objectSelector", json!({"matchLabels": {"a": "b"}})),
+        ("/policy/matchConstraints/matchPolicy", json!("Exact")),
+        ("/policy/matchConditions/0/expression", json!("false")),
+        ("/policy/matchConditions/0", json!({"name": "x", "expression": "request.userInfo.username == 'x'"})),
         ("/binding/validationActions", json!(["Warn"])),
         ("/binding/policyName", json!("other")),
         ("/binding/matchResources", json!({"namespaceSelector": {"matchLabels": {"a": "b"}}})),

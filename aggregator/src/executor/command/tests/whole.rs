@@ -58,9 +58,9 @@ async fn run_by(rules: Rules, serve: Serve, line: &str) -> (ShellCommandResult, 
     let (trier, excluded) = (client.clone(), Excluded::parse("bank"));
     let cluster = Cluster { client, trier, excluded, hashes: Hashes::new().unwrap() };
     let request = ShellCommandRequest { commands: vec![line.to_owned()], ..Default::default() };
-    let deadline = Instant::now() + limit_of(&request);
+    let mut place = Place::alone(Instant::now() + limit_of(&request));
     let reach = (&cluster, &Kinds::default(), &Nodes::default());
-    let (answer, parts) = answer(reach, rules, request, deadline).await;
+    let (answer, parts) = answer(reach, rules, request, &mut place).await;
     let result = answer.results.into_iter().next().unwrap();
     assert!(!result.stderr.contains("there is no"), "{}", result.stderr);
     (result, parts.into_iter().next().unwrap())
