@@ -41,12 +41,12 @@ impl Tally {
 
     /// All that came.
     pub fn received(self) -> u64 {
-        self.aggregated + self.folded + self.refused()
+        self.aggregated.saturating_add(self.folded).saturating_add(self.refused())
     }
 
     /// All that was not counted.
     pub fn refused(self) -> u64 {
-        self.malformed + self.unfinished + self.over_rate
+        self.malformed.saturating_add(self.unfinished).saturating_add(self.over_rate)
     }
 
     /// Adds what became of others.
