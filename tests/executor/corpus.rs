@@ -12,7 +12,7 @@ pub(crate) const MARKER: &str = "marker-of-a-secret";
 pub(crate) const ENCODED: &str = "bWFya2VyLW9mLWEtc2VjcmV0";
 
 /// What goes straight for the secrets of the seed.
-const STRAIGHT: [&str; 16] = [
+const STRAIGHT: [&str; 17] = [
     "kubectl get secrets -A -o yaml",
     "kubectl get secret db -n vault -o json",
     "kubectl get secret x -o jsonpath='{.data.password}'",
@@ -24,6 +24,7 @@ const STRAIGHT: [&str; 16] = [
     "kubectl describe pod leaks -n vault",
     "kubectl describe deploy leaks -n vault",
     "kubectl describe all,cm -n vault",
+    "kubectl describe cronjob leaks -n vault",
     "kubectl get pods -A -o jsonpath='{..env}'",
     "kubectl get pods -A -o jsonpath='{..args}'",
     "kubectl get all,cm -n vault -o json",

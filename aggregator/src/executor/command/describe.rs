@@ -1,11 +1,15 @@
 //! `kubectl describe`: what incident work asks for most in kubectl's own form for each kind, everything else in the
 //! form that kubectl has for kinds that it does not know.
 
+mod autoscaler;
+mod claim;
 mod containers;
+mod job;
 mod node;
 mod page;
 mod pod;
 mod service;
+mod settings;
 mod workload;
 
 use serde_json::Value;
@@ -51,8 +55,11 @@ pub(super) async fn run(session: &Session<'_>, command: &Kubectl) -> Result<Outp
                     continue;
                 }
             };
+            // Of namespaces kubectl shows none.
+            let is_namespace = object["apiVersion"] == "v1" && object["kind"] == "Namespace";
             let events = match command.arguments.flag("show-events") {
                 Some(false) => None,
+                _ if is_namespace => None,
                 _ => events(session, &object, &mut output).await,
             };
             described.push(page.with(events.as_deref()));
@@ -141,6 +148,17 @@ async fn page(session: &Session<'_>, object: &Value, output: &mut Output) -> Res
         ("apps/v1", "ReplicaSet") => page.replica_set(object, &beside.pods(object).await),
         ("apps/v1", "StatefulSet") => page.stateful_set(object, &beside.pods(object).await),
         ("apps/v1", "DaemonSet") => page.daemon_set(object, &beside.pods(object).await),
+        ("batch/v1", "Job") => page.job(object),
+        ("batch/v1", "CronJob") => page.cron_job(object),
+        ("autoscaling/v2", "HorizontalPodAutoscaler") => page.autoscaler(object),
+        ("v1", "PersistentVolumeClaim") => page.claim(object, &beside.of("api/v1", "pods", "").await?),
+        ("v1", "ConfigMap") => page.config_map(object),
+        ("v1", "ServiceAccount") => page.service_account(object),
+        ("v1", "Namespace") => {
+            beside.namespace = name;
+            let quotas = beside.of("api/v1", "resourcequotas", "").await?;
+            page.namespace(object, quotas, &beside.of("api/v1", "limitranges", "").await?);
+        }
         _ => page.generic(object),
     }
     Ok(page)

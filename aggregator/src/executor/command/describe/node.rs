@@ -33,7 +33,7 @@ impl Page {
         self.field(0, "Roles", roles(&node["metadata"]["labels"]));
         self.marks(node);
         self.created(node);
-        self.taints(list(spec, &["taints"]));
+        self.lines("", "Taints", taints(list(spec, &["taints"])));
         self.field(0, "Unschedulable", spec["unschedulable"] == true);
         match lease {
             Err(why) => self.field(0, "Lease", format!("Failed to get lease: {why}")),
@@ -74,22 +74,6 @@ impl Page {
                 };
                 self.pods_of_node(pods, &has);
             }
-        }
-    }
-
-    fn taints(&mut self, taints: &[Value]) {
-        let mut taints: Vec<[&str; 3]> = taints
-            .iter()
-            .map(|taint| ["effect", "key", "value"].map(|field| text(taint, &[field])))
-            .collect();
-        taints.sort_unstable();
-        if taints.is_empty() {
-            self.field(0, "Taints", "<none>");
-        }
-        for (place, [effect, key, value]) in taints.into_iter().enumerate() {
-            let title = if place == 0 { "Taints:" } else { "" };
-            let sign = if value.is_empty() { "" } else { "=" };
-            self.line(0, &format!("{title}\t{key}{sign}{value}:{effect}"));
         }
     }
 
@@ -143,6 +127,18 @@ fn roles(labels: &Value) -> String {
     let roles: BTreeSet<String> = labels.as_object().into_iter().flatten().filter_map(role).collect();
     let roles: Vec<String> = roles.into_iter().filter(|role| !role.is_empty()).collect();
     or_none(roles.join(","))
+}
+
+/// By what they do.
+fn taints(taints: &[Value]) -> Vec<String> {
+    let mut taints: Vec<[&str; 3]> =
+        taints.iter().map(|taint| ["effect", "key", "value"].map(|field| text(taint, &[field]))).collect();
+    taints.sort_unstable();
+    let shown = |[effect, key, value]: [&str; 3]| match value {
+        "" => format!("{key}:{effect}"),
+        value => format!("{key}={value}:{effect}"),
+    };
+    taints.into_iter().map(shown).collect()
 }
 
 fn amounts(resources: &Value) -> Amounts {

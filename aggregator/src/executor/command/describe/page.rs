@@ -31,6 +31,20 @@ impl Page {
         titles.iter().for_each(|(title, name)| self.field(level, title, text(of, &[name])));
     }
 
+    /// A value, unless it is not there.
+    pub(super) fn present(&mut self, title: &str, value: &Value, unit: &str) {
+        if !value.is_null() {
+            self.field(0, title, go_text(value) + unit);
+        }
+    }
+
+    pub(super) fn or_unset(&mut self, title: &str, value: &Value, unit: &str) {
+        match value {
+            Value::Null => self.field(0, title, "<unset>"),
+            value => self.present(title, value, unit),
+        }
+    }
+
     pub(super) fn name(&mut self, object: &Value) {
         self.fields(0, &object["metadata"], &[("Name", "name"), ("Namespace", "namespace")]);
     }
@@ -80,16 +94,26 @@ impl Page {
         self.line(1, &lines.join("\t"));
     }
 
-    pub(super) fn labels(&mut self, indent: &str, title: &str, labels: &Value) {
-        self.0.push_str(&format!("{indent}{title}:\t"));
-        let Some(labels) = labels.as_object().filter(|labels| !labels.is_empty()) else {
-            self.0.push_str("<none>\n");
-            return;
-        };
-        for (place, (name, value)) in labels.iter().enumerate() {
-            let lead = if place == 0 { String::new() } else { format!("{indent}\t") };
-            self.0.push_str(&format!("{lead}{name}={}\n", value.as_str().unwrap_or_default()));
+    /// A title, and behind it each value on a line of its own; `<none>` without any.
+    pub(super) fn lines<V: Display>(
+        &mut self,
+        indent: &str,
+        title: &str,
+        values: impl IntoIterator<Item = V>,
+    ) {
+        let mut lead = format!("{indent}{title}:");
+        for value in values {
+            self.line(0, &format!("{}\t{value}", std::mem::take(&mut lead)));
         }
+        if !lead.is_empty() {
+            self.line(0, &format!("{lead}\t<none>"));
+        }
+    }
+
+    pub(super) fn labels(&mut self, indent: &str, title: &str, labels: &Value) {
+        let shown =
+            |(name, value): (&String, &Value)| format!("{name}={}", value.as_str().unwrap_or_default());
+        self.lines(indent, title, labels.as_object().into_iter().flatten().map(shown));
     }
 
     pub(super) fn annotations(&mut self, indent: &str, annotations: &Value) {

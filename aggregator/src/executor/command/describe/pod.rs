@@ -121,9 +121,11 @@ impl Page {
 
     fn spread(&mut self, indent: &str, spec: &Value) {
         let mut constraints: Vec<&Value> = list(spec, &["topologySpreadConstraints"]).iter().collect();
+        if constraints.is_empty() {
+            return;
+        }
         constraints.sort_by_key(|constraint| text(constraint, &["topologyKey"]));
-        for (place, constraint) in constraints.into_iter().enumerate() {
-            let title = if place == 0 { "Topology Spread Constraints:" } else { "" };
+        let shown = |constraint: &Value| {
             let [key, otherwise] =
                 ["topologyKey", "whenUnsatisfiable"].map(|field| text(constraint, &[field]));
             let skew = number(constraint, &["maxSkew"]);
@@ -131,10 +133,9 @@ impl Page {
                 Value::Null => String::new(),
                 labels => format!(" for selector {}", or_none(selector(labels))),
             };
-            self.0.push_str(&format!(
-                "{indent}{title}\t{key}:{otherwise} when max skew {skew} is exceeded{of}\n"
-            ));
-        }
+            format!("{key}:{otherwise} when max skew {skew} is exceeded{of}")
+        };
+        self.lines(indent, "Topology Spread Constraints", constraints.into_iter().map(shown));
     }
 
     fn volumes(&mut self, indent: &str, spec: &Value) {
@@ -210,16 +211,11 @@ impl Page {
     }
 
     fn tolerations(&mut self, indent: &str, spec: &Value) {
-        self.0.push_str(&format!("{indent}Tolerations:\t"));
         let mut tolerations: Vec<&Value> = list(spec, &["tolerations"]).iter().collect();
         tolerations.sort_by_key(|toleration| text(toleration, &["key"]));
-        if tolerations.is_empty() {
-            self.0.push_str("<none>\n");
-        }
-        for (place, toleration) in tolerations.into_iter().enumerate() {
-            let lead = if place == 0 { String::new() } else { format!("{indent}\t") };
+        let shown = |toleration: &Value| {
             let [key, value, effect] = ["key", "value", "effect"].map(|field| text(toleration, &[field]));
-            let mut shown = format!("{lead}{key}");
+            let mut shown = key.to_owned();
             if !value.is_empty() {
                 shown.push_str(&format!("={value}"));
             }
@@ -232,7 +228,8 @@ impl Page {
             if let Some(seconds) = toleration["tolerationSeconds"].as_i64() {
                 shown.push_str(&format!(" for {seconds}s"));
             }
-            self.0.push_str(&format!("{shown}\n"));
-        }
+            shown
+        };
+        self.lines(indent, "Tolerations", tolerations.into_iter().map(shown));
     }
 }

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::{
     super::{go_text, list, logs::selector, number, pairs, text},
+    claim::storage_class,
     page::{Page, or_none, text_or},
 };
 
@@ -116,12 +117,6 @@ impl Page {
         self.field(0, "Pods Status", phases(set, pods));
         self.template(&spec["template"]);
     }
-}
-
-/// The class of a claim, which was once an annotation.
-pub(super) fn storage_class(claim: &Value) -> &str {
-    let class = text(claim, &["spec", "storageClassName"]);
-    text_or(claim, &["metadata", "annotations", "volume.beta.kubernetes.io/storage-class"], class)
 }
 
 /// Whether the object with this UID controls another.
