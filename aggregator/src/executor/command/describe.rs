@@ -10,6 +10,7 @@ mod page;
 mod pod;
 mod service;
 mod settings;
+mod volumes;
 mod workload;
 
 use serde_json::Value;
@@ -257,6 +258,49 @@ mod tests {
         ] {
             let expected = if name == "podCIDR" { "Pod Cidr" } else { label_text };
             assert_eq!(label(name), expected);
+        }
+    }
+
+    #[test]
+    fn whatever_an_object_has_there_is_a_page() {
+        let odd = json!({"type": "é", "http": {}, "name": 5, "service": {"name": "s"}});
+        let fields = [
+            "conditions",
+            "metrics",
+            "rules",
+            "ports",
+            "limits",
+            "taints",
+            "volumes",
+            "containers",
+            "initContainers",
+            "startTime",
+            "completedIndexes",
+        ];
+        let fields: Value =
+            fields.map(|field| (field.to_owned(), json!([odd, null, "é".repeat(60)]))).into_iter().collect();
+        for part in [Value::Null, json!(5), json!([]), json!({}), fields] {
+            let object = json!({"metadata": part, "spec": part, "status": part, "data": part});
+            let (list, pods) = ([object.clone(), part.clone()], Ok(vec![object.clone()]));
+            let backends = [("s".to_owned(), Ok((object.clone(), list.to_vec())))].into();
+            let mut page = Page::default();
+            page.pod(&object);
+            page.node(&object, Some(&list), Ok(&object));
+            page.deployment(&object, list.to_vec());
+            page.replica_set(&object, &pods);
+            page.stateful_set(&object, &Err("no".to_owned()));
+            page.daemon_set(&object, &pods);
+            page.service(&object, &list);
+            page.ingress(&object, &backends);
+            page.job(&object);
+            page.cron_job(&object);
+            page.autoscaler(&object);
+            page.claim(&object, &list);
+            page.config_map(&object);
+            page.service_account(&object);
+            page.namespace(&object, list.to_vec(), &list);
+            page.generic(&object);
+            assert_eq!(page.with(None).lines().filter(|line| line.starts_with("Name:")).count(), 16);
         }
     }
 

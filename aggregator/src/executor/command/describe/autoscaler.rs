@@ -7,6 +7,15 @@ use super::{
     page::{Page, text_or},
 };
 
+/// The kinds of metrics, and where they stand.
+const METRICS: [(&str, &str); 5] = [
+    ("External", "external"),
+    ("Pods", "pods"),
+    ("Object", "object"),
+    ("Resource", "resource"),
+    ("ContainerResource", "containerResource"),
+];
+
 impl Page {
     /// Of `autoscaling/v2`.
     pub(super) fn autoscaler(&mut self, autoscaler: &Value) {
@@ -35,8 +44,10 @@ impl Page {
 
     fn metric(&mut self, metric: &Value, current: &Value) {
         let kind = text(metric, &["type"]);
-        let source = kind[..kind.len().min(1)].to_lowercase() + kind.get(1..).unwrap_or_default();
-        let (metric, current) = (&metric[&source], &current[&source]);
+        let Some((_, place)) = METRICS.iter().find(|(known, _)| *known == kind) else {
+            return self.line(1, &format!("<unknown metric type {kind:?}>"));
+        };
+        let (metric, current) = (&metric[*place], &current[*place]);
         let [name, resource] = [&["metric", "name"][..], &["name"]].map(|path| text(metric, path));
         let what = match kind {
             "External" => format!("{name:?}"),
@@ -46,10 +57,7 @@ impl Page {
                 format!("\"{name}\" on {kind}/{of}")
             }
             "Resource" => format!("resource {resource} on pods"),
-            "ContainerResource" => {
-                format!("resource {resource} of container \"{}\" on pods", text(metric, &["container"]))
-            }
-            kind => return self.line(1, &format!("<unknown metric type {kind:?}>")),
+            _ => format!("resource {resource} of container \"{}\" on pods", text(metric, &["container"])),
         };
         let target = &metric["target"];
         let is_average = match kind {

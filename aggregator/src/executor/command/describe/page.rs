@@ -181,7 +181,7 @@ impl Page {
                         }
                     }
                 }
-                other => self.line(level, &format!("{}:\t{}", label(name), go_text(other))),
+                other => self.field(level, &label(name), go_text(other)),
             }
         }
     }
