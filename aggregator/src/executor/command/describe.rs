@@ -14,6 +14,7 @@ use super::{
     Output,
     events::{last, seen},
     get::{Target, path, targets},
+    is_full,
     kubectl::Kubectl,
     session::{Session, Trouble, with_query},
     table, text,
@@ -42,7 +43,7 @@ pub(super) async fn run(session: &Session<'_>, command: &Kubectl) -> Result<Outp
                 Some(false) => None,
                 _ => events(session, &object, &mut output).await,
             };
-            described.push(one(&object, events.as_deref()));
+            described.push((object, events));
         }
     }
     if described.is_empty() && output.code == 0 {
@@ -51,7 +52,18 @@ pub(super) async fn run(session: &Session<'_>, command: &Kubectl) -> Result<Outp
             false => format!("No resources found in {} namespace.\n", command.namespace()),
         });
     }
-    output.stdout = described.join("\n\n");
+    let shown = session.apart(move |work| {
+        let mut shown = String::new();
+        for (place, (object, events)) in described.into_iter().enumerate() {
+            if is_full(&shown) || work.stop.is_set() {
+                break;
+            }
+            shown.push_str(if place > 0 { "\n\n" } else { "" });
+            shown.push_str(&one(&object, events.as_deref()));
+        }
+        shown
+    });
+    output.stdout = shown.await?;
     Ok(output)
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::super::{go_text, text};
+use super::super::{go_text, is_full, text};
 
 /// A longer annotation is shown behind its name.
 const ANNOTATION_CHARS: usize = 140;
@@ -11,7 +11,12 @@ const ANNOTATION_CHARS: usize = 140;
 pub(super) struct Page(pub(super) String);
 
 impl Page {
+    /// What is deep is many times larger than its JSON, for its blanks; what is beyond an output is cut, and said, by who
+    /// asked for it.
     pub(super) fn line(&mut self, level: usize, text: &str) {
+        if is_full(&self.0) {
+            return;
+        }
         self.0.push_str(&"  ".repeat(level));
         self.0.push_str(text);
         self.0.push('\n');
@@ -79,7 +84,8 @@ impl Page {
 
     pub(super) fn content(&mut self, level: usize, fields: &Map<String, Value>, path: &str, shown: &[&str]) {
         for (name, value) in fields {
-            let path = format!("{path}.{name}");
+            // Those that are shown elsewhere are short.
+            let path = if path.len() < 64 { format!("{path}.{name}") } else { "-".to_owned() };
             if shown.contains(&path.as_str()) {
                 continue;
             }
@@ -138,4 +144,20 @@ pub(super) fn label(name: &str) -> String {
         })
     };
     words.iter().map(titled).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::executor::command::OUTPUT_BYTES;
+
+    #[test]
+    fn what_is_deep_has_an_end() {
+        let deep = (0..60).fold(Value::from(vec![1; 200_000]), |inner, _| json!({"a": inner}));
+        let mut page = Page::default();
+        page.generic(&deep);
+        assert!((OUTPUT_BYTES..OUTPUT_BYTES + 1024).contains(&page.0.len()), "{}", page.0.len());
+    }
 }
