@@ -8,7 +8,8 @@ use tokio::{
 
 use crate::uplink::lanes::{Lanes, Over};
 
-/// Batches that run at the same time; each may hold some 20 MiB.
+/// Batches that run at the same time. Each may hold some 20 MiB, and some 60 where a filter sorts, beside the objects of
+/// commands, which have a room of their own.
 pub(super) const AT_ONCE: usize = 8;
 /// Of them, those that came over one stream: what floods the one leaves room for what comes over the other.
 const AT_ONCE_OVER_ONE: usize = 6;

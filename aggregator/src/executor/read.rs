@@ -8,7 +8,7 @@ use tokio::time::timeout_at;
 
 use super::{
     audit::{Decision, Part},
-    cluster::{Cluster, Failure, READ_BYTES, narrower},
+    cluster::{Cluster, Failure, READ_BYTES, apart, narrower},
     path::{Form, Readable},
     places::Place,
     query::LOG_LINES,
@@ -165,11 +165,13 @@ async fn get(cluster: &Cluster, readable: &Readable, share: usize) -> Result<Out
         return Ok(Outcome { status: 200, data, message });
     }
     // What is cut is no JSON, from which nothing could be taken out that must not go.
-    let data = match readable.form {
-        _ if answer.is_cut => answer.text,
-        Form::Object => cluster.cleaned_text(&answer.text, readable.holds)?.to_string(),
-        _ => cluster.cleaned_schema(answer.text),
-    };
+    let data = apart(answer.text.len(), || -> Result<_, Failure> {
+        Ok(match readable.form {
+            _ if answer.is_cut => answer.text,
+            Form::Object => cluster.cleaned_text(&answer.text, readable.holds)?.to_string(),
+            _ => cluster.cleaned_schema(answer.text),
+        })
+    })?;
     if answer.is_cut || data.len() > share {
         let why = format!("more than {share} bytes: ask for it alone, or for less with {narrower}");
         return Err(Failure::own(413, why));

@@ -22,6 +22,7 @@ use super::{
     Output,
     events::{last, seen},
     get::{Target, path, targets},
+    is_full,
     kubectl::Kubectl,
     logs::selector,
     session::{Session, Trouble, named, with_query},
@@ -63,7 +64,7 @@ pub(super) async fn run(session: &Session<'_>, command: &Kubectl) -> Result<Outp
                 _ if is_namespace => None,
                 _ => events(session, &object, &mut output).await,
             };
-            described.push(page.with(events.as_deref()));
+            described.push((object, page, events));
         }
     }
     if described.is_empty() && output.code == 0 {
@@ -72,10 +73,20 @@ pub(super) async fn run(session: &Session<'_>, command: &Kubectl) -> Result<Outp
             false => format!("No resources found in {} namespace.\n", command.namespace()),
         });
     }
-    output.stdout = match by_beginning {
-        true => described.iter().map(|page| format!("{page}\n")).collect(),
-        false => described.join("\n\n"),
-    };
+    let shown = session.apart(move |work| {
+        let mut shown = String::new();
+        for (place, (object, page, events)) in described.into_iter().enumerate() {
+            if is_full(&shown) || work.stop.is_set() {
+                break;
+            }
+            let page = page.unwrap_or_else(|| Page::generic(&object));
+            shown.push_str(if place > 0 && !by_beginning { "\n\n" } else { "" });
+            shown.push_str(&page.with(events.as_deref()));
+            shown.push_str(if by_beginning { "\n" } else { "" });
+        }
+        shown
+    });
+    output.stdout = shown.await?;
     Ok(output)
 }
 
@@ -122,8 +133,8 @@ async fn events(session: &Session<'_>, object: &Value, output: &mut Output) -> O
     Some(events)
 }
 
-/// What an object says, and what kubectl shows beside it of others.
-async fn page(session: &Session<'_>, object: &Value, output: &mut Output) -> Result<Page, Trouble> {
+/// What an object says, and what kubectl shows beside it of others; `None` of a kind that kubectl does not know.
+async fn page(session: &Session<'_>, object: &Value, output: &mut Output) -> Result<Option<Page>, Trouble> {
     let mut page = Page::default();
     let [namespace, name] = ["namespace", "name"].map(|field| text(&object["metadata"], &[field]));
     let mut beside = Beside { session, namespace, output };
@@ -160,9 +171,9 @@ async fn page(session: &Session<'_>, object: &Value, output: &mut Output) -> Res
             let quotas = beside.of("api/v1", "resourcequotas", "").await?;
             page.namespace(object, quotas, &beside.of("api/v1", "limitranges", "").await?);
         }
-        _ => page.generic(object),
+        _ => return Ok(None),
     }
-    Ok(page)
+    Ok(Some(page))
 }
 
 /// The way to objects that are shown with another.
@@ -299,8 +310,8 @@ mod tests {
             page.config_map(&object);
             page.service_account(&object);
             page.namespace(&object, list.to_vec(), &list);
-            page.generic(&object);
-            assert_eq!(page.with(None).lines().filter(|line| line.starts_with("Name:")).count(), 16);
+            let named = |page: Page| page.with(None).lines().filter(|line| line.starts_with("Name:")).count();
+            assert_eq!((named(page), named(Page::generic(&object))), (15, 1));
         }
     }
 

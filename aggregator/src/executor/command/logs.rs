@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{
-    Output,
+    Output, is_full,
     kubectl::Kubectl,
     list,
     session::{Log, Session, Trouble, named, with_query},
@@ -61,6 +61,7 @@ pub(super) async fn run(session: &Session<'_>, command: &Kubectl) -> Result<Outp
         )));
     }
     let prefix = command.arguments.has("prefix");
+    let (mut logs, mut bytes) = (Vec::new(), 0);
     for Source { pod, container } in &sources {
         let uri = uri(command, namespace, pod, container, sources.len() > 1 || selector.is_some())?;
         let Log { text: log, is_cut } = match session.log(&uri).await {
@@ -86,18 +87,34 @@ pub(super) async fn run(session: &Session<'_>, command: &Kubectl) -> Result<Outp
                 "these are the last {LOG_LINES} lines of {pod}/{container}: ask for others with --tail or --since"
             ));
         }
-        if output.stdout.len() + log.len() > READ_BYTES {
+        bytes += log.len();
+        if bytes > READ_BYTES {
             output.warn("cut, for want of room: ask for less with --tail or --since");
             break;
         }
-        match prefix {
-            false => output.stdout.push_str(&log),
-            true => log
-                .lines()
-                .for_each(|line| output.stdout.push_str(&format!("[pod/{pod}/{container}] {line}\n"))),
+        logs.push((if prefix { format!("[pod/{pod}/{container}] ") } else { String::new() }, log));
+    }
+    output.stdout = session.apart(move |_| joined(logs)).await?;
+    Ok(output)
+}
+
+/// Logs one behind the other, with what stands before each of their lines.
+fn joined(logs: Vec<(String, String)>) -> String {
+    let mut shown = String::new();
+    for (before, log) in logs {
+        if before.is_empty() {
+            shown.push_str(&log);
+        } else {
+            for line in log.lines() {
+                // Empty lines become many times longer; what is beyond is cut, and said, by who asked for it.
+                if is_full(&shown) {
+                    break;
+                }
+                shown.extend([&before[..], line, "\n"]);
+            }
         }
     }
-    Ok(output)
+    shown
 }
 
 fn pods_path(namespace: &str) -> String {
@@ -287,6 +304,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_stands_before_each_line_does_not_multiply_a_log() {
+        let logs = |before: &str| vec![(before.to_owned(), "\n".repeat(1 << 20)); 2];
+        assert_eq!(joined(logs("")).len(), 2 << 20);
+        let shown = joined(logs("[pod/a/b] "));
+        assert!((READ_BYTES..READ_BYTES + 64).contains(&shown.len()), "{}", shown.len());
+    }
 
     #[test]
     fn durations_and_selectors_are_read() {

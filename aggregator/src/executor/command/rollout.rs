@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::{
     Output,
     get::targets,
+    is_full,
     kubectl::Kubectl,
     list,
     logs::selector,
@@ -154,28 +155,42 @@ fn told(workload: &Value, revision: Option<i64>) -> Result<String, String> {
 pub(super) async fn history(session: &Session<'_>, command: &Kubectl) -> Result<Output, Trouble> {
     let mut output = Output::default();
     let wanted = revision(command)?;
+    let mut all = Vec::new();
     for workload in workloads(session, command, &mut output).await? {
         let revisions = revisions(session, command.namespace(), &workload, &mut output).await?;
+        all.push((workload, revisions));
+    }
+    output.stdout = session.apart(move |_| history_of(all, wanted)).await?.map_err(Trouble::Said)?;
+    Ok(output)
+}
+
+/// Of each revision: why it was made, and its template.
+type Revisions = BTreeMap<i64, (String, Value)>;
+
+fn history_of(all: Vec<(Value, Revisions)>, wanted: Option<i64>) -> Result<String, String> {
+    let mut shown = String::new();
+    for (workload, revisions) in all {
+        if is_full(&shown) {
+            break;
+        }
         let name = text(&workload, &["metadata", "name"]);
         let api = text(&workload, &["apiVersion"]);
         let kind = text(&workload, &["kind"]).to_lowercase();
         let group = api.split_once('/').map(|(group, _)| format!(".{group}")).unwrap_or_default();
         let head = format!("{kind}{group}/{name} ");
         match wanted {
-            None if revisions.is_empty() => {
-                output.stdout.push_str(&format!("{head}\nNo rollout history found.\n"))
-            }
+            None if revisions.is_empty() => shown.push_str(&format!("{head}\nNo rollout history found.\n")),
             None => {
                 let mut rows = String::from("REVISION\tCHANGE-CAUSE\n");
                 for (revision, (cause, _)) in &revisions {
                     rows.push_str(&format!("{revision}\t{cause}\n"));
                 }
-                output.stdout.push_str(&format!("{head}\n{}\n", table::align(&rows, 0, 2)));
+                shown.push_str(&format!("{head}\n{}\n", table::align(&rows, 0, 2)));
             }
             Some(revision) => match revisions.get(&revision) {
-                None => return Err(Trouble::said("unable to find the specified revision")),
+                None => return Err("unable to find the specified revision".to_owned()),
                 Some((_, template)) => {
-                    output.stdout.push_str(&format!(
+                    shown.push_str(&format!(
                         "{head}with revision #{revision}\n{}\n",
                         super::describe::template(template)
                     ));
@@ -183,16 +198,15 @@ pub(super) async fn history(session: &Session<'_>, command: &Kubectl) -> Result<
             },
         }
     }
-    Ok(output)
+    Ok(shown)
 }
 
-/// Of each revision: why it was made, and its template.
 async fn revisions(
     session: &Session<'_>,
     namespace: &str,
     workload: &Value,
     output: &mut Output,
-) -> Result<BTreeMap<i64, (String, Value)>, Trouble> {
+) -> Result<Revisions, Trouble> {
     let kind = text(workload, &["kind"]);
     let resource = match kind {
         "Deployment" => "replicasets",

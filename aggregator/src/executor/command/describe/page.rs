@@ -5,7 +5,7 @@ use std::fmt::Display;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::super::{go_text, list, text};
+use super::super::{go_text, is_full, list, text};
 
 /// A longer annotation is shown behind its name.
 const ANNOTATION_CHARS: usize = 140;
@@ -16,7 +16,12 @@ const NO_MOMENT: &str = "Mon, 01 Jan 0001 00:00:00 +0000";
 pub(super) struct Page(pub(super) String);
 
 impl Page {
+    /// What is deep is many times larger than its JSON, for its blanks; what is beyond an output is cut, and said, by who
+    /// asked for it.
     pub(super) fn line(&mut self, level: usize, text: &str) {
+        if is_full(&self.0) {
+            return;
+        }
         self.0.push_str(&"  ".repeat(level));
         self.0.push_str(text);
         self.0.push('\n');
@@ -146,9 +151,10 @@ impl Page {
     }
 
     /// As kubectl shows an object of a kind that it does not know.
-    pub(super) fn generic(&mut self, object: &Value) {
-        self.name(object);
-        self.marks(object);
+    pub(super) fn generic(object: &Value) -> Self {
+        let mut page = Self::default();
+        page.name(object);
+        page.marks(object);
         let shown = [
             ".metadata.managedFields",
             ".metadata.name",
@@ -157,13 +163,15 @@ impl Page {
             ".metadata.annotations",
         ];
         if let Some(fields) = object.as_object() {
-            self.content(0, fields, "", &shown);
+            page.content(0, fields, "", &shown);
         }
+        page
     }
 
     pub(super) fn content(&mut self, level: usize, fields: &Map<String, Value>, path: &str, shown: &[&str]) {
         for (name, value) in fields {
-            let path = format!("{path}.{name}");
+            // Those that are shown elsewhere are short.
+            let path = if path.len() < 64 { format!("{path}.{name}") } else { "-".to_owned() };
             if shown.contains(&path.as_str()) {
                 continue;
             }
@@ -248,4 +256,19 @@ pub(super) fn label(name: &str) -> String {
         })
     };
     words.iter().map(titled).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::executor::command::OUTPUT_BYTES;
+
+    #[test]
+    fn what_is_deep_has_an_end() {
+        let deep = (0..60).fold(Value::from(vec![1; 200_000]), |inner, _| json!({"a": inner}));
+        let page = Page::generic(&deep);
+        assert!((OUTPUT_BYTES..OUTPUT_BYTES + 1024).contains(&page.0.len()), "{}", page.0.len());
+    }
 }

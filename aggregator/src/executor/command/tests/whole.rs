@@ -176,17 +176,55 @@ async fn every_command_says_that_a_list_was_cut() {
     }
 }
 
+/// What comes first: that nobody waits, or a minute.
+fn until_stopped(work: &work::Work) -> bool {
+    let begun = std::time::Instant::now();
+    while !work.stop.is_set() && begun.elapsed() < Duration::from_secs(60) {
+        std::thread::yield_now();
+    }
+    work.stop.is_set()
+}
+
 #[tokio::test]
-async fn a_filter_does_not_outlive_its_deadline() {
+async fn what_runs_apart_lets_others_run_and_does_not_outlive_who_waits_for_it() {
+    let client = Client::new(
+        tower::service_fn(|_: http::Request<Body>| async {
+            Ok::<_, Infallible>(http::Response::new(Full::new(Bytes::new())))
+        }),
+        "default",
+    );
+    let (trier, excluded) = (client.clone(), Excluded::default());
+    let cluster = Cluster { client, trier, excluded, hashes: Hashes::new().unwrap() };
+    let (kinds, nodes, rules) = (&Kinds::default(), &Nodes::default(), Rules::default());
+    let deadline = Instant::now();
+    let session = Session { room: Session::room(), cluster: &cluster, rules, kinds, nodes, deadline };
+    // This test's runtime has one thread.
+    let (says, hears) = std::sync::mpsc::channel();
+    let other = tokio::spawn(async move { says.send(()) });
+    let heard = session.apart(move |_| hears.recv_timeout(Duration::from_secs(60))).await.unwrap();
+    assert_eq!(heard, Ok(()), "another task runs meanwhile");
+    other.await.unwrap().unwrap();
+    // As at the deadline, and as when the executor is switched off.
+    let (says, hears) = std::sync::mpsc::channel();
+    let endless = session.apart(move |work| says.send(until_stopped(work)));
+    assert!(timeout_at(session.deadline, endless).await.is_err());
+    session.ended().await;
+    assert_eq!(hears.try_recv(), Ok(true), "it was told to stop, and has ended");
+    let failed = session.apart(|_| -> () { panic!("a test of what nobody foresaw") }).await.unwrap_err();
+    assert!(failed.line().contains("nobody foresaw"), "{failed:?}");
+}
+
+#[tokio::test]
+async fn a_filter_reads_so_many_lines_and_says_it() {
     let serve: Serve = |uri| match uri.contains("/log") {
-        true => Some("x".repeat(1 << 20).into()),
+        true => Some("\n".repeat(LINES + 10).into()),
         false => {
             Some(json!({"kind": "Pod", "metadata": {"name": "p"}, "spec": {"containers": [{"name": "app"}]}}))
         }
     };
-    // For each character the rest of the line is looked at. The runtime of this test ends with its last thread.
-    let shown = run(serve, "kubectl logs p --request-timeout=2s | grep -o -e 'x*y' -e x").await;
-    assert_eq!((shown.exit_code, shown.stdout.as_str()), (TIMED_OUT, ""), "{}", shown.stderr);
+    let shown = run(serve, "kubectl logs p --tail=900000 | sort | wc -l").await;
+    assert_eq!((shown.stdout.as_str(), shown.exit_code), ("500000\n", 0), "{}", shown.stderr);
+    assert_eq!(shown.stderr.matches("500,000 lines").count(), 1, "{}", shown.stderr);
 }
 
 #[tokio::test]
