@@ -266,6 +266,20 @@ async fn no_command_shows_a_secret_whoever_it_runs_as() {
             hidden += answer.stdout.matches("[hidden:").count();
         }
         assert!(hidden > 10, "{hidden}");
+        // What was asked comes back in errors, and must not be one more way to a hash.
+        let guess = asker.command(&format!("kubectl get pods password={MARKER} -n vault")).await;
+        assert!(
+            guess.stderr.contains("password=[hidden]") && !guess.stderr.contains("[hidden:"),
+            "{}",
+            guess.stderr
+        );
+        // Filters see what is shown.
+        let guess = format!(
+            "kubectl get pods -n vault -o jsonpath='{{.items[*].spec.containers[*].env[?(@.value==\"{MARKER}\")].name}}'"
+        );
+        assert_eq!(asker.command(&guess).await.stdout, "");
+        let guess = asker.command(&format!("kubectl get pods -n vault -l db-password={MARKER}")).await;
+        assert!(guess.exit_code == 126 && guess.stderr.starts_with("refused (secret)"), "{}", guess.stderr);
         let same = asker.command("kubectl get secret x -o jsonpath='{.data.password}'").await.stdout;
         let map =
             asker.command("kubectl get cm keys -n vault -o jsonpath='{.data.db_password}'").await.stdout;

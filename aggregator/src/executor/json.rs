@@ -102,7 +102,7 @@ pub(crate) fn clean(object: &mut Value, holds: Holds, hide: Hide<'_>) {
         }
         hide_data(fields, holds, hide);
     }
-    walk(object, hide, 0);
+    walk(object, hide, false, 0);
 }
 
 /// Takes out of a pod what its containers said of their end: often the last lines of their logs.
@@ -181,18 +181,19 @@ fn is_open(text: &str) -> bool {
 /// An object is not nested deeper.
 const DEPTH: usize = 100;
 
-fn walk(value: &mut Value, hide: Hide<'_>, depth: usize) {
+/// `below`: it is below the name of a secret, so what is in it is one.
+fn walk(value: &mut Value, hide: Hide<'_>, below: bool, depth: usize) {
     match value {
         // The parser of JSON has a limit of its own.
         _ if depth > DEPTH => *value = Value::Null,
         Value::String(text) => {
-            if let Some(clean) = text_of(text) {
+            if let Some(clean) = embedded(text, depth).or_else(|| text_of(text)) {
                 *text = clean;
             }
         }
         Value::Array(items) => {
             hide_following(items, hide);
-            items.iter_mut().for_each(|item| walk(item, hide, depth + 1));
+            items.iter_mut().for_each(|item| walk(item, hide, below, depth + 1));
         }
         Value::Object(fields) => {
             hide_variable(fields, hide);
@@ -205,20 +206,49 @@ fn walk(value: &mut Value, hide: Hide<'_>, depth: usize) {
                     fields.insert(printable(&name).into_owned(), field);
                 }
             }
+            // Which key of a Secret is meant, or where it is mounted.
+            let selects = fields.contains_key("name") || fields.contains_key("path");
             for (name, field) in &mut *fields {
-                // Fields of custom resources, such as spec.password.
-                hide_field(name, field, hide);
-                walk(field, hide, depth + 1);
+                let is_about = secret::is_about(name) || (selects && name == "key");
+                // Fields of custom resources, such as spec.password and spec.values.secrets.db.
+                let below = (secret::is_name(name) || (below && !is_about)) && !is_schema(field);
+                hide_field(name, field, below, hide);
+                walk(field, hide, below, depth + 1);
             }
         }
         _ => {}
     }
 }
 
-/// A text or a whole number, or those of a list, by the name. Lists of `secrets` are of their names.
-fn hide_field(name: &str, field: &mut Value, hide: Hide<'_>) {
+/// Whether it describes a field: a definition of a kind has no values.
+fn is_schema(field: &Value) -> bool {
+    let is_type =
+        |name: &str| matches!(name, "object" | "array" | "string" | "integer" | "number" | "boolean");
+    field["type"].as_str().is_some_and(is_type)
+        || field.as_object().is_some_and(|fields| {
+            fields.keys().any(|name| name == "$ref" || name.starts_with("x-kubernetes-"))
+        })
+}
+
+/// An object or a list that is written in a text, as tools keep copies in annotations and programs their configuration: `None` if it is
+/// none, or nothing in it is secret.
+fn embedded(text: &str, depth: usize) -> Option<String> {
+    if !text.trim_start().starts_with(['{', '[']) {
+        return None;
+    }
+    let written: Value = serde_json::from_str(text).ok()?;
+    let mut shown = written.clone();
+    walk(&mut shown, Hide::Marked, false, depth + 1);
+    if shown == written {
+        return None;
+    }
+    if text.contains('\n') { serde_json::to_string_pretty(&shown).ok() } else { Some(shown.to_string()) }
+}
+
+/// A text or a whole number, or those of a list, by the name or `below` one. Lists of `secrets` are of their names.
+fn hide_field(name: &str, field: &mut Value, below: bool, hide: Hide<'_>) {
     match field {
-        Value::String(text) if is_open(text) && secret::is_named(name, text) => {
+        Value::String(text) if is_open(text) && (below || secret::is_named(name, text)) => {
             *text = hide.of(text.as_bytes());
         }
         Value::Number(number)
@@ -228,11 +258,11 @@ fn hide_field(name: &str, field: &mut Value, hide: Hide<'_>) {
             let hash = hide.of(number.to_string().as_bytes());
             *field = hash.into();
         }
-        Value::Array(items) if !name.to_ascii_lowercase().ends_with("secrets") && secret::is_name(name) => {
+        Value::Array(items) if below && !name.to_ascii_lowercase().ends_with("secrets") => {
             for item in items {
                 // A plural of one number counts; of several it names each.
                 let of_one = if item.is_number() { name.strip_suffix('s').unwrap_or(name) } else { name };
-                hide_field(of_one, item, hide);
+                hide_field(of_one, item, below, hide);
             }
         }
         _ => {}
@@ -253,9 +283,11 @@ pub(crate) fn text_of(text: &str) -> Option<String> {
 
 /// An environment variable: its name and its value are fields beside each other.
 fn hide_variable(fields: &mut Map<String, Value>, hide: Hide<'_>) {
-    let named = fields.get("name").and_then(Value::as_str).is_some_and(secret::is_name);
+    let named = ["name", "key"]
+        .iter()
+        .any(|field| fields.get(*field).and_then(Value::as_str).is_some_and(secret::is_name));
     let Some(value) = fields.get_mut("value") else { return };
-    if let Some(text) = value.as_str().filter(|text| is_open(text) && !text.starts_with("$("))
+    if let Some(text) = value.as_str().filter(|text| is_open(text) && !secret::is_reference(text))
         && (named || secret::is_blob(text))
     {
         *value = hide.of(text.as_bytes()).into();
@@ -277,6 +309,7 @@ fn hide_following(items: &mut [Value], hide: Hide<'_>) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
@@ -324,9 +357,76 @@ mod tests {
         let (spec, data) = (spec.as_object_mut().unwrap(), data.as_object_mut().unwrap());
         assert_eq!(spec.remove("adminPassword").unwrap(), json!(hash));
         assert_eq!(spec.remove("passwords").unwrap(), json!([hash, hash]));
-        let shown = format!(r#"{{"db": {{"password": {MARK}, "port": 5432}}}}"#);
+        let shown = format!(r#"{{"db":{{"password":"{MARK}","port":5432}}}}"#);
         assert_eq!(data.remove("other.json").unwrap(), json!(shown));
         assert_eq!(json!({"spec": spec, "data": data}), kept);
+    }
+
+    #[test]
+    fn what_is_below_the_name_of_a_secret_is_hidden_but_for_what_is_about_it() {
+        let kept = json!({
+            "volumes": [
+                {"name": "a", "secret": {"secretName": "tls", "defaultMode": 420, "items": [{"key": "tls.crt", "path": "crt"}]}},
+                {"name": "b", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}, {"secret": {"name": "s"}}]}},
+            ],
+            "privateKey": {"algorithm": "RSA", "encoding": "PKCS1", "rotationPolicy": "Always"},
+            "openAPIV3Schema": {"properties": {"password": {"type": "string", "description": "Of the user."}}},
+            "terminatingTLS": {"secret": {"namespace": "a", "name": "b"}},
+            "env": [{"name": "DB_PASSWORD", "value": "$(PASSWORD)"}],
+        });
+        let mut object = kept.clone();
+        object["values"] = json!({"secrets": {"db": "x", "more": [{"value": "x", "name": "n"}]}, "credentials": {"list": ["x"], "key": "x"}});
+        object["env"].as_array_mut().unwrap().push(json!({"name": "A_TOKEN", "value": "$(x"}));
+        let (mut object, hashes) = cleaned(object);
+        let (x, open) = (hashes.of(b"x"), hashes.of(b"$(x"));
+        assert_eq!(
+            object.as_object_mut().unwrap().remove("values").unwrap(),
+            json!({"secrets": {"db": x, "more": [{"value": x, "name": "n"}]}, "credentials": {"list": [x], "key": x}})
+        );
+        assert_eq!(object["env"].as_array_mut().unwrap().pop().unwrap()["value"], open);
+        assert_eq!(object, kept);
+    }
+
+    #[test]
+    fn an_object_in_a_text_is_cleaned_as_one() {
+        let of = |value: &str| json!({"kind": "Deployment", "spec": {"env": [{"name": "DB_PASSWORD", "value": value}], "args": ["--token", value]}});
+        let secret = json!({"kind": "Secret", "data": {"a": "aHVudGVyMg=="}}).to_string();
+        let pretty = |value| serde_json::to_string_pretty(&of(value)).unwrap();
+        let deep = |text: &str| json!({"copy": text}).to_string();
+        let (object, _) = cleaned(json!({"metadata": {"annotations": {
+            "kapp.k14s.io/original": of("hunter2").to_string(), "deep": deep(&of("hunter2").to_string()), "secret": secret, "status": "[1, 2]",
+        }}, "data": {"a.json": pretty("hunter2"), "b.json": "{ \"a\":1}", "c": "{no json password=hunter2"}}));
+        let annotations = &object["metadata"]["annotations"];
+        assert_eq!(annotations["kapp.k14s.io/original"], of(MARK).to_string());
+        assert_eq!(annotations["deep"], deep(&of(MARK).to_string()));
+        assert_eq!(annotations["status"], "[1, 2]");
+        assert_eq!(
+            object["data"],
+            json!({"a.json": pretty(MARK), "b.json": "{ \"a\":1}", "c": format!("{{no json password={MARK}")})
+        );
+        assert!(!object.to_string().contains("aHVudGVy"), "{object}");
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_below_the_name_of_a_secret_is_shown_wherever_it_stands(
+            secret in "password|DB_TOKEN|secrets|apiKey|credentials", below in prop::collection::vec("[a-h]{2}|value|data|spec|0", 0..5),
+            above in prop::collection::vec("[a-h]{2}|value|spec|0", 0..4), texts in 0..3,
+        ) {
+            let nested = |inner: Value, names: &[String]| names.iter().rev().fold(inner, |inner, name| match name.as_str() {
+                "0" => json!([{"a": 1}, inner]),
+                name => json!({name: inner}),
+            });
+            let inner = nested(json!({"x": "hunter2"}), &below);
+            let mut object = json!({"metadata": {"name": "n"}, "spec": nested(json!({secret: inner}), &above)});
+            for _ in 0..texts {
+                object = json!({"metadata": {"annotations": {"copy": object.to_string()}}});
+            }
+            let (object, _) = cleaned(object);
+            prop_assert!(!object.to_string().contains("hunter2"), "{}", object);
+            let text = text_of(&object.to_string());
+            prop_assert!(text.is_none_or(|text| !text.contains("hunter2")));
+        }
     }
 
     /// The items of the API server's lists have no kind.

@@ -1,13 +1,16 @@
 //! What looks like a secret: by its [name], or by its shape. Pure; no regular expressions, which would
 //! cost the program more than all of this.
 
+mod layout;
 mod name;
 
 use std::ops::Range;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 
-pub(crate) use self::name::{is_name, is_number_name};
+use self::layout::{Brackets, Layout, time_length};
+pub(crate) use self::name::{is_about, is_name, is_number_name};
+use super::hidden::hidden_length;
 
 /// Whether `value` is a secret by its name, or by its name and its shape.
 pub(crate) fn is_named(name: &str, value: &str) -> bool {
@@ -67,12 +70,15 @@ const DIRECTIVES: [&str; 2] = ["requirepass ", "masterauth "];
 pub(crate) fn find(text: &str) -> Vec<Range<usize>> {
     let bytes = text.as_bytes();
     let mut found: Vec<Range<usize>> = Vec::new();
+    let mut layout = Layout::default();
+    layout.line(bytes, 0);
     let (mut at, mut head_end) = (0, 0);
     while at < bytes.len() {
         let secret = match bytes[at] {
+            b'\n' => layout.line(bytes, at + 1),
             b'-' => private_key(text, at),
             b':' if text[at..].starts_with("://") => credentials_of_url(bytes, at + 3),
-            b'=' | b':' => assigned(text, at),
+            b'=' | b':' => assigned(text, at, &mut layout),
             byte if byte.is_ascii_alphabetic() && (at == 0 || !is_word(bytes[at - 1])) => {
                 token(text, at, &mut head_end).or_else(|| scheme(text, at))
             }
@@ -80,6 +86,9 @@ pub(crate) fn find(text: &str) -> Vec<Range<usize>> {
         };
         match secret {
             Some(secret) if !secret.is_empty() => {
+                if let Some(newline) = bytes[at + 1..secret.end].iter().rposition(|byte| *byte == b'\n') {
+                    layout.line(bytes, at + 1 + newline + 1);
+                }
                 at = secret.end;
                 found.truncate(found.partition_point(|before| before.end <= secret.start));
                 found.push(secret);
@@ -111,18 +120,19 @@ pub(crate) fn is_base64_text(text: &str) -> bool {
 
 /// What begins a line of a log, if it is a time (RFC 3339) with a blank behind it, and the rest.
 pub(crate) fn split_time(line: &str) -> (&str, &str) {
-    let is_of_time =
-        |byte: u8| byte.is_ascii_digit() || matches!(byte, b'-' | b':' | b'.' | b'+' | b'T' | b'Z');
-    let length = line.bytes().take(40).take_while(|byte| is_of_time(*byte)).count();
-    let is_time = length >= 20 && line.as_bytes().get(length) == Some(&b' ');
-    line.split_at(if is_time { length + 1 } else { 0 })
+    line.split_at(time_length(line.as_bytes()))
+}
+
+/// Whether all of a value is the name of a variable, or of what a template puts there: `$(NAME)`.
+pub(crate) fn is_reference(value: &str) -> bool {
+    reference(value, 0) == Some(value.len())
 }
 
 fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_'
 }
 
-fn run(bytes: &[u8], from: usize, allowed: impl Fn(u8) -> bool) -> usize {
+fn run(bytes: &[u8], from: usize, mut allowed: impl FnMut(u8) -> bool) -> usize {
     let length = bytes[from.min(bytes.len())..].iter().take_while(|byte| allowed(**byte)).count();
     #[cfg(test)]
     tests::looked_at(length);
@@ -209,8 +219,24 @@ fn credentials_of_url(bytes: &[u8], begin: usize) -> Option<Range<usize>> {
     Some(begin + colon + 1..begin + at)
 }
 
-/// The value behind `=` or `:`, if a secret's name is before it: `password=x`, `"apiKey": "x"`, `--token=x`.
-fn assigned(text: &str, sign: usize) -> Option<Range<usize>> {
+/// The end of a reference, or of what stands for a secret, that begins there.
+fn reference(text: &str, at: usize) -> Option<usize> {
+    let rest = text.get(at..)?;
+    if let Some(length) = hidden_length(rest) {
+        return Some(at + length);
+    }
+    let is_inner = |byte| is_token(byte) || matches!(byte, b'.' | b' ' | b'|' | b'$');
+    [("$(", ")"), ("${", "}"), ("{{", "}}")].into_iter().find(|(open, _)| rest.starts_with(open)).and_then(
+        |(_, close)| {
+            let end = at + 2 + run(text.as_bytes(), at + 2, is_inner);
+            text[end..].starts_with(close).then_some(end + close.len())
+        },
+    )
+}
+
+/// The value behind `=` or `:`, if a secret's name is before it: `password=x`, `"apiKey": "x"`, `--token=x`; or the name of one
+/// beside it, or around it.
+fn assigned(text: &str, sign: usize, layout: &mut Layout) -> Option<Range<usize>> {
     let bytes = text.as_bytes();
     let before = text[..sign].trim_end_matches([' ', '\t']);
     let quote = before.chars().next_back().filter(|char| matches!(char, '"' | '\''));
@@ -218,22 +244,47 @@ fn assigned(text: &str, sign: usize) -> Option<Range<usize>> {
     let begin =
         before.bytes().rposition(|byte| !(is_token(byte) || byte == b'.')).map_or(0, |place| place + 1);
     let name = &before[begin..];
-    let is_auth = name == "auth" && !is_name(name);
-    if !is_auth && !is_name(name) {
-        return None;
-    }
     let mut at = sign + 1 + run(bytes, sign + 1, |byte| matches!(byte, b' ' | b'\t'));
     if bytes.get(at) == Some(&b'\\') {
         at += 1;
     }
     let opened = bytes.get(at).copied().filter(|byte| matches!(byte, b'"' | b'\''));
     let value = at + usize::from(opened.is_some());
-    // Judged before its end is looked for: of one that stays, the rest is looked at as well.
-    let is_reference = ["$(", "${", "{{", "*", "[hidden]"]
-        .iter()
-        .any(|sign| bytes[value.min(bytes.len())..].starts_with(sign.as_bytes()));
-    if is_reference {
+    let is = |known: &str| name.eq_ignore_ascii_case(known);
+    if is("name") || is("key") {
+        let told = value..value + run(bytes, value, |byte| is_token(byte) || byte == b'.');
+        layout.names_secret = is_name(&text[told]);
+    }
+    let is_secret = is_name(name)
+        || layout.names_secret && is("value")
+        || layout.is_below(sign) && !name.is_empty() && !is_about(name);
+    let is_auth = name == "auth" && !is_secret;
+    if !is_secret && !is_auth {
         return None;
+    }
+    // Judged before its end is looked for: of one that stays, the rest is looked at as well.
+    let ends = |at: usize| {
+        bytes.get(at).is_none_or(|byte| byte.is_ascii_whitespace() || b"\"'\\,;&)]}".contains(byte))
+    };
+    if reference(text, value).is_some_and(ends) {
+        return None;
+    }
+    if is_secret && opened.is_none() && bytes[sign] == b':' {
+        if let Some(lines) = layout.lines(bytes, begin, value) {
+            return Some(lines);
+        }
+        match layout.brackets(bytes, begin, value) {
+            // Ports and counts; names of secrets.
+            Brackets::Values(values)
+                if quote.is_some() && !bytes[values.clone()].iter().any(u8::is_ascii_alphabetic) =>
+            {
+                return None;
+            }
+            Brackets::Values(_) if name.to_ascii_lowercase().ends_with("secrets") => return None,
+            Brackets::Values(values) => return Some(values),
+            Brackets::Names => return None,
+            Brackets::None => {}
+        }
     }
     let length = match opened {
         None if is_auth => 0,
@@ -251,7 +302,7 @@ fn assigned(text: &str, sign: usize) -> Option<Range<usize>> {
         }),
     };
     let text = text.get(value..value + length)?;
-    let is_word = matches!(text, "true" | "false" | "null" | "nil" | "none" | "|" | "|-" | ">" | ">-");
+    let is_word = matches!(text, "true" | "false" | "null" | "nil" | "none");
     (length > 0 && !is_word && (!is_auth || is_pair(text))).then_some(value..value + length)
 }
 
@@ -340,6 +391,22 @@ mod tests {
             "requirepass ",
             "sk-",
             "password=\\\"",
+            "\n",
+            "- ",
+            "2026-01-02T03:04:05Z ",
+            "password=[hidden",
+            "password={{ x ",
+            "-----END ",
+            "-----END PRIVATE KEY-----",
+            "password: |\n ",
+            "password: |\n",
+            "token:\n x\n",
+            "token:\n  ",
+            "token: {",
+            "token: [a ",
+            "token: {a: ",
+            "token: {a: b} ",
+            "name: token value: ",
             "\"token\":1",
             "\"token\":a.",
         ] {
@@ -379,6 +446,58 @@ mod tests {
             ),
             ("AKIAIOSFODNN7EXAMPLE", "#"),
             ("password: $(DB_PASSWORD)", "password: $(DB_PASSWORD)"),
+            (
+                "password=${A.b}, token: {{ .Values.x | quote }}",
+                "password=${A.b}, token: {{ .Values.x | quote }}",
+            ),
+            (
+                "password=*x9 pwd={{x token=$(x pass=${A:-hunter2} pw=$(A)hunter2",
+                "password=# pwd=# token=# pass=# pw=#",
+            ),
+            (
+                "name: DB_PASSWORD\n  value: hunter2\n- name: A\n  value: b",
+                "name: DB_PASSWORD\n  value: #\n- name: A\n  value: b",
+            ),
+            (
+                r#"[{"name":"DB_PASSWORD","value":"hunter2"},{"name":"A","value":"b"}]"#,
+                r##"[{"name":"DB_PASSWORD","value":"#"},{"name":"A","value":"b"}]"##,
+            ),
+            (r#"{\"key\":\"token\",\"value\":\"hunter2\"}"#, r##"{\"key\":\"token\",\"value\":\"#\"}"##),
+            (
+                "Name:  \"DB_PASSWORD\",\n- Value: \"hunter2\",\n+ Value: \"x\",",
+                "Name:  \"DB_PASSWORD\",\n- Value: \"#\",\n+ Value: \"#\",",
+            ),
+            (
+                "a:\n  password: |-\n    hunter2\n\n    more\n  user: me",
+                "a:\n  password: |-\n    #\n  user: me",
+            ),
+            ("- password: >2\n    hunter2\n  user: me", "- password: >2\n    #\n  user: me"),
+            ("loaded token: |\n  hunter2\nuser: me", "loaded token: |\n  #\nuser: me"),
+            (
+                "secrets:\n  db: hunter2\n  name: x\n  list:\n  - hunter2\nuser: me",
+                "secrets:\n  db: #\n  name: x\n  list:\n  - #\nuser: me",
+            ),
+            ("tokens:\n- hunter2\nuser: me", "tokens:\n- #\nuser: me"),
+            (
+                "{\n\t\"secrets\": {\n\t\t\"db\": \"hunter2\"\n\t},\n\t\"user\": \"me\"\n}",
+                "{\n\t\"secrets\": {\n\t\t\"db\": \"#\"\n\t},\n\t\"user\": \"me\"\n}",
+            ),
+            (
+                r#"{"secrets":{"db":"hunter2","name":"x"},"user":"me"}"#,
+                r##"{"secrets":{"db":"#","name":"x"},"user":"me"}"##,
+            ),
+            ("tokens: [hunter2, x], imagePullSecrets: [regcred]", "tokens: [#], imagePullSecrets: [regcred]"),
+            ("password: {hunter2", "password: #"),
+            (
+                "volumes:\n- secret:\n    secretName: tls\n  name: tls",
+                "volumes:\n- secret:\n    secretName: tls\n  name: tls",
+            ),
+            (
+                "can't verify the token:\n\tat a.B.c(B.java:5)\n\tat x",
+                "can't verify the token:\n\tat a.B.c(B.java:5)\n\tat x",
+            ),
+            ("-----END RSA PRIVATE KEY----- b", "# b"),
+            ("password=x AAAA\n-----END PRIVATE KEY-----\nb", "#\nb"),
             ("\"automountServiceAccountToken\": false", "\"automountServiceAccountToken\": false"),
             ("tokens: 5; a sketch of sk-", "tokens: #; a sketch of sk-"),
             ("image: app@sha256:0123", "image: app@sha256:0123"),
@@ -422,7 +541,7 @@ mod tests {
 
         #[test]
         fn whatever_the_text_the_ranges_are_of_whole_characters_in_order(
-            text in "(\\PC|password|token|[=: \"'\\\\]|requirepass |auth|LS0tLS1CRUdJTi|://|:|@|eyJ|-----BEGIN RSA PRIVATE KEY-----|Bearer ){0,30}"
+            text in "(\\PC|password|token|[=: \"'\\\\]|requirepass |auth|LS0tLS1CRUdJTi|://|:|@|eyJ|-----BEGIN RSA PRIVATE KEY-----|-----END RSA PRIVATE KEY-----|Bearer |\\n  |- |[{}\\[\\]|]|name: |value: |2026-01-02T03:04:05Z ){0,30}"
         ) {
             let mut end = 0;
             for secret in find(&text) {

@@ -46,7 +46,7 @@ const KEY_OF: [&str; 12] = [
     "session",
 ];
 /// A name with one of these at its end speaks of a secret without being one.
-const ABOUT: [&str; 52] = [
+const ABOUT: [&str; 54] = [
     "name",
     "names",
     "ref",
@@ -99,6 +99,8 @@ const ABOUT: [&str; 52] = [
     "header",
     "field",
     "prefix",
+    "encoding",
+    "template",
 ];
 
 /// Whether a value with this name is a secret: `DB_PASSWORD`, `apiKey`, `github-token`; not `secretName`,
@@ -116,6 +118,11 @@ pub(crate) fn is_name(name: &str) -> bool {
     }
     words.iter().any(|word| SECRET.contains(word) || ENDS.iter().any(|end| word.ends_with(end)))
         || words.windows(2).any(|pair| pair[1] == "key" && KEY_OF.contains(&pair[0]))
+}
+
+/// Whether a value with this name is only about a secret, also below the name of one: the `name` and `path` of a mounted one.
+pub(crate) fn is_about(name: &str) -> bool {
+    words(name).last().is_some_and(|last| ABOUT.contains(&last.as_str()))
 }
 
 /// Whether a whole number with this name is a secret, as a numeric password is: the name has to end with the word for it.
