@@ -275,7 +275,11 @@ fn tries(uri: &str) -> Option<Value> {
             json!({"spec": {"policyName": dry_run::GUARD, "validationActions": ["Deny"]}})
         }
         ("kestrel-dry-run", _) => {
-            json!({"spec": {"failurePolicy": "Fail", "validations": [{"expression": dry_run::DEMAND}]}})
+            let every =
+                json!({"apiGroups": ["*"], "apiVersions": ["*"], "operations": ["*"], "resources": ["*/*"]});
+            let account = "request.userInfo.username == 'system:serviceaccount:default:kestrel-dry-run'";
+            json!({"spec": {"failurePolicy": "Fail", "matchConstraints": {"resourceRules": [every]},
+                "matchConditions": [{"expression": account}], "validations": [{"expression": dry_run::DEMAND}]}})
         }
         ("same", _) | ("old", false) => old,
         ("old", true) => map(json!({"colour": "green", "db_password": "hunter2", "token": "t-2"})),
