@@ -131,7 +131,7 @@ impl Reader {
 }
 
 /// Those that say something of access logs. Of those of a namespace that are for all of its workloads Istio heeds the oldest alone, even if
-/// that says nothing of access logs.
+/// that says nothing of access logs: it hides what names a provider that it does not name.
 fn in_force(mut objects: Vec<DynamicObject>) -> Vec<Telemetry> {
     objects.sort_by_cached_key(|object| {
         let name = format!("{}.{}", object.name_any(), object.namespace().unwrap_or_default());
@@ -139,20 +139,27 @@ fn in_force(mut objects: Vec<DynamicObject>) -> Vec<Telemetry> {
     });
     let mut oldest = HashMap::new();
     let of_namespace = |object: &DynamicObject| {
-        let name = object.name_any();
-        let hidden_by = if is_selective(object) {
-            None
-        } else {
-            let first: &String = oldest.entry(object.namespace()).or_insert_with(|| name.clone());
-            (*first != name).then(|| first.clone())
-        };
-        Some(Telemetry { hidden_by, ..telemetry(object)? })
+        let found = telemetry(object);
+        let names =
+            |found: &Option<Telemetry>| found.as_ref().map_or_else(Vec::new, |found| found.providers.clone());
+        let mut hidden_by = None;
+        if !is_selective(object) {
+            let (first, heeded) =
+                oldest.entry(object.namespace()).or_insert_with(|| (object.name_any(), names(&found)));
+            let is_hidden = names(&found).iter().any(|provider| !heeded.contains(provider));
+            hidden_by = is_hidden.then(|| first.clone());
+        }
+        Some(Telemetry { hidden_by, ..found? })
     };
     objects.iter().filter_map(of_namespace).collect()
 }
 
 fn is_selective(object: &DynamicObject) -> bool {
-    ["selector", "targetRef", "targetRefs"].iter().any(|field| !object.data["spec"][*field].is_null())
+    let spec = &object.data["spec"];
+    let labels = spec["selector"]["matchLabels"].as_object();
+    labels.is_some_and(|labels| !labels.is_empty())
+        || !spec["targetRef"].is_null()
+        || !spec["targetRefs"].is_null()
 }
 
 /// `istio`, or `istio-REVISION`.

@@ -130,7 +130,13 @@ async fn only_what_istio_heeds_and_leads_here_is_said_to_send() {
     let ours = json!({"accessLogging": [{"providers": both}]});
     let selective = json!({"selector": {"matchLabels": {"a": "b"}}, "accessLogging": []});
     let own = [("/apis", groups(&["networking.istio.io", "telemetry.istio.io"]))];
-    let first = [telemetry("mesh", "als", 7, ours.clone()), telemetry("mesh", "one", 1, selective)];
+    // It names nothing that the older one does not.
+    let again = json!({"selector": {}, "accessLogging": [{"providers": both}]});
+    let first = [
+        telemetry("mesh", "als", 7, ours.clone()),
+        telemetry("mesh", "one", 1, selective),
+        telemetry("shop", "again", 10, again),
+    ];
     let second = [telemetry("mesh", "default", 5, json!({"metrics": []})), telemetry("shop", "als", 9, ours)];
     let mut there = [
         (MAPS, maps(&["istio"])),
@@ -140,7 +146,7 @@ async fn only_what_istio_heeds_and_leads_here_is_said_to_send() {
     ];
     assert_eq!(
         line(&own, &there).await,
-        "found, configured in mesh/istio; access logs are sent by Telemetry shop/als; MISSING: Telemetry mesh/als is not heeded, as default \
+        "found, configured in mesh/istio; access logs are sent by Telemetry shop/als, shop/again; MISSING: Telemetry mesh/als is not heeded, as default \
          of its namespace is older ('kestrel-aggregator check istio' says what to do)"
     );
     there[1].1 = map("istio", "mesh", &WHOLE.replacen("als.kestrel-ai", "als.former", 1));
@@ -151,7 +157,7 @@ async fn only_what_istio_heeds_and_leads_here_is_said_to_send() {
     // A list without an end.
     there[3].1 = list("two", json!([]));
     let found = line(&own, &there).await;
-    assert!(found.contains("its Telemetries can't be read: there are more than 2"), "{found}");
+    assert!(found.contains("its Telemetries can't be read: there are more than 3"), "{found}");
 }
 
 #[tokio::test(start_paused = true)]

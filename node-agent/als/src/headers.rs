@@ -170,13 +170,14 @@ fn told(name: &str, value: &[u8]) -> Option<Box<str>> {
             || !before.contains(&b' ')
                 && (before.contains(&b'/') || before.windows(3).any(|sign| sign.eq_ignore_ascii_case(b"%2f")))
     };
-    let value = before_parameter(before_query(value), is_path);
     let mut text = String::from_utf8_lossy(value).into_owned();
+    text.retain(|sign| !sign.is_control());
+    text.truncate(before_query(text.as_bytes()).len());
     if text.rsplit_once('@').is_some_and(|(before, _)| before.contains(':')) {
         return None;
     }
-    text.retain(|sign| !sign.is_control());
     text.truncate(text.floor_char_boundary(MOST_BYTES));
+    text.truncate(before_parameter(text.as_bytes(), is_path).len());
     (!text.is_empty()).then(|| text.into())
 }
 
@@ -230,6 +231,7 @@ mod tests {
                 ("content-location", "cart;jsessionid=ABC"),
                 ("x-agent", "Mozilla/5.0 (X11; Linux x86_64)"),
                 ("x-list", "a;q=1, b"),
+                ("x-control", "/a%\u{1}3Ftoken=ABC"),
                 ("set-cookie", "id=2"),
             ]
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -238,7 +240,7 @@ mod tests {
         };
         let listed = ["X-Tenant", "host", "cookie", "Authorization", "x-kestrel-latency-p50-ms", "a b"];
         let of_answers =
-            "Location,x-url,x-host,x-back,Set-Cookie,x-from,x-uri,Content-Location,x-agent,x-list";
+            "Location,x-url,x-host,x-back,Set-Cookie,x-from,x-uri,Content-Location,x-agent,x-list,x-control";
         let headers = Headers::new(listed, of_answers.split(','));
         let found = sample(&headers, &request, &response);
         assert_eq!(pairs(&found.request), [("host", "shop.example.com"), ("x-tenant", "acme")]);
@@ -247,6 +249,7 @@ mod tests {
             ("location", "/login"),
             ("x-agent", "Mozilla/5.0 (X11; Linux x86_64)"),
             ("x-back", "https://a"),
+            ("x-control", "/a"),
             ("x-from", "https://shop/cart"),
             ("x-list", "a;q=1, b"),
             ("x-uri", "%2Fcart"),
