@@ -32,7 +32,7 @@ mod terminal;
 
 use std::{
     panic::AssertUnwindSafe,
-    sync::{Arc, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -43,7 +43,7 @@ use kestrel_proto::cloud::v1::{
 };
 use kube::Client;
 use tokio::{
-    sync::{Mutex, OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep, timeout_at},
 };
 use tokio_util::{
@@ -57,7 +57,7 @@ use self::{
     audit::{Asked, Audit, Decision, Part},
     cluster::Cluster,
     hidden::Hashes,
-    places::{Place, Places},
+    places::{Place, Places, Turn},
     record::{Key, Limits, Record, Verdict},
     refusal::{refuse, verdict},
     rules::Rules,
@@ -120,14 +120,12 @@ pub struct Executor {
     audit: Audit,
     credentials: Credentials,
     lanes: Lanes,
-    record: std::sync::Mutex<Record<Answered>>,
+    record: Mutex<Record<Answered>>,
     /// Bytes of requests that run or wait.
     bytes: Arc<Semaphore>,
     places: Places,
     /// The restart that waits for its time; another order takes its place.
-    restart: std::sync::Mutex<Option<DropGuard>>,
-    /// Whose turn it is to wait for room in the lane of each stream.
-    turns: [Mutex<()>; 2],
+    restart: Mutex<Option<DropGuard>>,
     tasks: TaskTracker,
     drain: CancellationToken,
 }
@@ -150,7 +148,7 @@ struct Outcome<'a> {
     /// Taken until the answer is in its lane: until then it holds memory.
     place: Option<Place<'a>>,
     /// To wait for room in the lane, likewise.
-    turn: Option<tokio::sync::MutexGuard<'a, ()>>,
+    turn: Option<Turn<'a>>,
     /// What was allowed, if it was read from the cluster.
     rules: Option<Rules>,
     /// The process ends itself so long after the answer, if these still hold.
@@ -203,11 +201,10 @@ impl Executor {
             audit: Audit::new(metrics, &process),
             credentials,
             lanes,
-            record: std::sync::Mutex::new(Record::new(KEPT)),
+            record: Mutex::new(Record::new(KEPT)),
             bytes: Arc::new(Semaphore::new(BYTES_IN_ALL)),
-            places: Places::new(),
-            restart: std::sync::Mutex::default(),
-            turns: Default::default(),
+            places: Places::default(),
+            restart: Mutex::default(),
             tasks: TaskTracker::new(),
             drain,
         }))
@@ -287,12 +284,12 @@ impl Executor {
     ) {
         let (asked, rules) = (Asked::of(&request), answered.rules);
         let room = async {
-            let Some(rules) = rules else { return Ok(Some(self.room(|| over).await)) };
+            let Some(rules) = rules else { return Ok(Some(self.places.turn(&self.lanes, || over).await)) };
             if !rules.are_within(self.switch.rules().await?) {
                 return Ok(None);
             }
             tokio::select! {
-                turn = self.room(|| over) => Ok(Some(turn)),
+                turn = self.places.turn(&self.lanes, || over) => Ok(Some(turn)),
                 off = self.switch.turned_off(rules) => Err(off),
             }
         };
@@ -393,7 +390,7 @@ impl Executor {
             outcome.rules = is_read.then_some(rules);
             // Only what was read can be large.
             if outcome.place.is_some() {
-                outcome.turn = Some(self.room(asker).await);
+                outcome.turn = Some(self.places.turn(&self.lanes, asker).await);
             }
             outcome
         };
@@ -491,21 +488,6 @@ impl Executor {
         let (answer, parts) = command::answer(reach, rules, request, &mut place).await;
         let answer = Answer::Tool(Tool::ShellCommandResponse(answer));
         Outcome { place: Some(place), ..Outcome::lasting(answer, parts) }
-    }
-
-    /// Waits for room where the answer goes: answers of the largest size would
-    /// push each other out unsent. The room is taken while the turn is held.
-    async fn room(&self, over: impl Fn() -> Over) -> tokio::sync::MutexGuard<'_, ()> {
-        loop {
-            let lane = over();
-            let turn = self.turns[lane as usize].lock().await;
-            if over() == lane {
-                self.lanes.answers(lane).room().await;
-            }
-            if over() == lane {
-                return turn;
-            }
-        }
     }
 
     fn record(&self) -> MutexGuard<'_, Record<Answered>> {

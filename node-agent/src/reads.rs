@@ -46,7 +46,7 @@ const MOST_TIME: Duration = Duration::from_secs(35);
 /// … or prints more.
 const MOST_BYTES: usize = 1024 * 1024;
 /// This program, also where its file was replaced.
-const PROGRAM: &str = "/proc/self/exe";
+pub(crate) const PROGRAM: &str = "/proc/self/exe";
 
 /// Where reads find what they read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -27,6 +27,7 @@ use serde_json::json;
 use api_server::ApiServer;
 use corpus::{ENCODED, HONEST, MARKER, SEED, adversarial, commands, comparable, differs};
 use installed::kubectl;
+use rig::Rig;
 
 /// Creates the objects, and their statuses, which no controller writes here.
 fn seed(server: &ApiServer, folder: &Path) {
@@ -184,4 +185,33 @@ async fn no_command_shows_a_secret_whoever_it_runs_as() {
             asker.command("kubectl get cm keys -n vault -o jsonpath='{.data.db_password}'").await.stdout;
         assert_eq!(secret_hashes, same == map, "equal secrets have equal hashes: {same} {map}");
     }
+}
+
+/// Scenario: the cloud asks for parts of objects, by path and by kubectl's flag, with the rights of the chart's account.
+/// Guarantee: they are read, and of a kind that the account may not read no part is either.
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_of_objects_are_read_with_the_rights_of_the_chart() {
+    let rig = Rig::start(&[]).await;
+    let folder = tempfile::tempdir().unwrap();
+    seed(&rig.server, folder.path());
+    let web = "apis/apps/v1/namespaces/shop/deployments/web";
+    let paths = [
+        &format!("{web}/status"),
+        &format!("{web}/scale"),
+        "api/v1/namespaces/shop/pods/web-1/status",
+        "api/v1/namespaces/shop/status",
+        "apis/example.com/v1/namespaces/shop/widgets/blue/status",
+    ];
+    let answer = rig.ask(json!({"kubernetes_api_request": {"api_paths": paths}})).await;
+    let results = answer["results"].as_array().unwrap();
+    let codes: Vec<_> = results.iter().map(|result| result["status_code"].as_i64().unwrap()).collect();
+    assert_eq!(codes, [200, 200, 200, 200, 403], "{answer}");
+    assert!(results[1]["response_data"].as_str().unwrap().contains(r#""kind":"Scale""#), "{answer}");
+    let commands =
+        ["status", "scale"].map(|part| format!("kubectl get deploy web -n shop --subresource={part}"));
+    let answer = rig.ask(json!({"shell_command_request": {"commands": commands}})).await;
+    for result in answer["results"].as_array().unwrap() {
+        assert!(result["success"] == true && result["stdout"].as_str().unwrap().contains("web"), "{result}");
+    }
+    rig.stop().await;
 }

@@ -215,14 +215,25 @@ fn walk(value: &mut Value, hashes: &Hashes, depth: usize) {
     }
 }
 
-/// A text, or texts of a list, by the name. Lists of `secrets` are of their names.
+/// A text or a whole number, or those of a list, by the name. Lists of `secrets` are of their names.
 fn hide_field(name: &str, field: &mut Value, hashes: &Hashes) {
     match field {
         Value::String(text) if is_open(text) && secret::is_named(name, text) => {
             *text = hashes.of(text.as_bytes());
         }
+        Value::Number(number)
+            if number.as_f64().is_some_and(|number| number.fract() == 0.0)
+                && secret::is_number_name(name) =>
+        {
+            let hash = hashes.of(number.to_string().as_bytes());
+            *field = hash.into();
+        }
         Value::Array(items) if !name.to_ascii_lowercase().ends_with("secrets") && secret::is_name(name) => {
-            items.iter_mut().for_each(|item| hide_field(name, item, hashes));
+            for item in items {
+                // A plural of one number counts; of several it names each.
+                let of_one = if item.is_number() { name.strip_suffix('s').unwrap_or(name) } else { name };
+                hide_field(of_one, item, hashes);
+            }
         }
         _ => {}
     }
@@ -288,6 +299,29 @@ mod tests {
             (&spec["auth"], &spec["mode"]["auth"]),
             (&json!(hashes.of(b"bWU6aHVudGVyMg==")), &json!("basic"))
         );
+    }
+
+    #[test]
+    fn numbers_are_hidden_where_they_are_the_secret_and_not_where_they_are_about_one() {
+        let about = json!({
+            "tokenTTL": 3600, "maxTokens": 4096, "passwordHistory": 5, "token": true, "secret": 0.5,
+            "tokenPorts": [8080], "summary": {"pass": 12}, "serviceAccountToken": {"expirationSeconds": 3600},
+        });
+        let embedded = about.to_string();
+        let mut object = json!({"spec": about, "data": {"config.json": embedded}});
+        let kept = object.clone();
+        object["spec"]["adminPassword"] = 12_345_678.into();
+        object["spec"]["passwords"] = json!([12_345_678, "12345678"]);
+        object["data"]["other.json"] = r#"{"db": {"password": 12345678, "port": 5432}}"#.into();
+        let (mut object, hashes) = cleaned(object);
+        let hash = hashes.of(b"12345678");
+        let (mut spec, mut data) = (object["spec"].take(), object["data"].take());
+        let (spec, data) = (spec.as_object_mut().unwrap(), data.as_object_mut().unwrap());
+        assert_eq!(spec.remove("adminPassword").unwrap(), json!(hash));
+        assert_eq!(spec.remove("passwords").unwrap(), json!([hash, hash]));
+        let shown = format!(r#"{{"db": {{"password": {hash}, "port": 5432}}}}"#);
+        assert_eq!(data.remove("other.json").unwrap(), json!(shown));
+        assert_eq!(json!({"spec": spec, "data": data}), kept);
     }
 
     /// The items of the API server's lists have no kind.

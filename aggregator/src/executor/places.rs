@@ -1,11 +1,11 @@
-//! Which batches run: some at once, of each stream some of these, and between two parts of one the next that waits.
+//! Who may run, and whose answer goes next.
 
 use tokio::{
-    sync::{Semaphore, SemaphorePermit},
+    sync::{Mutex, MutexGuard, Semaphore, SemaphorePermit},
     time::{Instant, timeout_at},
 };
 
-use crate::uplink::lanes::Over;
+use crate::uplink::lanes::{Lanes, Over};
 
 /// Batches that run at the same time; each may hold some 20 MiB.
 pub(super) const AT_ONCE: usize = 8;
@@ -14,27 +14,51 @@ const AT_ONCE_OVER_ONE: usize = 6;
 /// What batches without a place may hold, all together: what their answers have so far.
 const HELD_BYTES: usize = 32 * 1024 * 1024;
 
+/// To wait for room in a lane, and to fill it.
+pub(super) type Turn<'a> = MutexGuard<'a, ()>;
+
+/// What batches share.
 pub(super) struct Places {
     all: Semaphore,
     /// For each stream.
     shares: [Semaphore; 2],
     held: Semaphore,
+    /// Whose turn it is to wait for room in the lane of each stream.
+    turns: [Mutex<()>; 2],
 }
 
-impl Places {
-    pub(super) fn new() -> Self {
+impl Default for Places {
+    fn default() -> Self {
         Self {
             all: Semaphore::new(AT_ONCE),
             shares: [AT_ONCE_OVER_ONE; 2].map(Semaphore::new),
             held: Semaphore::new(HELD_BYTES),
+            turns: Default::default(),
         }
     }
+}
 
+impl Places {
     /// Waits until a batch may run; `None` if that is not before the deadline.
     pub(super) async fn take(&self, over: Over, deadline: Instant) -> Option<Place<'_>> {
         let mut place = Place { of: Some((self, over)), ..Place::alone(deadline) };
         timeout_at(deadline, place.again()).await.ok()?;
         Some(place)
+    }
+
+    /// Waits for room where the answer goes: answers of the largest size would
+    /// push each other out unsent. The room is taken while the turn is held.
+    pub(super) async fn turn(&self, lanes: &Lanes, over: impl Fn() -> Over) -> Turn<'_> {
+        loop {
+            let lane = over();
+            let turn = self.turns[lane as usize].lock().await;
+            if over() == lane {
+                lanes.answers(lane).room().await;
+            }
+            if over() == lane {
+                return turn;
+            }
+        }
     }
 }
 
@@ -86,7 +110,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn between_two_parts_who_waits_has_its_turn_and_what_is_held_has_a_bound() {
-        let places = Places::new();
+        let places = Places::default();
         let deadline = Instant::now() + std::time::Duration::from_secs(30);
         let mut batches = Vec::new();
         for _ in 0..AT_ONCE_OVER_ONE {
@@ -111,7 +135,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_place_that_is_lent_is_had_again_or_given_up() {
-        let places = Places::new();
+        let places = Places::default();
         let mut place = places.take(Over::Data, Instant::now()).await.unwrap();
         place.lend(1000);
         assert_eq!(places.all.available_permits(), AT_ONCE);

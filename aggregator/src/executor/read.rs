@@ -11,6 +11,7 @@ use super::{
     cluster::{Cluster, Failure, READ_BYTES, narrower},
     path::{Form, Readable},
     places::Place,
+    query::LOG_LINES,
     reason::{Reason, Refused},
     rules::Rules,
 };
@@ -150,9 +151,16 @@ async fn get(cluster: &Cluster, readable: &Readable, share: usize) -> Result<Out
     if readable.form == Form::Log {
         let whole = answer.text.len();
         let mut data = cluster.cleaned_lines(answer.text);
-        let message = match cut_lines(&mut data, share) || answer.is_cut || whole >= READ_BYTES {
-            true => format!("cut to {} of {whole} bytes: ask for less with {narrower}", data.len()),
-            false => String::new(),
+        let message = if cut_lines(&mut data, share) || answer.is_cut || whole >= READ_BYTES {
+            format!("cut to {} of {whole} bytes: ask for less with {narrower}", data.len())
+        } else if readable.query.value("tailLines") == Some(&LOG_LINES.to_string())
+            && data.lines().count() >= LOG_LINES as usize
+        {
+            format!(
+                "these are the last {LOG_LINES} lines: ask for others with tailLines, sinceSeconds or sinceTime"
+            )
+        } else {
+            String::new()
         };
         return Ok(Outcome { status: 200, data, message });
     }
@@ -281,6 +289,14 @@ mod tests {
                     let metadata = json!({"name": "p", "managedFields": [{"manager": "x"}]});
                     (200, json!({"metadata": metadata, "accept": accept}).to_string().into_bytes())
                 }
+                "/api/v1/namespaces/a/pods/long/log" => {
+                    let query = request.uri().query().unwrap_or_default();
+                    let lines = query.split('&').find_map(|pair| pair.strip_prefix("tailLines="));
+                    (
+                        200,
+                        "a line\n".repeat(lines.map_or(20_000, |lines| lines.parse().unwrap())).into_bytes(),
+                    )
+                }
                 "/api/v1/namespaces/a/pods/large/log" => (200, "ä".repeat(5 * 1024 * 1024).into_bytes()),
                 "/api/v1/configmaps" => {
                     let map = json!({"metadata": {"name": "m"}, "binaryData": {"keystore": "AAEC"}});
@@ -368,6 +384,20 @@ mod tests {
                 assert!(result.error_message.starts_with("cut "), "{}", result.error_message);
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_log_that_ends_at_our_own_bound_says_so() {
+        let log = "api/v1/namespaces/a/pods/long/log";
+        let queries = ["", "?limitBytes=1048576", "?tailLines=20000", "?sinceSeconds=60"];
+        let results =
+            ask(&queries.map(|query| format!("{log}{query}")).each_ref().map(String::as_str), 0).await;
+        let lines: Vec<_> = results.iter().map(|result| result.response_data.lines().count()).collect();
+        assert_eq!(lines, [10_000, 10_000, 20_000, 20_000]);
+        let said: Vec<_> = results.iter().map(|result| result.error_message.as_str()).collect();
+        let ours = "these are the last 10000 lines: ask for others with tailLines, sinceSeconds or sinceTime";
+        assert_eq!(said, [ours, ours, "", ""]);
+        assert!(results.iter().all(|result| result.success && result.status_code == 200));
     }
 
     #[tokio::test]

@@ -1,127 +1,13 @@
-//! What looks like a secret: by its name, or by its shape. Pure; no regular expressions, which would
+//! What looks like a secret: by its [name], or by its shape. Pure; no regular expressions, which would
 //! cost the program more than all of this.
+
+mod name;
 
 use std::ops::Range;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 
-/// Words in a name that stand for a secret.
-const SECRET: [&str; 25] = [
-    "password",
-    "passwords",
-    "passwd",
-    "passphrase",
-    "passcode",
-    "pwd",
-    "pass",
-    "secret",
-    "secrets",
-    "token",
-    "tokens",
-    "apikey",
-    "credential",
-    "credentials",
-    "accesskey",
-    "privatekey",
-    "secretkey",
-    "pat",
-    "dsn",
-    "pw",
-    "sshpass",
-    "dbpass",
-    "userpass",
-    "requirepass",
-    "masterauth",
-];
-/// Words that end so do as well, however they are run together: `PGPASSWORD`, `authtoken`.
-const ENDS: [&str; 6] = ["password", "passwd", "passphrase", "token", "secret", "pwd"];
-/// `key` after one of these is a secret too.
-const KEY_OF: [&str; 12] = [
-    "api",
-    "access",
-    "private",
-    "secret",
-    "encryption",
-    "signing",
-    "master",
-    "account",
-    "shared",
-    "license",
-    "auth",
-    "session",
-];
-/// A name with one of these at its end speaks of a secret without being one.
-const ABOUT: [&str; 52] = [
-    "name",
-    "names",
-    "ref",
-    "refs",
-    "file",
-    "files",
-    "path",
-    "paths",
-    "dir",
-    "namespace",
-    "length",
-    "min",
-    "max",
-    "ttl",
-    "expiry",
-    "expiration",
-    "seconds",
-    "minutes",
-    "hours",
-    "timeout",
-    "type",
-    "kind",
-    "id",
-    "ids",
-    "url",
-    "uri",
-    "host",
-    "port",
-    "endpoint",
-    "enabled",
-    "disabled",
-    "policy",
-    "issuer",
-    "audience",
-    "audiences",
-    "count",
-    "size",
-    "limit",
-    "mount",
-    "version",
-    "algorithm",
-    "rotation",
-    "interval",
-    "provider",
-    "store",
-    "class",
-    "required",
-    "format",
-    "resource",
-    "header",
-    "field",
-    "prefix",
-];
-
-/// Whether a value with this name is a secret: `DB_PASSWORD`, `apiKey`, `github-token`; not `secretName`,
-/// `TOKEN_TTL`, `PASSWORD_FILE`.
-pub(crate) fn is_name(name: &str) -> bool {
-    let words = words(name);
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    match words[..] {
-        // Vault's, of which it is the password; kubeconfig's; Redis's.
-        [.., "secret", "id"] | [.., "key", "data"] => return true,
-        [.., of, "auth"] if !matches!(of, "client" | "mutual" | "proxy") => return true,
-        [] => return false,
-        [.., last] if ABOUT.contains(&last) => return false,
-        _ => {}
-    }
-    words.iter().any(|word| SECRET.contains(word) || ENDS.iter().any(|end| word.ends_with(end)))
-        || words.windows(2).any(|pair| pair[1] == "key" && KEY_OF.contains(&pair[0]))
-}
+pub(crate) use self::name::{is_name, is_number_name};
 
 /// Whether `value` is a secret by its name, or by its name and its shape.
 pub(crate) fn is_named(name: &str, value: &str) -> bool {
@@ -136,29 +22,6 @@ fn is_pair(value: &str) -> bool {
 
 /// Characters of a pair: a multiple of four.
 const PAIR: usize = 4096;
-
-/// The words of a name in lower case, whether signs, digits or capitals separate them.
-fn words(name: &str) -> Vec<String> {
-    let mut words: Vec<String> = Vec::new();
-    let (mut open, mut was_lower) = (false, false);
-    let mut chars = name.chars().take(256).peekable();
-    while let Some(char) = chars.next() {
-        if !char.is_ascii_alphabetic() {
-            open = false;
-            continue;
-        }
-        let starts = char.is_ascii_uppercase()
-            && (was_lower || (open && chars.peek().is_some_and(char::is_ascii_lowercase)));
-        if !open || starts {
-            words.push(String::new());
-        }
-        if let Some(word) = words.last_mut() {
-            word.push(char.to_ascii_lowercase());
-        }
-        (open, was_lower) = (true, char.is_ascii_lowercase());
-    }
-    words
-}
 
 /// Prefixes that issuers give to their tokens, and how many characters follow at least.
 const ISSUED: [(&str, usize); 26] = [
@@ -356,8 +219,14 @@ fn assigned(text: &str, sign: usize) -> Option<Range<usize>> {
     let length = match opened {
         None if is_auth => 0,
         Some(closing) => quoted(bytes, value, closing),
-        // In JSON, a value that is not quoted is no text.
-        None if quote.is_some() && bytes[sign] == b':' => 0,
+        // In JSON, a value that is not quoted is no text, but may be a number.
+        None if quote.is_some() && bytes[sign] == b':' => {
+            if is_number_name(name) {
+                whole_number(bytes, value)
+            } else {
+                0
+            }
+        }
         None => run(bytes, value, |byte| {
             !byte.is_ascii_whitespace() && !matches!(byte, b',' | b';' | b'&' | b'"' | b'\'')
         }),
@@ -365,6 +234,14 @@ fn assigned(text: &str, sign: usize) -> Option<Range<usize>> {
     let text = text.get(value..value + length)?;
     let is_word = matches!(text, "true" | "false" | "null" | "nil" | "none" | "|" | "|-" | ">" | ">-");
     (length > 0 && !is_word && (!is_auth || is_pair(text))).then_some(value..value + length)
+}
+
+/// The length of a whole number; 0 if it is something else.
+fn whole_number(bytes: &[u8], from: usize) -> usize {
+    let length = run(bytes, from, |byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'+' | b'-'));
+    let text = &bytes[from.min(bytes.len())..][..length];
+    let digits = text.strip_prefix(b"-").unwrap_or(text);
+    if digits.iter().all(u8::is_ascii_digit) { length } else { 0 }
 }
 
 /// Up to the sign that closes it, in its line.
@@ -444,74 +321,11 @@ mod tests {
             "requirepass ",
             "sk-",
             "password=\\\"",
+            "\"token\":1",
+            "\"token\":a.",
         ] {
             let text = piece.repeat(20_000 / piece.len());
             assert!(work(&text) <= 4 * text.len(), "{piece:?}: {} of {}", work(&text), text.len());
-        }
-    }
-
-    #[test]
-    fn names_of_secrets_are_told_from_names_about_them() {
-        for name in [
-            "PASSWORD",
-            "DB_PASSWORD",
-            "dbPassword",
-            "db.password",
-            "MYSQL_ROOT_PASSWORD_2",
-            "API_KEY",
-            "apiKey",
-            "APIKey",
-            "SECRET_KEY_BASE",
-            "github-token",
-            "client_secret",
-            "clientSecret",
-            "AWS_SECRET_ACCESS_KEY",
-            "pgpass.pwd",
-            "GITHUB_PAT",
-            "SENTRY_DSN",
-            "auth.token",
-            "DATADOG_APIKEY",
-            "private_key",
-            "ACCOUNT_KEY",
-            "PGPASSWORD",
-            "dbpassword",
-            "SSHPASS",
-            "authtoken",
-            "clientsecret",
-            "DB_PW",
-            "REDIS_AUTH",
-            "requirepass",
-            "VAULT_SECRET_ID",
-            "client-key-data",
-            "passwords",
-        ] {
-            assert!(is_name(name), "{name}");
-        }
-        for name in [
-            "",
-            "secretName",
-            "secretKeyRef",
-            "TOKEN_TTL",
-            "PASSWORD_FILE",
-            "topologyKey",
-            "key",
-            "passthrough",
-            "compass",
-            "tokenExpirationSeconds",
-            "AWS_ACCESS_KEY_ID",
-            "patch",
-            "PATH",
-            "credentialName",
-            "automount",
-            "token-issuer",
-            "auth",
-            "client-auth",
-            "client-certificate-data",
-            "AWS_ACCESS_KEY_ID",
-            "tokenizer",
-            "secretary",
-        ] {
-            assert!(!is_name(name), "{name}");
         }
     }
 
@@ -562,6 +376,13 @@ mod tests {
                 r##"{"auths":{"r.example":{"auth":"#"}}}"##,
             ),
             ("auth: failed for a user", "auth: failed for a user"),
+            (r#"{"password": 12345678, "port": 5432}"#, r##"{"password": #, "port": 5432}"##),
+            (r#"{\"pwd\":-1,\"apiKey\":42}"#, r##"{\"pwd\":#,\"apiKey\":#}"##),
+            ("\"password\": 12345678\nuser: me", "\"password\": #\nuser: me"),
+            (
+                r#"{"maxTokens": 4096, "tokenTTL": 3600, "token": true, "secret": 0.5}"#,
+                r#"{"maxTokens": 4096, "tokenTTL": 3600, "token": true, "secret": 0.5}"#,
+            ),
         ] {
             assert_eq!(hidden(text), expected);
         }
@@ -569,6 +390,17 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_number_is_found_where_it_is_a_password_also_in_json_in_json(number: i64, is_deep: bool) {
+            let object = serde_json::json!({"maxTokens": number, "password": number, "port": number});
+            let text = object.to_string();
+            let text = if is_deep { serde_json::Value::from(text).to_string() } else { text };
+            let found: Vec<_> = find(&text).into_iter().map(|place| (&text[..place.start], &text[place])).collect();
+            prop_assert_eq!(found.len(), 1, "{}", text);
+            prop_assert!(found[0].0.trim_end_matches(['"', '\\', ':']).ends_with("password"), "{}", text);
+            prop_assert_eq!(found[0].1, number.to_string());
+        }
+
         #[test]
         fn whatever_the_text_the_ranges_are_of_whole_characters_in_order(
             text in "(\\PC|password|token|[=: \"'\\\\]|requirepass |auth|LS0tLS1CRUdJTi|://|:|@|eyJ|-----BEGIN RSA PRIVATE KEY-----|Bearer ){0,30}"

@@ -372,6 +372,7 @@ impl PartialEq for Rank {
 }
 
 impl Eq for Rank {}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
