@@ -113,7 +113,6 @@ pub struct Access {
 /// Runs requests beside each other.
 pub struct Executor {
     cluster: Cluster,
-    trier: Client,
     kinds: command::Kinds,
     nodes: Nodes,
     switch: Switch,
@@ -193,8 +192,7 @@ impl Executor {
         let Access { reader, trier, switch, excluded, nodes, metrics } = access;
         let process = jiff::Timestamp::now().as_millisecond().to_string();
         Ok(Arc::new(Self {
-            cluster: Cluster { client: reader, excluded, hashes: Hashes::new()? },
-            trier,
+            cluster: Cluster { client: reader, trier, excluded, hashes: Hashes::new()? },
             kinds: command::Kinds::default(),
             nodes,
             switch,
@@ -434,8 +432,7 @@ impl Executor {
     }
 
     async fn try_out<'a>(&self, place: Place<'a>, policy: NetworkPolicyWithError) -> Outcome<'a> {
-        let rejected =
-            network_policy::try_out(&self.cluster, &self.trier, &policy, place.deadline).await.err();
+        let rejected = network_policy::try_out(&self.cluster, &policy, place.deadline).await.err();
         let passing = rejected.as_ref().is_some_and(|rejected| rejected.passing);
         let status = if rejected.is_some() { 422 } else { 200 };
         let why = rejected.map(|rejected| rejected.why).unwrap_or_default();
@@ -452,7 +449,7 @@ impl Executor {
         let (cluster, kinds, nodes, deadline) = (&self.cluster, &self.kinds, &self.nodes, place.deadline);
         let session =
             command::Session { room: command::Session::room(), cluster, rules, kinds, nodes, deadline };
-        match timeout_at(deadline, dry_run::allowed(&session, &self.trier)).await {
+        match timeout_at(deadline, dry_run::allowed(&session)).await {
             Ok(Ok(())) => {}
             Ok(Err(off)) => {
                 return Outcome { passing: true, ..Outcome::refused(&Request::YamlDryRun(request), &off) };
@@ -462,7 +459,7 @@ impl Executor {
                 return Outcome::passing(&Request::YamlDryRun(request), 504, why);
             }
         }
-        let (answer, parts) = dry_run::answer(&session, &self.trier, request, &mut place).await;
+        let (answer, parts) = dry_run::answer(&session, request, &mut place).await;
         let answer = Answer::Tool(Tool::YamlDryRunResponse(answer));
         Outcome { place: Some(place), ..Outcome::lasting(answer, parts) }
     }
@@ -505,12 +502,13 @@ pub struct Asker {
 }
 
 impl Asker {
-    /// One that reads with `reader`, by these rules.
+    /// One that reads with `reader`, by these rules; it tries nothing, as nothing holds who asks to dry runs.
     ///
     /// # Errors
     /// There is no key for hashes of secrets.
     pub fn new(reader: Client, rules: Rules, excluded: Excluded) -> anyhow::Result<Self> {
-        let cluster = Cluster { client: reader, excluded, hashes: Hashes::new()? };
+        let cluster = Cluster { client: reader.clone(), trier: reader, excluded, hashes: Hashes::new()? };
+        let rules = Rules { dry_run: false, ..rules };
         Ok(Self { cluster, kinds: command::Kinds::default(), rules })
     }
 

@@ -24,14 +24,14 @@ async fn verdicts(rig: &Rig, manifests: &[&str]) -> Vec<Value> {
 }
 
 /// Every object of the kinds that are tried, with its version.
-fn everything(rig: &Rig) -> String {
+pub(crate) fn everything(rig: &Rig) -> String {
     let kinds = "ns,cm,svc,sa,secrets,pods,deploy,sts,ds,rs,jobs,hpa,pdb,netpol,ing,widgets";
     let fields = "jsonpath={range .items[*]}{.kind} {.metadata.namespace}/{.metadata.name} {.metadata.resourceVersion}{\"\\n\"}{end}";
     rig.kubectl(&["get", kinds, "-A", "-o", fields]).unwrap()
 }
 
 /// An API server takes a moment to know a new policy.
-async fn guarded(rig: &Rig) {
+pub(crate) async fn guarded(rig: &Rig) {
     let probe = ["create", "configmap", "probe", "-n", "default", &account()];
     let deadline = Instant::now() + LIMIT;
     while let Ok(created) = rig.kubectl(&probe) {

@@ -7,6 +7,7 @@ mod api_server;
 mod corpus;
 #[path = "../credentials.rs"]
 mod credentials;
+mod diff;
 mod dry_run;
 #[path = "../installed.rs"]
 mod installed;

@@ -31,6 +31,8 @@ const SMALLER: u32 = 8;
 /// The cluster, with what is known of what has to stay in it.
 pub(super) struct Cluster {
     pub client: Client,
+    /// The account that tries what would be written, and can do nothing else.
+    pub trier: Client,
     pub excluded: Excluded,
     pub hashes: Hashes,
 }
@@ -67,7 +69,7 @@ struct Status {
 }
 
 /// Runs what looks at every byte of a text: of a large one, so that it keeps no other task of the runtime waiting.
-fn apart<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
+pub(super) fn apart<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
     let has_others =
         Handle::try_current().is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread);
     if has_others && bytes > LARGE { block_in_place(work) } else { work() }

@@ -4,12 +4,14 @@
 mod about;
 mod access;
 mod describe;
+mod diff;
 mod discovery;
 mod events;
 mod explain;
 mod filter;
 mod flags;
 mod get;
+mod here;
 mod host;
 mod json_text;
 mod jsonpath;
@@ -26,7 +28,7 @@ mod verbs;
 mod words;
 mod yaml;
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use jiff::Timestamp;
 use kestrel_proto::cloud::v1::{ShellCommandRequest, ShellCommandResponse, ShellCommandResult};
@@ -45,7 +47,8 @@ use self::{
 };
 use super::{
     audit::{Decision, Part},
-    cluster::Cluster,
+    cluster::{Cluster, apart},
+    dry_run,
     places::Place,
     read::{ANSWER_BYTES, PATHS, TEXT_BYTES, cut, cut_lines, limit},
     reason::{Reason, Refused},
@@ -72,12 +75,16 @@ pub(super) struct Command {
 }
 
 impl Command {
-    /// Reads a line.
+    /// Reads a line, or one with a manifest behind it.
     ///
     /// # Errors
     /// It is none that runs, and why.
     pub(super) fn parse(line: &str) -> Result<Self, Refused> {
-        let stages = words::split(line)?;
+        let (line, manifest) = match here::split(line)? {
+            Some((line, manifest)) => (Cow::Owned(line), Some(manifest)),
+            None => (Cow::Borrowed(line), None),
+        };
+        let stages = words::split(&line)?;
         let Some((first, rest)) = stages.split_first() else {
             return Err(Refused::new(Reason::Malformed, "the command is empty"));
         };
@@ -86,7 +93,7 @@ impl Command {
         if program != "kubectl" {
             return Err(other_program(program));
         }
-        let kubectl = Kubectl::parse(arguments)?;
+        let kubectl = Kubectl::parse(arguments, manifest)?;
         let filters = rest.iter().map(|words| Filter::parse(words)).collect::<Result<_, _>>()?;
         Ok(Self { kubectl, filters })
     }
@@ -95,7 +102,7 @@ impl Command {
     /// tell is judged with each path that is asked for.
     ///
     /// # Errors
-    /// It asks for Secrets, or for what stays in the cluster.
+    /// It asks for Secrets, for what stays in the cluster, or for a dry run that is not allowed.
     pub(super) fn under(self, rules: Rules, excluded: &Excluded) -> Result<Self, Refused> {
         if self.kubectl.asks_for_secrets() && !rules.secret_hashes {
             return Err(Refused::new(
@@ -111,6 +118,9 @@ impl Command {
         if kept {
             let why = "logs and events of this namespace stay in the cluster (Helm: data.namespaces.exclude)";
             return Err(Refused::new(Reason::Kept, why));
+        }
+        if let Some(manifest) = &self.kubectl.manifest {
+            dry_run::judge(manifest, rules)?;
         }
         Ok(self)
     }
@@ -149,6 +159,8 @@ pub(super) struct Output {
     pub stdout: String,
     pub stderr: String,
     pub code: i32,
+    /// Objects that were tried, for the audit.
+    pub tried: Vec<String>,
 }
 
 impl Output {
@@ -200,7 +212,8 @@ pub(super) async fn answer(
     let (mut results, mut parts) = (Vec::with_capacity(commands.len()), Vec::with_capacity(commands.len()));
     let mut held = 0;
     for line in commands {
-        let parsed = Command::parse(&line).and_then(|command| command.under(rules, &cluster.excluded));
+        let read = || Command::parse(&line).and_then(|command| command.under(rules, &cluster.excluded));
+        let parsed = apart(line.len(), read);
         let (mut output, decision) = match parsed {
             Err(refused) => (
                 Output { stderr: refused.to_string(), code: NOT_EXECUTED, ..Output::default() },
@@ -235,8 +248,12 @@ pub(super) async fn answer(
         }
         cut(&mut output.stderr, ERROR_BYTES);
         held += output.stdout.len() + output.stderr.len();
-        parts.push(Part { what: line.clone(), decision, status: output.code, bytes: output.stdout.len() });
-        let Output { stdout, stderr, code } = output;
+        let Output { stdout, stderr, code, tried } = output;
+        let what = match (tried.is_empty(), line.lines().next()) {
+            (false, Some(first)) => format!("{first}: {}", tried.join(", ")),
+            _ => line.clone(),
+        };
+        parts.push(Part { what, decision, status: code, bytes: stdout.len() });
         let mut command = line;
         cut(&mut command, TEXT_BYTES);
         results.push(ShellCommandResult { command, success: code == 0, stdout, stderr, exit_code: code });
@@ -265,6 +282,7 @@ async fn run(session: &Session<'_>, command: &Command) -> Option<(Output, Option
             Does::ApiVersions => about::versions(session).await,
             Does::ClusterInfo => about::cluster(session).await,
             Does::Debug => host::run(session, kubectl).await,
+            Does::Diff => diff::run(session, kubectl).await,
         }
     };
     let (mut output, refused) = match timeout_at(session.deadline, work).await.ok()? {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::{Request, header};
 use kestrel_proto::cloud::v1::NetworkPolicyWithError;
-use kube::{Client, client::Body};
+use kube::client::Body;
 use serde_json::{Map, Value};
 use tokio::{
     task::spawn_blocking,
@@ -40,13 +40,12 @@ impl Rejected {
     }
 }
 
-/// Asks the API server what it would say to the policy, as `trier`.
+/// Asks the API server what it would say to the policy.
 ///
 /// # Errors
 /// It is not accepted, or was not tried, and why.
 pub(super) async fn try_out(
     cluster: &Cluster,
-    trier: &Client,
     policy: &NetworkPolicyWithError,
     deadline: Instant,
 ) -> Result<(), Rejected> {
@@ -63,7 +62,7 @@ pub(super) async fn try_out(
     .header(header::ACCEPT, METADATA)
     .body(Body::from(manifest.to_string().into_bytes()))
     .map_err(|error| Rejected::lasting(format!("this is not a usable name: {error}")))?;
-    match timeout_at(deadline, cluster.send_as(trier, request)).await {
+    match timeout_at(deadline, cluster.send_as(&cluster.trier, request)).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(failure)) => Err(rejected(failure)),
         Err(_) => Err(Rejected {
@@ -163,7 +162,7 @@ mod tests {
 
     use bytes::Bytes;
     use http_body_util::{BodyExt as _, Full};
-    use kube::client::Body;
+    use kube::{Client, client::Body};
     use serde_json::json;
 
     use super::*;
@@ -201,8 +200,9 @@ status: {}
         let client = Client::new(tower::service_fn(server), "default");
         let policy = NetworkPolicyWithError { network_policy: policy.to_owned(), ..Default::default() };
         let hashes = Hashes::new().unwrap();
-        let cluster = Cluster { client: client.clone(), excluded: Excluded::default(), hashes };
-        let result = try_out(&cluster, &client, &policy, Instant::now() + LIMIT).await;
+        let trier = client.clone();
+        let cluster = Cluster { client, trier, excluded: Excluded::default(), hashes };
+        let result = try_out(&cluster, &policy, Instant::now() + LIMIT).await;
         let asked = std::mem::take(&mut *asked.lock().unwrap());
         (result, asked)
     }

@@ -321,8 +321,12 @@ mod tests {
         let api_paths = paths.iter().map(ToString::to_string).collect();
         let request = KubernetesApiRequest { request_id: "r".to_owned(), api_paths, timeout_seconds };
         let mut place = Place::alone(Instant::now() + limit_of(&request));
-        let cluster =
-            Cluster { client: client(), excluded: Excluded::parse("bank"), hashes: Hashes::new().unwrap() };
+        let cluster = Cluster {
+            client: client(),
+            trier: client(),
+            excluded: Excluded::parse("bank"),
+            hashes: Hashes::new().unwrap(),
+        };
         let (answer, parts) = answer(&cluster, Rules::default(), request, &mut place).await;
         assert_eq!(parts.len(), answer.results.len());
         assert_eq!(answer.request_id, "r");

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     executor::{
-        cluster::{Cluster, Failure, READ_BYTES},
+        cluster::{Answer, Cluster, Failure, READ_BYTES},
         json::{Column, Holds, Page},
         path::Readable,
         percent::encode,
@@ -173,13 +173,18 @@ impl Session<'_> {
     pub(crate) async fn object(&self, uri: &str) -> Result<Value, Trouble> {
         let readable = self.readable(uri)?;
         let answer = self.cluster.get(&readable.uri(), "application/json").await?;
+        self.taken(&answer, readable.holds)
+    }
+
+    /// An object as the cloud may see it, if there is room for it.
+    pub(super) fn taken(&self, answer: &Answer, holds: Holds) -> Result<Value, Trouble> {
         if answer.is_cut {
             return Err(Failure::own(413, "the object is larger than 8 MiB").into());
         }
         if !self.takes(answer.text.len()) {
             return Err(Failure::own(413, NO_ROOM).into());
         }
-        Ok(self.cluster.cleaned_text(&answer.text, readable.holds)?)
+        Ok(self.cluster.cleaned_text(&answer.text, holds)?)
     }
 
     /// The objects of a list, with their kind, as far as there is room.

@@ -5,6 +5,7 @@ use std::{
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
+use kube::Client;
 use tokio::time::Instant;
 
 use super::*;
@@ -124,7 +125,8 @@ impl Rig {
             }
         };
         let client = Client::new(tower::service_fn(server), "default");
-        let cluster = Cluster { client, excluded: Excluded::default(), hashes: Hashes::new().unwrap() };
+        let (trier, excluded) = (client.clone(), Excluded::default());
+        let cluster = Cluster { client, trier, excluded, hashes: Hashes::new().unwrap() };
         Self { cluster, kinds: Kinds::default(), nodes: Nodes::default(), writes }
     }
 
@@ -151,7 +153,7 @@ impl Rig {
             .collect();
         let request = YamlDryRunRequest { yaml_manifests, timeout_seconds: 5, ..Default::default() };
         let mut place = Place::alone(Instant::now() + limit_of(&request));
-        let (answer, parts) = answer(&self.session(), &self.cluster.client, request, &mut place).await;
+        let (answer, parts) = answer(&self.session(), request, &mut place).await;
         assert_eq!(answer.global_error_message, "");
         (answer.results, parts)
     }
@@ -252,7 +254,7 @@ async fn nothing_is_tried_unless_it_is_switched_on_and_guarded() {
     let why = async |guard: Value, dry_run: bool| {
         let rig = Rig::new(guard);
         let session = Session { rules: Rules { dry_run, ..Rules::default() }, ..rig.session() };
-        allowed(&session, &rig.cluster.client).await.map_err(|refused| refused.to_string())
+        allowed(&session).await.map_err(|refused| refused.to_string())
     };
     assert_eq!(why(good_guard(), true).await, Ok(()));
     let off = why(good_guard(), false).await.unwrap_err();
