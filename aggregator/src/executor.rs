@@ -11,6 +11,7 @@ pub mod dry_run;
 pub mod events;
 mod hidden;
 mod json;
+mod log;
 mod manifest;
 #[cfg(test)]
 mod mutation;
@@ -27,6 +28,7 @@ mod refusal;
 pub mod replay;
 pub mod rules;
 mod secret;
+mod status;
 pub mod switch;
 mod terminal;
 

@@ -149,9 +149,9 @@ async fn get(cluster: &Cluster, readable: &Readable, share: usize) -> Result<Out
     let answer = cluster.get(&readable.uri(), accept(readable)).await?;
     let narrower = narrower(readable.form);
     if readable.form == Form::Log {
-        let whole = answer.text.len();
-        let mut data = cluster.cleaned_lines(answer.text);
-        let message = if cut_lines(&mut data, share) || answer.is_cut || whole >= READ_BYTES {
+        let (whole, is_cut) = (answer.text.len(), answer.is_cut);
+        let mut data = cluster.cleaned_log(answer, readable);
+        let message = if cut_lines(&mut data, share) || is_cut || whole >= READ_BYTES {
             format!("cut to {} of {whole} bytes: ask for less with {narrower}", data.len())
         } else if readable.query.value("tailLines") == Some(&LOG_LINES.to_string())
             && data.lines().count() >= LOG_LINES as usize
@@ -297,7 +297,19 @@ mod tests {
                         "a line\n".repeat(lines.map_or(20_000, |lines| lines.parse().unwrap())).into_bytes(),
                     )
                 }
-                "/api/v1/namespaces/a/pods/large/log" => (200, "ä".repeat(5 * 1024 * 1024).into_bytes()),
+                "/api/v1/namespaces/a/pods/large/log" => {
+                    (200, ("ä".repeat(511) + "\n").repeat(10 * 1024).into_bytes())
+                }
+                "/api/v1/namespaces/a/pods/wide/log" => {
+                    (200, ("ä".repeat(3 * 1024 * 1024) + "\n").into_bytes())
+                }
+                "/api/v1/namespaces/a/pods/leaks/log" => {
+                    let query = request.uri().query().unwrap_or_default();
+                    let limit = query.split('&').find_map(|pair| pair.strip_prefix("limitBytes="));
+                    let mut log = b"start\npassword=hunter2\n".to_vec();
+                    log.truncate(limit.map_or(log.len(), |limit| limit.parse().unwrap()));
+                    (200, log)
+                }
                 "/api/v1/configmaps" => {
                     let map = json!({"metadata": {"name": "m"}, "binaryData": {"keystore": "AAEC"}});
                     (200, json!({"kind": "ConfigMapList", "items": [map]}).to_string().into_bytes())
@@ -306,7 +318,15 @@ mod tests {
                 "/api/v1/nodes" => std::future::pending().await,
                 "/openapi/v3/api/v1" => (301, Vec::new()),
                 "/openapi/v3" => (503, Vec::new()),
-                _ => (404, br#"{"kind":"Status","message":"pods \"q\" not found"}"#.to_vec()),
+                path => {
+                    let name = path.rsplit('/').next().unwrap_or_default().replace("%3D", "=");
+                    (
+                        404,
+                        json!({"kind": "Status", "message": format!("pods \"{name}\" not found")})
+                            .to_string()
+                            .into_bytes(),
+                    )
+                }
             };
             let mut response = http::Response::builder().status(status);
             if status == 301 {
@@ -380,14 +400,42 @@ mod tests {
 
     #[tokio::test]
     async fn a_large_answer_is_cut_to_its_share_between_characters_and_says_so() {
-        let log = "api/v1/namespaces/a/pods/large/log";
-        for (paths, share) in [(&[log][..], ANSWER_BYTES), (&[log; 3][..], ANSWER_BYTES / 3)] {
-            for result in ask(paths, 0).await {
+        let [large, wide] = ["large", "wide"].map(|pod| format!("api/v1/namespaces/a/pods/{pod}/log"));
+        for (path, paths, end) in [(&large, 1, "ä\n[hidden]"), (&large, 3, "ä\n"), (&wide, 3, "ä")] {
+            let share = ANSWER_BYTES / paths;
+            for result in ask(&vec![path.as_str(); paths], 0).await {
                 assert!(result.success && result.response_data.len() <= share);
-                assert!(result.response_data.len() > share - 4 && result.response_data.ends_with('ä'));
+                assert!(result.response_data.len() > share - 1024 && result.response_data.ends_with(end));
                 assert!(result.error_message.starts_with("cut "), "{}", result.error_message);
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_guess_can_not_be_compared_with_a_secret_and_no_part_of_one_be_seen() {
+        let log = "api/v1/namespaces/a/pods/leaks/log";
+        let paths: Vec<String> = (1..=30).map(|bytes| format!("{log}?limitBytes={bytes}")).collect();
+        for result in ask(&paths.iter().map(String::as_str).collect::<Vec<_>>(), 0).await {
+            let shown = result.response_data.as_str();
+            let whole = ["[hidden]", "start\n", "start\n[hidden]", "start\npassword=[hidden]\n"];
+            assert!(whole.contains(&shown), "{shown}");
+        }
+        // The API server repeats in its errors what was asked for.
+        let results = ask(
+            &[
+                "api/v1/namespaces/a/pods/password=hunter2",
+                "api/v1/configmaps?labelSelector=x in (y),db-password in (hunter2)",
+            ],
+            0,
+        )
+        .await;
+        assert_eq!(results[0].error_message, "pods \"password=[hidden]\" not found");
+        assert_eq!(results[1].status_code, 403);
+        assert!(
+            results[1].error_message.starts_with("refused (secret): labelSelector would tell"),
+            "{:?}",
+            results[1]
+        );
     }
 
     #[tokio::test]

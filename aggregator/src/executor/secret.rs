@@ -81,6 +81,7 @@ pub(crate) fn find(text: &str) -> Vec<Range<usize>> {
         match secret {
             Some(secret) if !secret.is_empty() => {
                 at = secret.end;
+                found.truncate(found.partition_point(|before| before.end <= secret.start));
                 found.push(secret);
             }
             _ => at += 1,
@@ -101,6 +102,20 @@ pub(crate) fn is_blob(value: &str) -> bool {
         && is(u8::is_ascii_uppercase)
         && is(u8::is_ascii_lowercase)
         && is(u8::is_ascii_digit)
+}
+
+/// Whether a text is not empty and may be the rest of a blob.
+pub(crate) fn is_base64_text(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(is_base64)
+}
+
+/// What begins a line of a log, if it is a time (RFC 3339) with a blank behind it, and the rest.
+pub(crate) fn split_time(line: &str) -> (&str, &str) {
+    let is_of_time =
+        |byte: u8| byte.is_ascii_digit() || matches!(byte, b'-' | b':' | b'.' | b'+' | b'T' | b'Z');
+    let length = line.bytes().take(40).take_while(|byte| is_of_time(*byte)).count();
+    let is_time = length >= 20 && line.as_bytes().get(length) == Some(&b' ');
+    line.split_at(if is_time { length + 1 } else { 0 })
 }
 
 fn is_word(byte: u8) -> bool {
@@ -150,8 +165,7 @@ fn scheme(text: &str, at: usize) -> Option<Range<usize>> {
     if let Some(directive) = DIRECTIVES.iter().find(|directive| text[at..].starts_with(**directive)) {
         let begin = at + directive.len();
         let length = run(text.as_bytes(), begin, |byte| !byte.is_ascii_whitespace());
-        let is_hidden = text[begin..].starts_with("[hidden:");
-        return (!is_hidden).then_some(begin..begin + length);
+        return Some(begin..begin + length);
     }
     let rest = text.get(at..at + 7).or_else(|| text.get(at..at + 6))?.to_ascii_lowercase();
     let begin = if rest.starts_with("bearer ") {
@@ -167,15 +181,20 @@ fn scheme(text: &str, at: usize) -> Option<Range<usize>> {
     (length >= 8).then_some(begin..begin + length)
 }
 
-/// From the head of a private key to its end, or to the end of the text.
+/// From the head of a private key to its end, or to the end of the text; up to an end without a head from the begin of the
+/// text, as that of a log may be within one.
 fn private_key(text: &str, at: usize) -> Option<Range<usize>> {
     let rest = &text[at..];
-    let head = rest.strip_prefix("-----BEGIN ")?;
-    let kind = &head[..head.find("-----")?];
+    let head = rest.strip_prefix("-----BEGIN ");
+    let behind = head.or_else(|| rest.strip_prefix("-----END "))?;
+    let kind = &behind[..behind.find("-----")?];
     if !kind.ends_with("PRIVATE KEY") && !kind.ends_with("PRIVATE KEY BLOCK") {
         return None;
     }
     let end = format!("-----END {kind}-----");
+    if head.is_none() {
+        return Some(0..at + end.len());
+    }
     Some(at..rest.find(&end).map_or(text.len(), |place| at + place + end.len()))
 }
 
@@ -210,7 +229,7 @@ fn assigned(text: &str, sign: usize) -> Option<Range<usize>> {
     let opened = bytes.get(at).copied().filter(|byte| matches!(byte, b'"' | b'\''));
     let value = at + usize::from(opened.is_some());
     // Judged before its end is looked for: of one that stays, the rest is looked at as well.
-    let is_reference = ["$(", "${", "{{", "*", "[hidden:"]
+    let is_reference = ["$(", "${", "{{", "*", "[hidden]"]
         .iter()
         .any(|sign| bytes[value.min(bytes.len())..].starts_with(sign.as_bytes()));
     if is_reference {
@@ -307,7 +326,7 @@ mod tests {
             "auth=\"",
             "auth='",
             "auth='auth=\"",
-            "password=[hidden:",
+            "password=[hidden]",
             "token: ",
             "LS0tLS1CRUdJTi/",
             "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0/",
@@ -317,7 +336,7 @@ mod tests {
             "-----BEGIN PRIVATE KEY",
             "https://",
             "://a:",
-            "requirepass [hidden:",
+            "requirepass [hidden]",
             "requirepass ",
             "sk-",
             "password=\\\"",

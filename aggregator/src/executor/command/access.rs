@@ -11,7 +11,7 @@ use super::{
     session::{Session, Trouble},
     table, text,
 };
-use crate::executor::{cluster::Failure, json::Holds};
+use crate::executor::cluster::Failure;
 
 /// Reviews are asked for by a POST, of nothing but these two kinds; nothing is stored.
 async fn review(session: &Session<'_>, kind: &str, spec: Value) -> Result<Value, Trouble> {
@@ -23,7 +23,7 @@ async fn review(session: &Session<'_>, kind: &str, spec: Value) -> Result<Value,
         .body(Body::from(body.to_string().into_bytes()))
         .map_err(|error| Failure::own(400, format!("this is not a usable question: {error}")))?;
     let answer = session.cluster.send(request).await?;
-    Ok(session.cluster.cleaned_text(&answer.text, Holds::Nothing)?)
+    Ok(session.cluster.cleaned_echo(&answer.text)?)
 }
 
 pub(super) async fn run(session: &Session<'_>, command: &Kubectl) -> Result<Output, Trouble> {

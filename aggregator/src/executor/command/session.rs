@@ -19,6 +19,7 @@ use super::{
 use crate::{
     executor::{
         cluster::{Answer, Cluster, Failure, READ_BYTES},
+        hidden::MARK,
         json::{Column, Holds, Page},
         path::Readable,
         percent::encode,
@@ -274,7 +275,7 @@ impl Session<'_> {
         });
         let text = match cell {
             Value::Null => String::new(),
-            Value::String(text) if is_secret && !text.is_empty() => self.cluster.hashes.of(text.as_bytes()),
+            Value::String(text) if is_secret && !text.is_empty() => MARK.to_owned(),
             Value::String(text) => text.clone(),
             other => super::go_text(other),
         };
@@ -290,7 +291,7 @@ impl Session<'_> {
         let readable = self.readable(uri)?;
         let answer = self.cluster.get(&readable.uri(), "*/*").await?;
         let is_cut = answer.is_cut || answer.text.len() >= READ_BYTES;
-        Ok(Log { text: self.cluster.cleaned_lines(answer.text), is_cut })
+        Ok(Log { text: self.cluster.cleaned_log(answer, &readable), is_cut })
     }
 
     /// What the API server says of itself.

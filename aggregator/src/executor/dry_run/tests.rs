@@ -49,6 +49,14 @@ fn verdict(path: &str, force: bool) -> (u16, String) {
             "Invalid",
             "Deployment.apps \"wrong\" is invalid: spec.replicas: Invalid value: -1: password=hunter2",
         ),
+        "running" => {
+            let why = "Forbidden: pod updates may not change fields\n- Value: \"hunter2\",\n+ Value: \"x\",";
+            let message = format!("Deployment.apps \"running\" is invalid: spec.replicas: {why}");
+            let causes = json!([{"reason": "FieldValueForbidden", "field": "spec.replicas", "message": why}]);
+            let status =
+                json!({"code": 422, "reason": "Invalid", "message": message, "details": {"causes": causes}});
+            (422, status.to_string())
+        }
         "foreign" => status(403, "Forbidden", "User \"x\" cannot patch resource \"deployments\""),
         "slow" => (0, String::new()),
         _ => (200, json!({"kind": "PartialObjectMetadata"}).to_string()),
@@ -247,6 +255,17 @@ async fn every_manifest_has_a_verdict_of_its_own_with_the_line() {
     );
     assert!(results[5].error_message.ends_with("the manifest is empty"));
     assert_eq!(results[7].error_message, "no answer within the 5 s of this request");
+}
+
+/// Between the live object and the one that would be stored is what the account may not read.
+#[tokio::test]
+async fn a_verdict_shows_nothing_of_the_live_object() {
+    let rig = Rig::new(good_guard());
+    let (results, _) = rig.tried(&[&deployment("running")]).await;
+    assert_eq!(
+        results[0].error_message,
+        "line 5 (spec.replicas): Deployment.apps \"running\" is invalid: spec.replicas: Forbidden: pod updates may not change fields"
+    );
 }
 
 #[tokio::test]
