@@ -100,16 +100,21 @@ async fn guard(session: &Session<'_>, resource: &str) -> Result<Value, Trouble> 
 
 /// Whether they are as the chart makes them: whatever else they say may except some of the writes.
 fn guards(policy: &Value, binding: &Value, namespace: &str) -> bool {
+    [bare(policy), bare(binding)] == made(namespace)
+}
+
+/// The policy and the binding that the chart makes in a namespace.
+pub(super) fn made(namespace: &str) -> [Value; 2] {
     let everything =
         json!({"apiGroups": ["*"], "apiVersions": ["*"], "operations": ["*"], "resources": ["*/*"]});
     let account = format!("request.userInfo.username == 'system:serviceaccount:{namespace}:{GUARD}'");
-    let made = json!({
+    let policy = json!({
         "failurePolicy": "Fail",
         "matchConstraints": {"resourceRules": [everything]},
         "matchConditions": [{"expression": account}],
         "validations": [{"expression": DEMAND}],
     });
-    bare(policy) == made && bare(binding) == json!({"policyName": GUARD, "validationActions": ["Deny"]})
+    [policy, json!({"policyName": GUARD, "validationActions": ["Deny"]})]
 }
 
 /// Without what the API server fills in, and what is there for people.

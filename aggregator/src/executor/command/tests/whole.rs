@@ -234,10 +234,10 @@ fn tries(uri: &str) -> Option<Value> {
     let old = map(json!({"colour": "blue", "db_password": "hunter2", "token": "t-1"}));
     Some(match (path.rsplit('/').next()?, query.contains("dryRun=All")) {
         ("kestrel-dry-run", _) if path.contains("bindings") => {
-            json!({"spec": {"policyName": dry_run::GUARD, "validationActions": ["Deny"]}})
+            json!({"spec": dry_run::made("default")[1]})
         }
         ("kestrel-dry-run", _) => {
-            json!({"spec": {"failurePolicy": "Fail", "validations": [{"expression": dry_run::DEMAND}]}})
+            json!({"spec": dry_run::made("default")[0]})
         }
         ("same", _) | ("old", false) => old,
         ("old", true) => map(json!({"colour": "green", "db_password": "hunter2", "token": "t-2"})),
