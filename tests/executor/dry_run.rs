@@ -128,7 +128,7 @@ async fn manifests_are_tried_where_they_would_be_and_nothing_is_stored() {
         let result = verdicts(&rig, &[text]).await.remove(0);
         let message = result["error_message"].as_str().unwrap();
         assert!(
-            result["status_code"] == 422 && message.contains(why) && message.contains("(spec"),
+            result["status_code"] == 422 && message.contains(why) && message.contains("is invalid: spec"),
             "{result}"
         );
         assert!(!result.to_string().contains(MARKER), "{result}");

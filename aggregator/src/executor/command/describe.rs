@@ -38,6 +38,7 @@ pub(super) async fn run(session: &Session<'_>, command: &Kubectl) -> Result<Outp
     for target in targets(session, &command.words).await? {
         let objects = match objects(session, command, &target, &mut output).await {
             Ok(objects) => objects,
+            Err(refused @ Trouble::Refused(_)) => return Err(refused),
             Err(trouble) => {
                 output.fails(&trouble);
                 continue;

@@ -135,6 +135,7 @@ async fn human(
                 _ => groups.push((target.resource.clone(), grid)),
             },
             Err(trouble) if trouble.is_not_found() && command.arguments.has("ignore-not-found") => {}
+            Err(refused @ Trouble::Refused(_)) => return Err(refused),
             Err(trouble) => output.fails(&trouble),
         }
     }
@@ -224,6 +225,7 @@ async fn objects(session: &Session<'_>, command: &Kubectl, targets: &[Target]) -
         match found {
             Ok(found) => items.extend(found),
             Err(trouble) if trouble.is_not_found() && command.arguments.has("ignore-not-found") => {}
+            Err(refused @ Trouble::Refused(_)) => return Err(refused),
             Err(trouble) => output.fails(&trouble),
         }
     }
