@@ -52,7 +52,8 @@ impl Seeded {
 impl Drop for Seeded {
     fn drop(&mut self) {
         for arguments in [
-            &["delete", "namespace", "shop", "vault", "--timeout=90s"][..],
+            &["delete", "namespace", "shop", "vault", "work", "--timeout=90s"][..],
+            &["delete", "event", "node-1.one", "-n", "default"],
             &["delete", "secret", "x", "-n", "default"],
             &["delete", "crd", "widgets.example.com"],
         ] {

@@ -58,7 +58,7 @@ fn seed(server: &ApiServer, folder: &Path) {
     let queue = |number: u32| {
         json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": format!("queue-{number}"), "namespace": "work", "labels": {"app": "queue"},
             "ownerReferences": [{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "queue", "uid": stateful_set_uid, "controller": true}]},
-            "spec": {"automountServiceAccountToken": false, "containers": [{"name": "queue", "image": "registry.example/queue:1"}]}})
+            "spec": {"automountServiceAccountToken": false, "resources": {"limits": {"cpu": "1"}}, "containers": [{"name": "queue", "image": "registry.example/queue:1"}]}})
     };
     let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "node-1", "namespace": "kube-node-lease"},
         "spec": {"holderIdentity": "node-1", "renewTime": "2026-01-02T03:04:05.000006Z"}});
@@ -143,7 +143,7 @@ fn seed(server: &ApiServer, folder: &Path) {
         (
             "resourcequota/all",
             "work",
-            json!({"status": {"hard": {"pods": "100", "requests.cpu": "20"}, "used": {"pods": "5"}}}),
+            json!({"status": {"hard": {"services": "100", "configmaps": "50"}, "used": {"services": "5"}}}),
         ),
         (
             "horizontalpodautoscaler/web",
