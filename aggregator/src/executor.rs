@@ -11,13 +11,15 @@ pub mod dry_run;
 pub mod events;
 mod hidden;
 mod json;
+mod log;
 mod manifest;
 #[cfg(test)]
 mod mutation;
+mod network_policy;
 mod operator;
 mod path;
 mod percent;
-mod policy;
+mod places;
 mod query;
 mod read;
 mod reason;
@@ -26,12 +28,13 @@ mod refusal;
 pub mod replay;
 pub mod rules;
 mod secret;
+mod status;
 pub mod switch;
 mod terminal;
 
 use std::{
     panic::AssertUnwindSafe,
-    sync::{Arc, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -42,16 +45,21 @@ use kestrel_proto::cloud::v1::{
 };
 use kube::Client;
 use tokio::{
-    sync::{Mutex, Semaphore, SemaphorePermit},
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep, timeout_at},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
+use tracing::info;
 
 pub use self::reason::{Reason, Refused};
 use self::{
     audit::{Asked, Audit, Decision, Part},
     cluster::Cluster,
     hidden::Hashes,
+    places::{Place, Places, Turn},
     record::{Key, Limits, Record, Verdict},
     refusal::{refuse, verdict},
     rules::Rules,
@@ -67,15 +75,13 @@ use crate::{
     },
 };
 
-/// Batches that run at the same time; each may hold some 20 MiB.
-const AT_ONCE: usize = 8;
-/// Of them, those that came over one stream: what floods the one leaves room for what comes over the other.
-const AT_ONCE_OVER_ONE: usize = 6;
 const NO_PLACE: &str = "other requests took all of its time: ask again later";
 const STOPPING: &str = "the operator is being stopped: ask again";
 const FAILED: &str = "the operator failed at this request in a way that nobody foresaw: its log says where; ask for it in another way";
-/// Requests that run or wait; beyond it the cloud is told to come back later.
+/// Requests that run or wait; beyond it the cloud is told to come back later …
 const IN_ALL: usize = 256;
+/// … and likewise beyond so many bytes of them.
+const BYTES_IN_ALL: usize = 64 * 1024 * 1024;
 /// What is kept to answer repeats from; more entries than can run at once.
 const KEPT: Limits = Limits { entries: 4096, bytes: 32 * 1024 * 1024, age: Duration::from_secs(600) };
 
@@ -84,6 +90,7 @@ const KEPT: Limits = Limits { entries: 4096, bytes: 32 * 1024 * 1024, age: Durat
 /// # Errors
 /// The API server's address can't be used.
 pub fn client_as(mut cluster: kube::Config, namespace: &str, account: Option<&str>) -> kube::Result<Client> {
+    namespace.clone_into(&mut cluster.default_namespace);
     cluster.auth_info.impersonate =
         account.map(|account| format!("system:serviceaccount:{namespace}:{account}"));
     Client::try_from(cluster)
@@ -108,19 +115,18 @@ pub struct Access {
 /// Runs requests beside each other.
 pub struct Executor {
     cluster: Cluster,
-    trier: Client,
     kinds: command::Kinds,
     nodes: Nodes,
     switch: Switch,
     audit: Audit,
     credentials: Credentials,
     lanes: Lanes,
-    record: std::sync::Mutex<Record<Answered>>,
-    places: Semaphore,
-    /// For each stream.
-    shares: [Semaphore; 2],
-    /// Whose turn it is to wait for room in the lane of each stream.
-    turns: [Mutex<()>; 2],
+    record: Mutex<Record<Answered>>,
+    /// Bytes of requests that run or wait.
+    bytes: Arc<Semaphore>,
+    places: Places,
+    /// The restart that waits for its time; another order takes its place.
+    restart: Mutex<Option<DropGuard>>,
     tasks: TaskTracker,
     drain: CancellationToken,
 }
@@ -133,16 +139,6 @@ struct Answered {
     rules: Option<Rules>,
 }
 
-/// A batch may run, among all and among those of its stream.
-type Place<'a> = (SemaphorePermit<'a>, SemaphorePermit<'a>);
-
-fn number(over: Over) -> usize {
-    match over {
-        Over::Control => 0,
-        Over::Data => 1,
-    }
-}
-
 /// What came of a request.
 struct Outcome<'a> {
     answer: Answer,
@@ -153,11 +149,11 @@ struct Outcome<'a> {
     /// Taken until the answer is in its lane: until then it holds memory.
     place: Option<Place<'a>>,
     /// To wait for room in the lane, likewise.
-    turn: Option<tokio::sync::MutexGuard<'a, ()>>,
+    turn: Option<Turn<'a>>,
     /// What was allowed, if it was read from the cluster.
     rules: Option<Rules>,
-    /// The process ends itself so long after the answer.
-    restart: Option<Duration>,
+    /// The process ends itself so long after the answer, if these still hold.
+    restart: Option<(Duration, Rules)>,
 }
 
 impl Outcome<'_> {
@@ -165,21 +161,21 @@ impl Outcome<'_> {
         Self { answer, parts, passing: false, place: None, turn: None, rules: None, restart: None }
     }
 
-    fn refused(request: Request, refused: &Refused) -> Self {
-        let parts = refusal::parts_of(&request);
-        let parts = parts.iter().map(|part| Part::refused(part, refused)).collect();
+    fn refused(request: &Request, refused: &Refused) -> Self {
+        let parts = refusal::parts_of(request);
+        let parts = parts.into_iter().map(|part| Part::refused(part, refused)).collect();
         Self::lasting(refuse(request, refused.status().into(), &refused.to_string()), parts)
     }
 
-    fn passing(request: Request, status: i32, why: &str) -> Self {
-        let parts = undecided(&request, status);
+    fn passing(request: &Request, status: i32, why: &str) -> Self {
+        let parts = undecided(request, status);
         Self { passing: true, ..Self::lasting(refuse(request, status, why), parts) }
     }
 }
 
 /// The parts of a request that was not refused, and not done either.
 fn undecided(request: &Request, status: i32) -> Vec<Part> {
-    let part = |what| Part { what, decision: Decision::Allowed, status, bytes: 0 };
+    let part = |what: &str| Part { what: what.to_owned(), decision: Decision::Allowed, status, bytes: 0 };
     refusal::parts_of(request).into_iter().map(part).collect()
 }
 
@@ -198,18 +194,17 @@ impl Executor {
         let Access { reader, trier, switch, excluded, nodes, metrics } = access;
         let process = jiff::Timestamp::now().as_millisecond().to_string();
         Ok(Arc::new(Self {
-            cluster: Cluster { client: reader, excluded, hashes: Hashes::new()? },
-            trier,
+            cluster: Cluster { client: reader, trier, excluded, hashes: Hashes::new()? },
             kinds: command::Kinds::default(),
             nodes,
             switch,
             audit: Audit::new(metrics, &process),
             credentials,
             lanes,
-            record: std::sync::Mutex::new(Record::new(KEPT)),
-            places: Semaphore::new(AT_ONCE),
-            shares: [AT_ONCE_OVER_ONE; 2].map(Semaphore::new),
-            turns: Default::default(),
+            record: Mutex::new(Record::new(KEPT)),
+            bytes: Arc::new(Semaphore::new(BYTES_IN_ALL)),
+            places: Places::new(),
+            restart: Mutex::default(),
             tasks: TaskTracker::new(),
             drain,
         }))
@@ -246,43 +241,55 @@ impl Executor {
         };
         let executor = Arc::clone(self);
         let is_new = matches!(verdict, Verdict::Run);
-        match verdict {
-            Verdict::Run | Verdict::Answered(_) if self.tasks.len() >= IN_ALL => {
+        let bytes = u32::try_from(request.bytes().min(BYTES_IN_ALL)).unwrap_or(u32::MAX);
+        let room = match self.tasks.len() {
+            ..IN_ALL => Arc::clone(&self.bytes).try_acquire_many_owned(bytes).ok(),
+            _ => None,
+        };
+        match (verdict, room) {
+            (Verdict::Run | Verdict::Answered(_), None) => {
                 if is_new {
                     let _asker = key.and_then(|key| self.record().abandoned(&key));
                 }
                 self.audit.tell(&Asked::of(&request), &undecided(&request, 429), Duration::ZERO);
-                let why = format!("{IN_ALL} requests wait already: ask again later");
-                answers.send(refuse(request, 429, &why));
+                let why = "too many requests wait already, or too large ones: ask again later";
+                answers.send(refuse(&request, 429, why));
             }
-            Verdict::Run => {
-                self.tasks.spawn(async move { executor.run(key, over, request).await });
+            (Verdict::Run, Some(room)) => {
+                self.tasks.spawn(async move { executor.run(key, over, request, room).await });
             }
-            Verdict::Runs => {
+            (Verdict::Runs, _) => {
                 self.audit.tell(&Asked::of(&request), &undecided(&request, 202), Duration::ZERO);
             }
-            Verdict::Answered(answered) => {
-                self.tasks.spawn(async move { executor.repeat(key, over, request, answered).await });
+            (Verdict::Answered(answered), Some(room)) => {
+                self.tasks.spawn(async move { executor.repeat(key, over, request, answered, room).await });
             }
-            Verdict::Forgotten => {
+            (Verdict::Forgotten, _) => {
                 let why = "this request was answered before, and the answer is not kept any more: it is not \
                            run again, ask with another request_id";
                 self.audit.tell(&Asked::of(&request), &undecided(&request, 410), Duration::ZERO);
-                answers.send(refuse(request, 410, why));
+                answers.send(refuse(&request, 410, why));
             }
         }
     }
 
     /// Answers from the record, as long as the owner allows what the answer was made by.
-    async fn repeat(self: Arc<Self>, key: Option<Key>, over: Over, request: Request, answered: Answered) {
+    async fn repeat(
+        self: Arc<Self>,
+        key: Option<Key>,
+        over: Over,
+        request: Request,
+        answered: Answered,
+        bytes: OwnedSemaphorePermit,
+    ) {
         let (asked, rules) = (Asked::of(&request), answered.rules);
         let room = async {
-            let Some(rules) = rules else { return Ok(Some(self.room(|| over).await)) };
+            let Some(rules) = rules else { return Ok(Some(self.places.turn(&self.lanes, || over).await)) };
             if !rules.are_within(self.switch.rules().await?) {
                 return Ok(None);
             }
             tokio::select! {
-                turn = self.room(|| over) => Ok(Some(turn)),
+                turn = self.places.turn(&self.lanes, || over) => Ok(Some(turn)),
                 off = self.switch.turned_off(rules) => Err(off),
             }
         };
@@ -299,14 +306,15 @@ impl Executor {
                 if let Some(key) = key {
                     self.record().outdated(&key);
                 }
+                drop(bytes);
                 return self.take(over, request);
             }
             Some(Err(off)) => {
-                let Outcome { answer, parts, .. } = Outcome::refused(request, &off);
+                let Outcome { answer, parts, .. } = Outcome::refused(&request, &off);
                 (answer, parts)
             }
             None => {
-                let Outcome { answer, parts, .. } = Outcome::passing(request, 503, STOPPING);
+                let Outcome { answer, parts, .. } = Outcome::passing(&request, 503, STOPPING);
                 (answer, parts)
             }
         };
@@ -314,17 +322,16 @@ impl Executor {
         self.lanes.answers(over).send(answer);
     }
 
-    async fn run(&self, key: Option<Key>, over: Over, request: Request) {
+    async fn run(&self, key: Option<Key>, over: Over, request: Request, bytes: OwnedSemaphorePermit) {
         // Where it came last.
         let asker = || key.as_ref().and_then(|key| self.record().asker(key)).unwrap_or(over);
-        let again = request.clone();
         let (asked, begun) = (Asked::of(&request), Instant::now());
         // A request that fails in an unforeseen way fails alone, and is answered.
-        let work = AssertUnwindSafe(self.permitted(over, request, asker)).catch_unwind();
+        let work = AssertUnwindSafe(self.permitted(over, &request, asker)).catch_unwind();
         let outcome = match self.drain.run_until_cancelled(work).await {
             Some(Ok(outcome)) => outcome,
-            Some(Err(_)) => Outcome::passing(again, 500, FAILED),
-            None => Outcome::passing(again, 503, STOPPING),
+            Some(Err(_)) => Outcome::passing(&request, 500, FAILED),
+            None => Outcome::passing(&request, 503, STOPPING),
         };
         self.audit.tell(&asked, &outcome.parts, begun.elapsed());
         match key {
@@ -332,63 +339,92 @@ impl Executor {
             None => self.lanes.answers(over).send(outcome.answer),
             Some(key) => {
                 let message = Message::from(outcome.answer);
-                let bytes = message.bytes();
+                let length = message.bytes();
                 let asker = if outcome.passing {
                     self.record().abandoned(&key)
                 } else {
                     let answered = Answered { message: message.clone(), rules: outcome.rules };
-                    self.record().answered(key, answered, bytes, Instant::now())
+                    self.record().answered(key, answered, length, Instant::now())
                 };
                 self.lanes.answers(asker.unwrap_or(over)).send_encoded(message);
             }
         }
-        drop((outcome.turn, outcome.place));
-        if let Some(delay) = outcome.restart {
-            self.drain.run_until_cancelled(sleep(delay)).await;
-            self.drain.cancel();
+        drop((outcome.turn, outcome.place, bytes));
+        if let Some((delay, rules)) = outcome.restart {
+            self.restart(delay, rules).await;
+        }
+    }
+
+    /// Ends the process after the delay, unless that is not allowed any more, or ordered anew.
+    async fn restart(&self, delay: Duration, rules: Rules) {
+        let replaced = CancellationToken::new();
+        let guard = replaced.clone().drop_guard();
+        *self.restart.lock().unwrap_or_else(PoisonError::into_inner) = Some(guard);
+        tokio::select! {
+            () = self.drain.cancelled() => {}
+            () = replaced.cancelled() => info!("another order takes the place of the restart that was to come"),
+            off = self.switch.turned_off(rules) => info!("there is no restart: {off}"),
+            () = sleep(delay) => self.drain.cancel(),
         }
     }
 
     /// What comes of a request as long as the owner allows it.
-    async fn permitted(&self, over: Over, request: Request, asker: impl Fn() -> Over) -> Outcome<'_> {
+    async fn permitted<'a>(&'a self, over: Over, request: &Request, asker: impl Fn() -> Over) -> Outcome<'a> {
         // Without it the connection would come to its end.
         if let Request::CertificateRenewal(request) = request {
             let parts =
                 vec![Part { what: String::new(), decision: Decision::Allowed, status: 200, bytes: 0 }];
-            return Outcome::lasting(operator::renew_certificate(&self.credentials, request).await, parts);
+            return Outcome::lasting(
+                operator::renew_certificate(&self.credentials, request.clone()).await,
+                parts,
+            );
         }
         let rules = match self.switch.rules().await {
             Ok(rules) => rules,
             // It may be switched on again, and the request come again.
             Err(off) => return Outcome { passing: true, ..Outcome::refused(request, &off) },
         };
-        let again = request.clone();
-        let is_read = record::is_read(&request);
+        let is_read = record::is_read(request);
         let work = async {
             let mut outcome = self.outcome(over, request, rules).await;
             outcome.rules = is_read.then_some(rules);
             // Only what was read can be large.
             if outcome.place.is_some() {
-                outcome.turn = Some(self.room(asker).await);
+                outcome.turn = Some(self.places.turn(&self.lanes, asker).await);
             }
             outcome
         };
         tokio::select! {
             outcome = work => outcome,
-            off = self.switch.turned_off(rules) => Outcome { passing: true, ..Outcome::refused(again, &off) },
+            off = self.switch.turned_off(rules) => Outcome { passing: true, ..Outcome::refused(request, &off) },
         }
     }
 
-    async fn outcome(&self, over: Over, request: Request, rules: Rules) -> Outcome<'_> {
+    async fn outcome<'a>(&'a self, over: Over, request: &Request, rules: Rules) -> Outcome<'a> {
+        let place = async |limit| self.places.take(over, Instant::now() + limit).await;
+        let no_place = || Outcome::passing(request, 504, NO_PLACE);
+        // What waits for a place is not copied yet.
         match request {
-            Request::KubernetesApi(request) => self.read(over, request, rules).await,
-            Request::ShellCommand(request) => self.command(over, request, rules).await,
-            Request::NetworkPolicy(policy) => self.try_out(over, policy).await,
-            Request::YamlDryRun(request) => self.dry_run(over, request, rules).await,
-            Request::OperatorRestart(request) => {
-                let parts = undecided(&Request::OperatorRestart(request.clone()), 200);
-                let (answer, restart) = operator::restart(request);
-                Outcome { restart, ..Outcome::lasting(answer, parts) }
+            Request::KubernetesApi(batch) => match place(read::limit_of(batch)).await {
+                Some(place) => self.read(place, batch.clone(), rules).await,
+                None => no_place(),
+            },
+            Request::ShellCommand(batch) => match place(command::limit_of(batch)).await {
+                Some(place) => self.command(place, batch.clone(), rules).await,
+                None => no_place(),
+            },
+            Request::NetworkPolicy(policy) => match place(network_policy::LIMIT).await {
+                Some(place) => self.try_out(place, policy.clone()).await,
+                None => no_place(),
+            },
+            Request::YamlDryRun(batch) => match place(dry_run::limit_of(batch)).await {
+                Some(place) => self.dry_run(place, batch.clone(), rules).await,
+                None => no_place(),
+            },
+            Request::OperatorRestart(order) => {
+                let (answer, delay) = operator::restart(order.clone());
+                let restart = delay.map(|delay| (delay, rules));
+                Outcome { restart, ..Outcome::lasting(answer, undecided(request, 200)) }
             }
             other => {
                 let why = "not supported by this version of the operator";
@@ -397,86 +433,60 @@ impl Executor {
         }
     }
 
-    async fn try_out(&self, over: Over, policy: NetworkPolicyWithError) -> Outcome<'_> {
-        let deadline = Instant::now() + policy::LIMIT;
-        let Some(place) = self.place(over, deadline).await else {
-            return Outcome::passing(Request::NetworkPolicy(policy), 504, NO_PLACE);
-        };
-        let rejected = policy::try_out(&self.trier, &policy, deadline).await.err();
+    async fn try_out<'a>(&self, place: Place<'a>, policy: NetworkPolicyWithError) -> Outcome<'a> {
+        let rejected = network_policy::try_out(&self.cluster, &policy, place.deadline).await.err();
         let passing = rejected.as_ref().is_some_and(|rejected| rejected.passing);
         let status = if rejected.is_some() { 422 } else { 200 };
         let why = rejected.map(|rejected| rejected.why).unwrap_or_default();
-        let parts = undecided(&Request::NetworkPolicy(policy.clone()), status);
+        let parts = vec![Part { what: String::new(), decision: Decision::Allowed, status, bytes: 0 }];
         Outcome { place: Some(place), passing, ..Outcome::lasting(verdict(policy, why), parts) }
     }
 
-    async fn dry_run(&self, over: Over, request: YamlDryRunRequest, rules: Rules) -> Outcome<'_> {
-        let deadline = Instant::now() + dry_run::limit_of(&request);
-        let Some(place) = self.place(over, deadline).await else {
-            return Outcome::passing(Request::YamlDryRun(request), 504, NO_PLACE);
-        };
-        let (cluster, kinds, nodes) = (&self.cluster, &self.kinds, &self.nodes);
+    async fn dry_run<'a>(
+        &self,
+        mut place: Place<'a>,
+        request: YamlDryRunRequest,
+        rules: Rules,
+    ) -> Outcome<'a> {
+        let (cluster, kinds, nodes, deadline) = (&self.cluster, &self.kinds, &self.nodes, place.deadline);
         let session =
             command::Session { room: command::Session::room(), cluster, rules, kinds, nodes, deadline };
         match timeout_at(deadline, dry_run::allowed(&session)).await {
             Ok(Ok(())) => {}
             Ok(Err(off)) => {
-                return Outcome { passing: true, ..Outcome::refused(Request::YamlDryRun(request), &off) };
+                return Outcome { passing: true, ..Outcome::refused(&Request::YamlDryRun(request), &off) };
             }
             Err(_) => {
                 let why = "the API server did not say in time whether anything may be tried";
-                return Outcome::passing(Request::YamlDryRun(request), 504, why);
+                return Outcome::passing(&Request::YamlDryRun(request), 504, why);
             }
         }
-        let (answer, parts) = dry_run::answer(&session, &self.trier, request, deadline).await;
+        let (answer, parts) = dry_run::answer(&session, request, &mut place).await;
         let answer = Answer::Tool(Tool::YamlDryRunResponse(answer));
         Outcome { place: Some(place), ..Outcome::lasting(answer, parts) }
     }
 
-    async fn read(&self, over: Over, request: KubernetesApiRequest, rules: Rules) -> Outcome<'_> {
-        let deadline = Instant::now() + read::limit_of(&request);
-        let Some(place) = self.place(over, deadline).await else {
-            return Outcome::passing(Request::KubernetesApi(request), 504, NO_PLACE);
-        };
-        let (answer, parts) = read::answer(&self.cluster, rules, request, deadline).await;
+    async fn read<'a>(
+        &self,
+        mut place: Place<'a>,
+        request: KubernetesApiRequest,
+        rules: Rules,
+    ) -> Outcome<'a> {
+        let (answer, parts) = read::answer(&self.cluster, rules, request, &mut place).await;
         let answer = Answer::Tool(Tool::KubernetesApiResponse(answer));
         Outcome { place: Some(place), ..Outcome::lasting(answer, parts) }
     }
 
-    async fn command(&self, over: Over, request: ShellCommandRequest, rules: Rules) -> Outcome<'_> {
-        let deadline = Instant::now() + command::limit_of(&request);
-        let Some(place) = self.place(over, deadline).await else {
-            return Outcome::passing(Request::ShellCommand(request), 504, NO_PLACE);
-        };
+    async fn command<'a>(
+        &self,
+        mut place: Place<'a>,
+        request: ShellCommandRequest,
+        rules: Rules,
+    ) -> Outcome<'a> {
         let reach = (&self.cluster, &self.kinds, &self.nodes);
-        let (answer, parts) = command::answer(reach, rules, request, deadline).await;
+        let (answer, parts) = command::answer(reach, rules, request, &mut place).await;
         let answer = Answer::Tool(Tool::ShellCommandResponse(answer));
         Outcome { place: Some(place), ..Outcome::lasting(answer, parts) }
-    }
-
-    /// Waits until a batch may run; `None` if that is not before the deadline.
-    async fn place(&self, over: Over, deadline: Instant) -> Option<Place<'_>> {
-        let place = async {
-            // The stream's own share first: who waits for it takes nothing from others.
-            let share = self.shares[number(over)].acquire().await;
-            Some((self.places.acquire().await.ok()?, share.ok()?))
-        };
-        timeout_at(deadline, place).await.ok()?
-    }
-
-    /// Waits for room where the answer goes: answers of the largest size would
-    /// push each other out unsent. The room is taken while the turn is held.
-    async fn room(&self, over: impl Fn() -> Over) -> tokio::sync::MutexGuard<'_, ()> {
-        loop {
-            let lane = over();
-            let turn = self.turns[number(lane)].lock().await;
-            if over() == lane {
-                self.lanes.answers(lane).room().await;
-            }
-            if over() == lane {
-                return turn;
-            }
-        }
     }
 
     fn record(&self) -> MutexGuard<'_, Record<Answered>> {
@@ -494,22 +504,23 @@ pub struct Asker {
 }
 
 impl Asker {
-    /// One that reads with `reader`, by these rules.
+    /// One that reads with `reader`, by these rules; it tries nothing, as nothing holds who asks to dry runs.
     ///
     /// # Errors
     /// There is no key for hashes of secrets.
     pub fn new(reader: Client, rules: Rules, excluded: Excluded) -> anyhow::Result<Self> {
-        let cluster = Cluster { client: reader, excluded, hashes: Hashes::new()? };
+        let cluster = Cluster { client: reader.clone(), trier: reader, excluded, hashes: Hashes::new()? };
+        let rules = Rules { dry_run: false, ..rules };
         Ok(Self { cluster, kinds: command::Kinds::default(), rules })
     }
 
     /// What one command prints.
     pub async fn command(&self, line: &str) -> ShellCommandResult {
         let request = ShellCommandRequest { commands: vec![line.to_owned()], ..Default::default() };
-        let deadline = Instant::now() + command::limit_of(&request);
+        let mut place = Place::alone(Instant::now() + command::limit_of(&request));
         // Agents attach to the daemon alone.
         let reach = (&self.cluster, &self.kinds, &Nodes::default());
-        let (answer, _) = command::answer(reach, self.rules, request, deadline).await;
+        let (answer, _) = command::answer(reach, self.rules, request, &mut place).await;
         answer.results.into_iter().next().unwrap_or_default()
     }
 }

@@ -29,7 +29,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::{inventory::Mirror, signals::note::Note, uplink::lanes::Lanes};
+use crate::{inventory::Mirror, signals::note::Note, traffic::requests::Requests, uplink::lanes::Lanes};
 use standing::Standing;
 
 /// The Lease of the aggregator.
@@ -46,6 +46,9 @@ const TOLD_SINCE: &str = "kestrel.ai/told-since";
 /// may have been told.
 const OPEN: &str = "kestrel.ai/open";
 
+/// Annotation of the Lease: of requests of which more may come, what a leader that has ended told.
+const REQUESTS: &str = "kestrel.ai/requests";
+
 /// What every replica sees and the leader tells the cloud.
 pub trait Told: Send + Sync {
     /// Everything before this time has been told for sure.
@@ -54,10 +57,14 @@ pub trait Told: Send + Sync {
     fn forget_told(&self, since: Timestamp, before: Timestamp);
     /// What is open, if everything that came before `until` has been told.
     fn open(&self, until: Timestamp) -> String;
+    /// What this one leaves of requests.
+    fn left(&self) -> String;
+    /// The last leader has left this.
+    fn take_over(&self, left: String);
 }
 
-/// Signals, deletions, and what is open.
-impl Told for (Lanes, Mirror, Note) {
+/// Signals, deletions, what is open, and requests.
+impl Told for (Lanes, Mirror, Note, Requests) {
     fn told_until(&self) -> Timestamp {
         self.0.told_until().min(self.1.told_until())
     }
@@ -70,6 +77,14 @@ impl Told for (Lanes, Mirror, Note) {
 
     fn open(&self, until: Timestamp) -> String {
         self.2.names(until)
+    }
+
+    fn left(&self) -> String {
+        self.3.left()
+    }
+
+    fn take_over(&self, left: String) {
+        self.3.take_over(left);
     }
 }
 
@@ -234,6 +249,8 @@ impl Election {
             // An earlier version of the holder notes only the end.
             self.told.forget_told(since.unwrap_or(Timestamp::MIN), until);
         }
+        let left = lease.metadata.annotations.as_ref().and_then(|annotations| annotations.get(REQUESTS));
+        self.told.take_over(left.cloned().unwrap_or_default());
     }
 
     fn judge(&self, lease: &Lease, seen: &mut Option<Seen>, now: Instant) -> Verdict {
@@ -298,6 +315,7 @@ impl Election {
         let until = self.told.told_until();
         annotations.insert(TOLD_UNTIL.to_owned(), until.to_string());
         annotations.insert(OPEN.to_owned(), self.told.open(until));
+        annotations.insert(REQUESTS.to_owned(), self.told.left());
         self.write(&lease, spec).await
     }
 }

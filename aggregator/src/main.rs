@@ -125,7 +125,7 @@ fn audit(file: &str) -> anyhow::Result<ExitCode> {
     let audit::Verdict { sound, chains, broken } = audit::verify(&log);
     writeln!(io::stdout(), "{sound} lines of the audit follow from each other, in {chains} chains")?;
     for line in &broken {
-        writeln!(io::stdout(), "BROKEN  line {line} was changed, or some before it are missing")?;
+        writeln!(io::stdout(), "BROKEN  line {line} was changed or added, or some before it are missing")?;
     }
     Ok(if broken.is_empty() && sound > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

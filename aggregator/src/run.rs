@@ -128,7 +128,7 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
     let executor = Executor::new(access, credentials.clone(), lanes.clone(), drain.clone())?;
     let uplink = Uplink::new(uplink, lanes.clone(), mirror.clone(), executor.requests(), metrics.clone());
     let election = election.map(|election| {
-        let told = Arc::new((lanes.clone(), mirror.clone(), signals.note.clone()));
+        let told = Arc::new((lanes.clone(), mirror.clone(), signals.note.clone(), requests.clone()));
         Arc::new(Election::new(client.clone(), &namespace, election, told, owner()))
     });
 
@@ -319,8 +319,15 @@ pub async fn start(config: Config, own_logs: OwnLogs) -> anyhow::Result<Daemon> 
                 }
                 Ok(())
             };
-            let link = link::serve(link, client, parts, link_metrics, drain.clone());
-            tokio::try_join!(link, relay, serve_als(drain.clone()))?;
+            // Agents and collectors hear on the link what was told until the very end.
+            let told = CancellationToken::new();
+            let link = link::serve(link, client, parts, link_metrics, told.clone());
+            let proxies = async {
+                serve_als(drain.clone()).await?;
+                told.cancel();
+                Ok(())
+            };
+            tokio::try_join!(link, relay, proxies)?;
             Ok(())
         };
         async move {

@@ -19,7 +19,7 @@ mod sink;
 pub mod thresholds;
 #[cfg(test)]
 mod told;
-mod uid;
+pub(crate) mod uid;
 
 pub use nodes::Nodes;
 pub(crate) use sink::{JobSink, Judged};

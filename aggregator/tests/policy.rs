@@ -8,8 +8,12 @@ use kestrel_aggregator::{
 };
 
 fn judge(requests: &str) -> (replay::Summary, String) {
+    judge_by(Rules::default(), requests)
+}
+
+fn judge_by(rules: Rules, requests: &str) -> (replay::Summary, String) {
     let mut out = Vec::new();
-    let summary = replay::test(requests, Rules::default(), &Excluded::default(), &mut out).unwrap();
+    let summary = replay::test(requests, rules, &Excluded::default(), &mut out).unwrap();
     let wrong = String::from_utf8(out)
         .unwrap()
         .lines()
@@ -46,4 +50,13 @@ fn what_incident_work_asks_of_nodes_is_allowed() {
     let (summary, wrong) = judge(include_str!("policy/nodes.jsonl"));
     assert_eq!(wrong, "");
     assert!(summary.allowed >= 25, "{summary:?}");
+}
+
+/// As with `--dry-run`: what is tried where the owner allows it.
+#[test]
+fn of_dry_runs_what_has_no_secret_is_allowed() {
+    let rules = Rules { dry_run: true, ..Rules::default() };
+    let (summary, wrong) = judge_by(rules, include_str!("policy/dry_runs.jsonl"));
+    assert_eq!(wrong, "");
+    assert!(summary.allowed >= 8 && summary.refused >= 12, "{summary:?}");
 }

@@ -1,10 +1,11 @@
 //! `kestrel-node-agent check`, for a node on which something is wrong: tries with the daemon's settings what the
-//! daemon does, and says which mount, permission, socket or setting is missing and what gives it. It changes
-//! nothing, and does not speak on the agent link.
+//! daemon does, and says which mount, permission, socket or setting is missing and what gives it. It leaves nothing
+//! changed, and does not speak on the agent link.
 
 mod flows;
 mod folders;
 mod host;
+pub mod sandbox;
 
 use std::{fs, io, process::ExitCode};
 
@@ -43,6 +44,7 @@ pub async fn run(source: &dyn Source, out: &mut dyn io::Write) -> io::Result<Exi
     report.say([link(&config).await])?;
     report.say(host::findings(&config).await)?;
     report.say(flows::findings(&config).await)?;
+    report.say(sandbox::findings(&config, source).await)?;
     Ok(report.code())
 }
 

@@ -37,15 +37,21 @@ usage: kestrel-node-agent [status | check | tail]
 
   (nothing)  the daemon; its environment variables are in docs/interfaces.md
   status     what the daemon on this host is doing (HEALTH_PORT: its admin port)
-  check      tries on its node, with the daemon's variables, what the daemon does; a line each: ok, note (off, and what
-             switches it on), caution, or FAILED with the remedy, and code 1 if anything failed
+  check      tries on its node, with the daemon's variables, what the daemon does, and what a read of the node must not
+             be able to do; a line each: ok, note (off, and what switches it on), caution, or FAILED with the remedy, and
+             code 1 if anything failed
   tail       reads container logs without Kubernetes: kestrel-node-agent tail --help
 ";
 
 fn main() -> ExitCode {
     let words: Vec<String> = env::args().skip(1).collect();
-    // Started by the daemon alone, for one read of the host: without threads, and before anything else is there.
-    if words == ["read"] { reads::child::run() } else { speak(words) }
+    // Started by this program alone, for one read of the host, or to try what such a process can do: without threads,
+    // and before anything else is there.
+    match words.split_first() {
+        Some((word, [])) if word == "read" => reads::child::run(),
+        Some((word, attempts)) if word == "try" => check::sandbox::inside(attempts),
+        _ => speak(words),
+    }
 }
 
 #[tokio::main(flavor = "current_thread")]

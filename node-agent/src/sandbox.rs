@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, path::Path, process::Stdio, time::Duration};
 
-use landlock::{ABI, Access as _, AccessFs, AccessNet, Ruleset, RulesetAttr as _, Scope};
+use landlock::{ABI, Access as _, AccessFs, AccessNet, Ruleset, RulesetAttr as _, RulesetStatus, Scope};
 use rustix::{
     process::{
         Pid, Resource, Rlimit, Signal, kill_process_group, set_parent_process_death_signal, setrlimit,
@@ -164,17 +164,18 @@ pub enum Reach {
 
 /// Takes from this thread, for ever, its capabilities and every way to a file, to another process and, unless
 /// `reach` says so, to the network: by Landlock, as far as the kernel has it, and by seccomp, without which it
-/// fails.
+/// fails. Says whether it is by Landlock too.
 ///
 /// # Errors
 /// The kernel has no seccomp.
-pub fn seal(reach: Reach) -> Result<(), String> {
+pub fn seal(reach: Reach) -> Result<bool, String> {
     let none = CapabilitySet::empty();
     set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })
         .map_err(|error| format!("capabilities: {error}"))?;
-    landlock(reach).map_err(|error| format!("Landlock: {error}"))?;
+    let has_landlock = landlock(reach).map_err(|error| format!("Landlock: {error}"))?;
     let filter = filter(reach).map_err(|error| format!("seccomp: {error}"))?;
-    apply_filter(&filter).map_err(|error| format!("seccomp: {error}"))
+    apply_filter(&filter).map_err(|error| format!("seccomp: {error}"))?;
+    Ok(has_landlock)
 }
 
 /// Calls that are not allowed fail as forbidden.
@@ -199,15 +200,15 @@ fn filter(reach: Reach) -> Result<BpfProgram, BackendError> {
     SeccompFilter::new(allowed, refused, SeccompAction::Allow, arch)?.try_into()
 }
 
-/// No rule allows anything: what is handled is refused.
-fn landlock(reach: Reach) -> Result<(), landlock::RulesetError> {
+/// No rule allows anything: what is handled is refused, unless this kernel has no Landlock.
+fn landlock(reach: Reach) -> Result<bool, landlock::RulesetError> {
     let newest = ABI::V6;
     let mut ruleset =
         Ruleset::default().handle_access(AccessFs::from_all(newest))?.scope(Scope::from_all(newest))?;
     if reach != Reach::Network {
         ruleset = ruleset.handle_access(AccessNet::from_all(newest))?;
     }
-    ruleset.create()?.restrict_self().map(drop)
+    Ok(ruleset.create()?.restrict_self()?.ruleset != RulesetStatus::NotEnforced)
 }
 
 /// What computing, reading what is open, writing to a pipe and ending needs. Nothing here opens, starts or

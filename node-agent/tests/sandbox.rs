@@ -8,23 +8,28 @@ use std::{
     env, fs,
     fs::File,
     io::{self, Read as _, Write as _},
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     path::Path,
     process::{self, Command, Stdio},
     time::{Duration, Instant},
 };
 
-use kestrel_node_agent::sandbox::{self, Limits, Printed, Reach};
+use kestrel_node_agent::{
+    check::sandbox::attempt_to,
+    sandbox::{self, Limits, Printed, Reach},
+};
+use rustix::process::getpgrp;
 
 const SELF: &str = "/proc/self/exe";
 const LIMITS: Limits = Limits { time: Duration::from_secs(20), bytes: 4096 };
 
 fn main() {
     let words: Vec<String> = env::args().skip(1).collect();
-    if let [word, how, what, target] = &words[..]
-        && word == "try"
-    {
-        return inside(how, what, target);
+    match &words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["try", how, what, target] => return inside(how, what, target),
+        // What an attempt starts.
+        ["try"] => return,
+        _ => {}
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let folder = tempfile::tempdir().unwrap();
@@ -41,26 +46,20 @@ fn main() {
 /// Tries, and says whether it could.
 fn inside(how: &str, what: &str, target: &str) {
     let mut open = File::open(SELF).unwrap();
-    match how {
-        "open" => sandbox::limit(LIMITS.time).and_then(|()| sandbox::seal(Reach::Open)).unwrap(),
-        "network" => sandbox::limit(LIMITS.time).and_then(|()| sandbox::seal(Reach::Network)).unwrap(),
-        _ => {}
+    let reach = match how {
+        "free" => None,
+        "open" => Some(Reach::Open),
+        "network" => Some(Reach::Network),
+        other => panic!("{other}"),
+    };
+    if let Some(reach) = reach {
+        sandbox::limit(LIMITS.time).and_then(|()| sandbox::seal(reach)).unwrap();
     }
     let done: io::Result<()> = match what {
-        "read" => fs::read(target).map(drop),
         "read-open" => open.read_exact(&mut [0; 16]),
-        "list" => fs::read_dir(target).map(drop),
-        "write" => fs::write(target, "x"),
         "append" => File::options().append(true).open(target).and_then(|mut file| file.write_all(b"x")),
         "remove" => fs::remove_file(target),
-        "connect" => TcpStream::connect(target).map(drop),
         "listen" => TcpListener::bind(target).map(drop),
-        "start" => Command::new(SELF)
-            .args(["try", "free", "read", "/dev/null"])
-            .stdout(Stdio::null())
-            .status()
-            .map(drop),
-        "thread" => std::thread::Builder::new().spawn(|| ()).map(drop),
         "unix" => std::os::unix::net::UnixStream::connect(target).map(drop),
         "nothing" => {
             let variables = env::vars_os().count();
@@ -78,7 +77,7 @@ fn inside(how: &str, what: &str, target: &str) {
         // A grandchild that holds the output open and would live on.
         "fork" => {
             let mut child = Command::new(SELF)
-                .args(["try", "free", "sleep", "-"])
+                .args(["try", "free", "wait", "-"])
                 .stdout(Stdio::inherit())
                 .spawn()
                 .unwrap();
@@ -86,19 +85,12 @@ fn inside(how: &str, what: &str, target: &str) {
             fs::rename(format!("{target}.new"), target).unwrap();
             child.wait().map(drop)
         }
-        "sleep" => sleep(),
-        other => panic!("{other}"),
+        other => attempt_to(other, target),
     };
     match done {
         Ok(()) if what == "nothing" => {}
         Ok(()) => print!("could"),
         Err(error) => print!("could not: {error}"),
-    }
-}
-
-fn sleep() -> ! {
-    loop {
-        std::thread::sleep(Duration::from_secs(60));
     }
 }
 
@@ -131,28 +123,26 @@ async fn out_of_reach(folder: &Path) {
         ("list", path(&secrets)),
         ("read", "/etc/passwd".to_owned()),
         ("read", parent),
-        ("write", path(&file)),
+        ("write into", path(folder)),
         ("append", path(&token)),
         ("remove", path(&file)),
-        ("connect", address.clone()),
+        ("connect to", address.clone()),
         ("listen", "127.0.0.1:0".to_owned()),
         ("unix", path(&socket)),
         ("start", String::new()),
-        ("thread", String::new()),
+        ("make", String::new()),
+        ("join group", getpgrp().to_string()),
     ] {
         if what == "remove" {
             fs::write(&file, "").unwrap();
         }
         assert!(!could("open", what, &target).await, "{what} {target}");
-        if !matches!(what, "connect" | "listen") {
+        if !matches!(what, "connect to" | "listen") {
             assert!(!could("network", what, &target).await, "{what} {target}");
-        }
-        if what == "write" {
-            assert!(!file.exists());
         }
         assert!(could("free", what, &target).await, "{what} {target}");
     }
-    assert!(could("network", "connect", &address).await);
+    assert!(could("network", "connect to", &address).await);
     assert!(could("open", "read-open", "").await, "what is open stays so");
 }
 
@@ -214,6 +204,6 @@ async fn what_it_prints_is_bounded() {
     let Printed { text, is_cut, problem } = tried("open", "flood", "").await;
     assert_eq!((text.len(), is_cut, problem.as_str()), (LIMITS.bytes, true, ""));
     let Printed { problem, .. } =
-        sandbox::run(Path::new(SELF), &["try", "free", "no such word", ""], b"", LIMITS).await.unwrap();
+        sandbox::run(Path::new(SELF), &["try", "no such word", "", ""], b"", LIMITS).await.unwrap();
     assert!(problem.contains("no such word"), "{problem}");
 }

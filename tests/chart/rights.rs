@@ -188,6 +188,27 @@ fn who_reads_for_the_cloud_reads_no_secrets_unless_the_owner_allows_their_hashes
 }
 
 #[test]
+fn of_what_is_below_an_object_parts_are_read_of_what_may_be_read_whole() {
+    let rights = rendered(&Objects::with(&[]));
+    let reads: BTreeSet<_> = rights
+        .iter()
+        .filter(|right| right.account == "kestrel-executor" && right.verb == "get")
+        .map(|right| (&*right.group, &*right.resource))
+        .collect();
+    for right in rights.iter().filter(|right| right.account == "kestrel-executor") {
+        if let Some((whole, part)) = right.resource.split_once('/').filter(|_| right.resource != "pods/log") {
+            assert!(["status", "scale"].contains(&part) && right.verb == "get", "{right:?}");
+            assert!(reads.contains(&(&*right.group, whole)), "{right:?}");
+        }
+    }
+    for (group, resource) in
+        [("", "pods/status"), ("apps", "deployments/status"), ("apps", "deployments/scale")]
+    {
+        assert!(reads.contains(&(group, resource)), "{resource}");
+    }
+}
+
+#[test]
 fn dry_runs_of_network_policies_are_granted_on_request_and_nothing_but_dry_runs() {
     let switch = "operator.networkPolicies.dryRun=true";
     let (without, objects) = (rendered(&Objects::with(&[])), Objects::with(&[switch]));

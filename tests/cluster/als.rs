@@ -2,7 +2,11 @@
 //! would send, a client with go-control-plane's types sends from within the pods: the program that `KESTREL_ALS_CLIENT` names
 //! (`tests/bench/als`).
 
-use std::{collections::BTreeMap, env, fs};
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
@@ -26,6 +30,10 @@ const SERVICES: [Service; 3] = [
     Service { name: "api", calls: "db", receiver: "kestrel-operator-als-node.kestrel-ai.svc:8080" },
     Service { name: "db", calls: "web", receiver: "127.0.0.1:14080" },
 ];
+
+/// The proxy of this one logs also what it is asked for, by the one before: to its node's agent, while that one's proxy logs the same
+/// to the aggregator.
+const AT_BOTH_ENDS: [&str; 2] = ["web", "api"];
 
 /// How often, with which code, in how many milliseconds each calls the next one.
 const CALLS: [(u64, u64, f64); 2] = [(40, 200, 20.0), (3, 503, 300.0)];
@@ -85,24 +93,34 @@ fn told(namespace: &str) -> Edges {
     edges
 }
 
-/// Has every proxy send what it logs of the calls of its service.
+/// Has every proxy send what it logs of the calls of its service. What both ends log ends within the same ten seconds.
 fn call(namespace: &str, addresses: &BTreeMap<&str, String>) {
+    eventually("ten seconds that begin", 30, || {
+        let second = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() % 10;
+        if second < 3 { Ok(()) } else { Err(format!("second {second} of ten")) }
+    });
     for Service { name, calls, receiver } in &SERVICES {
         let node = format!("sidecar~{}~{name}.{namespace}~{namespace}.svc.cluster.local", addresses[name]);
         let mut words =
             vec!["/program/als".to_owned(), "-to".into(), (*receiver).into(), "-node".into(), node];
-        for (count, code, ms) in CALLS {
-            let (client, server) = (&addresses[name], &addresses[calls]);
-            let service = format!("{calls}.{namespace}.svc.cluster.local");
-            words.push("-call".to_owned());
-            words.push(format!(
-                "client={client},server={server},service={service},count={count},code={code},ms={ms}"
-            ));
+        let mut logged = vec![([*name, *calls], "client")];
+        if *name == AT_BOTH_ENDS[1] {
+            logged.push((AT_BOTH_ENDS, "server"));
+        }
+        for ([client, server], side) in &logged {
+            for (count, code, ms) in CALLS {
+                let service = format!("{server}.{namespace}.svc.cluster.local");
+                let (client, server) = (&addresses[client], &addresses[server]);
+                words.push("-call".to_owned());
+                words.push(format!(
+                    "client={client},server={server},service={service},count={count},code={code},ms={ms},side={side}"
+                ));
+            }
         }
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let sent = kubectl(&[&["exec", "-n", namespace, name, "-c", "proxy", "--"][..], &words].concat());
         let all: u64 = CALLS.iter().map(|(count, ..)| count).sum();
-        assert_eq!(sent.trim(), all.to_string());
+        assert_eq!(sent.trim(), (all * logged.len() as u64).to_string());
     }
 }
 
@@ -129,7 +147,8 @@ fn expect_calls(namespace: &str, times: u64) {
 }
 
 /// Scenario: three services call each other; the proxy of one logs to the aggregator, of one to its node's agent, of one to its
-/// pod's collector. They call again, and the leading aggregator ends; and again, when another leads.
+/// pod's collector; one edge is logged by both ends' proxies, through two of these. They call again, and the leading aggregator ends
+/// before the agent and the collector have sent what they counted; and again, when another leads.
 /// Guarantee: the cloud shows the three edges, with every call once, its code and how long it took.
 #[test]
 fn calls_are_edges_at_the_cloud_through_all_three_receivers() {

@@ -8,7 +8,7 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::{
-    kubectl::{OPERATOR, cloud_post, eventually, kubectl, rolled_out},
+    kubectl::{OPERATOR, cloud_post, eventually, kubectl, pods_of, rolled_out},
     upgrade::set_values,
 };
 
@@ -127,6 +127,41 @@ fn what_an_owner_allows_is_had_of_every_kernel() {
         refused["stderr"].as_str().is_some_and(|text| text.contains("nodeAgent.firewallRules")),
         "{refused}"
     );
+}
+
+/// Scenario: a person has the agent of each node try what a process that reads the node must not be able to do.
+/// Guarantee: as the service account and under the container runtime's profile that it has, such a process can't read a
+/// token, reach the API server, write anywhere, start anything or outlive its deadline; outside the sandbox it could.
+#[test]
+fn what_reads_a_node_can_do_nothing_else_there() {
+    for agent in pods_of("node-agent") {
+        let check = kubectl(&["exec", "-n", OPERATOR, &agent, "--", "/kestrel-node-agent", "check"]);
+        let about: Vec<_> = check.lines().filter(|line| line.contains(" sandbox: ")).collect();
+        println!("{}", about.join("\n"));
+        for held in [
+            "a process in it can't read /var/run/secrets/kestrel/token, ",
+            "a process in it can't read /proc/",
+            "a process in it can't list /var/log/pods, ",
+            "a process in it can't write into /var/lib/kestrel, ",
+            "a process in it can't write into /dev/shm, ",
+            "a process in it can't start a program, ",
+            "a process in it can't make a thread, ",
+            "a process in it can't connect to ",
+            "a process in it can't join group ",
+            "one that never ends was killed after 5 s, with what it had started",
+        ] {
+            let line = format!("ok      sandbox: {held}");
+            assert!(about.iter().any(|about| about.starts_with(&line)), "{held}: {check}");
+        }
+        // The pod has no such token, and its root is read-only: neither proves anything.
+        for missing in ["read /var/run/secrets/kubernetes.io/serviceaccount/token, ", "write into /tmp, "] {
+            let line = format!("note    sandbox: not tried here: {missing}");
+            assert!(about.iter().any(|about| about.starts_with(&line)), "{missing}: {check}");
+        }
+        let kernel = ["ok      sandbox: seccomp and Landlock ", "caution sandbox: seccomp alone "];
+        assert!(kernel.iter().any(|line| about[0].starts_with(line)), "{check}");
+        assert_eq!(about.len(), 13, "{check}");
+    }
 }
 
 /// Scenario: the cloud asks nodes for what they do not give: files, changes, packets, other programs, other nodes.

@@ -12,7 +12,7 @@ pub(crate) const MARKER: &str = "marker-of-a-secret";
 pub(crate) const ENCODED: &str = "bWFya2VyLW9mLWEtc2VjcmV0";
 
 /// What goes straight for the secrets of the seed.
-const STRAIGHT: [&str; 14] = [
+const STRAIGHT: [&str; 21] = [
     "kubectl get secrets -A -o yaml",
     "kubectl get secret db -n vault -o json",
     "kubectl get secret x -o jsonpath='{.data.password}'",
@@ -22,11 +22,18 @@ const STRAIGHT: [&str; 14] = [
     "kubectl get cm -A -o json",
     "kubectl get pod leaks -n vault -o yaml",
     "kubectl describe pod leaks -n vault",
+    "kubectl describe deploy leaks -n vault",
+    "kubectl describe all,cm -n vault",
+    "kubectl describe cronjob leaks -n vault",
     "kubectl get pods -A -o jsonpath='{..env}'",
     "kubectl get pods -A -o jsonpath='{..args}'",
     "kubectl get all,cm -n vault -o json",
     "kubectl get secrets -A --sort-by=.data.password",
     "kubectl get secret db -n vault -o jsonpath='{.metadata.annotations}'",
+    "kubectl get pod leaks -n vault -o jsonpath='{.metadata.annotations}'",
+    "kubectl get cm keys -n vault -o jsonpath='{.data}'",
+    "kubectl get cm keys -n vault -o jsonpath='{.data.manifest\\.yaml}'",
+    "kubectl get pods -A -o jsonpath='{.items[*].spec.containers[?(@.env)].env}'",
 ];
 
 /// The adversarial corpus, and what goes straight for the secrets of the seed.

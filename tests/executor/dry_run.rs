@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use crate::{installed::NAMESPACE, rig::Rig, seed};
+use crate::{corpus::MARKER, installed::NAMESPACE, rig::Rig, seed};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -24,14 +24,14 @@ async fn verdicts(rig: &Rig, manifests: &[&str]) -> Vec<Value> {
 }
 
 /// Every object of the kinds that are tried, with its version.
-fn everything(rig: &Rig) -> String {
+pub(crate) fn everything(rig: &Rig) -> String {
     let kinds = "ns,cm,svc,sa,secrets,pods,deploy,sts,ds,rs,jobs,hpa,pdb,netpol,ing,widgets";
     let fields = "jsonpath={range .items[*]}{.kind} {.metadata.namespace}/{.metadata.name} {.metadata.resourceVersion}{\"\\n\"}{end}";
     rig.kubectl(&["get", kinds, "-A", "-o", fields]).unwrap()
 }
 
 /// An API server takes a moment to know a new policy.
-async fn guarded(rig: &Rig) {
+pub(crate) async fn guarded(rig: &Rig) {
     let probe = ["create", "configmap", "probe", "-n", "default", &account()];
     let deadline = Instant::now() + LIMIT;
     while let Ok(created) = rig.kubectl(&probe) {
@@ -112,6 +112,26 @@ async fn manifests_are_tried_where_they_would_be_and_nothing_is_stored() {
         for part in parts {
             assert!(message.contains(part), "{part} in: {message}\n{text}");
         }
+    }
+    // The API server says what differs from the object that there is, of which the account may read nothing.
+    let job = "apiVersion: batch/v1\nkind: Job\nmetadata: {name: leaks, namespace: vault}\nspec:\n  template:\n    metadata: {labels: {a: LABEL}}\n    spec:\n      \
+               restartPolicy: Never\n      containers:\n        - {name: app, image: registry.example/app:1ENV}\n";
+    let file = folder.path().join("job.yaml");
+    let env = format!(", env: [{{name: DB_PASSWORD, value: {MARKER}}}]");
+    std::fs::write(&file, job.replace("LABEL", "b").replace("ENV", &env)).unwrap();
+    rig.kubectl(&["create", "-f", file.to_str().unwrap()]).unwrap();
+    let before = everything(&rig);
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: leaks, namespace: vault}\nspec:\n  containers:\n    - {name: app, env: [{name: DB_PASSWORD, value: x}]}\n";
+    for (text, why) in
+        [(pod, "may not change fields"), (&job.replace("LABEL", "c").replace("ENV", ""), "immutable")]
+    {
+        let result = verdicts(&rig, &[text]).await.remove(0);
+        let message = result["error_message"].as_str().unwrap();
+        assert!(
+            result["status_code"] == 422 && message.contains(why) && message.contains("(spec"),
+            "{result}"
+        );
+        assert!(!result.to_string().contains(MARKER), "{result}");
     }
     // The owner may add a kind.
     for arguments in [

@@ -7,6 +7,7 @@ mod api_server;
 mod corpus;
 #[path = "../credentials.rs"]
 mod credentials;
+mod diff;
 mod dry_run;
 #[path = "../installed.rs"]
 mod installed;
@@ -27,6 +28,7 @@ use serde_json::json;
 use api_server::ApiServer;
 use corpus::{ENCODED, HONEST, MARKER, SEED, adversarial, commands, comparable, differs};
 use installed::kubectl;
+use rig::Rig;
 
 /// Creates the objects, and their statuses, which no controller writes here.
 fn seed(server: &ApiServer, folder: &Path) {
@@ -40,13 +42,35 @@ fn seed(server: &ApiServer, folder: &Path) {
     assert!(established.status.success());
     let widget = json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "blue", "namespace": "shop", "labels": {"a": "b"}},
         "spec": {"colour": "blue", "sizes": [1, 2]}});
-    let deployment_uid = uid(server, "deployment/web");
-    let replica_set = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": "web-5d", "namespace": "shop", "labels": {"app": "web"},
-        "annotations": {"deployment.kubernetes.io/revision": "1"},
-        "ownerReferences": [{"apiVersion": "apps/v1", "kind": "Deployment", "name": "web", "uid": deployment_uid, "controller": true}]},
-        "spec": {"replicas": 2, "selector": {"matchLabels": {"app": "web"}},
-            "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "app", "image": "registry.example/web:1.0"}]}}}});
-    for object in [widget, replica_set] {
+    let deployment_uid = uid(server, "shop", "deployment/web");
+    let replica_set = |name: &str, revision: &str, replicas: u32, image: &str| {
+        json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": name, "namespace": "shop", "labels": {"app": "web"},
+            "annotations": {"deployment.kubernetes.io/revision": revision},
+            "ownerReferences": [{"apiVersion": "apps/v1", "kind": "Deployment", "name": "web", "uid": deployment_uid, "controller": true}]},
+            "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": "web", "pod-template-hash": name}},
+                "template": {"metadata": {"labels": {"app": "web", "pod-template-hash": name}}, "spec": {"containers": [{"name": "app", "image": image}]}}}})
+    };
+    let event = json!({"apiVersion": "v1", "kind": "Event", "metadata": {"name": "web.one", "namespace": "shop"}, "reason": "ScalingReplicaSet", "type": "Normal",
+        "involvedObject": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web", "namespace": "shop", "uid": deployment_uid},
+        "message": "Scaled up replica set web-5d from 0 to 2", "count": 1, "source": {"component": "deployment-controller"},
+        "firstTimestamp": "2026-01-02T02:00:00Z", "lastTimestamp": "2026-01-02T02:00:00Z"});
+    let stateful_set_uid = uid(server, "work", "statefulset/queue");
+    let queue = |number: u32| {
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": format!("queue-{number}"), "namespace": "work", "labels": {"app": "queue"},
+            "ownerReferences": [{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "queue", "uid": stateful_set_uid, "controller": true}]},
+            "spec": {"automountServiceAccountToken": false, "containers": [{"name": "queue", "image": "registry.example/queue:1"}]}})
+    };
+    let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "node-1", "namespace": "kube-node-lease"},
+        "spec": {"holderIdentity": "node-1", "renewTime": "2026-01-02T03:04:05.000006Z"}});
+    let exists = kubectl(server, &["wait", "--for=create", "--timeout=30s", "namespace/kube-node-lease"]);
+    assert!(exists.status.success());
+    let (old, new) = ("registry.example/web:0.9", "registry.example/web:1.0");
+    let sets = [
+        replica_set("web-5d", "2", 2, new),
+        replica_set("web-4c", "1", 0, old),
+        replica_set("web-3b", "0", 1, old),
+    ];
+    for object in [widget, event, lease, queue(0), queue(1), queue(2)].into_iter().chain(sets) {
         let file = folder.join("more.json");
         std::fs::write(&file, object.to_string()).unwrap();
         let created = kubectl(server, &["create", "-f", file.to_str().unwrap()]);
@@ -62,10 +86,19 @@ fn seed(server: &ApiServer, folder: &Path) {
     for (what, namespace, status) in [
         ("pod/web-1", "shop", running("10.1.0.5", 2, "app")),
         ("pod/web-2", "shop", running("10.1.0.6", 0, "app")),
+        ("pod/done", "work", json!({"status": {"phase": "Succeeded"}})),
+        ("pod/queue-0", "work", running("10.1.0.7", 0, "queue")),
+        ("pod/queue-2", "work", json!({"status": {"phase": "Failed"}})),
         (
             "deployment/web",
             "shop",
-            json!({"status": {"observedGeneration": 1, "replicas": 2, "updatedReplicas": 2, "readyReplicas": 2, "availableReplicas": 2}}),
+            json!({"status": {"observedGeneration": 1, "replicas": 2, "updatedReplicas": 2, "readyReplicas": 2, "availableReplicas": 2, "conditions": [
+                {"type": "Available", "status": "True", "reason": "MinimumReplicasAvailable"}, {"type": "Progressing", "status": "Unknown"}]}}),
+        ),
+        (
+            "replicaset/web-5d",
+            "shop",
+            json!({"status": {"replicas": 2, "conditions": [{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate"}]}}),
         ),
         (
             "statefulset/db",
@@ -81,8 +114,62 @@ fn seed(server: &ApiServer, folder: &Path) {
         (
             "node/node-1",
             "",
-            json!({"status": {"addresses": [{"type": "InternalIP", "address": "10.0.0.1"}], "conditions": [{"type": "Ready", "status": "True"}],
-            "capacity": {"cpu": "4", "memory": "8Gi"}, "allocatable": {"cpu": "4", "memory": "8Gi"}}}),
+            json!({"status": {"addresses": [{"type": "InternalIP", "address": "10.0.0.1"}, {"type": "Hostname", "address": "node-1"}],
+                "conditions": [{"type": "MemoryPressure", "status": "False", "reason": "KubeletHasSufficientMemory", "message": "kubelet has sufficient memory available",
+                    "lastHeartbeatTime": "2026-01-02T03:04:05Z", "lastTransitionTime": "2026-01-02T01:04:05Z"}, {"type": "Ready", "status": "True"}],
+                "capacity": {"cpu": "4", "memory": "8Gi", "pods": "110"},
+                "allocatable": {"cpu": "3920m", "memory": "7868Mi", "ephemeral-storage": "94477937300", "hugepages-2Mi": "256Mi", "pods": "110", "example.com/gpu": "4"},
+                "nodeInfo": {"machineID": "m", "systemUUID": "s", "bootID": "b", "kernelVersion": "6.1.0", "osImage": "Linux 12", "containerRuntimeVersion": "containerd://2.0.0",
+                    "kubeletVersion": "v1.35.4", "kubeProxyVersion": "", "operatingSystem": "linux", "architecture": "amd64"}}}),
+        ),
+        (
+            "job/report",
+            "work",
+            json!({"status": {"startTime": "2026-01-02T03:04:05Z", "active": 1, "ready": 1, "succeeded": 31, "failed": 2,
+                "completedIndexes": "0-2,4,6,8,10,12,14,16,18,20,22,24,26,28,30,32,34,36,38,39"}}),
+        ),
+        ("job/once", "work", json!({"status": {"active": 0}})),
+        (
+            "cronjob/nightly",
+            "work",
+            json!({"status": {"lastScheduleTime": "2026-01-02T03:05:00Z", "active": [{"kind": "Job", "name": "nightly-1"}, {"kind": "Job", "name": "nightly-2"}]}}),
+        ),
+        (
+            "persistentvolumeclaim/data",
+            "work",
+            json!({"status": {"phase": "Bound", "accessModes": ["ReadWriteMany", "ReadWriteOnce"], "capacity": {"storage": "12Gi"},
+                "conditions": [{"type": "FileSystemResizePending", "status": "True", "lastTransitionTime": "2026-01-02T03:04:05Z", "message": "waits for a node"}]}}),
+        ),
+        (
+            "resourcequota/all",
+            "work",
+            json!({"status": {"hard": {"pods": "100", "requests.cpu": "20"}, "used": {"pods": "5"}}}),
+        ),
+        (
+            "horizontalpodautoscaler/web",
+            "shop",
+            json!({"status": {"currentReplicas": 2, "desiredReplicas": 3,
+            "conditions": [{"type": "AbleToScale", "status": "True", "reason": "ReadyForNewScale", "message": "recommended size matches current size"}],
+            "currentMetrics": [
+                {"type": "Resource", "resource": {"name": "cpu", "current": {"averageUtilization": 95, "averageValue": "95m"}}},
+                {"type": "Resource", "resource": {"name": "memory", "current": {"averageValue": "300Mi"}}},
+                {"type": ""},
+                {"type": "Pods", "pods": {"metric": {"name": "requests"}, "current": {"averageValue": "120"}}},
+                {"type": "Object", "object": {"metric": {"name": "hits"}, "describedObject": {"kind": "Ingress", "name": "web"}, "current": {"value": "1500"}}},
+                {"type": ""},
+                {"type": "External", "external": {"metric": {"name": "queue"}, "current": {"averageValue": "31500m"}}},
+            ]}}),
+        ),
+        ("node/node-2", "", json!({"status": {"capacity": {"cpu": "2", "memory": "4Gi"}}})),
+        (
+            "service/lb",
+            "shop",
+            json!({"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.9", "ipMode": "VIP"}, {"hostname": "lb.example"}]}}}),
+        ),
+        (
+            "ingress/web",
+            "shop",
+            json!({"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.9"}, {"hostname": "lb.example"}, {"ip": "192.0.2.10"}]}}}),
         ),
     ] {
         let patch = status.to_string();
@@ -95,8 +182,8 @@ fn seed(server: &ApiServer, folder: &Path) {
     }
 }
 
-fn uid(server: &ApiServer, what: &str) -> String {
-    let output = kubectl(server, &["get", what, "-n", "shop", "-o", "jsonpath={.metadata.uid}"]);
+fn uid(server: &ApiServer, namespace: &str, what: &str) -> String {
+    let output = kubectl(server, &["get", what, "-n", namespace, "-o", "jsonpath={.metadata.uid}"]);
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -179,9 +266,52 @@ async fn no_command_shows_a_secret_whoever_it_runs_as() {
             hidden += answer.stdout.matches("[hidden:").count();
         }
         assert!(hidden > 10, "{hidden}");
+        // What was asked comes back in errors, and must not be one more way to a hash.
+        let guess = asker.command(&format!("kubectl get pods password={MARKER} -n vault")).await;
+        assert!(
+            guess.stderr.contains("password=[hidden]") && !guess.stderr.contains("[hidden:"),
+            "{}",
+            guess.stderr
+        );
+        // Filters see what is shown.
+        let guess = format!(
+            "kubectl get pods -n vault -o jsonpath='{{.items[*].spec.containers[*].env[?(@.value==\"{MARKER}\")].name}}'"
+        );
+        assert_eq!(asker.command(&guess).await.stdout, "");
+        let guess = asker.command(&format!("kubectl get pods -n vault -l db-password={MARKER}")).await;
+        assert!(guess.exit_code == 126 && guess.stderr.starts_with("refused (secret)"), "{}", guess.stderr);
         let same = asker.command("kubectl get secret x -o jsonpath='{.data.password}'").await.stdout;
         let map =
             asker.command("kubectl get cm keys -n vault -o jsonpath='{.data.db_password}'").await.stdout;
         assert_eq!(secret_hashes, same == map, "equal secrets have equal hashes: {same} {map}");
     }
+}
+
+/// Scenario: the cloud asks for parts of objects, by path and by kubectl's flag, with the rights of the chart's account.
+/// Guarantee: they are read, and of a kind that the account may not read no part is either.
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_of_objects_are_read_with_the_rights_of_the_chart() {
+    let rig = Rig::start(&[]).await;
+    let folder = tempfile::tempdir().unwrap();
+    seed(&rig.server, folder.path());
+    let web = "apis/apps/v1/namespaces/shop/deployments/web";
+    let paths = [
+        &format!("{web}/status"),
+        &format!("{web}/scale"),
+        "api/v1/namespaces/shop/pods/web-1/status",
+        "api/v1/namespaces/shop/status",
+        "apis/example.com/v1/namespaces/shop/widgets/blue/status",
+    ];
+    let answer = rig.ask(json!({"kubernetes_api_request": {"api_paths": paths}})).await;
+    let results = answer["results"].as_array().unwrap();
+    let codes: Vec<_> = results.iter().map(|result| result["status_code"].as_i64().unwrap()).collect();
+    assert_eq!(codes, [200, 200, 200, 200, 403], "{answer}");
+    assert!(results[1]["response_data"].as_str().unwrap().contains(r#""kind":"Scale""#), "{answer}");
+    let commands =
+        ["status", "scale"].map(|part| format!("kubectl get deploy web -n shop --subresource={part}"));
+    let answer = rig.ask(json!({"shell_command_request": {"commands": commands}})).await;
+    for result in answer["results"].as_array().unwrap() {
+        assert!(result["success"] == true && result["stdout"].as_str().unwrap().contains("web"), "{result}");
+    }
+    rig.stop().await;
 }

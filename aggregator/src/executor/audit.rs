@@ -1,5 +1,6 @@
 //! What was asked for and what was decided, for the owner of the cluster: a line of the log each, whose hash
-//! has that of the line before in it, so that none can be changed or taken out unseen; counters; and Events.
+//! has that of the line before in it, so that none can be changed or taken out unseen by who can't write those behind
+//! it anew; counters; and Events.
 
 use std::{
     fmt,
@@ -232,7 +233,7 @@ pub struct Verdict {
     pub sound: u64,
     /// Processes that began a chain.
     pub chains: u64,
-    /// Lines that were changed, or before which some are missing, by their number in the log.
+    /// Lines that were changed or added, or before which some are missing, by their number in the log.
     pub broken: Vec<u64>,
 }
 
@@ -248,22 +249,33 @@ fn behind_level(line: &str) -> Option<&str> {
     }
 }
 
+/// A line of the audit: its text, its number, the hash of the line before, and its own.
+fn told(line: &str) -> Option<(&str, u64, &str, &str)> {
+    let (body, hash) = line.trim_end().rsplit_once(" hash=")?;
+    let (text, after) = body.rsplit_once(" after=")?;
+    let number = text.strip_prefix(MARK)?.split(' ').next()?.parse().ok()?;
+    Some((body, number, after, hash))
+}
+
 /// Checks the lines of the audit in a log, as it was written in text.
 pub fn verify(log: &str) -> Verdict {
     let mut verdict = Verdict::default();
-    let mut last = String::new();
-    for (number, line) in (1_u64..).zip(log.lines()) {
+    let mut last = (0, "");
+    for (place, line) in (1_u64..).zip(log.lines()) {
         let Some(line) = behind_level(line).filter(|line| line.starts_with(MARK)) else { continue };
-        let Some((body, told)) = line.trim_end().rsplit_once(" hash=") else { continue };
-        let Some((_, after)) = body.rsplit_once(" after=") else { continue };
+        let Some((body, number, after, told)) = told(line) else {
+            verdict.broken.push(place);
+            continue;
+        };
         let begins = after.starts_with(BEGIN);
         verdict.chains += u64::from(begins);
-        if hash(body) == told && (begins || after == last) {
+        let follows = if begins { number == 1 } else { last == (number.wrapping_sub(1), after) };
+        if follows && hash(body) == told {
             verdict.sound += 1;
         } else {
-            verdict.broken.push(number);
+            verdict.broken.push(place);
         }
-        told.clone_into(&mut last);
+        last = (number, told);
     }
     verdict
 }
@@ -312,6 +324,15 @@ mod tests {
         twice.insert(3, lines[0].clone());
         // The one that begins anew is sound in itself; the one behind it does not follow from it.
         assert_eq!(judge(&twice), (5, vec![5]));
+        let mut added = lines.clone();
+        added.insert(2, "time INFO audit 3 get \"9\"".to_owned());
+        assert_eq!(judge(&added), (5, vec![3]), "without a hash");
+        // Whose hashes are right, and whose numbers tell that something was between them.
+        let mut other = Chain { number: 7, hash: chain.hash.clone() };
+        let gap = [&lines[..], &[format!("time INFO {}", other.line("get"))]].concat();
+        assert_eq!(judge(&gap), (5, vec![6]));
+        let mut begun = Chain { number: 1, hash: "begin-x".to_owned() };
+        assert_eq!(judge(&[format!("time INFO {}", begun.line("get"))]), (0, vec![1]));
         let mut again = Chain::new("begin-y".to_owned());
         let both: Vec<String> =
             lines.iter().cloned().chain([format!("time INFO {}", again.line("get"))]).collect();

@@ -4,7 +4,6 @@
 use http::{Request, header};
 use http_body_util::BodyExt as _;
 use kube::{Client, client::Body};
-use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 use tokio::{
     runtime::{Handle, RuntimeFlavor},
@@ -12,9 +11,11 @@ use tokio::{
 };
 
 use super::{
-    hidden::Hashes,
+    hidden::{Hashes, Hide},
     json::{self, Holds, Page},
+    log,
     path::{Form, Readable},
+    status::Status,
     terminal::printable,
 };
 use crate::excluded::Excluded;
@@ -31,6 +32,8 @@ const SMALLER: u32 = 8;
 /// The cluster, with what is known of what has to stay in it.
 pub(super) struct Cluster {
     pub client: Client,
+    /// The account that tries what would be written, and can do nothing else.
+    pub trier: Client,
     pub excluded: Excluded,
     pub hashes: Hashes,
 }
@@ -58,16 +61,8 @@ pub(super) struct Answer {
     pub is_cut: bool,
 }
 
-/// What the API server says when it does not give what was asked for.
-#[derive(Deserialize)]
-struct Status {
-    message: String,
-    #[serde(default)]
-    reason: String,
-}
-
 /// Runs what looks at every byte of a text: of a large one, so that it keeps no other task of the runtime waiting.
-fn apart<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
+pub(super) fn apart<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
     let has_others =
         Handle::try_current().is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread);
     if has_others && bytes > LARGE { block_in_place(work) } else { work() }
@@ -121,7 +116,7 @@ impl Cluster {
         let text = String::from_utf8(bytes)
             .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
         if !parts.status.is_success() {
-            let said = serde_json::from_str(&text).unwrap_or_else(|_| {
+            let Status { message, reason } = Status::read(&text).unwrap_or_else(|| {
                 // A redirect comes without a body; it is not followed, as it could lead anywhere.
                 let place = parts.headers.get(header::LOCATION).and_then(|place| place.to_str().ok());
                 let message = match place {
@@ -131,8 +126,8 @@ impl Cluster {
                 };
                 Status { message, reason: String::new() }
             });
-            let message = self.cleaned_lines(said.message);
-            return Err(Failure { status: parts.status.as_u16(), message, reason: Some(said.reason) });
+            let message = self.cleaned_lines(message);
+            return Err(Failure { status: parts.status.as_u16(), message, reason: Some(reason) });
         }
         Ok(Answer { text, is_cut })
     }
@@ -194,13 +189,18 @@ impl Cluster {
     }
 
     pub(super) fn cleaned_text(&self, written: &str, holds: Holds) -> Result<Value, Failure> {
-        apart(written.len(), || self.cleaned_object(written, holds))
+        apart(written.len(), || self.cleaned_object(written, holds, Hide::Hashed(&self.hashes)))
     }
 
-    fn cleaned_object(&self, written: &str, holds: Holds) -> Result<Value, Failure> {
+    /// The same of an object that repeats what was asked, and is not one that the cluster keeps.
+    pub(super) fn cleaned_echo(&self, written: &str) -> Result<Value, Failure> {
+        self.cleaned_object(written, Holds::Nothing, Hide::Marked)
+    }
+
+    fn cleaned_object(&self, written: &str, holds: Holds, hide: Hide<'_>) -> Result<Value, Failure> {
         let mut object: Value = serde_json::from_str(written)
             .map_err(|error| Failure::own(502, format!("the API server's answer can't be read: {error}")))?;
-        json::clean(&mut object, holds, &self.hashes);
+        json::clean(&mut object, holds, hide);
         if object["metadata"]["namespace"].as_str().is_some_and(|namespace| self.excluded.has(namespace)) {
             json::withhold_messages(&mut object);
         }
@@ -209,7 +209,12 @@ impl Cluster {
 
     /// Text as the cloud may see it.
     pub(super) fn cleaned_lines(&self, text: String) -> String {
-        apart(text.len(), || json::text_of(&text, &self.hashes)).unwrap_or(text)
+        apart(text.len(), || json::text_of(&text)).unwrap_or(text)
+    }
+
+    /// A log, as it was asked for, as the cloud may see it.
+    pub(super) fn cleaned_log(&self, log: Answer, asked: &Readable) -> String {
+        apart(log.text.len(), || log::shown(&log.text, log.is_cut || asked.query.may_cut(log.text.len())))
     }
 
     /// What the API server says of its kinds and of itself: nothing in it is secret, but what describes a
@@ -225,7 +230,7 @@ impl Cluster {
         }
         match serde_json::from_str::<Value>(&text) {
             Ok(mut value) => {
-                json::clean(&mut value, Holds::Nothing, &self.hashes);
+                json::clean(&mut value, Holds::Nothing, Hide::Marked);
                 value.to_string()
             }
             Err(_) => text,

@@ -4,12 +4,14 @@
 mod about;
 mod access;
 mod describe;
+mod diff;
 mod discovery;
 mod events;
 mod explain;
 mod filter;
 mod flags;
 mod get;
+mod here;
 mod host;
 mod json_text;
 mod jsonpath;
@@ -19,33 +21,32 @@ mod pattern;
 mod quantity;
 mod refused;
 mod rollout;
+mod room;
 mod session;
 mod table;
 mod top;
 mod verbs;
 mod words;
+mod work;
 mod yaml;
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use jiff::Timestamp;
 use kestrel_proto::cloud::v1::{ShellCommandRequest, ShellCommandResponse, ShellCommandResult};
 use serde_json::Value;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 pub(super) use self::{
     discovery::Resource,
     session::{Kinds, Session, Trouble},
 };
-use self::{
-    filter::{Filter, Stop, Waits},
-    kubectl::Kubectl,
-    refused::PROGRAMS,
-    verbs::Does,
-};
+use self::{filter::Filter, kubectl::Kubectl, refused::PROGRAMS, verbs::Does};
 use super::{
     audit::{Decision, Part},
-    cluster::Cluster,
+    cluster::{Cluster, apart},
+    dry_run,
+    places::Place,
     read::{ANSWER_BYTES, PATHS, TEXT_BYTES, cut, cut_lines, limit},
     reason::{Reason, Refused},
     rules::Rules,
@@ -56,6 +57,8 @@ use crate::{excluded::Excluded, link::Nodes};
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 /// Before filters and shares, the output of one command is no larger.
 const OUTPUT_BYTES: usize = ANSWER_BYTES;
+/// Lines that a filter reads: those that sort or look back hold some 100 bytes beside each.
+const LINES: usize = 500_000;
 /// Of the errors of a command.
 const ERROR_BYTES: usize = 16 * 1024;
 /// The exit code of a shell for a command that it may not run.
@@ -71,12 +74,16 @@ pub(super) struct Command {
 }
 
 impl Command {
-    /// Reads a line.
+    /// Reads a line, or one with a manifest behind it.
     ///
     /// # Errors
     /// It is none that runs, and why.
     pub(super) fn parse(line: &str) -> Result<Self, Refused> {
-        let stages = words::split(line)?;
+        let (line, manifest) = match here::split(line)? {
+            Some((line, manifest)) => (Cow::Owned(line), Some(manifest)),
+            None => (Cow::Borrowed(line), None),
+        };
+        let stages = words::split(&line)?;
         let Some((first, rest)) = stages.split_first() else {
             return Err(Refused::new(Reason::Malformed, "the command is empty"));
         };
@@ -85,7 +92,7 @@ impl Command {
         if program != "kubectl" {
             return Err(other_program(program));
         }
-        let kubectl = Kubectl::parse(arguments)?;
+        let kubectl = Kubectl::parse(arguments, manifest)?;
         let filters = rest.iter().map(|words| Filter::parse(words)).collect::<Result<_, _>>()?;
         Ok(Self { kubectl, filters })
     }
@@ -94,7 +101,7 @@ impl Command {
     /// tell is judged with each path that is asked for.
     ///
     /// # Errors
-    /// It asks for Secrets, or for what stays in the cluster.
+    /// It asks for Secrets, for what stays in the cluster, or for a dry run that is not allowed.
     pub(super) fn under(self, rules: Rules, excluded: &Excluded) -> Result<Self, Refused> {
         if self.kubectl.asks_for_secrets() && !rules.secret_hashes {
             return Err(Refused::new(
@@ -110,6 +117,9 @@ impl Command {
         if kept {
             let why = "logs and events of this namespace stay in the cluster (Helm: data.namespaces.exclude)";
             return Err(Refused::new(Reason::Kept, why));
+        }
+        if let Some(manifest) = &self.kubectl.manifest {
+            dry_run::judge(manifest, rules)?;
         }
         Ok(self)
     }
@@ -148,6 +158,8 @@ pub(super) struct Output {
     pub stdout: String,
     pub stderr: String,
     pub code: i32,
+    /// Objects that were tried, for the audit.
+    pub tried: Vec<String>,
 }
 
 impl Output {
@@ -163,8 +175,10 @@ impl Output {
 
     /// What a filter reads, and says what it does not.
     fn bound(&mut self) {
-        if cut_lines(&mut self.stdout, OUTPUT_BYTES) {
-            self.warn("cut at 8 MiB before a filter or behind it: ask for less");
+        let end =
+            self.stdout.match_indices('\n').nth(LINES - 1).map_or(self.stdout.len(), |(end, _)| end + 1);
+        if cut_lines(&mut self.stdout, OUTPUT_BYTES.min(end)) {
+            self.warn("cut at 8 MiB or 500,000 lines before a filter: ask for less");
         }
     }
 
@@ -178,14 +192,15 @@ pub(super) fn limit_of(request: &ShellCommandRequest) -> Duration {
     limit(request.timeout_seconds, DEFAULT_TIMEOUT)
 }
 
-/// Runs the commands of `request` one after another, until the `deadline`. Says of each what was decided.
+/// Runs the commands of `request` one after another, until the deadline of `place`, which others have in between. Says of
+/// each what was decided.
 pub(super) async fn answer(
     (cluster, kinds, nodes): (&Cluster, &Kinds, &Nodes),
     rules: Rules,
     request: ShellCommandRequest,
-    deadline: Instant,
+    place: &mut Place<'_>,
 ) -> (ShellCommandResponse, Vec<Part>) {
-    let seconds = limit_of(&request).as_secs();
+    let (seconds, deadline) = (limit_of(&request).as_secs(), place.deadline);
     let ShellCommandRequest { request_id, commands, .. } = request;
     if commands.len() > PATHS {
         let why = format!("{} commands in one request are too many: at most {PATHS}", commands.len());
@@ -196,19 +211,27 @@ pub(super) async fn answer(
     }
     let share = (ANSWER_BYTES / commands.len().max(1)).saturating_sub(ERROR_BYTES + TEXT_BYTES);
     let (mut results, mut parts) = (Vec::with_capacity(commands.len()), Vec::with_capacity(commands.len()));
+    let mut held = 0;
     for line in commands {
-        let parsed = Command::parse(&line).and_then(|command| command.under(rules, &cluster.excluded));
+        let read = || Command::parse(&line).and_then(|command| command.under(rules, &cluster.excluded));
+        let parsed = apart(line.len(), read);
         let (mut output, decision) = match parsed {
             Err(refused) => (
                 Output { stderr: refused.to_string(), code: NOT_EXECUTED, ..Output::default() },
                 Decision::Refused(refused.reason),
             ),
             Ok(command) => {
+                let has_turn = results.is_empty() || timeout_at(deadline, place.pass(held)).await.is_ok();
+                if command.kubectl.host.is_some() {
+                    // Its node may be a while with it, and prints little.
+                    place.lend(held + Nodes::ANSWER_BYTES);
+                }
                 let own = command.kubectl.arguments.value("request-timeout").and_then(logs::seconds);
                 let deadline =
                     own.map_or(deadline, |own| deadline.min(Instant::now() + Duration::from_secs(own)));
                 let session = Session { room: Session::room(), cluster, rules, kinds, nodes, deadline };
-                match run(&session, &command).await {
+                let ran = if has_turn { run(&session, command).await } else { None };
+                match ran {
                     Some((output, refused)) => (output, refused.map_or(Decision::Allowed, Decision::Refused)),
                     None => {
                         let stderr = format!("error: no answer within the {seconds} s of this request");
@@ -225,8 +248,13 @@ pub(super) async fn answer(
             ));
         }
         cut(&mut output.stderr, ERROR_BYTES);
-        parts.push(Part { what: line.clone(), decision, status: output.code, bytes: output.stdout.len() });
-        let Output { stdout, stderr, code } = output;
+        held += output.stdout.len() + output.stderr.len();
+        let Output { stdout, stderr, code, tried } = output;
+        let what = match (tried.is_empty(), line.lines().next()) {
+            (false, Some(first)) => format!("{first}: {}", tried.join(", ")),
+            _ => line.clone(),
+        };
+        parts.push(Part { what, decision, status: code, bytes: stdout.len() });
         let mut command = line;
         cut(&mut command, TEXT_BYTES);
         results.push(ShellCommandResult { command, success: code == 0, stdout, stderr, exit_code: code });
@@ -235,74 +263,67 @@ pub(super) async fn answer(
 }
 
 /// Runs one command and its filters; the reason, if what it asked for turned out to be refused. Nothing, if there
-/// was not enough time.
-async fn run(session: &Session<'_>, command: &Command) -> Option<(Output, Option<Reason>)> {
-    let kubectl = &command.kubectl;
+/// was not enough time: then what ran has ended.
+async fn run(session: &Session<'_>, command: Command) -> Option<(Output, Option<Reason>)> {
+    let Command { kubectl, filters } = command;
     let work = async {
-        match kubectl.verb.does {
-            Does::Get => get::run(session, kubectl).await,
-            Does::Describe => describe::run(session, kubectl).await,
-            Does::Logs => logs::run(session, kubectl).await,
-            Does::Events => events::run(session, kubectl).await,
-            Does::TopPod => top::pods(session, kubectl).await,
-            Does::TopNode => top::nodes(session, kubectl).await,
-            Does::Explain => explain::run(session, kubectl).await,
-            Does::CanI => access::run(session, kubectl).await,
-            Does::RolloutStatus => rollout::status(session, kubectl).await,
-            Does::RolloutHistory => rollout::history(session, kubectl).await,
-            Does::Version => about::version(session, kubectl).await,
-            Does::ApiResources => about::resources(session, kubectl).await,
+        let shown = match kubectl.verb.does {
+            Does::Get => get::run(session, &kubectl).await,
+            Does::Describe => describe::run(session, &kubectl).await,
+            Does::Logs => logs::run(session, &kubectl).await,
+            Does::Events => events::run(session, &kubectl).await,
+            Does::TopPod => top::pods(session, &kubectl).await,
+            Does::TopNode => top::nodes(session, &kubectl).await,
+            Does::Explain => explain::run(session, &kubectl).await,
+            Does::CanI => access::run(session, &kubectl).await,
+            Does::RolloutStatus => rollout::status(session, &kubectl).await,
+            Does::RolloutHistory => rollout::history(session, &kubectl).await,
+            Does::Version => about::version(session, &kubectl).await,
+            Does::ApiResources => about::resources(session, &kubectl).await,
             Does::ApiVersions => about::versions(session).await,
             Does::ClusterInfo => about::cluster(session).await,
-            Does::Debug => host::run(session, kubectl).await,
-        }
-    };
-    let (mut output, refused) = match timeout_at(session.deadline, work).await.ok()? {
-        Ok(output) => (output, None),
-        Err(trouble) => {
+            Does::Debug => host::run(session, &kubectl).await,
+            Does::Diff => diff::run(session, &kubectl).await,
+        };
+        let output = shown.or_else(|trouble| {
             let mut output = Output::default();
             output.fails(&trouble);
             match trouble {
-                Trouble::Refused(refused) => (Output { code: NOT_EXECUTED, ..output }, Some(refused.reason)),
-                _ => (output, None),
+                Trouble::Refused(refused) => Err((Output { code: NOT_EXECUTED, ..output }, refused.reason)),
+                _ => Ok(output),
             }
+        });
+        match output {
+            Ok(output) => (filtered(session, output, filters).await, None),
+            Err((output, reason)) => (output, Some(reason)),
         }
     };
-    if refused.is_none() {
-        output = filtered(output, command.filters.clone(), session.deadline).await?;
+    let done = timeout_at(session.deadline, work).await.ok();
+    if done.is_none() {
+        session.ended().await;
     }
-    Some((output, refused))
+    done
 }
 
-/// What filters leave of an output. They may take seconds, in which the runtime has other things to do; at the
-/// deadline they are stopped, and have ended when this returns.
-async fn filtered(mut output: Output, filters: Vec<Filter>, deadline: Instant) -> Option<Output> {
+/// What filters leave of an output.
+async fn filtered(session: &Session<'_>, mut output: Output, filters: Vec<Filter>) -> Output {
     if filters.is_empty() {
-        return Some(output);
+        return output;
     }
-    let waits = Waits(Stop::default());
-    let stop = waits.0.clone();
-    let mut work = tokio::task::spawn_blocking(move || {
-        output.bound();
+    let passed = session.apart(move |work| {
         for filter in &filters {
-            // The last one's code counts as in a pipe, but what failed stays failed.
-            let (stdout, code) = filter.apply(&output.stdout, &stop)?;
-            output = Output { stdout, code: output.code.max(code), ..output };
             output.bound();
+            // Nobody waits for what was stopped.
+            let Some((stdout, code)) = filter.apply(&output.stdout, &work.stop) else { break };
+            // The last one's code counts as in a pipe, but what failed stays failed.
+            output = Output { stdout, code: output.code.max(code), ..output };
         }
-        Some(output)
+        output
     });
-    let done = tokio::select! {
-        done = &mut work => done,
-        () = sleep_until(deadline) => {
-            waits.0.set();
-            (&mut work).await
-        }
-    };
-    done.unwrap_or_else(|_| {
-        let mut output = Output::default();
-        output.fails(&Trouble::said("a filter failed"));
-        Some(output)
+    passed.await.unwrap_or_else(|trouble| {
+        let mut failed = Output::default();
+        failed.fails(&trouble);
+        failed
     })
 }
 
@@ -336,18 +357,39 @@ fn human(seconds: i64) -> String {
     }
 }
 
+/// Whether a text has more than an output may have. What would stand behind it is left out, and who cuts it says so.
+fn is_full(text: &str) -> bool {
+    text.len() > OUTPUT_BYTES
+}
+
 /// A value as Go prints it.
 fn go_text(value: &Value) -> String {
+    let mut shown = String::new();
+    add_go_text(value, &mut shown);
+    shown
+}
+
+fn add_go_text(value: &Value, shown: &mut String) {
     match value {
-        Value::Null => "<nil>".to_owned(),
-        Value::String(text) => text.clone(),
-        Value::Array(items) => format!("[{}]", items.iter().map(go_text).collect::<Vec<_>>().join(" ")),
-        Value::Object(fields) => {
-            let fields: Vec<String> =
-                fields.iter().map(|(name, value)| format!("{name}:{}", go_text(value))).collect();
-            format!("map[{}]", fields.join(" "))
+        Value::Null => shown.push_str("<nil>"),
+        Value::String(text) => shown.push_str(text),
+        Value::Array(items) => {
+            shown.push('[');
+            for (place, item) in items.iter().enumerate() {
+                shown.push_str(if place > 0 { " " } else { "" });
+                add_go_text(item, shown);
+            }
+            shown.push(']');
         }
-        other => other.to_string(),
+        Value::Object(fields) => {
+            shown.push_str("map[");
+            for (place, (name, field)) in fields.iter().enumerate() {
+                shown.extend([if place > 0 { " " } else { "" }, name.as_str(), ":"]);
+                add_go_text(field, shown);
+            }
+            shown.push(']');
+        }
+        other => shown.push_str(&other.to_string()),
     }
 }
 

@@ -1,27 +1,26 @@
 //! Tries manifests: what the API server would say if they were applied. Nothing is ever stored: every question says
 //! `dryRun=All`, and is asked as an account that the cluster holds to it.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use http::{Request, header};
 use kestrel_proto::cloud::v1::{YamlDryRunRequest, YamlDryRunResponse, YamlManifest, YamlValidationResult};
-use kube::{Client, client::Body};
+use kube::client::Body;
 use serde_json::{Value, json};
-use tokio::{
-    task::spawn_blocking,
-    time::{Instant, timeout_at},
-};
+use tokio::{task::spawn_blocking, time::timeout_at};
 
 use super::{
     audit::{Decision, Part},
-    cluster::Failure,
+    cluster::{Answer, Failure},
     command::{Resource, Session, Trouble},
     manifest::{self, Document, Object},
+    network_policy::FIELD_MANAGER,
     percent::encode,
-    policy::FIELD_MANAGER,
+    places::Place,
     query::is_label,
     read::{PATHS, TEXT_BYTES, cut, limit},
     reason::{Reason, Refused},
+    rules::Rules,
 };
 
 /// The ValidatingAdmissionPolicy, and its binding, without which nothing is tried.
@@ -31,13 +30,36 @@ pub const DEMAND: &str = "has(request.dryRun) && request.dryRun";
 /// For a request that names no time.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 /// Nothing of the object that would be stored has to be read.
-const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
+pub(super) const METADATA: &str =
+    "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
 /// How the API server begins what it says of fields that others own.
 const CONFLICT: &str = "Apply failed with";
+/// How that is told.
+pub(super) const OTHERS: &str = "others own what it changes, and may change it back";
 
 /// How long `request` may take, from its arrival.
 pub(super) fn limit_of(request: &YamlDryRunRequest) -> Duration {
     limit(request.timeout_seconds, DEFAULT_TIMEOUT)
+}
+
+/// Whether a manifest would be tried, as far as it can be told without the cluster.
+///
+/// # Errors
+/// It would not be.
+pub(super) fn judge(text: &str, rules: Rules) -> Result<(), Refused> {
+    if !rules.dry_run {
+        return Err(Refused::new(
+            Reason::Off,
+            "dry runs are not switched on (Helm: operator.executor.dryRun)",
+        ));
+    }
+    for document in manifest::read(text)? {
+        if let Err(refused) = &document.object {
+            let why = format!("{}{}", document.place(&refused.why), refused.why);
+            return Err(Refused::new(refused.reason, why));
+        }
+    }
+    Ok(())
 }
 
 /// Whether dry runs are switched on, and the cluster holds their account to them.
@@ -57,7 +79,11 @@ pub(super) async fn allowed(session: &Session<'_>) -> Result<(), Refused> {
         guard(session, "validatingadmissionpolicybindings")
     );
     match objects {
-        Ok((policy, binding)) if guards(&policy["spec"], &binding["spec"]) => Ok(()),
+        Ok((policy, binding))
+            if guards(&policy["spec"], &binding["spec"], session.cluster.trier.default_namespace()) =>
+        {
+            Ok(())
+        }
         Ok(_) => off(format!(
             "the ValidatingAdmissionPolicy {GUARD}, or its binding, was changed, so that it may let writes pass"
         )),
@@ -75,24 +101,45 @@ async fn guard(session: &Session<'_>, resource: &str) -> Result<Value, Trouble> 
     session.object(&format!("/apis/admissionregistration.k8s.io/v1/{resource}/{GUARD}")).await
 }
 
-fn guards(policy: &Value, binding: &Value) -> bool {
-    let demands =
-        policy["validations"].as_array().is_some_and(|all| all.iter().any(|one| one["expression"] == DEMAND));
-    let denies = binding["validationActions"].as_array().is_some_and(|all| all.contains(&json!("Deny")));
-    policy["failurePolicy"] == "Fail" && demands && binding["policyName"] == GUARD && denies
-        // Bound to some objects alone.
-        && binding["matchResources"].as_object().is_none_or(|some| some.values().all(|part| part == "Equivalent" || part == &json!({})))
+/// Whether they are as the chart makes them: whatever else they say may except some of the writes.
+fn guards(policy: &Value, binding: &Value, namespace: &str) -> bool {
+    let everything =
+        json!({"apiGroups": ["*"], "apiVersions": ["*"], "operations": ["*"], "resources": ["*/*"]});
+    let account = format!("request.userInfo.username == 'system:serviceaccount:{namespace}:{GUARD}'");
+    let made = json!({
+        "failurePolicy": "Fail",
+        "matchConstraints": {"resourceRules": [everything]},
+        "matchConditions": [{"expression": account}],
+        "validations": [{"expression": DEMAND}],
+    });
+    bare(policy) == made && bare(binding) == json!({"policyName": GUARD, "validationActions": ["Deny"]})
 }
 
-/// Tries the manifests of `request` one after another, until the `deadline`: with the kinds that `session` sees, and as
-/// `trier`. Says of each what was decided.
+/// Without what the API server fills in, and what is there for people.
+fn bare(value: &Value) -> Value {
+    let says = |(field, value): &(String, Value)| match field.as_str() {
+        "name" | "message" | "reason" => false,
+        "matchPolicy" => value != "Equivalent",
+        "scope" => value != "*",
+        _ => !value.is_null() && *value != json!({}),
+    };
+    match value {
+        Value::Object(fields) => {
+            fields.iter().map(|(field, value)| (field.clone(), bare(value))).filter(says).collect()
+        }
+        Value::Array(items) => items.iter().map(bare).collect(),
+        other => other.clone(),
+    }
+}
+
+/// Tries the manifests of `request` one after another, until the deadline of `place`, which others have in between. Says of
+/// each what was decided.
 pub(super) async fn answer(
     session: &Session<'_>,
-    trier: &Client,
     request: YamlDryRunRequest,
-    deadline: Instant,
+    place: &mut Place<'_>,
 ) -> (YamlDryRunResponse, Vec<Part>) {
-    let seconds = limit_of(&request).as_secs();
+    let (seconds, deadline) = (limit_of(&request).as_secs(), place.deadline);
     let YamlDryRunRequest { request_id, yaml_manifests, .. } = request;
     if yaml_manifests.len() > PATHS {
         let why = format!("{} manifests in one request are too many: at most {PATHS}", yaml_manifests.len());
@@ -102,10 +149,16 @@ pub(super) async fn answer(
         return (response, vec![Part::refused("", &refused)]);
     }
     let (mut results, mut parts) = (Vec::new(), Vec::new());
-    let trial = Trial { session, trier };
+    let mut held = 0;
     for manifest in yaml_manifests {
         let mut manifest_id = manifest.manifest_id.clone();
-        let mut verdict = match timeout_at(deadline, trial.judge(manifest)).await {
+        let work = async {
+            if !results.is_empty() {
+                place.pass(held).await;
+            }
+            verdict(session, manifest).await
+        };
+        let mut verdict = match timeout_at(deadline, work).await {
             Ok(verdict) => verdict,
             Err(_) => Verdict::failed(504, format!("no answer within the {seconds} s of this request")),
         };
@@ -113,6 +166,7 @@ pub(super) async fn answer(
         cut(&mut verdict.message, TEXT_BYTES);
         cut(&mut verdict.advice, TEXT_BYTES);
         let Verdict { status, message, advice, decision, objects } = verdict;
+        held += message.len() + advice.len();
         let what = format!("{manifest_id}: {}", objects.join(", "));
         parts.push(Part { what, decision, status: status.into(), bytes: message.len() + advice.len() });
         results.push(YamlValidationResult {
@@ -218,127 +272,149 @@ impl Rejected {
     }
 }
 
-struct Trial<'a> {
-    session: &'a Session<'a>,
-    trier: &'a Client,
+/// The verdict on a manifest.
+async fn verdict(session: &Session<'_>, manifest: YamlManifest) -> Verdict {
+    let mut verdict = Verdict::valid();
+    let YamlManifest { yaml_content, namespace, .. } = manifest;
+    // The runtime has other things to do meanwhile.
+    let documents = match spawn_blocking(move || manifest::read(&yaml_content)).await {
+        Ok(Ok(documents)) => documents,
+        Ok(Err(refused)) => {
+            verdict.add("", &refused.into());
+            return verdict;
+        }
+        Err(_) => return Verdict::failed(500, "the manifest could not be read".to_owned()),
+    };
+    for document in &documents {
+        match try_out(session, document, &namespace, &mut verdict.objects).await {
+            Ok(None) => {}
+            Ok(Some(conflict)) => {
+                if verdict.status == 200 {
+                    let place = document.place(&conflict);
+                    line(&mut verdict.advice, &format!("{place}valid, but {OTHERS}: {conflict}"));
+                }
+            }
+            Err(trouble) => {
+                let rejected = Rejected::from(trouble);
+                verdict.add(&document.place(&rejected.message), &rejected);
+            }
+        }
+    }
+    verdict
 }
 
-impl Trial<'_> {
-    async fn judge(&self, manifest: YamlManifest) -> Verdict {
-        let mut verdict = Verdict::valid();
-        let YamlManifest { yaml_content, namespace, .. } = manifest;
-        // The runtime has other things to do meanwhile.
-        let documents = match spawn_blocking(move || manifest::read(&yaml_content)).await {
-            Ok(Ok(documents)) => documents,
-            Ok(Err(refused)) => {
-                verdict.add("", &refused.into());
-                return verdict;
-            }
-            Err(_) => return Verdict::failed(500, "the manifest could not be read".to_owned()),
-        };
-        let several = documents.len() > 1;
-        for (number, document) in (1..).zip(&documents) {
-            let place = |message: &str| {
-                let number = if several { format!("document {number}, ") } else { String::new() };
-                let fields: Vec<String> = document
-                    .places(message)
-                    .iter()
-                    .map(|(line, field)| format!("line {line} ({field})"))
-                    .collect();
-                match fields[..] {
-                    [] => format!("{number}line {}: ", document.line),
-                    _ => format!("{number}{}: ", fields.join(", ")),
-                }
-            };
-            match self.try_out(document, &namespace, &mut verdict.objects).await {
-                Ok(None) => {}
-                Ok(Some(conflict)) => {
-                    let known = format!(
-                        "{}valid, but others own what it changes, and may change it back: {conflict}",
-                        place(&conflict)
-                    );
-                    if verdict.status == 200 {
-                        line(&mut verdict.advice, &known);
-                    }
-                }
-                Err(rejected) => verdict.add(&place(&rejected.message), &rejected),
-            }
-        }
-        verdict
-    }
+/// Tries one document. What the API server says of fields that others own, if it would take it from them.
+async fn try_out(
+    session: &Session<'_>,
+    document: &Document,
+    namespace: &str,
+    tried: &mut Vec<String>,
+) -> Result<Option<String>, Trouble> {
+    let trial = Trial::of(session, document, namespace).await?;
+    tried.push(trial.to_string());
+    let (_, conflict) = trial.run(session, METADATA).await?;
+    Ok(conflict)
+}
 
-    /// Tries one document. What the API server says of fields that others own, if it would take it from them.
-    async fn try_out(
-        &self,
+/// An object that is tried where it would be.
+pub(super) struct Trial {
+    pub resource: Resource,
+    /// Empty where it has none.
+    pub namespace: String,
+    pub name: String,
+    pub path: String,
+    body: String,
+}
+
+impl fmt::Display for Trial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}/{}", self.resource.kind, self.namespace, self.name)
+    }
+}
+
+impl Trial {
+    /// Of a document; `namespace` is filled in where it names none, else `default`.
+    ///
+    /// # Errors
+    /// It is no object, or of a kind that the cluster does not have.
+    pub(super) async fn of(
+        session: &Session<'_>,
         document: &Document,
         namespace: &str,
-        tried: &mut Vec<String>,
-    ) -> Result<Option<String>, Rejected> {
+    ) -> Result<Self, Trouble> {
         let object = document.object.as_ref().map_err(Clone::clone)?;
-        let resource = self.resource(object).await?;
-        let (path, body, namespace) = place(&resource, object, namespace)?;
-        tried.push(format!("{} {namespace}/{}", object.kind, object.name));
-        match self.ask(&path, &body, false).await {
-            // Nearly every change of what another tool made: what it would be without the conflict is the question.
-            Err(failure) if failure.status == 409 && failure.message.starts_with(CONFLICT) => {
-                self.ask(&path, &body, true).await?;
-                Ok(Some(failure.message))
+        let resource = resource(session, object).await?;
+        let mut value = object.value.clone();
+        let chosen =
+            match [object.namespace.as_str(), namespace, "default"].into_iter().find(|name| !name.is_empty())
+            {
+                Some(chosen) if resource.namespaced => chosen,
+                _ => "",
+            };
+        if !chosen.is_empty() {
+            if !is_label(chosen) {
+                let why = format!("{chosen:?} is not the name of a namespace");
+                return Err(Refused::new(Reason::Malformed, why).into());
             }
-            answer => Ok(answer.map(|()| None)?),
+            value["metadata"]["namespace"] = chosen.into();
         }
+        let mut path = resource.path(Some(chosen));
+        path.push('/');
+        encode(&object.name, &mut path);
+        let (namespace, name) = (chosen.to_owned(), object.name.clone());
+        Ok(Self { resource, namespace, name, path, body: value.to_string() })
     }
 
-    async fn resource(&self, object: &Object) -> Result<Resource, Rejected> {
-        let resources = self.session.resources().await?;
-        let mut others = Vec::new();
-        for known in resources.iter().filter(|known| known.kind == object.kind) {
-            if known.group_version() == object.api_version {
-                return Ok(known.clone());
+    /// What the API server would store, as it is asked for with `accept`; and what it says of fields that others own, if
+    /// it would take it from them.
+    ///
+    /// # Errors
+    /// It would not store it.
+    pub(super) async fn run(
+        &self,
+        session: &Session<'_>,
+        accept: &str,
+    ) -> Result<(Answer, Option<String>), Failure> {
+        match self.ask(session, accept, false).await {
+            // Nearly every change of what another tool made: what it would be without the conflict is the question.
+            Err(failure) if failure.status == 409 && failure.message.starts_with(CONFLICT) => {
+                Ok((self.ask(session, accept, true).await?, Some(failure.message)))
             }
-            others.push(known.group_version());
+            answer => Ok((answer?, None)),
         }
-        let Object { api_version, kind, .. } = object;
-        let elsewhere = match others[..] {
-            [] => String::new(),
-            _ => format!("; it has one in {}", others.join(", ")),
-        };
-        Err(Failure::own(404, format!("the cluster has no kind {kind} in {api_version}{elsewhere}")).into())
     }
 
     /// The one question that is asked with the rights of a write.
-    async fn ask(&self, path: &str, body: &str, force: bool) -> Result<(), Failure> {
-        let uri =
-            format!("{path}?dryRun=All&fieldManager={FIELD_MANAGER}&fieldValidation=Strict&force={force}");
+    async fn ask(&self, session: &Session<'_>, accept: &str, force: bool) -> Result<Answer, Failure> {
+        let uri = format!(
+            "{}?dryRun=All&fieldManager={FIELD_MANAGER}&fieldValidation=Strict&force={force}",
+            self.path
+        );
         let request = Request::patch(uri)
             .header(header::CONTENT_TYPE, "application/apply-patch+yaml")
-            .header(header::ACCEPT, METADATA)
-            .body(Body::from(body.as_bytes().to_vec()))
+            .header(header::ACCEPT, accept)
+            .body(Body::from(self.body.as_bytes().to_vec()))
             .map_err(|error| Failure::own(400, format!("this is not a usable name: {error}")))?;
-        self.session.cluster.send_as(self.trier, request).await.map(|_| ())
+        session.cluster.send_as(&session.cluster.trier, request).await
     }
 }
 
-/// Where the object would be, and as what; its namespace is filled in where it names none.
-fn place(resource: &Resource, object: &Object, namespace: &str) -> Result<(String, String, String), Refused> {
-    let mut value = object.value.clone();
-    let chosen =
-        match [object.namespace.as_str(), namespace, "default"].into_iter().find(|name| !name.is_empty()) {
-            Some(chosen) if resource.namespaced => chosen,
-            _ => "",
-        };
-    if !chosen.is_empty() {
-        if !is_label(chosen) {
-            return Err(Refused::new(
-                Reason::Malformed,
-                format!("{chosen:?} is not the name of a namespace"),
-            ));
+/// The kind of an object.
+async fn resource(session: &Session<'_>, object: &Object) -> Result<Resource, Trouble> {
+    let resources = session.resources().await?;
+    let mut others = Vec::new();
+    for known in resources.iter().filter(|known| known.kind == object.kind) {
+        if known.group_version() == object.api_version {
+            return Ok(known.clone());
         }
-        value["metadata"]["namespace"] = chosen.into();
+        others.push(known.group_version());
     }
-    let mut path = resource.path(Some(chosen));
-    path.push('/');
-    encode(&object.name, &mut path);
-    Ok((path, value.to_string(), chosen.to_owned()))
+    let Object { api_version, kind, .. } = object;
+    let elsewhere = match others[..] {
+        [] => String::new(),
+        _ => format!("; it has one in {}", others.join(", ")),
+    };
+    Err(Failure::own(404, format!("the cluster has no kind {kind} in {api_version}{elsewhere}")).into())
 }
 
 #[cfg(test)]

@@ -38,6 +38,8 @@ pub(super) struct Document {
     text: String,
     /// Lines of the manifest before `text`.
     before: usize,
+    /// Among several, counted from 1.
+    number: Option<usize>,
 }
 
 /// What a document describes.
@@ -71,7 +73,9 @@ pub(super) fn read(text: &str) -> Result<Vec<Document>, Refused> {
     if parts.is_empty() {
         return Err(Refused::new(Reason::Malformed, "the manifest is empty"));
     }
-    Ok(parts.into_iter().map(|(before, text)| Document::read(before, text)).collect())
+    let several = parts.len() > 1;
+    let read = |(number, (before, text))| Document::read(several.then_some(number), before, text);
+    Ok((1..).zip(parts).map(read).collect())
 }
 
 /// One YAML document, within the bounds.
@@ -114,7 +118,7 @@ fn says(line: &str) -> bool {
 }
 
 impl Document {
-    fn read(before: usize, text: &str) -> Self {
+    fn read(number: Option<usize>, before: usize, text: &str) -> Self {
         let first = before + 1 + text.lines().position(says).unwrap_or_default();
         let (line, object) = match parse::<Value>(text) {
             Ok(value) => (first, Object::of(value)),
@@ -125,12 +129,23 @@ impl Document {
                 (line.map_or(first, |line| before + line), Err(Refused::new(Reason::Malformed, why)))
             }
         };
-        Self { line, object, text: text.to_owned(), before }
+        Self { line, object, text: text.to_owned(), before, number }
+    }
+
+    /// What stands before a message about it: `document 2, line 14 (spec.replicas): `.
+    pub(super) fn place(&self, message: &str) -> String {
+        let number = self.number.map_or_else(String::new, |number| format!("document {number}, "));
+        let fields: Vec<String> =
+            self.places(message).iter().map(|(line, field)| format!("line {line} ({field})")).collect();
+        match fields[..] {
+            [] => format!("{number}line {}: ", self.line),
+            _ => format!("{number}{}: ", fields.join(", ")),
+        }
     }
 
     /// The fields that a message of the API server names and that stand in this document, such as
     /// `spec.containers[0].image`, each with its line.
-    pub(super) fn places(&self, message: &str) -> Vec<(usize, String)> {
+    fn places(&self, message: &str) -> Vec<(usize, String)> {
         let Ok(root) = parse::<Place>(&self.text) else { return Vec::new() };
         let mut places: Vec<(usize, String)> = Vec::new();
         for word in message.split_whitespace() {

@@ -33,7 +33,7 @@ pub(super) async fn renew_certificate(
             applied_at: Some(timestamp(Timestamp::now())),
             ..Default::default()
         })),
-        Err(problem) => refuse(Request::CertificateRenewal(request), 422, &problem.to_string()),
+        Err(problem) => refuse(&Request::CertificateRenewal(request), 422, &problem.to_string()),
     }
 }
 
@@ -44,7 +44,7 @@ pub(super) fn restart(request: OperatorRestartRequest) -> (Answer, Option<Durati
     let delay = Duration::from_secs(u64::try_from(request.delay_seconds).unwrap_or_default());
     if delay > LONGEST_DELAY {
         let why = format!("delay_seconds is at most {}", LONGEST_DELAY.as_secs());
-        return (refuse(Request::OperatorRestart(request), 400, &why), None);
+        return (refuse(&Request::OperatorRestart(request), 400, &why), None);
     }
     let OperatorRestartRequest { request_id, mut reason, .. } = request;
     cut(&mut reason, REASON_BYTES);

@@ -6,6 +6,7 @@ use super::{
     path::Form,
     percent::{decode, encode},
     reason::{Reason, Refused},
+    secret::is_name,
 };
 
 /// A selector or a token of a page is no longer.
@@ -147,6 +148,13 @@ impl Query {
         }
     }
 
+    /// Whether a log of so many bytes may end within a line: at the bound that was asked for, however exact the kubelet is
+    /// with it, or at our own.
+    pub(crate) fn may_cut(&self, bytes: usize) -> bool {
+        let limit = self.value("limitBytes").and_then(|value| value.parse().ok()).unwrap_or(LOG_BYTES);
+        limit < LOG_BYTES || bytes >= LOG_BYTES as usize
+    }
+
     /// A log has an end: the last lines, and so many bytes.
     fn bound_log(&mut self) {
         let bounded = ["tailLines", "sinceSeconds", "sinceTime"].iter().any(|key| self.value(key).is_some());
@@ -191,6 +199,14 @@ fn checked(kind: Kind, key: &str, value: String) -> Result<String, Refused> {
         ));
     }
     match kind {
+        Kind::Text if key.ends_with("Selector") => {
+            if let Some(name) = compared_secret(&value) {
+                let why = format!(
+                    "{key} would tell whether a guess at the hidden value of {name} is right: select by others"
+                );
+                return Err(Refused::new(Reason::Secret, why));
+            }
+        }
         Kind::Number => match value.parse::<u32>() {
             Ok(1..) if !value.starts_with('+') => {}
             _ => return malformed("a number from 1 on"),
@@ -205,6 +221,16 @@ fn checked(kind: Kind, key: &str, value: String) -> Result<String, Refused> {
         _ => {}
     }
     Ok(value)
+}
+
+/// The label or field of a selector whose value is compared, if it is one that is hidden.
+fn compared_secret(selector: &str) -> Option<&str> {
+    selector.split(',').find_map(|requirement| {
+        let requirement = requirement.trim();
+        let end = requirement.find(['=', '!', ' ', '<', '>', '('])?;
+        let name = &requirement[..end];
+        is_name(name).then_some(name)
+    })
 }
 
 /// A label of the DNS: names of namespaces and containers.

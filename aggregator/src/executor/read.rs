@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use kestrel_proto::cloud::v1::{KubernetesApiRequest, KubernetesApiResponse, KubernetesApiResult};
 use serde_json::json;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
 use super::{
     audit::{Decision, Part},
-    cluster::{Cluster, Failure, READ_BYTES, narrower},
+    cluster::{Cluster, Failure, READ_BYTES, apart, narrower},
     path::{Form, Readable},
+    places::Place,
+    query::LOG_LINES,
     reason::{Reason, Refused},
     rules::Rules,
 };
@@ -39,14 +41,15 @@ pub(super) fn limit_of(request: &KubernetesApiRequest) -> Duration {
     limit(request.timeout_seconds, DEFAULT_TIMEOUT)
 }
 
-/// Runs the GETs of `request` one after another, until the `deadline`. Says of each what was decided.
+/// Runs the GETs of `request` one after another, until the deadline of `place`, which others have in between. Says of
+/// each what was decided.
 pub(super) async fn answer(
     cluster: &Cluster,
     rules: Rules,
     request: KubernetesApiRequest,
-    deadline: Instant,
+    place: &mut Place<'_>,
 ) -> (KubernetesApiResponse, Vec<Part>) {
-    let limit = limit_of(&request);
+    let (limit, deadline) = (limit_of(&request), place.deadline);
     let KubernetesApiRequest { request_id, api_paths, .. } = request;
     if api_paths.len() > PATHS {
         let why = format!("{} paths in one request are too many: at most {PATHS}", api_paths.len());
@@ -58,6 +61,7 @@ pub(super) async fn answer(
     let share = ANSWER_BYTES / api_paths.len().max(1);
     let mut results = Vec::with_capacity(api_paths.len());
     let mut parts = Vec::with_capacity(api_paths.len());
+    let mut held = 0;
     for path in api_paths {
         let readable = Readable::parse(&path).and_then(|readable| readable.under(rules, &cluster.excluded));
         let (outcome, decision) = match readable {
@@ -65,7 +69,13 @@ pub(super) async fn answer(
                 (Outcome::failed(refused.status(), refused.to_string()), Decision::Refused(refused.reason))
             }
             Ok(readable) => {
-                let outcome = match timeout_at(deadline, get(cluster, &readable, share)).await {
+                let work = async {
+                    if !results.is_empty() {
+                        place.pass(held).await;
+                    }
+                    get(cluster, &readable, share).await
+                };
+                let outcome = match timeout_at(deadline, work).await {
                     Ok(outcome) => outcome
                         .unwrap_or_else(|Failure { status, message, .. }| Outcome::failed(status, message)),
                     Err(_) => {
@@ -76,6 +86,7 @@ pub(super) async fn answer(
                 (outcome, Decision::Allowed)
             }
         };
+        held += outcome.data.len();
         parts.push(Part {
             what: path.clone(),
             decision,
@@ -138,20 +149,29 @@ async fn get(cluster: &Cluster, readable: &Readable, share: usize) -> Result<Out
     let answer = cluster.get(&readable.uri(), accept(readable)).await?;
     let narrower = narrower(readable.form);
     if readable.form == Form::Log {
-        let whole = answer.text.len();
-        let mut data = cluster.cleaned_lines(answer.text);
-        let message = match cut_lines(&mut data, share) || answer.is_cut || whole >= READ_BYTES {
-            true => format!("cut to {} of {whole} bytes: ask for less with {narrower}", data.len()),
-            false => String::new(),
+        let (whole, is_cut) = (answer.text.len(), answer.is_cut);
+        let mut data = cluster.cleaned_log(answer, readable);
+        let message = if cut_lines(&mut data, share) || is_cut || whole >= READ_BYTES {
+            format!("cut to {} of {whole} bytes: ask for less with {narrower}", data.len())
+        } else if readable.query.value("tailLines") == Some(&LOG_LINES.to_string())
+            && data.lines().count() >= LOG_LINES as usize
+        {
+            format!(
+                "these are the last {LOG_LINES} lines: ask for others with tailLines, sinceSeconds or sinceTime"
+            )
+        } else {
+            String::new()
         };
         return Ok(Outcome { status: 200, data, message });
     }
     // What is cut is no JSON, from which nothing could be taken out that must not go.
-    let data = match readable.form {
-        _ if answer.is_cut => answer.text,
-        Form::Object => cluster.cleaned_text(&answer.text, readable.holds)?.to_string(),
-        _ => cluster.cleaned_schema(answer.text),
-    };
+    let data = apart(answer.text.len(), || -> Result<_, Failure> {
+        Ok(match readable.form {
+            _ if answer.is_cut => answer.text,
+            Form::Object => cluster.cleaned_text(&answer.text, readable.holds)?.to_string(),
+            _ => cluster.cleaned_schema(answer.text),
+        })
+    })?;
     if answer.is_cut || data.len() > share {
         let why = format!("more than {share} bytes: ask for it alone, or for less with {narrower}");
         return Err(Failure::own(413, why));
@@ -232,6 +252,7 @@ mod tests {
     use http_body_util::Full;
     use kube::{Client, client::Body};
     use serde_json::{Value, json};
+    use tokio::time::Instant;
 
     use super::*;
     use crate::{excluded::Excluded, executor::hidden::Hashes};
@@ -270,7 +291,27 @@ mod tests {
                     let metadata = json!({"name": "p", "managedFields": [{"manager": "x"}]});
                     (200, json!({"metadata": metadata, "accept": accept}).to_string().into_bytes())
                 }
-                "/api/v1/namespaces/a/pods/large/log" => (200, "ä".repeat(5 * 1024 * 1024).into_bytes()),
+                "/api/v1/namespaces/a/pods/long/log" => {
+                    let query = request.uri().query().unwrap_or_default();
+                    let lines = query.split('&').find_map(|pair| pair.strip_prefix("tailLines="));
+                    (
+                        200,
+                        "a line\n".repeat(lines.map_or(20_000, |lines| lines.parse().unwrap())).into_bytes(),
+                    )
+                }
+                "/api/v1/namespaces/a/pods/large/log" => {
+                    (200, ("ä".repeat(511) + "\n").repeat(10 * 1024).into_bytes())
+                }
+                "/api/v1/namespaces/a/pods/wide/log" => {
+                    (200, ("ä".repeat(3 * 1024 * 1024) + "\n").into_bytes())
+                }
+                "/api/v1/namespaces/a/pods/leaks/log" => {
+                    let query = request.uri().query().unwrap_or_default();
+                    let limit = query.split('&').find_map(|pair| pair.strip_prefix("limitBytes="));
+                    let mut log = b"start\npassword=hunter2\n".to_vec();
+                    log.truncate(limit.map_or(log.len(), |limit| limit.parse().unwrap()));
+                    (200, log)
+                }
                 "/api/v1/configmaps" => {
                     let map = json!({"metadata": {"name": "m"}, "binaryData": {"keystore": "AAEC"}});
                     (200, json!({"kind": "ConfigMapList", "items": [map]}).to_string().into_bytes())
@@ -279,7 +320,15 @@ mod tests {
                 "/api/v1/nodes" => std::future::pending().await,
                 "/openapi/v3/api/v1" => (301, Vec::new()),
                 "/openapi/v3" => (503, Vec::new()),
-                _ => (404, br#"{"kind":"Status","message":"pods \"q\" not found"}"#.to_vec()),
+                path => {
+                    let name = path.rsplit('/').next().unwrap_or_default().replace("%3D", "=");
+                    (
+                        404,
+                        json!({"kind": "Status", "message": format!("pods \"{name}\" not found")})
+                            .to_string()
+                            .into_bytes(),
+                    )
+                }
             };
             let mut response = http::Response::builder().status(status);
             if status == 301 {
@@ -293,10 +342,14 @@ mod tests {
     async fn ask(paths: &[&str], timeout_seconds: i32) -> Vec<KubernetesApiResult> {
         let api_paths = paths.iter().map(ToString::to_string).collect();
         let request = KubernetesApiRequest { request_id: "r".to_owned(), api_paths, timeout_seconds };
-        let deadline = Instant::now() + limit_of(&request);
-        let cluster =
-            Cluster { client: client(), excluded: Excluded::parse("bank"), hashes: Hashes::new().unwrap() };
-        let (answer, parts) = answer(&cluster, Rules::default(), request, deadline).await;
+        let mut place = Place::alone(Instant::now() + limit_of(&request));
+        let cluster = Cluster {
+            client: client(),
+            trier: client(),
+            excluded: Excluded::parse("bank"),
+            hashes: Hashes::new().unwrap(),
+        };
+        let (answer, parts) = answer(&cluster, Rules::default(), request, &mut place).await;
         assert_eq!(parts.len(), answer.results.len());
         assert_eq!(answer.request_id, "r");
         answer.results
@@ -349,14 +402,56 @@ mod tests {
 
     #[tokio::test]
     async fn a_large_answer_is_cut_to_its_share_between_characters_and_says_so() {
-        let log = "api/v1/namespaces/a/pods/large/log";
-        for (paths, share) in [(&[log][..], ANSWER_BYTES), (&[log; 3][..], ANSWER_BYTES / 3)] {
-            for result in ask(paths, 0).await {
+        let [large, wide] = ["large", "wide"].map(|pod| format!("api/v1/namespaces/a/pods/{pod}/log"));
+        for (path, paths, end) in [(&large, 1, "ä\n[hidden]"), (&large, 3, "ä\n"), (&wide, 3, "ä")] {
+            let share = ANSWER_BYTES / paths;
+            for result in ask(&vec![path.as_str(); paths], 0).await {
                 assert!(result.success && result.response_data.len() <= share);
-                assert!(result.response_data.len() > share - 4 && result.response_data.ends_with('ä'));
+                assert!(result.response_data.len() > share - 1024 && result.response_data.ends_with(end));
                 assert!(result.error_message.starts_with("cut "), "{}", result.error_message);
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_guess_can_not_be_compared_with_a_secret_and_no_part_of_one_be_seen() {
+        let log = "api/v1/namespaces/a/pods/leaks/log";
+        let paths: Vec<String> = (1..=30).map(|bytes| format!("{log}?limitBytes={bytes}")).collect();
+        for result in ask(&paths.iter().map(String::as_str).collect::<Vec<_>>(), 0).await {
+            let shown = result.response_data.as_str();
+            let whole = ["[hidden]", "start\n", "start\n[hidden]", "start\npassword=[hidden]\n"];
+            assert!(whole.contains(&shown), "{shown}");
+        }
+        // The API server repeats in its errors what was asked for.
+        let results = ask(
+            &[
+                "api/v1/namespaces/a/pods/password=hunter2",
+                "api/v1/configmaps?labelSelector=x in (y),db-password in (hunter2)",
+            ],
+            0,
+        )
+        .await;
+        assert_eq!(results[0].error_message, "pods \"password=[hidden]\" not found");
+        assert_eq!(results[1].status_code, 403);
+        assert!(
+            results[1].error_message.starts_with("refused (secret): labelSelector would tell"),
+            "{:?}",
+            results[1]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_log_that_ends_at_our_own_bound_says_so() {
+        let log = "api/v1/namespaces/a/pods/long/log";
+        let queries = ["", "?limitBytes=1048576", "?tailLines=20000", "?sinceSeconds=60"];
+        let results =
+            ask(&queries.map(|query| format!("{log}{query}")).each_ref().map(String::as_str), 0).await;
+        let lines: Vec<_> = results.iter().map(|result| result.response_data.lines().count()).collect();
+        assert_eq!(lines, [10_000, 10_000, 20_000, 20_000]);
+        let said: Vec<_> = results.iter().map(|result| result.error_message.as_str()).collect();
+        let ours = "these are the last 10000 lines: ask for others with tailLines, sinceSeconds or sinceTime";
+        assert_eq!(said, [ours, ours, "", ""]);
+        assert!(results.iter().all(|result| result.success && result.status_code == 200));
     }
 
     #[tokio::test]

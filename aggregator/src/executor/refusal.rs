@@ -4,8 +4,8 @@
 use kestrel_proto::cloud::v1::{
     CertificateRenewalResponse, DatadogQueryResponse, KubernetesApiResponse, KubernetesApiResult,
     MetricsQueryResponse, NetworkPoliciesWithErrors, NetworkPolicyWithError, OperatorRestartResponse,
-    ShellCommandResponse, ShellCommandResult, YamlApplyResponse, YamlApplyResult, YamlDryRunResponse,
-    YamlManifest, YamlValidationResult, stream_control_request::Request as Tool,
+    ShellCommandResponse, ShellCommandResult, YamlApplyRequest, YamlApplyResponse, YamlApplyResult,
+    YamlDryRunRequest, YamlDryRunResponse, YamlValidationResult, stream_control_request::Request as Tool,
 };
 
 use super::read::{PATHS, TEXT_BYTES, cut};
@@ -13,25 +13,34 @@ use crate::uplink::{Answer, Request};
 
 /// The exit code of a shell for a command that it may not run.
 const NOT_EXECUTED: i32 = 126;
+/// A refusal is about as large: 256 of them at once push out no answer that waits to be sent.
+const REFUSAL_BYTES: usize = 4 * 1024;
+/// Of it, an id or a part has so much.
+const ECHO_BYTES: usize = 1024;
 /// What etcd stores of one object; no policy is larger.
 pub(super) const MANIFEST_BYTES: usize = 1536 * 1024;
 
-/// The answer to `request` that says `why` in each place where a reader may look.
-/// `status` is an HTTP code. Of a huge request only as much is echoed as surely
-/// fits into an answer.
-pub(crate) fn refuse(request: Request, status: i32, why: &str) -> Answer {
+/// The answer to `request` that says `why` in each place where a reader may look, for as many of its parts as
+/// there is room for. `status` is an HTTP code.
+pub(crate) fn refuse(request: &Request, status: i32, why: &str) -> Answer {
+    let echo = |text: &str| text[..text.floor_char_boundary(ECHO_BYTES)].to_owned();
+    let mut room = REFUSAL_BYTES;
+    let parts = parts_of(request).into_iter().map(echo).take_while(|part| {
+        let left = room.checked_sub(part.len() + why.len());
+        room = left.unwrap_or_default();
+        left.is_some()
+    });
     let why = || why.to_owned();
-    let echo = |mut text: String| {
-        cut(&mut text, TEXT_BYTES);
-        text
-    };
-    let parts = |parts: Vec<String>| parts.into_iter().take(PATHS).map(echo);
-    let manifests = |manifests: Vec<YamlManifest>| {
-        manifests.into_iter().take(PATHS).map(move |manifest| echo(manifest.manifest_id))
-    };
     Answer::Tool(match request {
         Request::NetworkPolicy(policy) => {
-            return verdict(policy, why());
+            // A manifest that is cut would be another manifest.
+            let whole = Some(&policy.network_policy).filter(|text| text.len() <= REFUSAL_BYTES);
+            let network_policy = whole.cloned().unwrap_or_default();
+            let policy_id = echo(&policy.policy_id);
+            return verdict(
+                NetworkPolicyWithError { network_policy, policy_id, ..Default::default() },
+                why(),
+            );
         }
         Request::KubernetesApi(request) => {
             let result = |api_path| KubernetesApiResult {
@@ -41,8 +50,8 @@ pub(crate) fn refuse(request: Request, status: i32, why: &str) -> Answer {
                 ..Default::default()
             };
             Tool::KubernetesApiResponse(KubernetesApiResponse {
-                request_id: echo(request.request_id),
-                results: parts(request.api_paths).map(result).collect(),
+                request_id: echo(&request.request_id),
+                results: parts.map(result).collect(),
                 global_error_message: why(),
             })
         }
@@ -54,8 +63,8 @@ pub(crate) fn refuse(request: Request, status: i32, why: &str) -> Answer {
                 ..Default::default()
             };
             Tool::ShellCommandResponse(ShellCommandResponse {
-                request_id: echo(request.request_id),
-                results: parts(request.commands).map(result).collect(),
+                request_id: echo(&request.request_id),
+                results: parts.map(result).collect(),
                 global_error_message: why(),
             })
         }
@@ -67,8 +76,8 @@ pub(crate) fn refuse(request: Request, status: i32, why: &str) -> Answer {
                 ..Default::default()
             };
             Tool::YamlDryRunResponse(YamlDryRunResponse {
-                request_id: echo(request.request_id),
-                results: manifests(request.yaml_manifests).map(result).collect(),
+                request_id: echo(&request.request_id),
+                results: parts.map(result).collect(),
                 global_error_message: why(),
             })
         }
@@ -80,30 +89,30 @@ pub(crate) fn refuse(request: Request, status: i32, why: &str) -> Answer {
                 ..Default::default()
             };
             Tool::YamlApplyResponse(YamlApplyResponse {
-                request_id: echo(request.request_id),
-                results: manifests(request.yaml_manifests).map(result).collect(),
+                request_id: echo(&request.request_id),
+                results: parts.map(result).collect(),
                 global_error_message: why(),
             })
         }
         Request::CertificateRenewal(request) => {
             Tool::CertificateRenewalResponse(CertificateRenewalResponse {
-                request_id: echo(request.request_id),
+                request_id: echo(&request.request_id),
                 error_message: why(),
                 ..Default::default()
             })
         }
         Request::OperatorRestart(request) => Tool::OperatorRestartResponse(OperatorRestartResponse {
-            request_id: echo(request.request_id),
+            request_id: echo(&request.request_id),
             error_message: why(),
             ..Default::default()
         }),
         Request::MetricsQuery(request) => Tool::MetricsQueryResponse(MetricsQueryResponse {
-            request_id: echo(request.request_id),
+            request_id: echo(&request.request_id),
             error_message: why(),
             ..Default::default()
         }),
         Request::DatadogQuery(request) => Tool::DatadogQueryResponse(DatadogQueryResponse {
-            request_id: echo(request.request_id),
+            request_id: echo(&request.request_id),
             error_message: why(),
             status_code: status,
             ..Default::default()
@@ -111,18 +120,19 @@ pub(crate) fn refuse(request: Request, status: i32, why: &str) -> Answer {
     })
 }
 
-/// What a request asks for, one by one, as far as the answer would echo it.
-pub(super) fn parts_of(request: &Request) -> Vec<String> {
-    let first = |parts: &[String]| parts.iter().take(PATHS).cloned().collect();
-    let manifests = |manifests: &[YamlManifest]| {
-        manifests.iter().take(PATHS).map(|manifest| manifest.manifest_id.clone()).collect()
-    };
+/// What a request asks for, one by one, as far as an answer would echo it.
+pub(super) fn parts_of(request: &Request) -> Vec<&str> {
+    fn first(parts: &[String]) -> Vec<&str> {
+        parts.iter().take(PATHS).map(String::as_str).collect()
+    }
     match request {
         Request::KubernetesApi(request) => first(&request.api_paths),
         Request::ShellCommand(request) => first(&request.commands),
-        Request::YamlDryRun(request) => manifests(&request.yaml_manifests),
-        Request::YamlApply(request) => manifests(&request.yaml_manifests),
-        _ => vec![String::new()],
+        Request::YamlDryRun(YamlDryRunRequest { yaml_manifests, .. })
+        | Request::YamlApply(YamlApplyRequest { yaml_manifests, .. }) => {
+            yaml_manifests.iter().take(PATHS).map(|manifest| manifest.manifest_id.as_str()).collect()
+        }
+        _ => vec![""],
     }
 }
 
@@ -141,7 +151,7 @@ pub(super) fn verdict(policy: NetworkPolicyWithError, mut error_message: String)
 
 #[cfg(test)]
 mod tests {
-    use kestrel_proto::cloud::v1::{KubernetesApiRequest, ShellCommandRequest, YamlApplyRequest};
+    use kestrel_proto::cloud::v1::{KubernetesApiRequest, ShellCommandRequest, YamlManifest};
     use prost::Message as _;
 
     use super::*;
@@ -151,7 +161,7 @@ mod tests {
         let commands = vec!["rm -rf /".to_owned(), "id".to_owned()];
         let request = ShellCommandRequest { request_id: "r1".to_owned(), commands, timeout_seconds: 0 };
         let Answer::Tool(Tool::ShellCommandResponse(answer)) =
-            refuse(Request::ShellCommand(request), 501, "no shell")
+            refuse(&Request::ShellCommand(request), 501, "no shell")
         else {
             panic!("another answer");
         };
@@ -162,7 +172,7 @@ mod tests {
 
         let manifest = YamlManifest { manifest_id: "m1".to_owned(), ..Default::default() };
         let request = YamlApplyRequest { yaml_manifests: vec![manifest], ..Default::default() };
-        let Answer::Tool(Tool::YamlApplyResponse(answer)) = refuse(Request::YamlApply(request), 501, "no")
+        let Answer::Tool(Tool::YamlApplyResponse(answer)) = refuse(&Request::YamlApply(request), 501, "no")
         else {
             panic!("another answer");
         };
@@ -172,7 +182,7 @@ mod tests {
     #[test]
     fn a_pushed_policy_comes_back_with_the_reason() {
         let policy = NetworkPolicyWithError { policy_id: "p".to_owned(), ..Default::default() };
-        let Answer::Policy(verdict) = refuse(Request::NetworkPolicy(policy), 501, "no") else {
+        let Answer::Policy(verdict) = refuse(&Request::NetworkPolicy(policy), 501, "no") else {
             panic!("another answer")
         };
         assert_eq!(
@@ -184,17 +194,18 @@ mod tests {
     #[test]
     fn the_refusal_of_a_huge_request_is_small() {
         let api_paths = vec!["x".repeat(8 * 1024); 1000];
-        let request = KubernetesApiRequest { api_paths, ..Default::default() };
+        let request =
+            KubernetesApiRequest { request_id: "x".repeat(9 << 10), api_paths, ..Default::default() };
         let policy = NetworkPolicyWithError { network_policy: "x".repeat(9 << 20), ..Default::default() };
         let Answer::Tool(Tool::KubernetesApiResponse(answer)) =
-            refuse(Request::KubernetesApi(request), 429, "no")
+            refuse(&Request::KubernetesApi(request), 429, "no")
         else {
             panic!("another answer");
         };
-        assert!(answer.encoded_len() < 1 << 20);
-        let Answer::Policy(verdict) = refuse(Request::NetworkPolicy(policy), 501, "no") else {
+        assert!(answer.encoded_len() < 6 * 1024 && answer.results.len() == 3, "{}", answer.results.len());
+        let Answer::Policy(verdict) = refuse(&Request::NetworkPolicy(policy), 501, "no") else {
             panic!("another answer")
         };
-        assert!(verdict.encoded_len() < 1 << 20);
+        assert!(verdict.encoded_len() < 6 * 1024);
     }
 }

@@ -4,13 +4,7 @@ use std::io::{self, Write};
 
 use serde::Deserialize;
 
-use super::{
-    command::Command,
-    manifest,
-    path::Readable,
-    reason::{Reason, Refused},
-    rules::Rules,
-};
+use super::{command::Command, dry_run, path::Readable, rules::Rules};
 use crate::excluded::Excluded;
 
 /// Of a part, the verdict shows so much.
@@ -92,7 +86,7 @@ pub fn test(requests: &str, rules: Rules, excluded: &Excluded, out: &mut dyn Wri
             .chain(
                 manifests
                     .iter()
-                    .map(|manifest| (&manifest.yaml_content, tried(&manifest.yaml_content, rules))),
+                    .map(|manifest| (&manifest.yaml_content, dry_run::judge(&manifest.yaml_content, rules))),
             );
         for (part, verdict) in judged {
             let word = match &verdict {
@@ -120,18 +114,4 @@ pub fn test(requests: &str, rules: Rules, excluded: &Excluded, out: &mut dyn Wri
         }
     }
     Ok(summary)
-}
-
-/// Whether a manifest would be tried, as far as it can be told without the cluster.
-fn tried(text: &str, rules: Rules) -> Result<(), Refused> {
-    if !rules.dry_run {
-        return Err(Refused::new(
-            Reason::Off,
-            "dry runs are not switched on (Helm: operator.executor.dryRun)",
-        ));
-    }
-    for document in manifest::read(text)? {
-        document.object?;
-    }
-    Ok(())
 }

@@ -1,127 +1,16 @@
-//! What looks like a secret: by its name, or by its shape. Pure; no regular expressions, which would
+//! What looks like a secret: by its [name], or by its shape. Pure; no regular expressions, which would
 //! cost the program more than all of this.
+
+mod layout;
+mod name;
 
 use std::ops::Range;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 
-/// Words in a name that stand for a secret.
-const SECRET: [&str; 25] = [
-    "password",
-    "passwords",
-    "passwd",
-    "passphrase",
-    "passcode",
-    "pwd",
-    "pass",
-    "secret",
-    "secrets",
-    "token",
-    "tokens",
-    "apikey",
-    "credential",
-    "credentials",
-    "accesskey",
-    "privatekey",
-    "secretkey",
-    "pat",
-    "dsn",
-    "pw",
-    "sshpass",
-    "dbpass",
-    "userpass",
-    "requirepass",
-    "masterauth",
-];
-/// Words that end so do as well, however they are run together: `PGPASSWORD`, `authtoken`.
-const ENDS: [&str; 6] = ["password", "passwd", "passphrase", "token", "secret", "pwd"];
-/// `key` after one of these is a secret too.
-const KEY_OF: [&str; 12] = [
-    "api",
-    "access",
-    "private",
-    "secret",
-    "encryption",
-    "signing",
-    "master",
-    "account",
-    "shared",
-    "license",
-    "auth",
-    "session",
-];
-/// A name with one of these at its end speaks of a secret without being one.
-const ABOUT: [&str; 52] = [
-    "name",
-    "names",
-    "ref",
-    "refs",
-    "file",
-    "files",
-    "path",
-    "paths",
-    "dir",
-    "namespace",
-    "length",
-    "min",
-    "max",
-    "ttl",
-    "expiry",
-    "expiration",
-    "seconds",
-    "minutes",
-    "hours",
-    "timeout",
-    "type",
-    "kind",
-    "id",
-    "ids",
-    "url",
-    "uri",
-    "host",
-    "port",
-    "endpoint",
-    "enabled",
-    "disabled",
-    "policy",
-    "issuer",
-    "audience",
-    "audiences",
-    "count",
-    "size",
-    "limit",
-    "mount",
-    "version",
-    "algorithm",
-    "rotation",
-    "interval",
-    "provider",
-    "store",
-    "class",
-    "required",
-    "format",
-    "resource",
-    "header",
-    "field",
-    "prefix",
-];
-
-/// Whether a value with this name is a secret: `DB_PASSWORD`, `apiKey`, `github-token`; not `secretName`,
-/// `TOKEN_TTL`, `PASSWORD_FILE`.
-pub(crate) fn is_name(name: &str) -> bool {
-    let words = words(name);
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    match words[..] {
-        // Vault's, of which it is the password; kubeconfig's; Redis's.
-        [.., "secret", "id"] | [.., "key", "data"] => return true,
-        [.., of, "auth"] if !matches!(of, "client" | "mutual" | "proxy") => return true,
-        [] => return false,
-        [.., last] if ABOUT.contains(&last) => return false,
-        _ => {}
-    }
-    words.iter().any(|word| SECRET.contains(word) || ENDS.iter().any(|end| word.ends_with(end)))
-        || words.windows(2).any(|pair| pair[1] == "key" && KEY_OF.contains(&pair[0]))
-}
+use self::layout::{Brackets, Layout, time_length};
+pub(crate) use self::name::{is_about, is_name, is_number_name};
+use super::hidden::hidden_length;
 
 /// Whether `value` is a secret by its name, or by its name and its shape.
 pub(crate) fn is_named(name: &str, value: &str) -> bool {
@@ -136,29 +25,6 @@ fn is_pair(value: &str) -> bool {
 
 /// Characters of a pair: a multiple of four.
 const PAIR: usize = 4096;
-
-/// The words of a name in lower case, whether signs, digits or capitals separate them.
-fn words(name: &str) -> Vec<String> {
-    let mut words: Vec<String> = Vec::new();
-    let (mut open, mut was_lower) = (false, false);
-    let mut chars = name.chars().take(256).peekable();
-    while let Some(char) = chars.next() {
-        if !char.is_ascii_alphabetic() {
-            open = false;
-            continue;
-        }
-        let starts = char.is_ascii_uppercase()
-            && (was_lower || (open && chars.peek().is_some_and(char::is_ascii_lowercase)));
-        if !open || starts {
-            words.push(String::new());
-        }
-        if let Some(word) = words.last_mut() {
-            word.push(char.to_ascii_lowercase());
-        }
-        (open, was_lower) = (true, char.is_ascii_lowercase());
-    }
-    words
-}
 
 /// Prefixes that issuers give to their tokens, and how many characters follow at least.
 const ISSUED: [(&str, usize); 26] = [
@@ -204,12 +70,15 @@ const DIRECTIVES: [&str; 2] = ["requirepass ", "masterauth "];
 pub(crate) fn find(text: &str) -> Vec<Range<usize>> {
     let bytes = text.as_bytes();
     let mut found: Vec<Range<usize>> = Vec::new();
+    let mut layout = Layout::default();
+    layout.line(bytes, 0);
     let (mut at, mut head_end) = (0, 0);
     while at < bytes.len() {
         let secret = match bytes[at] {
+            b'\n' => layout.line(bytes, at + 1),
             b'-' => private_key(text, at),
             b':' if text[at..].starts_with("://") => credentials_of_url(bytes, at + 3),
-            b'=' | b':' => assigned(text, at),
+            b'=' | b':' => assigned(text, at, &mut layout),
             byte if byte.is_ascii_alphabetic() && (at == 0 || !is_word(bytes[at - 1])) => {
                 token(text, at, &mut head_end).or_else(|| scheme(text, at))
             }
@@ -217,7 +86,11 @@ pub(crate) fn find(text: &str) -> Vec<Range<usize>> {
         };
         match secret {
             Some(secret) if !secret.is_empty() => {
+                if let Some(newline) = bytes[at + 1..secret.end].iter().rposition(|byte| *byte == b'\n') {
+                    layout.line(bytes, at + 1 + newline + 1);
+                }
                 at = secret.end;
+                found.truncate(found.partition_point(|before| before.end <= secret.start));
                 found.push(secret);
             }
             _ => at += 1,
@@ -240,11 +113,26 @@ pub(crate) fn is_blob(value: &str) -> bool {
         && is(u8::is_ascii_digit)
 }
 
+/// Whether a text is not empty and may be the rest of a blob.
+pub(crate) fn is_base64_text(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(is_base64)
+}
+
+/// What begins a line of a log, if it is a time (RFC 3339) with a blank behind it, and the rest.
+pub(crate) fn split_time(line: &str) -> (&str, &str) {
+    line.split_at(time_length(line.as_bytes()))
+}
+
+/// Whether all of a value is the name of a variable, or of what a template puts there: `$(NAME)`.
+pub(crate) fn is_reference(value: &str) -> bool {
+    reference(value, 0) == Some(value.len())
+}
+
 fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_'
 }
 
-fn run(bytes: &[u8], from: usize, allowed: impl Fn(u8) -> bool) -> usize {
+fn run(bytes: &[u8], from: usize, mut allowed: impl FnMut(u8) -> bool) -> usize {
     let length = bytes[from.min(bytes.len())..].iter().take_while(|byte| allowed(**byte)).count();
     #[cfg(test)]
     tests::looked_at(length);
@@ -287,8 +175,7 @@ fn scheme(text: &str, at: usize) -> Option<Range<usize>> {
     if let Some(directive) = DIRECTIVES.iter().find(|directive| text[at..].starts_with(**directive)) {
         let begin = at + directive.len();
         let length = run(text.as_bytes(), begin, |byte| !byte.is_ascii_whitespace());
-        let is_hidden = text[begin..].starts_with("[hidden:");
-        return (!is_hidden).then_some(begin..begin + length);
+        return Some(begin..begin + length);
     }
     let rest = text.get(at..at + 7).or_else(|| text.get(at..at + 6))?.to_ascii_lowercase();
     let begin = if rest.starts_with("bearer ") {
@@ -304,15 +191,20 @@ fn scheme(text: &str, at: usize) -> Option<Range<usize>> {
     (length >= 8).then_some(begin..begin + length)
 }
 
-/// From the head of a private key to its end, or to the end of the text.
+/// From the head of a private key to its end, or to the end of the text; up to an end without a head from the begin of the
+/// text, as that of a log may be within one.
 fn private_key(text: &str, at: usize) -> Option<Range<usize>> {
     let rest = &text[at..];
-    let head = rest.strip_prefix("-----BEGIN ")?;
-    let kind = &head[..head.find("-----")?];
+    let head = rest.strip_prefix("-----BEGIN ");
+    let behind = head.or_else(|| rest.strip_prefix("-----END "))?;
+    let kind = &behind[..behind.find("-----")?];
     if !kind.ends_with("PRIVATE KEY") && !kind.ends_with("PRIVATE KEY BLOCK") {
         return None;
     }
     let end = format!("-----END {kind}-----");
+    if head.is_none() {
+        return Some(0..at + end.len());
+    }
     Some(at..rest.find(&end).map_or(text.len(), |place| at + place + end.len()))
 }
 
@@ -327,8 +219,24 @@ fn credentials_of_url(bytes: &[u8], begin: usize) -> Option<Range<usize>> {
     Some(begin + colon + 1..begin + at)
 }
 
-/// The value behind `=` or `:`, if a secret's name is before it: `password=x`, `"apiKey": "x"`, `--token=x`.
-fn assigned(text: &str, sign: usize) -> Option<Range<usize>> {
+/// The end of a reference, or of what stands for a secret, that begins there.
+fn reference(text: &str, at: usize) -> Option<usize> {
+    let rest = text.get(at..)?;
+    if let Some(length) = hidden_length(rest) {
+        return Some(at + length);
+    }
+    let is_inner = |byte| is_token(byte) || matches!(byte, b'.' | b' ' | b'|' | b'$');
+    [("$(", ")"), ("${", "}"), ("{{", "}}")].into_iter().find(|(open, _)| rest.starts_with(open)).and_then(
+        |(_, close)| {
+            let end = at + 2 + run(text.as_bytes(), at + 2, is_inner);
+            text[end..].starts_with(close).then_some(end + close.len())
+        },
+    )
+}
+
+/// The value behind `=` or `:`, if a secret's name is before it: `password=x`, `"apiKey": "x"`, `--token=x`; or the name of one
+/// beside it, or around it.
+fn assigned(text: &str, sign: usize, layout: &mut Layout) -> Option<Range<usize>> {
     let bytes = text.as_bytes();
     let before = text[..sign].trim_end_matches([' ', '\t']);
     let quote = before.chars().next_back().filter(|char| matches!(char, '"' | '\''));
@@ -336,35 +244,74 @@ fn assigned(text: &str, sign: usize) -> Option<Range<usize>> {
     let begin =
         before.bytes().rposition(|byte| !(is_token(byte) || byte == b'.')).map_or(0, |place| place + 1);
     let name = &before[begin..];
-    let is_auth = name == "auth" && !is_name(name);
-    if !is_auth && !is_name(name) {
-        return None;
-    }
     let mut at = sign + 1 + run(bytes, sign + 1, |byte| matches!(byte, b' ' | b'\t'));
     if bytes.get(at) == Some(&b'\\') {
         at += 1;
     }
     let opened = bytes.get(at).copied().filter(|byte| matches!(byte, b'"' | b'\''));
     let value = at + usize::from(opened.is_some());
-    // Judged before its end is looked for: of one that stays, the rest is looked at as well.
-    let is_reference = ["$(", "${", "{{", "*", "[hidden:"]
-        .iter()
-        .any(|sign| bytes[value.min(bytes.len())..].starts_with(sign.as_bytes()));
-    if is_reference {
+    let is = |known: &str| name.eq_ignore_ascii_case(known);
+    if is("name") || is("key") {
+        let told = value..value + run(bytes, value, |byte| is_token(byte) || byte == b'.');
+        layout.names_secret = is_name(&text[told]);
+    }
+    let is_secret = is_name(name)
+        || layout.names_secret && is("value")
+        || layout.is_below(sign) && !name.is_empty() && !is_about(name);
+    let is_auth = name == "auth" && !is_secret;
+    if !is_secret && !is_auth {
         return None;
+    }
+    // Judged before its end is looked for: of one that stays, the rest is looked at as well.
+    let ends = |at: usize| {
+        bytes.get(at).is_none_or(|byte| byte.is_ascii_whitespace() || b"\"'\\,;&)]}".contains(byte))
+    };
+    if reference(text, value).is_some_and(ends) {
+        return None;
+    }
+    if is_secret && opened.is_none() && bytes[sign] == b':' {
+        if let Some(lines) = layout.lines(bytes, begin, value) {
+            return Some(lines);
+        }
+        match layout.brackets(bytes, begin, value) {
+            // Ports and counts; names of secrets.
+            Brackets::Values(values)
+                if quote.is_some() && !bytes[values.clone()].iter().any(u8::is_ascii_alphabetic) =>
+            {
+                return None;
+            }
+            Brackets::Values(_) if name.to_ascii_lowercase().ends_with("secrets") => return None,
+            Brackets::Values(values) => return Some(values),
+            Brackets::Names => return None,
+            Brackets::None => {}
+        }
     }
     let length = match opened {
         None if is_auth => 0,
         Some(closing) => quoted(bytes, value, closing),
-        // In JSON, a value that is not quoted is no text.
-        None if quote.is_some() && bytes[sign] == b':' => 0,
+        // In JSON, a value that is not quoted is no text, but may be a number.
+        None if quote.is_some() && bytes[sign] == b':' => {
+            if is_number_name(name) {
+                whole_number(bytes, value)
+            } else {
+                0
+            }
+        }
         None => run(bytes, value, |byte| {
             !byte.is_ascii_whitespace() && !matches!(byte, b',' | b';' | b'&' | b'"' | b'\'')
         }),
     };
     let text = text.get(value..value + length)?;
-    let is_word = matches!(text, "true" | "false" | "null" | "nil" | "none" | "|" | "|-" | ">" | ">-");
+    let is_word = matches!(text, "true" | "false" | "null" | "nil" | "none");
     (length > 0 && !is_word && (!is_auth || is_pair(text))).then_some(value..value + length)
+}
+
+/// The length of a whole number; 0 if it is something else.
+fn whole_number(bytes: &[u8], from: usize) -> usize {
+    let length = run(bytes, from, |byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'+' | b'-'));
+    let text = &bytes[from.min(bytes.len())..][..length];
+    let digits = text.strip_prefix(b"-").unwrap_or(text);
+    if digits.iter().all(u8::is_ascii_digit) { length } else { 0 }
 }
 
 /// Up to the sign that closes it, in its line.
@@ -430,7 +377,7 @@ mod tests {
             "auth=\"",
             "auth='",
             "auth='auth=\"",
-            "password=[hidden:",
+            "password=[hidden]",
             "token: ",
             "LS0tLS1CRUdJTi/",
             "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0/",
@@ -440,78 +387,31 @@ mod tests {
             "-----BEGIN PRIVATE KEY",
             "https://",
             "://a:",
-            "requirepass [hidden:",
+            "requirepass [hidden]",
             "requirepass ",
             "sk-",
             "password=\\\"",
+            "\n",
+            "- ",
+            "2026-01-02T03:04:05Z ",
+            "password=[hidden",
+            "password={{ x ",
+            "-----END ",
+            "-----END PRIVATE KEY-----",
+            "password: |\n ",
+            "password: |\n",
+            "token:\n x\n",
+            "token:\n  ",
+            "token: {",
+            "token: [a ",
+            "token: {a: ",
+            "token: {a: b} ",
+            "name: token value: ",
+            "\"token\":1",
+            "\"token\":a.",
         ] {
             let text = piece.repeat(20_000 / piece.len());
             assert!(work(&text) <= 4 * text.len(), "{piece:?}: {} of {}", work(&text), text.len());
-        }
-    }
-
-    #[test]
-    fn names_of_secrets_are_told_from_names_about_them() {
-        for name in [
-            "PASSWORD",
-            "DB_PASSWORD",
-            "dbPassword",
-            "db.password",
-            "MYSQL_ROOT_PASSWORD_2",
-            "API_KEY",
-            "apiKey",
-            "APIKey",
-            "SECRET_KEY_BASE",
-            "github-token",
-            "client_secret",
-            "clientSecret",
-            "AWS_SECRET_ACCESS_KEY",
-            "pgpass.pwd",
-            "GITHUB_PAT",
-            "SENTRY_DSN",
-            "auth.token",
-            "DATADOG_APIKEY",
-            "private_key",
-            "ACCOUNT_KEY",
-            "PGPASSWORD",
-            "dbpassword",
-            "SSHPASS",
-            "authtoken",
-            "clientsecret",
-            "DB_PW",
-            "REDIS_AUTH",
-            "requirepass",
-            "VAULT_SECRET_ID",
-            "client-key-data",
-            "passwords",
-        ] {
-            assert!(is_name(name), "{name}");
-        }
-        for name in [
-            "",
-            "secretName",
-            "secretKeyRef",
-            "TOKEN_TTL",
-            "PASSWORD_FILE",
-            "topologyKey",
-            "key",
-            "passthrough",
-            "compass",
-            "tokenExpirationSeconds",
-            "AWS_ACCESS_KEY_ID",
-            "patch",
-            "PATH",
-            "credentialName",
-            "automount",
-            "token-issuer",
-            "auth",
-            "client-auth",
-            "client-certificate-data",
-            "AWS_ACCESS_KEY_ID",
-            "tokenizer",
-            "secretary",
-        ] {
-            assert!(!is_name(name), "{name}");
         }
     }
 
@@ -546,6 +446,58 @@ mod tests {
             ),
             ("AKIAIOSFODNN7EXAMPLE", "#"),
             ("password: $(DB_PASSWORD)", "password: $(DB_PASSWORD)"),
+            (
+                "password=${A.b}, token: {{ .Values.x | quote }}",
+                "password=${A.b}, token: {{ .Values.x | quote }}",
+            ),
+            (
+                "password=*x9 pwd={{x token=$(x pass=${A:-hunter2} pw=$(A)hunter2",
+                "password=# pwd=# token=# pass=# pw=#",
+            ),
+            (
+                "name: DB_PASSWORD\n  value: hunter2\n- name: A\n  value: b",
+                "name: DB_PASSWORD\n  value: #\n- name: A\n  value: b",
+            ),
+            (
+                r#"[{"name":"DB_PASSWORD","value":"hunter2"},{"name":"A","value":"b"}]"#,
+                r##"[{"name":"DB_PASSWORD","value":"#"},{"name":"A","value":"b"}]"##,
+            ),
+            (r#"{\"key\":\"token\",\"value\":\"hunter2\"}"#, r##"{\"key\":\"token\",\"value\":\"#\"}"##),
+            (
+                "Name:  \"DB_PASSWORD\",\n- Value: \"hunter2\",\n+ Value: \"x\",",
+                "Name:  \"DB_PASSWORD\",\n- Value: \"#\",\n+ Value: \"#\",",
+            ),
+            (
+                "a:\n  password: |-\n    hunter2\n\n    more\n  user: me",
+                "a:\n  password: |-\n    #\n  user: me",
+            ),
+            ("- password: >2\n    hunter2\n  user: me", "- password: >2\n    #\n  user: me"),
+            ("loaded token: |\n  hunter2\nuser: me", "loaded token: |\n  #\nuser: me"),
+            (
+                "secrets:\n  db: hunter2\n  name: x\n  list:\n  - hunter2\nuser: me",
+                "secrets:\n  db: #\n  name: x\n  list:\n  - #\nuser: me",
+            ),
+            ("tokens:\n- hunter2\nuser: me", "tokens:\n- #\nuser: me"),
+            (
+                "{\n\t\"secrets\": {\n\t\t\"db\": \"hunter2\"\n\t},\n\t\"user\": \"me\"\n}",
+                "{\n\t\"secrets\": {\n\t\t\"db\": \"#\"\n\t},\n\t\"user\": \"me\"\n}",
+            ),
+            (
+                r#"{"secrets":{"db":"hunter2","name":"x"},"user":"me"}"#,
+                r##"{"secrets":{"db":"#","name":"x"},"user":"me"}"##,
+            ),
+            ("tokens: [hunter2, x], imagePullSecrets: [regcred]", "tokens: [#], imagePullSecrets: [regcred]"),
+            ("password: {hunter2", "password: #"),
+            (
+                "volumes:\n- secret:\n    secretName: tls\n  name: tls",
+                "volumes:\n- secret:\n    secretName: tls\n  name: tls",
+            ),
+            (
+                "can't verify the token:\n\tat a.B.c(B.java:5)\n\tat x",
+                "can't verify the token:\n\tat a.B.c(B.java:5)\n\tat x",
+            ),
+            ("-----END RSA PRIVATE KEY----- b", "# b"),
+            ("password=x AAAA\n-----END PRIVATE KEY-----\nb", "#\nb"),
             ("\"automountServiceAccountToken\": false", "\"automountServiceAccountToken\": false"),
             ("tokens: 5; a sketch of sk-", "tokens: #; a sketch of sk-"),
             ("image: app@sha256:0123", "image: app@sha256:0123"),
@@ -562,6 +514,13 @@ mod tests {
                 r##"{"auths":{"r.example":{"auth":"#"}}}"##,
             ),
             ("auth: failed for a user", "auth: failed for a user"),
+            (r#"{"password": 12345678, "port": 5432}"#, r##"{"password": #, "port": 5432}"##),
+            (r#"{\"pwd\":-1,\"apiKey\":42}"#, r##"{\"pwd\":#,\"apiKey\":#}"##),
+            ("\"password\": 12345678\nuser: me", "\"password\": #\nuser: me"),
+            (
+                r#"{"maxTokens": 4096, "tokenTTL": 3600, "token": true, "secret": 0.5}"#,
+                r#"{"maxTokens": 4096, "tokenTTL": 3600, "token": true, "secret": 0.5}"#,
+            ),
         ] {
             assert_eq!(hidden(text), expected);
         }
@@ -570,8 +529,19 @@ mod tests {
 
     proptest! {
         #[test]
+        fn a_number_is_found_where_it_is_a_password_also_in_json_in_json(number: i64, is_deep: bool) {
+            let object = serde_json::json!({"maxTokens": number, "password": number, "port": number});
+            let text = object.to_string();
+            let text = if is_deep { serde_json::Value::from(text).to_string() } else { text };
+            let found: Vec<_> = find(&text).into_iter().map(|place| (&text[..place.start], &text[place])).collect();
+            prop_assert_eq!(found.len(), 1, "{}", text);
+            prop_assert!(found[0].0.trim_end_matches(['"', '\\', ':']).ends_with("password"), "{}", text);
+            prop_assert_eq!(found[0].1, number.to_string());
+        }
+
+        #[test]
         fn whatever_the_text_the_ranges_are_of_whole_characters_in_order(
-            text in "(\\PC|password|token|[=: \"'\\\\]|requirepass |auth|LS0tLS1CRUdJTi|://|:|@|eyJ|-----BEGIN RSA PRIVATE KEY-----|Bearer ){0,30}"
+            text in "(\\PC|password|token|[=: \"'\\\\]|requirepass |auth|LS0tLS1CRUdJTi|://|:|@|eyJ|-----BEGIN RSA PRIVATE KEY-----|-----END RSA PRIVATE KEY-----|Bearer |\\n  |- |[{}\\[\\]|]|name: |value: |2026-01-02T03:04:05Z ){0,30}"
         ) {
             let mut end = 0;
             for secret in find(&text) {

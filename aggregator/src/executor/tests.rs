@@ -9,11 +9,11 @@ use bytes::Bytes;
 use http_body_util::Full;
 use kestrel_proto::cloud::v1::{
     CertificateRenewalRequest, CertificateRenewalResponse, KubernetesApiResponse, NetworkPoliciesWithErrors,
-    OperatorRestartRequest, OperatorRestartResponse,
+    OperatorRestartRequest, OperatorRestartResponse, YamlDryRunResponse, YamlManifest,
 };
 use kube::client::Body;
 
-use super::*;
+use super::{places::AT_ONCE, *};
 use crate::uplink::{
     credentials::{Bootstrap, TokenSource},
     lanes::Lane,
@@ -213,13 +213,37 @@ async fn a_restart_is_answered_first_and_ends_the_process_after_its_delay() {
         answers.iter().map(|answer| answer.success).collect::<Vec<_>>()
     };
     order(3601, true);
+    // The last order counts, and no number of them keeps others out.
+    for _ in 0..IN_ALL + 1 {
+        order(300, false);
+        sleep(Duration::from_millis(1)).await;
+    }
     order(600, false);
     sleep(Duration::from_secs(599)).await;
-    assert_eq!(success(), [false, true]);
+    assert_eq!(success(), [&[false][..], &[true; IN_ALL + 2]].concat());
     assert!(!drain.is_cancelled());
     order(0, true);
     executor.finish().await;
     assert_eq!(success(), [true]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_that_waits_is_called_off_with_the_switch() {
+    let rules = Arc::new(std::sync::Mutex::new([true, false]));
+    let (executor, _lanes, drain) = switched(&rules, 10);
+    let order = || {
+        let request = OperatorRestartRequest { delay_seconds: 600, ..Default::default() };
+        executor.take(Over::Data, Request::OperatorRestart(request));
+    };
+    order();
+    sleep(Duration::from_secs(60)).await;
+    rules.lock().unwrap()[0] = false;
+    sleep(Duration::from_secs(5)).await;
+    rules.lock().unwrap()[0] = true;
+    sleep(Duration::from_secs(3600)).await;
+    assert!(!drain.is_cancelled());
+    order();
+    executor.finish().await;
 }
 
 #[tokio::test]
@@ -381,6 +405,103 @@ async fn a_request_that_panics_is_answered_and_may_come_again() {
         sleep(Duration::from_secs(1)).await;
         assert_eq!(codes(&lanes), [code], "{path}");
     }
+    drain.cancel();
+    executor.finish().await;
+}
+
+/// An API server that answers `/version` at once and everything else never, except `/livez`, in ten seconds.
+fn slow() -> (Arc<Executor>, Lanes, CancellationToken) {
+    let server = async |request: http::Request<Body>| {
+        match request.uri().path() {
+            "/version" => {}
+            "/livez" => sleep(Duration::from_secs(10)).await,
+            _ => pending().await,
+        }
+        Ok::<_, Infallible>(http::Response::new(Full::new(Bytes::from_static(b"{}"))))
+    };
+    let client = Client::new(tower::service_fn(server), "default");
+    let (lanes, drain) = (Lanes::new(Metrics::default()), CancellationToken::new());
+    (Executor::new(access(client), credentials(), lanes.clone(), drain.clone()).unwrap(), lanes, drain)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_is_weighed_and_not_only_counted() {
+    let (executor, lanes, drain) = slow();
+    let large = |parts: usize| {
+        let yaml_content = "x".repeat(8 << 20);
+        let mut yaml_manifests = vec![YamlManifest::default(); parts];
+        yaml_manifests.push(YamlManifest { yaml_content, ..Default::default() });
+        YamlDryRunRequest { yaml_manifests, ..Default::default() }
+    };
+    // They wait for a place.
+    for _ in 0..AT_ONCE {
+        ask_for(&executor, "", "readyz");
+    }
+    sleep(Duration::from_secs(1)).await;
+    for _ in 0..20 {
+        executor.take(Over::Control, Request::YamlDryRun(large(0)));
+    }
+    let refused = answers::<YamlDryRunResponse>(&lanes, Lane::ControlAnswers);
+    assert_eq!((refused.len(), refused[0].results[0].status_code), (20 - BYTES_IN_ALL / (8 << 20) + 1, 429));
+    ask_for(&executor, "", "version");
+    assert_eq!(lanes.take(Lane::ControlAnswers), None, "what is small has room");
+    sleep(Duration::from_secs(60)).await;
+    while lanes.take(Lane::ControlAnswers).is_some() {}
+    // What is no text on the wire has its place in memory.
+    executor.take(Over::Control, Request::YamlDryRun(large(BYTES_IN_ALL / size_of::<YamlManifest>())));
+    ask_for(&executor, "", "version");
+    assert_eq!(codes(&lanes), [429]);
+    drain.cancel();
+    executor.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn batches_of_many_slow_parts_leave_others_their_turn() {
+    let (executor, lanes, drain) = slow();
+    for _ in 0..AT_ONCE {
+        let api_paths = vec!["livez".to_owned(); 100];
+        let request = KubernetesApiRequest { api_paths, timeout_seconds: 300, ..Default::default() };
+        executor.take(Over::Control, Request::KubernetesApi(request));
+    }
+    sleep(Duration::from_secs(1)).await;
+    ask_for(&executor, "r1", "version");
+    sleep(Duration::from_secs(29)).await;
+    assert_eq!(codes(&lanes), [200]);
+    // They are answered too, with what there was time for.
+    sleep(Duration::from_secs(300)).await;
+    let batches = answers::<KubernetesApiResponse>(&lanes, Lane::ControlAnswers);
+    assert_eq!(batches.len(), AT_ONCE);
+    for batch in batches {
+        let done = batch.results.iter().take_while(|result| result.success).count();
+        assert!((15..30).contains(&done), "{done}");
+        assert!(batch.results[done..].iter().all(|result| result.status_code == 504));
+    }
+    drain.cancel();
+    executor.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusals_push_out_no_answer_that_waits_to_be_sent() {
+    let (executor, lanes, drain) = slow();
+    let lane = lanes.answers(Over::Control);
+    for bytes in [8 << 20, 6 << 20] {
+        let global_error_message = "x".repeat(bytes);
+        let answer = KubernetesApiResponse { global_error_message, ..Default::default() };
+        lane.send(Answer::Tool(Tool::KubernetesApiResponse(answer)));
+    }
+    for _ in 0..2 * IN_ALL {
+        let api_paths = vec![format!("readyz?verbose={}", "x".repeat(4 << 10)); 100];
+        let request = KubernetesApiRequest { api_paths, timeout_seconds: 5, ..Default::default() };
+        executor.take(Over::Control, Request::KubernetesApi(request));
+    }
+    sleep(Duration::from_secs(10)).await;
+    let first = answers::<KubernetesApiResponse>(&lanes, Lane::ControlAnswers);
+    let lengths: Vec<usize> = first.iter().take(2).map(|it| it.global_error_message.len()).collect();
+    assert_eq!(lengths, [8 << 20, 6 << 20]);
+    // Those that had a place waited for room.
+    sleep(Duration::from_secs(10)).await;
+    let later = answers::<KubernetesApiResponse>(&lanes, Lane::ControlAnswers);
+    assert_eq!(first.len() + later.len(), 2 + 2 * IN_ALL);
     drain.cancel();
     executor.finish().await;
 }

@@ -83,6 +83,8 @@ const OVERLAP: Duration = Duration::from_secs(40);
 struct Signals {
     told: Mutex<Timestamp>,
     heard: Mutex<Option<(Timestamp, Timestamp)>>,
+    /// What it leaves, or what was left to it.
+    left: Mutex<String>,
 }
 
 impl Told for Signals {
@@ -96,6 +98,14 @@ impl Told for Signals {
 
     fn open(&self, until: Timestamp) -> String {
         format!("a {}", until.as_second())
+    }
+
+    fn left(&self) -> String {
+        self.left.lock().unwrap().clone()
+    }
+
+    fn take_over(&self, left: String) {
+        *self.left.lock().unwrap() = left;
     }
 }
 
@@ -230,12 +240,15 @@ async fn a_standby_hears_how_far_and_since_when_the_leader_has_told() {
         sleep(DURATION).await;
         assert_eq!(heard(), Some((since, told - OVERLAP)));
         *leading.told.lock().unwrap() = told + DURATION;
+        assert_eq!(standing_by.left(), "");
+        leading.take_over("7 3 0 3,".to_owned());
         quiet.cancel();
     };
     let (held, won, ()) = tokio::join!(leadership.hold(&quiet), second.win(&drain), story);
     held.unwrap();
     assert!(won.is_some());
     assert_eq!(heard(), Some((since, told + DURATION - OVERLAP)), "noted with the hand-over");
+    assert_eq!(standing_by.left(), "7 3 0 3,", "likewise");
     let mut lease = server.0.lock().unwrap().lease.clone().unwrap();
     lease.metadata.annotations.get_or_insert_default().remove(TOLD_SINCE);
     second.hear(&lease);

@@ -36,7 +36,7 @@ use super::{
     ledger::{Ledger, Settled},
     lines::pod_logs,
     metrics::{Answered, OutcomeLabel, Refused, Role, RoleLabel},
-    nodes::{HOST_READS, MOST_BYTES, Questions},
+    nodes::{HOST_READS, Nodes, Questions},
     refusals::cut,
     retry_after,
 };
@@ -93,9 +93,10 @@ impl Session {
     /// There are thousands of these, nearly all of them idle: what is not always needed is on
     /// the heap as long as it is, and nothing is handed on by value, which would double it.
     pub(super) async fn run(self, mut inbound: Streaming<AgentMessage>) {
+        let (told, mut requests) = unbounded_channel();
         let (seat, able) = match self.until_over(Box::pin(self.greeted(&mut inbound))).await {
             Ok(greeted) => greeted,
-            Err(status) => return self.farewell(status).await,
+            Err(status) => return self.farewell(status, requests).await,
         };
         let peer = &self.identity.peer;
         let role = match peer {
@@ -107,7 +108,8 @@ impl Session {
         if let Some(uid) = peer.pod() {
             self.shared.silence().attached(uid, able.parts);
         }
-        let end = self.until_over(Box::pin(self.converse(&mut inbound, &seat, able))).await;
+        let end =
+            self.until_over(Box::pin(self.converse(&mut inbound, &seat, able, (told, &mut requests)))).await;
         if let Some(uid) = peer.pod() {
             self.shared.silence().detached(uid);
         }
@@ -116,7 +118,7 @@ impl Session {
             Ok(()) => info!("{peer} has left"),
             Err(status) => {
                 info!("{peer} is detached: {}", status.message());
-                self.farewell(status).await;
+                self.farewell(status, requests).await;
             }
         }
     }
@@ -132,8 +134,15 @@ impl Session {
         }
     }
 
-    async fn farewell(&self, status: Status) {
-        let _peer_may_be_gone = timeout(FAREWELL_TIMEOUT, self.answers.send(Err(status))).await;
+    /// Tells which requests were told and it has not heard of, which it would send to the next leader, and why this is the end.
+    async fn farewell(&self, status: Status, mut requests: UnboundedReceiver<RequestsTold>) {
+        let parting = async {
+            while let Ok(told) = requests.try_recv() {
+                self.send(Down::RequestsTold(told)).await?;
+            }
+            self.answers.send(Err(status)).await.map_err(|_| gone())
+        };
+        let _peer_may_be_gone = timeout(FAREWELL_TIMEOUT, parting).await;
     }
 
     /// Takes the peer's Hello, gives it a place and welcomes it. Whoever claims
@@ -185,6 +194,7 @@ impl Session {
         inbound: &mut Streaming<AgentMessage>,
         seat: &Seat,
         able: Able,
+        (told, requests): (UnboundedSender<RequestsTold>, &mut UnboundedReceiver<RequestsTold>),
     ) -> Result<(), Status> {
         let only = self.identity.peer.pod();
         let mut follower = self.shared.pods.follow(&self.identity.node, only);
@@ -203,12 +213,11 @@ impl Session {
             _ => None,
         };
         let questions = questions.as_ref();
-        let (told, mut requests) = unbounded_channel();
         let (lines, named) = Default::default();
         let mut reader = Reader { session: self, open: &open, source, questions, told, lines, named };
         tokio::select! {
             end = reader.run(inbound) => end,
-            end = self.write(&open, (&mut outcomes, &mut requests), &mut follower, anchors, questions) => end,
+            end = self.write(&open, (&mut outcomes, requests), &mut follower, anchors, questions) => end,
             () = seat.replaced() => {
                 Err(Status::aborted("a newer stream of the same peer took the place of this one"))
             }
@@ -391,8 +400,9 @@ impl Reader<'_> {
             return Err(Status::permission_denied("an answer of one who is not asked"));
         };
         let bytes = answer.encoded_len();
-        if bytes > MOST_BYTES + 64 * 1024 {
-            let why = format!("an answer of {bytes} bytes to a read; {MOST_BYTES} of text are allowed");
+        if bytes > Nodes::ANSWER_BYTES + 64 * 1024 {
+            let why =
+                format!("an answer of {bytes} bytes to a read; {} of text are allowed", Nodes::ANSWER_BYTES);
             return Err(Status::invalid_argument(why));
         }
         questions.answered(answer);

@@ -255,11 +255,11 @@ impl Need {
                 fits(None) || !names.is_empty() && names.iter().all(|name| fits(Some(name)))
             }
             Self::Read { secrets } => {
-                let may_act = ["log", "status", "scale"];
+                let parts = ["log", "status", "scale"];
                 let below = resource.rsplit_once('/').map(|(_, below)| below);
                 !is_wild
                     && ["get", "list", "watch"].contains(&verb)
-                    && below.is_none_or(|below| may_act.contains(&below))
+                    && below.is_none_or(|below| parts.contains(&below))
                     && (secrets || resource != "secrets")
             }
             Self::Try => {
@@ -331,6 +331,12 @@ mod tests {
         let read = Need::Read { secrets: false };
         for (need, held, expected) in [
             (read, rule("", &["pods", "pods/log", "configmaps"], &[], &["get", "list", "watch"]), None),
+            (read, rule("apps", &["deployments/status", "deployments/scale"], &[], &["get"]), None),
+            (
+                read,
+                rule("apps", &["deployments/scale"], &[], &["get", "patch"]),
+                Some("patch of deployments/scale (apps)"),
+            ),
             (read, rule("", &["secrets"], &[], &["get"]), Some("get of secrets")),
             (Need::Read { secrets: true }, rule("", &["secrets"], &[], &["get"]), None),
             (

@@ -1,7 +1,7 @@
 //! UIDs of signals about what has none of its own.
 
 /// The same for the same `text`, whoever tells of it: FNV-1a.
-pub(super) fn hash(text: &str) -> u128 {
+pub(crate) fn hash(text: &str) -> u128 {
     let basis = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
     text.bytes().fold(basis, |hash: u128, byte| {
         (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)

@@ -164,9 +164,11 @@ fn access_logs(tallies: &BTreeMap<String, Tally>) -> String {
         all.received(),
         tallies.len(),
     );
-    let share = |tally: &Tally| tally.aggregated as f64 / tally.received().max(1) as f64;
+    // The last entry of what goes on says all.
+    let whole = |tally: &Tally| tally.received().saturating_sub(tally.unfinished);
+    let share = |tally: &Tally| tally.aggregated as f64 / whole(tally).max(1) as f64;
     let mut incomplete: Vec<_> =
-        tallies.iter().filter(|(_, tally)| tally.aggregated < tally.received()).collect();
+        tallies.iter().filter(|(_, tally)| tally.aggregated < whole(tally)).collect();
     incomplete.sort_by(|(_, one), (_, other)| share(one).total_cmp(&share(other)));
     let named = incomplete.iter().take(MOST_INCOMPLETE).map(|(name, tally)| {
         // Never 100 where something is missing.
@@ -181,7 +183,7 @@ fn access_logs(tallies: &BTreeMap<String, Tally>) -> String {
 
 /// What proxies count of their own access logs, against what came of them.
 fn proxies(losses: &BTreeMap<String, (Loss, u64)>) -> String {
-    let sum = |of: fn(&(Loss, u64)) -> u64| losses.values().map(of).sum::<u64>();
+    let sum = |of: fn(&(Loss, u64)) -> u64| losses.values().map(of).fold(0, u64::saturating_add);
     let all = format!(
         "those of {} workloads say that they logged {} entries: {} dropped by them, {} did not come in all",
         losses.len(),
@@ -352,6 +354,11 @@ problem     none
         assert_eq!(
             access_logs(&whole),
             "100 received of 1 workloads: 100 aggregated, 0 folded, 0 refused; complete"
+        );
+        let unfinished = Tally { unfinished: 50, ..tally(100, 0, 0) };
+        assert_eq!(
+            access_logs(&BTreeMap::from([("shop/web".to_owned(), unfinished)])),
+            "150 received of 1 workloads: 100 aggregated, 0 folded, 50 refused; complete"
         );
         let some =
             [("a", tally(50, 50, 0)), ("b", tally(9999, 0, 1)), ("c", tally(1, 0, 3)), ("d", tally(9, 1, 0))];

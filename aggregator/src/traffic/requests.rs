@@ -7,9 +7,11 @@ pub mod losses;
 pub mod metrics;
 pub(crate) mod sent;
 mod tell;
+mod views;
 
 use std::{
     collections::{BTreeMap, HashMap},
+    mem,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -23,7 +25,7 @@ use kestrel_als::{
     headers::Headers,
     identity::Identity,
 };
-use kestrel_proto::cloud::v1::stream_flows_request::Request;
+use kestrel_proto::{cloud::v1::stream_flows_request::Request, node::FLOW_SPAN};
 use tokio::{
     task::spawn_blocking,
     time::{MissedTickBehavior, interval},
@@ -43,9 +45,13 @@ use losses::{Counted, Loss, Losses};
 use metrics::{LeftOut, Metrics};
 use sent::Senders;
 use tell::{Kept, Told};
+use views::Open;
 
 /// How often it is looked for what has settled.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// Agents and collectors have found a new leader after as many spans: their reconnects are spread over half of that.
+const FINDING: u64 = 6;
 
 /// The requests of the cluster. Clones share them.
 #[derive(Clone)]
@@ -63,6 +69,9 @@ struct Shared {
     senders: Mutex<Senders>,
     behind: Mutex<Behind>,
     losses: Mutex<Losses>,
+    open: Mutex<Open>,
+    /// Of what the last leader has told before all had come, until this one leads; then of what this one has, when it has ended.
+    note: Mutex<String>,
 }
 
 impl Requests {
@@ -83,7 +92,7 @@ impl Requests {
             Box::new(move |identity: &Identity| workload(&mirror, identity).1)
         };
         let counter = Counter::new(Limits::CLUSTER, name, headers, metrics.entries.clone());
-        let (senders, behind, losses) = Default::default();
+        let (senders, behind, losses, open, note) = Default::default();
         Self(Arc::new(Shared {
             mirror,
             excluded,
@@ -95,6 +104,8 @@ impl Requests {
             senders,
             behind,
             losses,
+            open,
+            note,
         }))
     }
 
@@ -140,45 +151,65 @@ impl Requests {
         tokio::join!(receiving, self.clone().run(over.clone())).0
     }
 
+    /// What the next leader has to know of what this one has told; empty until it has ended.
+    pub fn left(&self) -> String {
+        self.note().clone()
+    }
+
+    /// The last leader has left this.
+    pub fn take_over(&self, note: String) {
+        *self.note() = note;
+    }
+
     /// Tells what has settled, until the drain; then all that streams brought. What agents and collectors sent and was not told
-    /// they send to the next leader.
+    /// they send to the next leader: not all of them have sent what ended in the same seconds.
     pub(crate) async fn run(self, drain: CancellationToken) {
-        self.0.counter.begin();
+        self.begin();
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while drain.run_until_cancelled(look.tick()).await.is_some() {
             while let Some((number, span, identities)) = self.0.counter.settled() {
-                self.tell(span, identities).await;
+                self.tell((number, span), identities).await;
                 self.senders().told(number);
             }
         }
-        while let Some((_, Span { own, sent }, identities)) = self.0.counter.next() {
-            let entries = sent.rows().map(|(_, counts)| counts.count).sum();
+        self.open().end(present());
+        while let Some((number, Span { own, sent }, identities)) = self.0.counter.next() {
+            let entries = sent.rows().fold(0, |sum: u64, (_, counts)| sum.saturating_add(counts.count));
             self.0.metrics.left_out(LeftOut::SentAgain, entries);
-            self.tell(Span { own, ..Span::default() }, identities).await;
+            self.tell((number, Span { own, ..Span::default() }), identities).await;
         }
-        *self.senders() = Senders::default();
+        // Where nobody keeps anything, nothing comes that could have been told.
+        if mem::take(&mut *self.senders()).are_known() {
+            *self.note() = self.open().note();
+        }
+    }
+
+    fn begin(&self) {
+        let note = mem::take(&mut *self.note());
+        self.open().begin(&note, present() + FINDING);
     }
 
     /// There are some ten thousand rows: nothing else waits for them.
-    async fn tell(&self, span: Span, identities: HashMap<u32, Arc<Identity>>) {
+    async fn tell(&self, span: (u64, Span), identities: HashMap<u32, Arc<Identity>>) {
         let this = self.clone();
-        if let Err(problem) = spawn_blocking(move || this.send(&span, &identities, Timestamp::now())).await {
+        let send = move || this.send((span.0, &span.1), &identities, Timestamp::now());
+        if let Err(problem) = spawn_blocking(send).await {
             error!("requests of ten seconds were not told: {problem}");
         }
     }
 
-    fn send(&self, span: &Span, identities: &HashMap<u32, Arc<Identity>>, now: Timestamp) {
+    fn send(&self, span: (u64, &Span), identities: &HashMap<u32, Arc<Identity>>, now: Timestamp) {
         self.hear_of(identities);
         let unknown = Arc::default();
         let ends = |key: &Key<'_>, counts: &Counts| {
             self.ends(key, counts, identities.get(&key.reporter).unwrap_or(&unknown))
         };
-        let Told { messages, entries, twice, excluded, own, answers } =
-            tell::tell(span, ends, |log| self.0.lane.send(Request::L7AccessLog(log)));
+        let Told { messages, entries, folded, twice, excluded, own, answers } =
+            tell::tell(span, &mut self.open(), ends, |log| self.0.lane.send(Request::L7AccessLog(log)));
         self.behind().turn();
         let metrics = &self.0.metrics;
-        metrics.told(messages, entries);
+        metrics.told(messages, entries, folded);
         metrics.left_out(LeftOut::OtherEnd, twice);
         metrics.left_out(LeftOut::Kept, excluded);
         metrics.left_out(LeftOut::Own, own);
@@ -220,9 +251,24 @@ impl Requests {
     }
 
     /// Likewise.
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Likewise.
+    fn note(&self) -> MutexGuard<'_, String> {
+        self.0.note.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Likewise.
     fn behind(&self) -> MutexGuard<'_, Behind> {
         self.0.behind.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Number of the span that goes on.
+fn present() -> u64 {
+    u64::try_from(Timestamp::now().as_nanosecond()).unwrap_or_default() / FLOW_SPAN
 }
 
 /// Where a proxy is, and by what name its entries are counted.

@@ -6,8 +6,10 @@ use kestrel_proto::cloud::v1::{
     CertificateRenewalRequest, DatadogQueryRequest, KubernetesApiRequest, MetricsQueryRequest,
     NetworkPolicyWithError, OperatorRestartRequest, ShellCommandRequest, StreamControlResponse,
     StreamDataResponse, StreamEventsResponse, StreamFlowsResponse, StreamLogsResponse, YamlApplyRequest,
-    YamlDryRunRequest, stream_control_response as control, stream_data_response as data,
+    YamlDryRunRequest, YamlManifest, stream_control_response as control, stream_data_response as data,
 };
+
+use prost::Message as _;
 
 use super::lanes::Over;
 
@@ -31,6 +33,23 @@ impl Request {
     /// a place on the data stream alone.
     pub(crate) fn answered_over(&self, over: Over) -> Over {
         if matches!(self, Self::NetworkPolicy(_)) { Over::Data } else { over }
+    }
+
+    /// Bytes of memory that it takes, about: what has no text at all still has a place in its list.
+    pub(crate) fn bytes(&self) -> usize {
+        let texts = |texts: &Vec<String>| texts.len() * size_of::<String>();
+        let manifests = |manifests: &Vec<YamlManifest>| manifests.len() * size_of::<YamlManifest>();
+        match self {
+            Self::KubernetesApi(it) => it.encoded_len() + texts(&it.api_paths),
+            Self::ShellCommand(it) => it.encoded_len() + texts(&it.commands),
+            Self::YamlDryRun(it) => it.encoded_len() + manifests(&it.yaml_manifests),
+            Self::YamlApply(it) => it.encoded_len() + manifests(&it.yaml_manifests),
+            Self::MetricsQuery(it) => it.encoded_len() + texts(&it.metric_names),
+            Self::CertificateRenewal(it) => it.encoded_len(),
+            Self::OperatorRestart(it) => it.encoded_len(),
+            Self::DatadogQuery(it) => it.encoded_len(),
+            Self::NetworkPolicy(it) => it.encoded_len(),
+        }
     }
 }
 

@@ -117,11 +117,6 @@ impl Counter {
         Stream { counter: self.clone(), reporter, name, peer, is_introduced: false }
     }
 
-    /// Who counts begins to lead: what others have counted meanwhile comes now.
-    pub fn begin(&self) {
-        self.state().spans.begin(now());
-    }
-
     /// What became of entries, by what their proxies are counted as.
     pub fn tallies(&self) -> BTreeMap<String, Tally> {
         self.state().sources.tallies()
@@ -192,12 +187,18 @@ impl Counter {
         let (now, mut foreign) = (now(), 0_u64);
         let mut state = self.state();
         let State { spans, sources } = &mut *state;
+        let mut last = vec![None; report.proxies.len()];
+        for row in &report.rows {
+            if let Some(last) = last.get_mut(row.proxy as usize) {
+                *last = (*last).max(Some(row.last));
+            }
+        }
         let mut tallies: Vec<_> = report
             .proxies
             .iter()
-            .map(|proxy| (identify(proxy), proxy))
-            .map(|(identity, proxy)| {
-                let identity = identity?;
+            .zip(last)
+            .map(|(proxy, last)| {
+                let identity = identify(proxy, last)?;
                 let name = (self.0.name)(&identity);
                 let reporter = sources.open(identity);
                 // Known until what it sent is told.
@@ -205,9 +206,6 @@ impl Counter {
                 Some((reporter, name, Tally::of(proxy)))
             })
             .collect();
-        if let Some(oldest) = report.rows.iter().map(|row| row.last).filter(|last| *last > 0).min() {
-            spans.hear(oldest, now);
-        }
         for row in &report.rows {
             let Some(Some((reporter, _, tally))) = tallies.get_mut(row.proxy as usize) else {
                 foreign = foreign.saturating_add(row.count);
@@ -492,10 +490,10 @@ mod tests {
 
         let other = Counter::of_proxies(Limits::NODE, Metrics::default());
         let report = RequestReport { run: 1, number: 1, proxies, rows };
-        let (span, foreign) = other.merge(&report, &|proxy| Some(Identity::of(proxy)));
+        let (span, foreign) = other.merge(&report, &|proxy, _| Some(Identity::of(proxy)));
         assert!(span.is_some() && foreign == 0);
         let all = Tally { aggregated: 6, ..Tally::default() };
         assert_eq!(other.tallies().values().copied().collect::<Vec<_>>(), [all]);
-        assert_eq!(other.merge(&report, &|_| None).1, 6);
+        assert_eq!(other.merge(&report, &|_, _| None).1, 6);
     }
 }

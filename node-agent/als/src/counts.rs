@@ -26,7 +26,7 @@ pub struct Counts {
     pub first: u64,
     /// When the last ended, nanoseconds since 1970.
     pub last: u64,
-    /// Most attempts of one.
+    /// Sum of their attempts, as far as they are known.
     pub attempts: u32,
     /// `HTTPVersion` of the first.
     pub version: u8,
@@ -59,7 +59,7 @@ impl Counts {
         self.times.add_within(took, has_room);
         self.first = self.first.min(entry.start);
         self.last = self.last.max(entry.end());
-        self.attempts = self.attempts.max(entry.attempts);
+        self.attempts = self.attempts.saturating_add(entry.attempts);
         let mut texts = 0;
         if self.why.is_none() && !entry.why.is_empty() && (has_room || self.count == 1) {
             let why = entry.why.get(..MOST_WHY).unwrap_or(entry.why);
@@ -89,13 +89,19 @@ impl Counts {
         self.times.merge_within(&other.times, has_room);
         self.first = self.first.min(other.first);
         self.last = self.last.max(other.last);
-        self.attempts = self.attempts.max(other.attempts);
+        self.attempts = self.attempts.saturating_add(other.attempts);
         if self.why.is_none() && has_room_for_texts {
             self.why.clone_from(&other.why);
         }
         if self.sample.is_none() && has_room_for_texts {
             self.sample.clone_from(&other.sample);
         }
+    }
+
+    /// How many requests they are for the server's proxy, which logs each attempt of the client's.
+    #[must_use]
+    pub fn at_server(&self) -> u64 {
+        self.count.max(self.attempts.into())
     }
 
     /// So many of them, with their part of all sums.
@@ -112,6 +118,8 @@ impl Counts {
             request_bodies: part(self.request_bodies),
             response_bodies: part(self.response_bodies),
             took: part(self.took),
+            // No more than it was, as a part is.
+            attempts: u32::try_from(part(self.attempts.into())).unwrap_or(u32::MAX),
             ..self
         }
     }

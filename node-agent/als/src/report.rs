@@ -13,8 +13,9 @@ use crate::{
 /// With as many bytes of rows a report is full. It is below the least that a batch may have.
 const REPORT_BYTES: usize = 256 * 1024;
 
-/// Who a proxy is, to whoever knows what its receiver may speak of; `None`: none of those.
-pub type Identify<'a> = &'a dyn Fn(&RequestProxy) -> Option<Identity>;
+/// Who a proxy is the last of whose entries ended then (nanoseconds since 1970; `None`: it has none), to whoever knows what its
+/// receiver may speak of; `None`: none of those.
+pub type Identify<'a> = &'a dyn Fn(&RequestProxy, Option<u64>) -> Option<Identity>;
 
 /// A window in parts that fit a message, made when they are asked for.
 pub(crate) struct Parts {

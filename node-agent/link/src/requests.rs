@@ -6,7 +6,8 @@ use std::collections::VecDeque;
 use kestrel_proto::node::v1::{RequestReport, RequestsTold};
 use prost::Message as _;
 
-/// With as many bytes of reports no more are taken. What an aggregator counts it tells within 15 seconds.
+/// With as many bytes of reports no more are taken. What an aggregator counts it tells within 15 seconds, and after a
+/// fail-over within some 75.
 const MOST_BYTES: usize = 2 * 1024 * 1024;
 
 /// Those that were not told.

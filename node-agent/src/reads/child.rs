@@ -2,7 +2,8 @@
 
 use std::{
     io::{self, BufWriter, Read as _, Write as _},
-    process::ExitCode,
+    os::unix::process::parent_id,
+    process::{self, ExitCode},
     time::Duration,
 };
 
@@ -36,6 +37,9 @@ pub struct Task {
     may_see_firewall: bool,
     #[prost(bool, tag = "9")]
     may_see_bpf: bool,
+    /// The process that waits for the answer.
+    #[prost(uint32, tag = "10")]
+    parent: u32,
 }
 
 impl Task {
@@ -52,6 +56,7 @@ impl Task {
             runtime_socket: places.runtime_socket.as_ref().map(text),
             may_see_firewall: places.may_see_firewall,
             may_see_bpf: places.may_see_bpf,
+            parent: process::id(),
         }
     }
 
@@ -88,6 +93,10 @@ fn perform() -> Result<(), String> {
     io::stdin().take(TASK_BYTES).read_to_end(&mut input).map_err(|error| format!("no task: {error}"))?;
     let task = Task::decode(&*input).map_err(|error| format!("no task: {error}"))?;
     sandbox::limit(task.time())?;
+    // From here on this process ends with it; before, it may have ended unseen.
+    if parent_id() != task.parent {
+        return Err("nobody waits for the answer any more".to_owned());
+    }
     let request = Request::of(task.read.as_ref())?;
     let opened = request.open(&task.places(), task.time())?;
     sandbox::seal(opened.reach())?;

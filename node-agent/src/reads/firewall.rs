@@ -32,8 +32,8 @@ const GET_SETS: u16 = NF_TABLES | 10;
 const GET_ELEMENTS: u16 = NF_TABLES | 13;
 /// Family, version, resource.
 const HEAD: usize = 4;
-/// Of tables, chains and sets, with the elements of these, as the kernel tells them.
-const MOST_BYTES: usize = 8 * 1024 * 1024;
+/// Of tables, chains and sets, with the elements of these, as the kernel tells them; here they are some eight times as large.
+const MOST_BYTES: usize = 4 * 1024 * 1024;
 /// A name of the longest table, with the zero behind it.
 const NAME: usize = 256;
 
@@ -218,7 +218,7 @@ pub(super) fn print<R: Read>(asked: Asked<R>, out: &mut dyn Write) -> io::Result
     let chains: usize = tables.iter().map(|table| table.chains.len()).sum();
     writeln!(out, "# {} tables, {chains} chains, {rules} rules", tables.len())?;
     if is_cut {
-        writeln!(out, "# some chains, sets or elements are left out: they have more than 8 MiB")?;
+        writeln!(out, "# some chains, sets or elements are left out: they have more than 4 MiB")?;
     }
     if has_changed {
         writeln!(out, "# the rules changed while they were read: ask again")?;

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::TcpListener,
     os::unix::{fs::PermissionsExt as _, net::UnixListener, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -261,6 +262,38 @@ fn who_may_not_read_is_told_who_may() {
     has(&lines, "FAILED", "process", &["it runs as user ", "runAsUser: 0"]);
     has(&lines, "FAILED", "logs", &["0.log: Permission denied", "user 0"]);
     has(&lines, "FAILED", "positions", &["Permission denied", "user 0"]);
+}
+
+#[test]
+fn what_a_read_could_do_on_this_node_is_tried() {
+    let mut node = Node::new();
+    let api_server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = api_server.local_addr().unwrap().port();
+    node.environment.push(("KUBERNETES_SERVICE_HOST", "127.0.0.1".to_owned()));
+    node.environment.push(("KUBERNETES_SERVICE_PORT", port.to_string()));
+    let (_, lines) = node.check();
+    let about: Vec<_> = lines.iter().filter(|line| line[8..].starts_with("sandbox: ")).collect();
+    let path = |name: &str| node.path(name).display().to_string();
+    for part in [
+        &format!("can't read {}, which one outside can (Operation not permitted", path("token")),
+        "can't read /proc/",
+        &format!("can't list {}, ", path("pods")),
+        &format!("can't write into {}, ", path("state")),
+        "can't start a program, ",
+        "can't make a thread, ",
+        &format!("can't connect to 127.0.0.1:{port}, "),
+        "can't join group ",
+        "one that never ends was killed after 5 s, with what it had started",
+    ] {
+        let line =
+            about.iter().find(|line| line.contains(part)).unwrap_or_else(|| panic!("{part} in {about:#?}"));
+        assert!(line.starts_with("ok "), "{line}");
+    }
+    let tokens = about.iter().filter(|line| line.contains("/serviceaccount/token")).count();
+    assert_eq!((tokens, about.len()), (1, 13), "{about:#?}");
+    assert!(about.iter().all(|line| !line.starts_with("FAILED")), "{about:#?}");
+    // Nothing stays of what was written to try it.
+    assert_eq!(fs::read_dir(node.path("state")).unwrap().count(), 1);
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! What is asked of a node, by way of the link, of a real agent that reads this machine.
 
-use std::{fs, process::Stdio, time::Duration};
+use std::{fs, io::Write as _, process::Stdio, time::Duration};
 
+use kestrel_node_agent::reads::{Places, child::Task};
 use kestrel_proto::node::v1::{
     ConnectRead, ContainerFacts, ContainerRead, HostAnswer, HostRead, HostReadEnd, PacketRead, SettingRead,
     SocketRead, SocketStates, Table, TableRead, agent_message, aggregator_message::Message, host_read::What,
 };
+use prost::Message as _;
 use tempfile::TempDir;
 use tokio::{
     net::UdpSocket,
@@ -158,10 +160,11 @@ async fn who_does_not_wait_gets_no_answer_and_the_next_one_does() {
     for id in 1..=4 {
         node.begin(id, nowhere.clone(), 1000).await;
     }
+    // It waits for one of them.
+    node.begin(5, setting("kernel.ostype"), 1000).await;
     for id in 1..=4 {
         node.stream.send(Message::HostReadEnd(HostReadEnd { id })).await;
     }
-    node.begin(5, setting("kernel.ostype"), 1000).await;
     let answer = loop {
         // On a machine without a route the others may have failed before they were ended.
         let answer = node.answered().await;
@@ -170,6 +173,25 @@ async fn who_does_not_wait_gets_no_answer_and_the_next_one_does() {
         }
     };
     assert_eq!(answer.text, "kernel.ostype = Linux\n");
+}
+
+#[test]
+fn a_process_whose_parent_is_gone_reads_nothing() {
+    let read = HostRead { what: Some(setting("kernel.ostype")), ..HostRead::default() };
+    let task =
+        Task::new(read, &Places { proc: "/proc".into(), ..Places::default() }, Duration::from_secs(20));
+    // Its parent is the shell.
+    let mut child = std::process::Command::new("sh")
+        .args(["-c", "\"$0\" read; exit $?", env!("CARGO_BIN_EXE_kestrel-node-agent")])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(&task.encode_to_vec()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let problem = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.stdout, &*problem), (Vec::new(), "nobody waits for the answer any more"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

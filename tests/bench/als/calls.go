@@ -18,10 +18,10 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// Calls of one service by another, as the client's Envoy logs them.
+// Calls of one service by another, as the Envoy of either logs them.
 type call struct {
-	client, server, service string
-	count, code, ms         int
+	client, server, service, side string
+	count, code, ms               int
 }
 
 type callList []call
@@ -40,6 +40,8 @@ func (l *callList) Set(text string) error {
 			c.server = value
 		case "service":
 			c.service = value
+		case "side":
+			c.side = value
 		case "count":
 			c.count, err = strconv.Atoi(value)
 		case "code":
@@ -59,12 +61,16 @@ func (l *callList) Set(text string) error {
 
 func (c call) entry(number int) *data.HTTPAccessLogEntry {
 	took := time.Duration(c.ms) * time.Millisecond
+	cluster := "outbound|80||" + c.service
+	if c.side == "server" {
+		cluster = "inbound|8080||"
+	}
 	return &data.HTTPAccessLogEntry{
 		CommonProperties: &data.AccessLogCommon{
 			DownstreamDirectRemoteAddress: socket(c.client, 40000),
 			DownstreamLocalAddress:        socket(c.server, 80),
 			UpstreamRemoteAddress:         socket(c.server, 8080),
-			UpstreamCluster:               "outbound|80||" + c.service,
+			UpstreamCluster:               cluster,
 			StartTime:                     timestamppb.New(time.Now().Add(-took)),
 			TimeToLastDownstreamTxByte:    durationpb.New(took),
 			Duration:                      durationpb.New(took),

@@ -39,7 +39,7 @@ func main() {
 	kinds := flag.Bool("kinds", false, "send one entry of every kind; without -to, print them")
 	node := flag.String("node", "sidecar~10.0.0.1~web-1.shop~shop.svc.cluster.local", "id of the Envoy that -calls are from")
 	var calls callList
-	flag.Var(&calls, "call", "send what an Envoy logs of calls, as client=IP,server=IP,service=HOST,count=N,code=N,ms=N; may be repeated")
+	flag.Var(&calls, "call", "send what an Envoy logs of calls, as client=IP,server=IP,service=HOST,count=N,code=N,ms=N and, of the Envoy of the server, side=server; may be repeated")
 	flag.Parse()
 	switch {
 	case *listen != "":

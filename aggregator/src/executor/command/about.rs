@@ -29,15 +29,19 @@ pub(super) async fn version(session: &Session<'_>, command: &Kubectl) -> Result<
 }
 
 pub(super) async fn resources(session: &Session<'_>, command: &Kubectl) -> Result<Output, Trouble> {
+    let (all, asked) = (session.resources().await?, command.clone());
+    session.apart(move |_| resources_shown(&asked, &all)).await.map(Output::of)
+}
+
+fn resources_shown(command: &Kubectl, all: &[discovery::Resource]) -> String {
     let arguments = &command.arguments;
     let words = |name: &str| -> Vec<String> {
         arguments.values(name).flat_map(|words| words.split(',')).map(str::to_owned).collect()
     };
     let (verbs, categories, group) = (words("verbs"), words("categories"), arguments.value("api-group"));
-    let all = session.resources().await?;
     // Of a kind in several versions, the first is the preferred one.
     let mut shown: Vec<&discovery::Resource> = Vec::new();
-    for resource in all.iter() {
+    for resource in all {
         let fits = !resource.verbs.is_empty()
             && group.is_none_or(|group| group == resource.group)
             && arguments.flag("namespaced").is_none_or(|namespaced| namespaced == resource.namespaced)
@@ -55,7 +59,7 @@ pub(super) async fn resources(session: &Session<'_>, command: &Kubectl) -> Resul
     shown.sort_by_cached_key(|resource| (key(resource), resource.name.clone()));
     let wide = command.format == (Format::Table { wide: true });
     if command.format == Format::Name {
-        return Ok(Output::of(shown.iter().map(|resource| format!("{}\n", resource.qualified())).collect()));
+        return shown.iter().map(|resource| format!("{}\n", resource.qualified())).collect();
     }
     let mut rows = Vec::new();
     if !arguments.has("no-headers") {
@@ -75,7 +79,7 @@ pub(super) async fn resources(session: &Session<'_>, command: &Kubectl) -> Resul
         }
         row
     }));
-    Ok(Output::of(table::columns(&rows)))
+    table::columns(&rows)
 }
 
 pub(super) async fn versions(session: &Session<'_>) -> Result<Output, Trouble> {

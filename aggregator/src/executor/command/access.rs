@@ -11,7 +11,7 @@ use super::{
     session::{Session, Trouble},
     table, text,
 };
-use crate::executor::{cluster::Failure, json::Holds};
+use crate::executor::cluster::Failure;
 
 /// Reviews are asked for by a POST, of nothing but these two kinds; nothing is stored.
 async fn review(session: &Session<'_>, kind: &str, spec: Value) -> Result<Value, Trouble> {
@@ -23,7 +23,7 @@ async fn review(session: &Session<'_>, kind: &str, spec: Value) -> Result<Value,
         .body(Body::from(body.to_string().into_bytes()))
         .map_err(|error| Failure::own(400, format!("this is not a usable question: {error}")))?;
     let answer = session.cluster.send(request).await?;
-    Ok(session.cluster.cleaned_text(&answer.text, Holds::Nothing)?)
+    Ok(session.cluster.cleaned_echo(&answer.text)?)
 }
 
 pub(super) async fn run(session: &Session<'_>, command: &Kubectl) -> Result<Output, Trouble> {
@@ -79,12 +79,17 @@ pub(super) async fn run(session: &Session<'_>, command: &Kubectl) -> Result<Outp
 /// `--list`.
 async fn rules(session: &Session<'_>, command: &Kubectl) -> Result<Output, Trouble> {
     let review = review(session, "SelfSubjectRulesReview", json!({"namespace": command.namespace()})).await?;
+    let headers = !command.arguments.has("no-headers");
+    session.apart(move |_| rules_shown(&review, headers)).await.map(Output::of)
+}
+
+fn rules_shown(review: &Value, headers: bool) -> String {
     let words = |rule: &Value, field: &str| -> Vec<String> {
         list(rule, &[field]).iter().filter_map(Value::as_str).map(str::to_owned).collect()
     };
     let shown = |words: Vec<String>| format!("[{}]", words.join(" "));
     let mut rows: Vec<Vec<String>> = Vec::new();
-    for rule in list(&review, &["status", "resourceRules"]) {
+    for rule in list(review, &["status", "resourceRules"]) {
         for group in words(rule, "apiGroups") {
             for resource in words(rule, "resources") {
                 let name = match (group.as_str(), resource.split_once('/')) {
@@ -101,7 +106,7 @@ async fn rules(session: &Session<'_>, command: &Kubectl) -> Result<Output, Troub
             }
         }
     }
-    for rule in list(&review, &["status", "nonResourceRules"]) {
+    for rule in list(review, &["status", "nonResourceRules"]) {
         rows.push(vec![
             String::new(),
             shown(words(rule, "nonResourceURLs")),
@@ -110,11 +115,11 @@ async fn rules(session: &Session<'_>, command: &Kubectl) -> Result<Output, Troub
         ]);
     }
     rows.sort();
-    if !command.arguments.has("no-headers") {
+    if headers {
         rows.insert(
             0,
             ["Resources", "Non-Resource URLs", "Resource Names", "Verbs"].map(str::to_owned).to_vec(),
         );
     }
-    Ok(Output::of(table::columns(&rows)))
+    table::columns(&rows)
 }

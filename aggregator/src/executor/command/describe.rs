@@ -1,21 +1,31 @@
-//! `kubectl describe`: pods in kubectl's own form, everything else in the form that kubectl has for kinds that it
-//! does not know.
+//! `kubectl describe`: what incident work asks for most in kubectl's own form for each kind, everything else in the
+//! form that kubectl has for kinds that it does not know.
 
+mod autoscaler;
+mod claim;
 mod containers;
+mod job;
+mod node;
 mod page;
 mod pod;
+mod service;
+mod settings;
+mod volumes;
+mod workload;
 
 use serde_json::Value;
 
-use self::page::Page;
 pub(super) use self::pod::template;
+use self::{page::Page, service::Backends};
 
 use super::{
     Output,
     events::{last, seen},
     get::{Target, path, targets},
+    is_full,
     kubectl::Kubectl,
-    session::{Session, Trouble, with_query},
+    logs::selector,
+    session::{Session, Trouble, named, with_query},
     table, text,
 };
 
@@ -24,7 +34,7 @@ const MOST: usize = 100;
 
 pub(super) async fn run(session: &Session<'_>, command: &Kubectl) -> Result<Output, Trouble> {
     let mut output = Output::default();
-    let mut described = Vec::new();
+    let (mut described, mut by_beginning) = (Vec::new(), false);
     for target in targets(session, &command.words).await? {
         let objects = match objects(session, command, &target, &mut output).await {
             Ok(objects) => objects,
@@ -34,15 +44,27 @@ pub(super) async fn run(session: &Session<'_>, command: &Kubectl) -> Result<Outp
             }
         };
         for object in objects {
+            let name = text(&object, &["metadata", "name"]);
+            by_beginning |= target.name.as_deref().is_some_and(|wanted| wanted != name);
             if described.len() >= MOST {
                 output.warn(&format!("cut after {MOST} objects: name them, or use a selector"));
                 break;
             }
+            let page = match page(session, &object, &mut output).await {
+                Ok(page) => page,
+                Err(trouble) => {
+                    output.fails(&trouble);
+                    continue;
+                }
+            };
+            // Of namespaces kubectl shows none.
+            let is_namespace = object["apiVersion"] == "v1" && object["kind"] == "Namespace";
             let events = match command.arguments.flag("show-events") {
                 Some(false) => None,
+                _ if is_namespace => None,
                 _ => events(session, &object, &mut output).await,
             };
-            described.push(one(&object, events.as_deref()));
+            described.push((object, page, events));
         }
     }
     if described.is_empty() && output.code == 0 {
@@ -51,7 +73,20 @@ pub(super) async fn run(session: &Session<'_>, command: &Kubectl) -> Result<Outp
             false => format!("No resources found in {} namespace.\n", command.namespace()),
         });
     }
-    output.stdout = described.join("\n\n");
+    let shown = session.apart(move |work| {
+        let mut shown = String::new();
+        for (place, (object, page, events)) in described.into_iter().enumerate() {
+            if is_full(&shown) || work.stop.is_set() {
+                break;
+            }
+            let page = page.unwrap_or_else(|| Page::generic(&object));
+            shown.push_str(if place > 0 && !by_beginning { "\n\n" } else { "" });
+            shown.push_str(&page.with(events.as_deref()));
+            shown.push_str(if by_beginning { "\n" } else { "" });
+        }
+        shown
+    });
+    output.stdout = shown.await?;
     Ok(output)
 }
 
@@ -98,17 +133,103 @@ async fn events(session: &Session<'_>, object: &Value, output: &mut Output) -> O
     Some(events)
 }
 
-fn one(object: &Value, events: Option<&[Value]>) -> String {
+/// What an object says, and what kubectl shows beside it of others; `None` of a kind that kubectl does not know.
+async fn page(session: &Session<'_>, object: &Value, output: &mut Output) -> Result<Option<Page>, Trouble> {
     let mut page = Page::default();
+    let [namespace, name] = ["namespace", "name"].map(|field| text(&object["metadata"], &[field]));
+    let mut beside = Beside { session, namespace, output };
     match (text(object, &["apiVersion"]), text(object, &["kind"])) {
         ("v1", "Pod") => page.pod(object),
-        _ => page.generic(object),
+        ("v1", "Node") => {
+            let running = format!("spec.nodeName={name},status.phase!=Succeeded,status.phase!=Failed");
+            let pods = match beside.list("/api/v1/pods", "fieldSelector", &running).await {
+                Err(Trouble::Failed(failure)) if failure.status == 403 => None,
+                pods => Some(pods?),
+            };
+            let leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
+            let lease = session.object(&named(leases, name)).await.map_err(|trouble| trouble.message());
+            page.node(object, pods.as_deref(), lease.as_ref().map_err(String::as_str));
+        }
+        ("v1", "Service") => page.service(object, &beside.slices(name).await.unwrap_or_default()),
+        ("networking.k8s.io/v1", "Ingress") => page.ingress(object, &beside.backends(object).await),
+        ("apps/v1", "Deployment") => {
+            let selector = selector(&object["spec"]["selector"]);
+            let sets = beside.of("apis/apps/v1", "replicasets", &selector).await;
+            page.deployment(object, sets.unwrap_or_default());
+        }
+        ("apps/v1", "ReplicaSet") => page.replica_set(object, &beside.pods(object).await),
+        ("apps/v1", "StatefulSet") => page.stateful_set(object, &beside.pods(object).await),
+        ("apps/v1", "DaemonSet") => page.daemon_set(object, &beside.pods(object).await),
+        ("batch/v1", "Job") => page.job(object),
+        ("batch/v1", "CronJob") => page.cron_job(object),
+        ("autoscaling/v2", "HorizontalPodAutoscaler") => page.autoscaler(object),
+        ("v1", "PersistentVolumeClaim") => page.claim(object, &beside.of("api/v1", "pods", "").await?),
+        ("v1", "ConfigMap") => page.config_map(object),
+        ("v1", "ServiceAccount") => page.service_account(object),
+        ("v1", "Namespace") => {
+            beside.namespace = name;
+            let quotas = beside.of("api/v1", "resourcequotas", "").await?;
+            page.namespace(object, quotas, &beside.of("api/v1", "limitranges", "").await?);
+        }
+        _ => return Ok(None),
     }
-    let head = table::align(&page.0, 0, 2);
-    match events {
-        None => head,
-        Some([]) => table::align(&(page.0 + "Events:\t<none>\n"), 0, 2),
-        Some(events) => head + &table::align(&happened(events), 0, 2),
+    Ok(Some(page))
+}
+
+/// The way to objects that are shown with another.
+struct Beside<'a> {
+    session: &'a Session<'a>,
+    namespace: &'a str,
+    output: &'a mut Output,
+}
+
+impl Beside<'_> {
+    async fn list(&mut self, path: &str, key: &str, selector: &str) -> Result<Vec<Value>, Trouble> {
+        let found = self.session.list(&with_query(path, &[(key, selector)])).await?;
+        Ok(found.told(path.rsplit('/').next().unwrap_or_default(), self.output))
+    }
+
+    /// Those in the namespace that a selector of labels names.
+    async fn of(&mut self, api: &str, resource: &str, selector: &str) -> Result<Vec<Value>, Trouble> {
+        self.list(&format!("/{api}/namespaces/{}/{resource}", self.namespace), "labelSelector", selector)
+            .await
+    }
+
+    async fn pods(&mut self, workload: &Value) -> Result<Vec<Value>, String> {
+        let selector = selector(&workload["spec"]["selector"]);
+        self.of("api/v1", "pods", &selector).await.map_err(|trouble| trouble.message())
+    }
+
+    /// The endpoints of a service.
+    async fn slices(&mut self, service: &str) -> Result<Vec<Value>, Trouble> {
+        let selector = format!("kubernetes.io/service-name={service}");
+        self.of("apis/discovery.k8s.io/v1", "endpointslices", &selector).await
+    }
+
+    /// The services that an ingress leads to, with their endpoints.
+    async fn backends(&mut self, ingress: &Value) -> Backends {
+        let services = format!("/api/v1/namespaces/{}/services", self.namespace);
+        let mut backends = Backends::new();
+        for name in service::names(ingress) {
+            let slices = self.slices(name).await;
+            let service = self.session.object(&named(&services, name)).await;
+            let backend =
+                slices.and_then(|slices| Ok((service?, slices))).map_err(|trouble| trouble.message());
+            backends.insert(name.to_owned(), backend);
+        }
+        backends
+    }
+}
+
+impl Page {
+    /// The whole text, with what happened, if that is told.
+    fn with(self, events: Option<&[Value]>) -> String {
+        let head = table::align(&self.0, 0, 2);
+        match events {
+            None => head,
+            Some([]) => table::align(&(self.0 + "Events:\t<none>\n"), 0, 2),
+            Some(events) => head + &table::align(&happened(events), 0, 2),
+        }
     }
 }
 
@@ -148,6 +269,49 @@ mod tests {
         ] {
             let expected = if name == "podCIDR" { "Pod Cidr" } else { label_text };
             assert_eq!(label(name), expected);
+        }
+    }
+
+    #[test]
+    fn whatever_an_object_has_there_is_a_page() {
+        let odd = json!({"type": "é", "http": {}, "name": 5, "service": {"name": "s"}});
+        let fields = [
+            "conditions",
+            "metrics",
+            "rules",
+            "ports",
+            "limits",
+            "taints",
+            "volumes",
+            "containers",
+            "initContainers",
+            "startTime",
+            "completedIndexes",
+        ];
+        let fields: Value =
+            fields.map(|field| (field.to_owned(), json!([odd, null, "é".repeat(60)]))).into_iter().collect();
+        for part in [Value::Null, json!(5), json!([]), json!({}), fields] {
+            let object = json!({"metadata": part, "spec": part, "status": part, "data": part});
+            let (list, pods) = ([object.clone(), part.clone()], Ok(vec![object.clone()]));
+            let backends = [("s".to_owned(), Ok((object.clone(), list.to_vec())))].into();
+            let mut page = Page::default();
+            page.pod(&object);
+            page.node(&object, Some(&list), Ok(&object));
+            page.deployment(&object, list.to_vec());
+            page.replica_set(&object, &pods);
+            page.stateful_set(&object, &Err("no".to_owned()));
+            page.daemon_set(&object, &pods);
+            page.service(&object, &list);
+            page.ingress(&object, &backends);
+            page.job(&object);
+            page.cron_job(&object);
+            page.autoscaler(&object);
+            page.claim(&object, &list);
+            page.config_map(&object);
+            page.service_account(&object);
+            page.namespace(&object, list.to_vec(), &list);
+            let named = |page: Page| page.with(None).lines().filter(|line| line.starts_with("Name:")).count();
+            assert_eq!((named(page), named(Page::generic(&object))), (15, 1));
         }
     }
 
@@ -195,6 +359,8 @@ Node-Selectors:  <none>
 Tolerations:     k:NoExecute op=Exists for 300s
 Events:          <none>
 ";
-        assert_eq!(one(&pod, Some(&[])), expected);
+        let mut page = Page::default();
+        page.pod(&pod);
+        assert_eq!(page.with(Some(&[])), expected);
     }
 }

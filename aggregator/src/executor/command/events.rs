@@ -9,6 +9,7 @@ use super::{
     number,
     session::{Session, Trouble, with_query},
     table, text,
+    work::Work,
 };
 
 pub(super) async fn run(session: &Session<'_>, command: &Kubectl) -> Result<Output, Trouble> {
@@ -41,11 +42,8 @@ pub(super) async fn run(session: &Session<'_>, command: &Kubectl) -> Result<Outp
         if all { "/api/v1/events".to_owned() } else { format!("/api/v1/namespaces/{namespace}/events") };
     let found = session.list(&with_query(&path, &[("fieldSelector", &selector)])).await?;
     let mut output = Output::default();
-    let mut events: Vec<Value> = found
-        .told("the list of events", &mut output)
-        .into_iter()
-        .filter(|event| types.is_empty() || types.contains(&text(event, &["type"]).to_ascii_lowercase()))
-        .collect();
+    let mut events = found.told("the list of events", &mut output);
+    events.retain(|event| types.is_empty() || types.contains(&text(event, &["type"]).to_ascii_lowercase()));
     if events.is_empty() {
         output.stderr.push_str(&match all {
             true => "No events found.\n".to_owned(),
@@ -53,10 +51,16 @@ pub(super) async fn run(session: &Session<'_>, command: &Kubectl) -> Result<Outp
         });
         return Ok(output);
     }
+    let asked = command.clone();
+    let told = session.apart(move |work| told(&asked, events, all, work));
+    output.stdout = told.await?.map_err(Trouble::Said)?;
+    Ok(output)
+}
+
+fn told(command: &Kubectl, mut events: Vec<Value>, all: bool, work: &Work) -> Result<String, String> {
     events.sort_by(|one, other| last(one).cmp(last(other)));
     if command.format != (Format::Table { wide: false }) {
-        output.stdout = shown(&command.format, events, false, false).map_err(Trouble::Said)?;
-        return Ok(output);
+        return shown(&command.format, events, false, false, work);
     }
     let mut rows = Vec::new();
     let row = |namespace: &str, cells: [String; 5]| -> Vec<String> {
@@ -75,8 +79,7 @@ pub(super) async fn run(session: &Session<'_>, command: &Kubectl) -> Result<Outp
             ["type", "reason", "message"].map(|field| text(event, &[field]).trim().to_owned());
         rows.push(row(text(event, &["metadata", "namespace"]), [seen(event), kind, reason, object, message]));
     }
-    output.stdout = table::columns(&rows);
-    Ok(output)
+    Ok(table::columns(&rows))
 }
 
 /// When it happened last.

@@ -6,14 +6,19 @@ use serde_json::Value;
 
 use super::{
     Output,
+    discovery::Resource,
+    is_full,
     kubectl::Kubectl,
     list,
     session::{Session, Trouble},
     text,
+    work::Work,
 };
 
 /// Fields within fields.
 const DEPTH: usize = 40;
+/// Of the name of a kind with its version and group.
+const PARTS: usize = 16;
 
 pub(super) async fn run(session: &Session<'_>, command: &Kubectl) -> Result<Output, Trouble> {
     let word = command.words[0].as_str();
@@ -21,7 +26,7 @@ pub(super) async fn run(session: &Session<'_>, command: &Kubectl) -> Result<Outp
     // pods.spec.containers, and deployments.apps: the longest beginning that names a kind.
     let parts: Vec<&str> = word.split('.').collect();
     let wanted = command.arguments.value("api-version");
-    let found = (1..=parts.len()).rev().find_map(|count| {
+    let found = (1..=parts.len().min(PARTS)).rev().find_map(|count| {
         let kind = parts[..count].join(".");
         let resource = super::discovery::find(&resources, &kind)?;
         Some((resource.clone(), &parts[count..]))
@@ -43,9 +48,29 @@ pub(super) async fn run(session: &Session<'_>, command: &Kubectl) -> Result<Outp
         "" => format!("/openapi/v3/api/{}", resource.version),
         group => format!("/openapi/v3/apis/{group}/{}", resource.version),
     };
-    let document: Value = serde_json::from_str(&session.schema(&path, "application/json").await?)
-        .map_err(|error| Trouble::said(format!("the API server's description can't be read: {error}")))?;
-    let book = Book { schemas: &document["components"]["schemas"] };
+    let (document, recursive) =
+        (session.schema(&path, "application/json").await?, command.arguments.has("recursive"));
+    let fields: Vec<String> = fields.iter().map(ToString::to_string).collect();
+    let told = session.apart(move |work| told(&document, &resource, &fields, recursive, work)).await?;
+    let (told, missing) = told.map_err(Trouble::Said)?;
+    let mut output = Output::of(session.cluster.cleaned_lines(told));
+    if let Some(missing) = missing {
+        output.fails(&Trouble::said(format!("field \"{missing}\" does not exist")));
+    }
+    Ok(output)
+}
+
+/// What a description of kinds says of one of them, or of a field of it; and that field, if there is none.
+fn told(
+    document: &str,
+    resource: &Resource,
+    fields: &[String],
+    recursive: bool,
+    work: &Work,
+) -> Result<(String, Option<String>), String> {
+    let document: Value = serde_json::from_str(document)
+        .map_err(|error| format!("the API server's description can't be read: {error}"))?;
+    let book = Book { schemas: &document["components"]["schemas"], work };
     let schema = book
         .schemas
         .as_object()
@@ -58,13 +83,14 @@ pub(super) async fn run(session: &Session<'_>, command: &Kubectl) -> Result<Outp
                     && text(kind, &["kind"]) == resource.kind
             })
         })
-        .ok_or_else(|| Trouble::said(format!("{} is not described by the API server", resource.kind)))?;
+        .ok_or_else(|| format!("{} is not described by the API server", resource.kind))?;
     let mut told = String::new();
     if !resource.group.is_empty() {
         told.push_str(&format!("GROUP:      {}\n", resource.group));
     }
     told.push_str(&format!("KIND:       {}\nVERSION:    {}\n\n", resource.kind, resource.version));
-    match book.field(schema, fields, 0) {
+    let path: Vec<&str> = fields.iter().map(String::as_str).collect();
+    let missing = match book.field(schema, &path, 0) {
         Some((owner, name, schema)) => {
             if let Some(name) = name {
                 told.push_str(&format!("FIELD: {name} <{}>\n", book.kind(owner, 0)));
@@ -74,29 +100,29 @@ pub(super) async fn run(session: &Session<'_>, command: &Kubectl) -> Result<Outp
                 }
                 told.push_str("\n\n");
             }
-            let description = book.description(schema, 0);
-            let description = if description.is_empty() { "<empty>".to_owned() } else { description };
-            told.push_str(&format!("DESCRIPTION:\n{}\n", indented(&wrapped(&description, 76), 4)));
+            let mut description = String::new();
+            book.description(schema, 0, &mut description);
+            let description = if description.is_empty() { "<empty>" } else { &description };
+            told.push_str(&format!("DESCRIPTION:\n{}\n", indented(&wrapped(description, 76), 4)));
             let mut fields = String::new();
-            let recursive = command.arguments.has("recursive");
             book.fields(schema, 1, recursive, &mut BTreeSet::new(), &mut fields);
             if !fields.is_empty() {
                 told.push_str(&format!("FIELDS:\n{fields}"));
             }
             told.push('\n');
+            None
         }
-        None => {
-            let missing = fields.last().unwrap_or(&"");
-            let mut output = Output::of(session.cluster.cleaned_lines(told));
-            output.fails(&Trouble::said(format!("field \"{missing}\" does not exist")));
-            return Ok(output);
-        }
-    }
-    Ok(Output::of(session.cluster.cleaned_lines(told)))
+        None => Some(fields.last().cloned().unwrap_or_default()),
+    };
+    // What was not come to is not missing.
+    work.take(0)?;
+    Ok((told, missing))
 }
 
 struct Book<'a> {
     schemas: &'a Value,
+    /// Kinds that refer to others multiply.
+    work: &'a Work,
 }
 
 impl<'a> Book<'a> {
@@ -115,7 +141,7 @@ impl<'a> Book<'a> {
         path: &[&'n str],
         depth: usize,
     ) -> Option<(&'a Value, Option<&'n str>, &'a Value)> {
-        if depth > DEPTH {
+        if depth > DEPTH || self.work.take(1).is_err() {
             return None;
         }
         let resolved = self.resolved(schema);
@@ -134,24 +160,23 @@ impl<'a> Book<'a> {
         list(resolved, &["allOf"]).iter().find_map(|schema| self.field(schema, path, depth + 1))
     }
 
-    fn description(&self, schema: &'a Value, depth: usize) -> String {
-        if depth > DEPTH {
-            return String::new();
+    fn description(&self, schema: &'a Value, depth: usize, told: &mut String) {
+        if depth > DEPTH || is_full(told) || self.work.take(1).is_err() {
+            return;
         }
         let resolved = self.resolved(schema);
-        let mut told = match text(resolved, &["description"]) {
-            "" => String::new(),
-            description => format!("{description}\n"),
-        };
+        match text(resolved, &["description"]) {
+            "" => {}
+            description => told.extend([description, "\n"]),
+        }
         for schema in list(resolved, &["allOf"]) {
-            told.push_str(&self.description(schema, depth + 1));
+            self.description(schema, depth + 1, told);
         }
         for through in ["items", "additionalProperties"] {
             if resolved[through].is_object() {
-                told.push_str(&self.description(&resolved[through], depth + 1));
+                self.description(&resolved[through], depth + 1, told);
             }
         }
-        told
     }
 
     fn fields(
@@ -163,12 +188,18 @@ impl<'a> Book<'a> {
         told: &mut String,
     ) {
         let reference = text(schema, &["$ref"]).to_owned();
-        if level > DEPTH || (!reference.is_empty() && !seen.insert(reference.clone())) {
+        if level > DEPTH
+            || self.work.take(1).is_err()
+            || (!reference.is_empty() && !seen.insert(reference.clone()))
+        {
             return;
         }
         let resolved = self.resolved(schema);
         let required: Vec<&str> = list(resolved, &["required"]).iter().filter_map(Value::as_str).collect();
         for (name, field) in resolved["properties"].as_object().into_iter().flatten() {
+            if is_full(told) || self.work.take(required.len() + 1).is_err() {
+                break;
+            }
             let indent = level * 2;
             let must = if required.contains(&name.as_str()) { " -required-" } else { "" };
             told.push_str(&format!("{}{name}\t<{}>{must}", " ".repeat(indent), self.kind(field, 0)));
@@ -272,6 +303,23 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::executor::command::{discovery::of_version, work::Stop};
+
+    #[test]
+    fn kinds_that_refer_twice_to_the_next_one_come_to_an_end() {
+        let all_of = |n: usize| vec![json!({"$ref": format!("#/components/schemas/k{n}")}); 2];
+        let mut schemas: serde_json::Map<String, Value> =
+            (0..40).map(|n| (format!("k{n}"), json!({"allOf": all_of(n + 1)}))).collect();
+        schemas["k0"]["x-kubernetes-group-version-kind"] =
+            json!([{"group": "", "version": "v1", "kind": "K"}]);
+        let document = json!({"components": {"schemas": schemas}}).to_string();
+        let list = r#"{"resources":[{"name":"ks","singularName":"k","namespaced":true,"kind":"K","verbs":["get"]}]}"#;
+        let resource = &of_version(list, "", "v1")[0];
+        for fields in [&[][..], &["nothing".to_owned()]] {
+            let work = Work::until(Stop::at_look(5000));
+            assert!(told(&document, resource, fields, true, &work).is_err(), "{fields:?}");
+        }
+    }
 
     #[test]
     fn a_schema_is_told_field_by_field() {
@@ -281,7 +329,8 @@ mod tests {
                 "names": {"type": "array", "items": {"type": "string"}, "description": "Names."},
                 "policy": {"type": "string", "enum": ["A", ""]}, "self": {"$ref": "#/components/schemas/a.Spec"}}},
         });
-        let book = Book { schemas: &schemas };
+        let work = Work::until(Stop::default());
+        let book = Book { schemas: &schemas, work: &work };
         let (owner, name, schema) = book.field(&schemas["a.Pod"], &["spec"], 0).unwrap();
         assert_eq!((book.kind(owner, 0).as_str(), name), ("Spec", Some("spec")));
         let mut told = String::new();

@@ -2,40 +2,11 @@
 
 mod apply;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
-
 use super::{
     flags::{Arguments, Flag, flag, value},
     pattern::Pattern,
 };
 use crate::executor::reason::{Reason, Refused};
-
-/// Tells a filter that nobody waits for it any more. Clones tell the same.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Stop(Arc<AtomicBool>);
-
-impl Stop {
-    /// From now on.
-    pub(crate) fn set(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// Sets it at its end: whoever stops waiting drops it.
-pub(crate) struct Waits(pub Stop);
-
-impl Drop for Waits {
-    fn drop(&mut self) {
-        self.0.set();
-    }
-}
 
 /// A filter.
 #[derive(Clone, Debug, PartialEq)]
@@ -225,9 +196,10 @@ fn number(text: &str) -> Result<usize, Refused> {
     }
 }
 
-/// Such as `1,3-5,7-`.
+/// Such as `1,3-5,7-`: in their order, and none within another.
 fn ranges(text: &str) -> Result<Vec<(usize, usize)>, Refused> {
-    text.split(',')
+    let mut all = text
+        .split(',')
         .map(|range| {
             let (from, to) = range.split_once('-').unwrap_or((range, range));
             let from = if from.is_empty() { 1 } else { number(from)? };
@@ -237,7 +209,16 @@ fn ranges(text: &str) -> Result<Vec<(usize, usize)>, Refused> {
                 _ => Ok((from, to)),
             }
         })
-        .collect()
+        .collect::<Result<Vec<_>, _>>()?;
+    all.sort_unstable();
+    all.dedup_by(|next, before| {
+        let is_within = next.0 <= before.1;
+        if is_within {
+            before.1 = before.1.max(next.1);
+        }
+        is_within
+    });
+    Ok(all)
 }
 
 fn sort_key(key: &str) -> Result<(usize, usize, bool, bool), Refused> {
@@ -264,7 +245,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::executor::command::{OUTPUT_BYTES, words};
+    use crate::executor::command::{
+        OUTPUT_BYTES, words,
+        work::{Stop, Waits},
+    };
 
     fn run(line: &str, text: &str) -> (String, i32) {
         let stages = words::split(line).unwrap();
@@ -303,6 +287,8 @@ mod tests {
             ("cut -d' ' -f2", "2\n10\n2\n10\n"),
             ("cut -c1,3-", "b2\na10\nc2\na10\n"),
             ("cut -d: -f1", "b 2\na 10\nc 2\na 10\n"),
+            ("cut -c4-4,2,1-2,9-3", "b \na 0\nc \na 0\n"),
+            ("cut -d' ' -f2-3,1,1", "b 2\na 10\nc 2\na 10\n"),
         ] {
             assert_eq!(run(line, text).0, expected, "{line}");
         }
@@ -325,6 +311,26 @@ mod tests {
         for line in ["grep a", "sort", "uniq", "cut -c1", "head", "tail", "wc"] {
             let stages = words::split(line).unwrap();
             assert_eq!(Filter::parse(&stages[0]).unwrap().apply(&text, &stop), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_filter_stops_within_a_line_and_asks_once_for_what_is_named_twice() {
+        let line = ",x".repeat(1 << 16) + "\n";
+        for filter in [
+            &format!("cut -c 9{}", ",9".repeat(7000))[..],
+            "cut -c1-",
+            "cut -d, -f1-",
+            "sort -t, -k2",
+            "grep -o -e z -e x",
+        ] {
+            let stages = words::split(filter).unwrap();
+            let filter = Filter::parse(&stages[0]).unwrap();
+            assert!(filter.apply(&line, &Stop::default()).is_some());
+            assert_eq!(filter.apply(&line, &Stop::at_look(8)), None, "{filter:?}");
+            if let Filter::Cut(cut) = filter {
+                assert_eq!(cut.ranges.len(), 1);
+            }
         }
     }
 

@@ -5,14 +5,16 @@ use std::cmp::Ordering;
 use serde_json::{Value, json};
 
 use super::{
-    OUTPUT_BYTES, Output,
+    Output, add_go_text,
     discovery::Resource,
-    go_text, json_text,
+    is_full, json_text,
     jsonpath::Template,
     kubectl::{Format, Kubectl},
     quantity,
     session::{Grid, Row, Session, Trouble, named, with_query},
-    table, yaml,
+    table,
+    work::Work,
+    yaml,
 };
 
 /// Objects that were asked for: all of a kind, or one.
@@ -125,34 +127,39 @@ async fn human(
 ) -> Result<Output, Trouble> {
     let include = if command.sort.is_some() { "Object" } else { "" };
     let mut output = Output::default();
-    let mut groups: Vec<(&Resource, Grid)> = Vec::new();
+    let mut groups: Vec<(Resource, Grid)> = Vec::new();
     for target in targets {
         match session.table(&uri(target, command, include), target.name.is_none()).await {
             Ok(grid) => match groups.last_mut() {
-                Some((resource, group)) if **resource == target.resource => group.rows.extend(grid.rows),
-                _ => groups.push((&target.resource, grid)),
+                Some((resource, group)) if *resource == target.resource => group.rows.extend(grid.rows),
+                _ => groups.push((target.resource.clone(), grid)),
             },
             Err(trouble) if trouble.is_not_found() && command.arguments.has("ignore-not-found") => {}
             Err(trouble) => output.fails(&trouble),
         }
     }
     let with_kind = command.arguments.has("show-kind") || groups.len() > 1;
-    let headers = !command.arguments.has("no-headers");
-    let mut texts = Vec::new();
-    for (resource, mut grid) in groups.into_iter().filter(|(_, grid)| !grid.rows.is_empty()) {
-        if grid.is_cut {
-            output.warn(&format!(
-                "{} was cut after {} objects, for want of room",
-                resource.name,
-                grid.rows.len()
-            ));
-        }
-        if let Some(path) = &command.sort {
-            sort(&mut grid.rows, path, |row| &row.object);
-        }
-        texts.push(text(command, resource, &grid, wide, with_kind, headers));
+    groups.retain(|(_, grid)| !grid.rows.is_empty());
+    for (resource, grid) in groups.iter().filter(|(_, grid)| grid.is_cut) {
+        output.warn(&format!(
+            "{} was cut after {} objects, for want of room",
+            resource.name,
+            grid.rows.len()
+        ));
     }
-    output.stdout = texts.join(if headers { "\n" } else { "" });
+    let asked = command.clone();
+    let tables = session.apart(move |work| {
+        let headers = !asked.arguments.has("no-headers");
+        let mut texts = Vec::new();
+        for (resource, mut grid) in groups {
+            if let Some(path) = &asked.sort {
+                sort(&mut grid.rows, path, |row| &row.object, work)?;
+            }
+            texts.push(text(&asked, &resource, &grid, wide, with_kind, headers));
+        }
+        Ok(texts.join(if headers { "\n" } else { "" }))
+    });
+    output.stdout = tables.await?.map_err(Trouble::Said)?;
     if output.stdout.is_empty() && output.code == 0 && !command.arguments.has("ignore-not-found") {
         let namespaced = targets.iter().all(|target| target.resource.namespaced);
         output.stderr.push_str(&match namespaced && !command.arguments.has("all-namespaces") {
@@ -177,17 +184,16 @@ fn text(
     let show_labels = command.arguments.has("show-labels");
     let labels: Vec<&str> =
         command.arguments.values("label-columns").flat_map(|names| names.split(',')).collect();
-    let mut rows = Vec::with_capacity(grid.rows.len() + 1);
-    if headers {
+    let head = headers.then(|| {
         let mut row: Vec<String> = Vec::new();
         row.extend(with_namespace.then(|| "NAMESPACE".to_owned()));
         row.extend(shown.iter().map(|place| grid.columns[*place].name.to_uppercase()));
         row.extend(labels.iter().map(|label| label.rsplit('/').next().unwrap_or_default().to_uppercase()));
         row.extend(show_labels.then(|| "LABELS".to_owned()));
-        rows.push(row);
-    }
+        row
+    });
     let name_column = grid.columns.iter().position(|column| column.format == "name");
-    for Row { cells, object } in &grid.rows {
+    let rows = grid.rows.iter().map(|Row { cells, object }| {
         let metadata = &object["metadata"];
         let mut row: Vec<String> = Vec::new();
         row.extend(with_namespace.then(|| metadata["namespace"].as_str().unwrap_or_default().to_owned()));
@@ -200,9 +206,9 @@ fn text(
             labels.iter().map(|label| metadata["labels"][*label].as_str().unwrap_or_default().to_owned()),
         );
         row.extend(show_labels.then(|| super::pairs(&metadata["labels"])));
-        rows.push(row);
-    }
-    table::columns(&rows)
+        row
+    });
+    table::columns(head.into_iter().chain(rows))
 }
 
 /// As objects.
@@ -221,15 +227,18 @@ async fn objects(session: &Session<'_>, command: &Kubectl, targets: &[Target]) -
             Err(trouble) => output.fails(&trouble),
         }
     }
-    if let Some(path) = &command.sort {
-        sort(&mut items, path, |item| item);
-    }
     let is_single = matches!(targets, [Target { name: Some(_), .. }]);
     if is_single && items.is_empty() {
         return Ok(output);
     }
-    output.stdout = shown(&command.format, items, is_single, command.arguments.has("no-headers"))
-        .map_err(Trouble::Said)?;
+    let asked = command.clone();
+    let shown = session.apart(move |work| {
+        if let Some(path) = &asked.sort {
+            sort(&mut items, path, |item| item, work)?;
+        }
+        shown(&asked.format, items, is_single, asked.arguments.has("no-headers"), work)
+    });
+    output.stdout = shown.await?.map_err(Trouble::Said)?;
     Ok(output)
 }
 
@@ -239,10 +248,11 @@ pub(super) fn shown(
     mut items: Vec<Value>,
     is_single: bool,
     no_headers: bool,
+    work: &Work,
 ) -> Result<String, String> {
     Ok(match format {
         Format::Name => items.iter().map(|item| format!("{}\n", name_of(item))).collect(),
-        Format::Columns(columns) => custom(columns, &items, no_headers)?,
+        Format::Columns(columns) => custom(columns, &items, no_headers, work)?,
         other => {
             let all = match items.pop() {
                 Some(item) if is_single => item,
@@ -252,12 +262,16 @@ pub(super) fn shown(
                 }
             };
             match other {
-                Format::Json => json_text::indented(&all),
-                Format::Yaml => yaml::write(&all),
-                Format::Path { template, as_json: false } => template.show(&all)?,
+                Format::Json => json_text::indented(&all, &work.stop),
+                Format::Yaml => yaml::write_until(&all, &work.stop),
+                Format::Path { template, as_json: false } => template.show(&all, work)?,
                 Format::Path { template, .. } => {
                     // Values within values multiply.
-                    json_text::list(&template.values(&all)?).ok_or(TOO_LARGE)?
+                    let values = json_text::indented(&template.values(&all, work)?, &work.stop);
+                    if is_full(&values) {
+                        return Err(TOO_LARGE.to_owned());
+                    }
+                    values
                 }
                 _ => String::new(),
             }
@@ -276,39 +290,60 @@ fn name_of(object: &Value) -> String {
 
 const TOO_LARGE: &str = "the output is larger than 8 MiB: ask for fewer objects or fields";
 
-fn custom(columns: &[(String, Template)], items: &[Value], no_headers: bool) -> Result<String, String> {
-    let (mut rows, mut bytes) = (Vec::new(), 0);
+fn custom(
+    columns: &[(String, Template)],
+    items: &[Value],
+    no_headers: bool,
+    work: &Work,
+) -> Result<String, String> {
+    let (mut lines, none) = (String::new(), Value::from("<none>"));
     if !no_headers {
-        rows.push(columns.iter().map(|(header, _)| header.clone()).collect());
+        let headers: Vec<&str> = columns.iter().map(|(header, _)| header.as_str()).collect();
+        lines = headers.join("\t") + "\n";
     }
     for item in items {
-        let mut cell = |(_, path): &(String, Template)| {
-            let values = path.values(item)?;
-            let mut text = String::new();
+        for (column, (_, path)) in columns.iter().enumerate() {
+            if column > 0 {
+                lines.push('\t');
+            }
+            let mut values = path.values(item, work)?;
+            if values.is_empty() {
+                values.push(&none);
+            }
             for (place, value) in values.iter().enumerate() {
                 if place > 0 {
-                    text.push(',');
+                    lines.push(',');
                 }
-                let begin = text.len();
-                text.push_str(&go_text(value));
-                bytes += text.len() - begin;
-                if bytes > OUTPUT_BYTES {
+                add_go_text(value, &mut lines);
+                if is_full(&lines) {
                     return Err(TOO_LARGE.to_owned());
                 }
             }
-            Ok(if values.is_empty() { "<none>".to_owned() } else { text })
-        };
-        rows.push(columns.iter().map(&mut cell).collect::<Result<Vec<_>, _>>()?);
+        }
+        lines.push('\n');
     }
-    Ok(table::columns(&rows))
+    Ok(table::aligned(&lines))
 }
 
 /// By the first value of a path; objects without it come first.
-pub(super) fn sort<T>(items: &mut [T], path: &Template, object: impl Fn(&T) -> &Value) {
-    items.sort_by_cached_key(|item| {
-        let values = path.values(object(item)).unwrap_or_default();
-        values.first().map_or(Rank::Missing, |value| Rank::of(value))
-    });
+///
+/// # Errors
+/// That looks at too much.
+pub(super) fn sort<T>(
+    items: &mut Vec<T>,
+    path: &Template,
+    object: impl Fn(&T) -> &Value,
+    work: &Work,
+) -> Result<(), String> {
+    let mut ranked = Vec::with_capacity(items.len());
+    for item in items.drain(..) {
+        let values = path.values(object(&item), work).unwrap_or_default();
+        work.take(1)?;
+        ranked.push((values.first().map_or(Rank::Missing, |value| Rank::of(value)), item));
+    }
+    ranked.sort_by(|one, other| one.0.cmp(&other.0));
+    items.extend(ranked.into_iter().map(|(_, item)| item));
+    Ok(())
 }
 
 /// Where a value stands among others of any kind: an order of all of them, as sorting needs one.
@@ -372,17 +407,45 @@ impl PartialEq for Rank {
 }
 
 impl Eq for Rank {}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::executor::command::work::Stop;
 
     fn sorted(values: &[Value]) -> Vec<Value> {
         let path = Template::relaxed(".v").unwrap();
         let mut items: Vec<Value> = values.iter().map(|value| json!({"v": value})).collect();
-        sort(&mut items, &path, |item| item);
+        sort(&mut items, &path, |item| item, &Work::until(Stop::default())).unwrap();
         items.into_iter().map(|mut item| item["v"].take()).collect()
+    }
+
+    /// Of columns and items together.
+    #[test]
+    fn a_command_looks_at_so_many_values_and_ends_where_nobody_waits() {
+        let items: Vec<Value> = (0..100).map(|n| json!({"a": [n, {"b": n}]})).collect();
+        let columns: Vec<_> =
+            (0..64).map(|n| (n.to_string(), Template::relaxed("..*..*").unwrap())).collect();
+        let format = |name: &str| match name {
+            "columns" => Format::Columns(columns.clone()),
+            "path" => Format::Path {
+                template: Template::parse("{range .items[*]}{..*}{end}", true).unwrap(),
+                as_json: false,
+            },
+            "json" => Format::Json,
+            _ => Format::Yaml,
+        };
+        for name in ["columns", "path", "json", "yaml"] {
+            let whole =
+                shown(&format(name), items.clone(), false, false, &Work::until(Stop::default())).unwrap();
+            let stopped = shown(&format(name), items.clone(), false, false, &Work::until(Stop::at_look(50)));
+            assert!(stopped.map_or(0, |shown| shown.len()) < whole.len() / 2, "{name}");
+        }
+        let work = Work::until(Stop::default());
+        custom(&columns, &items, true, &work).unwrap();
+        assert!(work.taken() > 64 * 100 * 10, "{}", work.taken());
     }
 
     #[test]

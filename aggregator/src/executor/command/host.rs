@@ -8,9 +8,9 @@ mod tools;
 use std::time::Duration;
 
 use kestrel_proto::node::v1::host_read::What;
-use tokio::time::Instant;
 
 pub(super) use self::tools::{NOT_ANSWERED, TOOLS};
+
 use self::{
     reads::{is_name, malformed},
     tools::Tool,
@@ -89,8 +89,7 @@ pub(super) async fn run(session: &Session<'_>, kubectl: &Kubectl) -> Result<Outp
     let Some(HostCommand { node, what, time, .. }) = &kubectl.host else {
         return Err(Trouble::said("it names no node"));
     };
-    let left = session.deadline.saturating_duration_since(Instant::now());
-    let asked = session.nodes.ask(node, what.clone(), left.min(*time)).await;
+    let asked = session.nodes.ask(node, what.clone(), *time, session.deadline).await;
     let answer = asked.map_err(|silent| Trouble::said(silent.to_string()))?;
     let mut output = Output::of(session.cluster.cleaned_lines(answer.text));
     if answer.is_cut {

@@ -2,47 +2,57 @@
 
 use std::io;
 
-use serde_json::Value;
+use serde::Serialize;
+use serde_json::{Serializer, Value, ser::PrettyFormatter};
 
-use super::OUTPUT_BYTES;
+use super::{is_full, work::Stop};
 
-/// A value as a template shows it: text as it is, everything else as compact JSON.
-pub(super) fn plain(value: &Value) -> String {
+/// Adds a value as a template shows it: text as it is, everything else as compact JSON.
+pub(super) fn plain(value: &Value, shown: &mut String, stop: &Stop) {
     match value {
-        Value::String(text) => text.clone(),
-        Value::Null => String::new(),
-        other => escaped(&other.to_string()),
+        Value::String(text) => shown.push_str(text),
+        Value::Null => {}
+        // Writing to memory fails where it is full.
+        other => drop(serde_json::to_writer(Escaped { shown, stop }, other)),
     }
 }
 
-/// An object as `-o json` shows it.
-pub(super) fn indented(value: &Value) -> String {
-    let mut out = Vec::new();
-    let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
-    let mut serializer = serde_json::Serializer::with_formatter(&mut out, formatter);
-    // Writing a value to memory does not fail.
-    let _written = serde::Serialize::serialize(value, &mut serializer);
-    escaped(&String::from_utf8_lossy(&out)) + "\n"
+/// An object, or several, as `-o json` shows it; or what of it there is when it is full or stopped.
+pub(super) fn indented(value: &impl Serialize, stop: &Stop) -> String {
+    let mut shown = String::new();
+    let formatter = PrettyFormatter::with_indent(b"    ");
+    let mut serializer = Serializer::with_formatter(Escaped { shown: &mut shown, stop }, formatter);
+    drop(value.serialize(&mut serializer));
+    shown.push('\n');
+    shown
 }
 
-/// The same of several values; nothing if it would be too much.
-pub(super) fn list(values: &[&Value]) -> Option<String> {
-    let mut out = Bounded(Vec::new());
-    let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
-    let mut serializer = serde_json::Serializer::with_formatter(&mut out, formatter);
-    serde::Serialize::serialize(values, &mut serializer).ok()?;
-    Some(escaped(&String::from_utf8_lossy(&out.0)) + "\n")
+/// What is written, up to the bytes of an output: what is deep is many times larger than its JSON, for its blanks.
+struct Escaped<'a> {
+    shown: &'a mut String,
+    stop: &'a Stop,
 }
 
-/// What is written, up to the bytes of an output.
-struct Bounded(Vec<u8>);
-
-impl io::Write for Bounded {
+impl io::Write for Escaped<'_> {
+    /// Takes what a serializer writes, which is UTF-8 each time.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.len() + bytes.len() > OUTPUT_BYTES {
+        if is_full(self.shown) || self.stop.is_set() {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
-        self.0.extend_from_slice(bytes);
+        let text = str::from_utf8(bytes).map_err(io::Error::other)?;
+        if !text.contains(['<', '>', '&', '\u{2028}', '\u{2029}']) {
+            self.shown.push_str(text);
+            return Ok(bytes.len());
+        }
+        // Only in texts can these stand.
+        for char in text.chars() {
+            match char {
+                '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
+                    self.shown.push_str(&format!("\\u{:04x}", u32::from(char)));
+                }
+                char => self.shown.push(char),
+            }
+        }
         Ok(bytes.len())
     }
 
@@ -51,39 +61,35 @@ impl io::Write for Bounded {
     }
 }
 
-/// Only in texts can these stand.
-fn escaped(json: &str) -> String {
-    if !json.contains(['<', '>', '&', '\u{2028}', '\u{2029}']) {
-        return json.to_owned();
-    }
-    let mut escaped = String::with_capacity(json.len() + 64);
-    for char in json.chars() {
-        match char {
-            '<' => escaped.push_str("\\u003c"),
-            '>' => escaped.push_str("\\u003e"),
-            '&' => escaped.push_str("\\u0026"),
-            '\u{2028}' => escaped.push_str("\\u2028"),
-            '\u{2029}' => escaped.push_str("\\u2029"),
-            char => escaped.push(char),
-        }
-    }
-    escaped
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::executor::command::OUTPUT_BYTES;
+
+    fn compact(value: &Value) -> String {
+        let mut shown = String::new();
+        plain(value, &mut shown, &Stop::default());
+        shown
+    }
 
     #[test]
     fn json_is_written_as_go_writes_it() {
         let value = json!({"b": [1, {"a": "<none>"}], "a": {}, "e": [], "t": true});
         assert_eq!(
-            indented(&value),
+            indented(&value, &Stop::default()),
             "{\n    \"a\": {},\n    \"b\": [\n        1,\n        {\n            \"a\": \"\\u003cnone\\u003e\"\n        }\n    ],\n    \"e\": [],\n    \"t\": true\n}\n"
         );
-        assert_eq!(plain(&json!(["a&b"])), "[\"a\\u0026b\"]");
-        assert_eq!([plain(&json!("x")), plain(&json!(1.5)), plain(&json!(null))], ["x", "1.5", ""]);
+        assert_eq!(compact(&json!(["a&b\u{2028}ä"])), "[\"a\\u0026b\\u2028ä\"]");
+        assert_eq!([compact(&json!("x")), compact(&json!(1.5)), compact(&json!(null))], ["x", "1.5", ""]);
+    }
+
+    #[test]
+    fn what_is_deep_has_an_end_and_nobody_waits_for_what_was_stopped() {
+        let deep = (0..60).fold(Value::from(vec![1; 500_000]), |inner, _| json!([inner]));
+        let shown = indented(&deep, &Stop::default());
+        assert!((OUTPUT_BYTES..OUTPUT_BYTES + 1024).contains(&shown.len()), "{}", shown.len());
+        assert!(indented(&deep, &Stop::at_look(100)).len() < 64 * 1024);
     }
 }

@@ -2,19 +2,17 @@
 
 mod grammar;
 
-use std::{cell::Cell, cmp::Ordering};
+use std::cmp::Ordering;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use self::grammar::{enclosed, malformed, nodes};
-use super::json_text;
+use super::{is_full, json_text, work::Work};
 use crate::executor::reason::{Reason, Refused};
 
 /// Values in the steps of one expression, and nodes of all: no object of the API needs more.
 const VALUES: usize = 200_000;
 const NODES: usize = 500;
-/// Values that are looked at for one template: ranges within ranges multiply.
-const WORK: usize = 3_000_000;
 const TEMPLATE_BYTES: usize = 8 * 1024;
 
 /// A template that was read.
@@ -119,9 +117,9 @@ impl Template {
     ///
     /// # Errors
     /// A sentence as kubectl says it.
-    pub(crate) fn show(&self, object: &Value) -> Result<String, String> {
+    pub(crate) fn show(&self, object: &Value, work: &Work) -> Result<String, String> {
         let mut shown = String::new();
-        self.run(&self.actions, object, &mut shown, &Cell::new(WORK))?;
+        self.run(&self.actions, object, &mut shown, work)?;
         Ok(shown)
     }
 
@@ -129,9 +127,9 @@ impl Template {
     ///
     /// # Errors
     /// A sentence as kubectl says it.
-    pub(crate) fn values<'a>(&self, object: &'a Value) -> Result<Vec<&'a Value>, String> {
+    pub(crate) fn values<'a>(&self, object: &'a Value, work: &Work) -> Result<Vec<&'a Value>, String> {
         let Some(Action::Path(path)) = self.actions.first() else { return Ok(Vec::new()) };
-        let found = self.walk(vec![Found::Of(object)], path, &Cell::new(WORK))?;
+        let found = self.walk(vec![Found::Of(object)], path, work)?;
         Ok(found
             .into_iter()
             .filter_map(|found| match found {
@@ -141,38 +139,32 @@ impl Template {
             .collect())
     }
 
-    fn run(
-        &self,
-        actions: &[Action],
-        object: &Value,
-        shown: &mut String,
-        left: &Cell<usize>,
-    ) -> Result<(), String> {
+    fn run(&self, actions: &[Action], object: &Value, shown: &mut String, work: &Work) -> Result<(), String> {
         let mut place = 0;
         while let Some(action) = actions.get(place) {
             match action {
                 Action::Text(text) => shown.push_str(text),
                 Action::Path(path) => {
-                    let found = self.walk(vec![Found::Of(object)], path, left)?;
+                    let found = self.walk(vec![Found::Of(object)], path, work)?;
                     for (place, found) in found.iter().enumerate() {
                         if place > 0 {
                             shown.push(' ');
                         }
-                        shown.push_str(&found.text());
+                        json_text::plain(found.value(), shown, &work.stop);
                         // Values within values multiply, and so do paths.
-                        if shown.len() > super::OUTPUT_BYTES {
+                        if is_full(shown) {
                             return Err("the output is too large".to_owned());
                         }
                     }
                 }
                 Action::Range(path) => {
                     let end = matching_end(actions, place);
-                    for found in self.walk(vec![Found::Of(object)], path, left)? {
-                        if shown.len() > super::OUTPUT_BYTES {
+                    for found in self.walk(vec![Found::Of(object)], path, work)? {
+                        if is_full(shown) {
                             return Err("the output is too large".to_owned());
                         }
                         if let Found::Of(value) = found {
-                            self.run(&actions[place + 1..end], value, shown, left)?;
+                            self.run(&actions[place + 1..end], value, shown, work)?;
                         }
                     }
                     place = end;
@@ -188,83 +180,68 @@ impl Template {
         &self,
         mut found: Vec<Found<'a>>,
         path: &[Node],
-        left: &Cell<usize>,
+        work: &Work,
     ) -> Result<Vec<Found<'a>>, String> {
         for node in path {
-            found = self.step(found, node, left)?;
-            let work = left.get().checked_sub(found.len() + 1);
-            left.set(work.ok_or("the template looks at too many values")?);
-            if found.len() > VALUES {
-                return Err(format!("the path finds more than {VALUES} values"));
-            }
+            work.take(found.len() + 1)?;
+            found = self.step(found, node, work)?;
         }
         Ok(found)
     }
 
-    fn step<'a>(
-        &self,
-        found: Vec<Found<'a>>,
-        node: &Node,
-        left: &Cell<usize>,
-    ) -> Result<Vec<Found<'a>>, String> {
+    fn step<'a>(&self, found: Vec<Found<'a>>, node: &Node, work: &Work) -> Result<Vec<Found<'a>>, String> {
         let objects = || {
             found.iter().filter_map(|found| match found {
                 Found::Of(value) if !value.is_null() => Some(*value),
                 _ => None,
             })
         };
-        Ok(match node {
-            Node::Text(text) => vec![Found::Made(Value::from(text.as_str()))],
-            Node::Number(number) => found.iter().map(|_| Found::Made(number_value(*number))).collect(),
-            Node::Truth(truth) => found.iter().map(|_| Found::Made(Value::from(*truth))).collect(),
+        let mut all = Vec::new();
+        match node {
+            Node::Text(text) => all.push(Found::Made(Value::from(text.as_str()))),
+            Node::Number(number) => {
+                all.extend(found.iter().map(|_| Found::Made(number_value(*number))));
+            }
+            Node::Truth(truth) => all.extend(found.iter().map(|_| Found::Made(Value::from(*truth)))),
             Node::Field(name) => {
-                let fields: Vec<_> = objects().filter_map(|value| value.get(name)).map(Found::Of).collect();
-                if fields.is_empty() && !found.is_empty() && !self.missing_is_empty {
+                all.extend(objects().filter_map(|value| value.get(name)).map(Found::Of));
+                if all.is_empty() && !found.is_empty() && !self.missing_is_empty {
                     return Err(format!("{name} is not found"));
                 }
-                fields
             }
             Node::Slice { from, to, step, one } => {
-                let mut items = Vec::new();
                 for value in objects() {
                     let Value::Array(array) = value else {
                         return Err(format!("{} is not array or slice", go_type(value)));
                     };
-                    items.extend(slice(array, *from, *to, *step, *one)?.into_iter().map(Found::Of));
+                    add(&mut all, slice(array, *from, *to, *step, *one)?.map(Found::Of), work)?;
                 }
-                items
             }
-            Node::Wildcard => objects().flat_map(children).map(Found::Of).collect(),
-            Node::Recursive => {
-                let mut all = Vec::new();
-                objects().for_each(|value| descend(value, &mut all));
-                if all.len() > VALUES {
-                    return Err(format!("the path finds more than {VALUES} values"));
-                }
-                all.into_iter().map(Found::Of).collect()
-            }
+            Node::Wildcard => add(&mut all, objects().flat_map(children).map(Found::Of), work)?,
+            Node::Recursive => objects().try_for_each(|value| descend(value, &mut all, work))?,
             Node::Union(paths) => {
-                let mut all = Vec::new();
                 for path in paths {
-                    all.extend(self.walk(found.clone(), path, left)?);
+                    work.take(found.len())?;
+                    add(&mut all, self.walk(found.clone(), path, work)?, work)?;
                 }
-                all
             }
             Node::Filter(one, other) => {
-                let mut items = Vec::new();
                 for value in objects() {
                     let Value::Array(array) = value else {
-                        return Err(format!("{value} is not array or slice and cannot be filtered"));
+                        let mut shown = String::new();
+                        json_text::plain(value, &mut shown, &work.stop);
+                        work.take_bytes(shown.len())?;
+                        return Err(format!("{shown} is not array or slice and cannot be filtered"));
                     };
                     for item in array {
-                        if self.passes(item, one, other.as_ref(), left)? {
-                            items.push(Found::Of(item));
+                        if self.passes(item, one, other.as_ref(), work)? {
+                            add(&mut all, [Found::Of(item)], work)?;
                         }
                     }
                 }
-                items
             }
-        })
+        }
+        Ok(all)
     }
 
     fn passes(
@@ -272,19 +249,42 @@ impl Template {
         item: &Value,
         one: &[Node],
         other: Option<&(Compare, Vec<Node>)>,
-        left: &Cell<usize>,
+        work: &Work,
     ) -> Result<bool, String> {
-        let lefts = self.walk(vec![Found::Of(item)], one, left);
+        work.take(1)?;
+        let lefts = self.walk(vec![Found::Of(item)], one, work);
+        // That it is too much is no "no match".
+        work.take(0)?;
         let Some((compare, other)) = other else { return Ok(lefts.is_ok_and(|lefts| !lefts.is_empty())) };
         // kubectl stops here; an item without the field is no match, which is what was meant.
         let Ok(lefts) = lefts else { return Ok(false) };
-        let rights = self.walk(vec![Found::Of(item)], other, left)?;
+        let rights = self.walk(vec![Found::Of(item)], other, work)?;
         match (&lefts[..], &rights[..]) {
             ([], _) | (_, []) => Ok(false),
-            ([left], [right]) => compare.holds(left.value(), right.value()),
+            ([left], [right]) => {
+                let bytes = |found: &Found<'_>| found.value().as_str().map_or(0, str::len);
+                work.take_bytes(bytes(left).min(bytes(right)))?;
+                compare.holds(left.value(), right.value())
+            }
             _ => Err("can only compare one element at a time".to_owned()),
         }
     }
+}
+
+/// Adds what a step finds, each for a step.
+fn add<'a>(
+    all: &mut Vec<Found<'a>>,
+    more: impl IntoIterator<Item = Found<'a>>,
+    work: &Work,
+) -> Result<(), String> {
+    for found in more {
+        work.take(1)?;
+        if all.len() >= VALUES {
+            return Err(format!("the path finds more than {VALUES} values"));
+        }
+        all.push(found);
+    }
+    Ok(())
 }
 
 #[derive(Clone)]
@@ -299,10 +299,6 @@ impl Found<'_> {
             Found::Of(value) => value,
             Found::Made(value) => value,
         }
-    }
-
-    fn text(&self) -> String {
-        json_text::plain(self.value())
     }
 }
 
@@ -347,21 +343,17 @@ fn go_type(value: &Value) -> &'static str {
     }
 }
 
-fn children(value: &Value) -> Vec<&Value> {
-    match value {
-        Value::Array(items) => items.iter().collect(),
-        Value::Object(fields) => fields.values().collect(),
-        _ => Vec::new(),
-    }
+fn children(value: &Value) -> impl Iterator<Item = &Value> {
+    let items = value.as_array().into_iter().flatten();
+    items.chain(value.as_object().into_iter().flat_map(Map::values))
 }
 
-fn descend<'a>(value: &'a Value, all: &mut Vec<&'a Value>) {
-    let inner = children(value);
-    if all.len() > VALUES || inner.is_empty() {
-        return;
+fn descend<'a>(value: &'a Value, all: &mut Vec<Found<'a>>, work: &Work) -> Result<(), String> {
+    if children(value).next().is_none() {
+        return work.take(1);
     }
-    all.push(value);
-    inner.into_iter().for_each(|child| descend(child, all));
+    add(all, [Found::Of(value)], work)?;
+    children(value).try_for_each(|child| descend(child, all, work))
 }
 
 fn slice(
@@ -370,7 +362,7 @@ fn slice(
     to: Option<i64>,
     step: Option<i64>,
     one: bool,
-) -> Result<Vec<&Value>, String> {
+) -> Result<impl Iterator<Item = &Value>, String> {
     let length = i64::try_from(array.len()).unwrap_or(i64::MAX);
     let mut begin = from.unwrap_or(0);
     if begin < 0 {
@@ -381,10 +373,11 @@ fn slice(
         end += length;
     }
     let out_of_bounds = |index: i64| format!("array index out of bounds: index {index}, length {length}");
-    if begin == end {
-        return Ok(Vec::new());
+    let is_empty = begin == end;
+    if is_empty {
+        (begin, end) = (0, 0);
     }
-    if !(0..length).contains(&begin) {
+    if !is_empty && !(0..length).contains(&begin) {
         return Err(out_of_bounds(begin));
     }
     if !(0..=length).contains(&end) {
@@ -398,7 +391,7 @@ fn slice(
         step => usize::try_from(step.unwrap_or(1)).unwrap_or(usize::MAX),
     };
     let range = begin as usize..end as usize;
-    Ok(array.get(range).unwrap_or_default().iter().step_by(step).collect())
+    Ok(array.get(range).unwrap_or_default().iter().step_by(step))
 }
 
 fn matching_end(actions: &[Action], range: usize) -> usize {

@@ -2,7 +2,7 @@
 
 use super::{
     flags::Arguments,
-    host,
+    here, host,
     jsonpath::Template,
     refused::REFUSED,
     verbs::{Does, NEVER, VERBS, Verb},
@@ -27,6 +27,8 @@ pub(crate) struct Kubectl {
     pub words: Vec<String>,
     /// What is asked of a node.
     pub host: Option<host::HostCommand>,
+    /// What stands behind the command.
+    pub manifest: Option<String>,
 }
 
 /// What the output looks like.
@@ -41,11 +43,11 @@ pub(crate) enum Format {
 }
 
 impl Kubectl {
-    /// Reads the words behind `kubectl`.
+    /// Reads the words behind `kubectl`, and the `manifest` of a diff.
     ///
     /// # Errors
     /// It is nothing that runs.
-    pub(crate) fn parse(words: &[String]) -> Result<Self, Refused> {
+    pub(crate) fn parse(words: &[String], manifest: Option<String>) -> Result<Self, Refused> {
         let (verb, rest) = find_verb(words)?;
         let arguments = Arguments::parse(&rest, verb.flags, &[verb.never, &NEVER])?;
         let words: Vec<String> = arguments.words().iter().map(ToString::to_string).collect();
@@ -71,7 +73,7 @@ impl Kubectl {
             (Does::Get, Some(path)) => Some(Template::relaxed(path)?),
             _ => None,
         };
-        let kubectl = Self { verb, arguments, format, sort, words, host };
+        let kubectl = Self { verb, arguments, format, sort, words, host, manifest };
         kubectl.check()?;
         Ok(kubectl)
     }
@@ -132,7 +134,15 @@ impl Kubectl {
                 Reason::Endless,
                 "nothing is waited for: ask again, with --watch=false or without it",
             )),
-            Does::Version | Does::ApiResources | Does::ApiVersions | Does::ClusterInfo | Does::Events
+            Does::Diff if self.manifest.is_none() || !self.arguments.values("filename").eq(["-"]) => {
+                Err(Refused::new(Reason::File, format!("there are no files: {}", here::FORM)))
+            }
+            Does::Version
+            | Does::ApiResources
+            | Does::ApiVersions
+            | Does::ClusterInfo
+            | Does::Events
+            | Does::Diff
                 if count > 0 =>
             {
                 malformed("it takes no words behind it")
@@ -160,7 +170,7 @@ impl Kubectl {
 }
 
 /// kubectl finds its word also behind flags; those that stand before it must be of all words.
-fn find_verb(words: &[String]) -> Result<(&'static Verb, Vec<String>), Refused> {
+pub(super) fn find_verb(words: &[String]) -> Result<(&'static Verb, Vec<String>), Refused> {
     let mut place = 0;
     // `kubectl -n x get`: the flags that may stand there are -n and the ones that are refused.
     while let Some(word) = words.get(place).filter(|word| word.starts_with('-') && word.len() > 1) {

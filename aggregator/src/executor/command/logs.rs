@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{
-    Output,
+    Output, is_full,
     kubectl::Kubectl,
     list,
     session::{Log, Session, Trouble, named, with_query},
@@ -61,6 +61,7 @@ pub(super) async fn run(session: &Session<'_>, command: &Kubectl) -> Result<Outp
         )));
     }
     let prefix = command.arguments.has("prefix");
+    let (mut logs, mut bytes) = (Vec::new(), 0);
     for Source { pod, container } in &sources {
         let uri = uri(command, namespace, pod, container, sources.len() > 1 || selector.is_some())?;
         let Log { text: log, is_cut } = match session.log(&uri).await {
@@ -86,18 +87,34 @@ pub(super) async fn run(session: &Session<'_>, command: &Kubectl) -> Result<Outp
                 "these are the last {LOG_LINES} lines of {pod}/{container}: ask for others with --tail or --since"
             ));
         }
-        if output.stdout.len() + log.len() > READ_BYTES {
+        bytes += log.len();
+        if bytes > READ_BYTES {
             output.warn("cut, for want of room: ask for less with --tail or --since");
             break;
         }
-        match prefix {
-            false => output.stdout.push_str(&log),
-            true => log
-                .lines()
-                .for_each(|line| output.stdout.push_str(&format!("[pod/{pod}/{container}] {line}\n"))),
+        logs.push((if prefix { format!("[pod/{pod}/{container}] ") } else { String::new() }, log));
+    }
+    output.stdout = session.apart(move |_| joined(logs)).await?;
+    Ok(output)
+}
+
+/// Logs one behind the other, with what stands before each of their lines.
+fn joined(logs: Vec<(String, String)>) -> String {
+    let mut shown = String::new();
+    for (before, log) in logs {
+        if before.is_empty() {
+            shown.push_str(&log);
+        } else {
+            for line in log.lines() {
+                // Empty lines become many times longer; what is beyond is cut, and said, by who asked for it.
+                if is_full(&shown) {
+                    break;
+                }
+                shown.extend([&before[..], line, "\n"]);
+            }
         }
     }
-    Ok(output)
+    shown
 }
 
 fn pods_path(namespace: &str) -> String {
@@ -254,29 +271,32 @@ async fn of_workload(
     Ok(pods)
 }
 
-/// A selector of an object, as a query writes it; that of a Service is its labels alone.
+/// A selector of an object, as a query and kubectl write it, by its keys; that of a Service is its labels alone.
 pub(super) fn selector(selector: &Value) -> String {
     let labels = match &selector["matchLabels"] {
         Value::Null if selector["matchExpressions"].is_null() => selector,
         labels => labels,
     };
-    let mut parts: Vec<String> = labels
+    let mut parts: Vec<(&str, String)> = labels
         .as_object()
         .into_iter()
         .flatten()
-        .map(|(name, value)| format!("{name}={}", value.as_str().unwrap_or_default()))
+        .map(|(name, value)| (name.as_str(), format!("{name}={}", value.as_str().unwrap_or_default())))
         .collect();
     for expression in list(selector, &["matchExpressions"]) {
         let (key, operator) = (text(expression, &["key"]), text(expression, &["operator"]));
-        let values: Vec<&str> = list(expression, &["values"]).iter().filter_map(Value::as_str).collect();
-        parts.push(match operator {
+        let mut values: Vec<&str> = list(expression, &["values"]).iter().filter_map(Value::as_str).collect();
+        values.sort_unstable();
+        let part = match operator {
             "In" => format!("{key} in ({})", values.join(",")),
             "NotIn" => format!("{key} notin ({})", values.join(",")),
             "Exists" => key.to_owned(),
             _ => format!("!{key}"),
-        });
+        };
+        parts.push((key, part));
     }
-    parts.join(",")
+    parts.sort_by_key(|(key, _)| *key);
+    parts.into_iter().map(|(_, part)| part).collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]
@@ -284,6 +304,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_stands_before_each_line_does_not_multiply_a_log() {
+        let logs = |before: &str| vec![(before.to_owned(), "\n".repeat(1 << 20)); 2];
+        assert_eq!(joined(logs("")).len(), 2 << 20);
+        let shown = joined(logs("[pod/a/b] "));
+        assert!((READ_BYTES..READ_BYTES + 64).contains(&shown.len()), "{}", shown.len());
+    }
 
     #[test]
     fn durations_and_selectors_are_read() {
@@ -294,8 +322,8 @@ mod tests {
         for text in ["", "5", "h", "-5s", "5d", "1h2", "s5"] {
             assert_eq!(seconds(text), None, "{text}");
         }
-        let of = json!({"matchLabels": {"a": "b"}, "matchExpressions": [{"key": "c", "operator": "In", "values": ["d", "e"]}, {"key": "f", "operator": "Exists"}]});
-        assert_eq!(selector(&of), "a=b,c in (d,e),f");
+        let of = json!({"matchLabels": {"g": "b"}, "matchExpressions": [{"key": "c", "operator": "In", "values": ["e", "d"]}, {"key": "f", "operator": "Exists"}]});
+        assert_eq!(selector(&of), "c in (d,e),f,g=b");
         assert_eq!(selector(&json!({"app": "x"})), "app=x");
     }
 }

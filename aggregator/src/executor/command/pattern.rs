@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::filter::Stop;
+use super::work::Stop;
 use crate::executor::reason::{Reason, Refused};
 
 /// A pattern is no longer: it is taken apart by functions that call themselves.

@@ -8,7 +8,7 @@ pub(super) const CHANGES: &str =
 pub(crate) const ENTERS: &str = "nothing is done inside a container, and no way into the cluster is opened: logs, describe and events tell of it";
 
 /// Words of kubectl that do not run, why, and what to ask for instead.
-pub(crate) const REFUSED: [(&str, Reason, &str); 43] = [
+pub(crate) const REFUSED: [(&str, Reason, &str); 42] = [
     ("annotate", Reason::Write, CHANGES),
     ("apply", Reason::Write, CHANGES),
     ("autoscale", Reason::Write, CHANGES),
@@ -45,11 +45,6 @@ pub(crate) const REFUSED: [(&str, Reason, &str); 43] = [
     ("config", Reason::Elsewhere, CONFIG),
     ("kuberc", Reason::Elsewhere, CONFIG),
     ("cluster-info dump", Reason::TooLarge, "it would be all of the cluster: ask for what you look for"),
-    (
-        "diff",
-        Reason::File,
-        "there are no files: YamlDryRunRequest tries a manifest, and kubectl get -o yaml shows what there is",
-    ),
     ("kustomize", Reason::File, "there are no files"),
     ("plugin", Reason::Unknown, "there are no plugins"),
     ("krew", Reason::Unknown, "there are no plugins"),

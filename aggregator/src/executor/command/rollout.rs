@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::{
     Output,
     get::targets,
+    is_full,
     kubectl::Kubectl,
     list,
     logs::selector,
@@ -39,10 +40,21 @@ async fn workloads(
     Ok(workloads)
 }
 
+/// The revision that is asked for, if one is.
+fn revision(command: &Kubectl) -> Result<Option<i64>, Trouble> {
+    match command.arguments.value("revision").map(str::parse::<i64>) {
+        None | Some(Ok(0)) => Ok(None),
+        Some(Ok(revision @ 1..)) => Ok(Some(revision)),
+        Some(Ok(revision)) => Err(Trouble::Said(format!("revision must be a positive integer: {revision}"))),
+        Some(Err(_)) => Err(Trouble::said("--revision is a number")),
+    }
+}
+
 pub(super) async fn status(session: &Session<'_>, command: &Kubectl) -> Result<Output, Trouble> {
     let mut output = Output::default();
+    let wanted = revision(command)?;
     for workload in workloads(session, command, &mut output).await? {
-        match told(&workload) {
+        match told(&workload, wanted) {
             Ok(text) => output.stdout.push_str(&format!("{text}\n")),
             Err(text) => output.fails(&Trouble::Said(text)),
         }
@@ -50,8 +62,8 @@ pub(super) async fn status(session: &Session<'_>, command: &Kubectl) -> Result<O
     Ok(output)
 }
 
-/// How far a roll-out is, as kubectl says it.
-fn told(workload: &Value) -> Result<String, String> {
+/// How far a roll-out is, as kubectl says it, who knows which revision runs of Deployments alone.
+fn told(workload: &Value, revision: Option<i64>) -> Result<String, String> {
     let name = text(workload, &["metadata", "name"]);
     let [status, spec] = [&workload["status"], &workload["spec"]];
     let of = |field: &str| number(status, &[field]);
@@ -65,6 +77,12 @@ fn told(workload: &Value) -> Result<String, String> {
             let late = list(status, &["conditions"])
                 .iter()
                 .any(|it| it["type"] == "Progressing" && it["reason"] == "ProgressDeadlineExceeded");
+            let running = text(workload, &["metadata", "annotations", REVISION]).parse().unwrap_or(0);
+            if let Some(revision) = revision.filter(|revision| *revision != running) {
+                return Err(format!(
+                    "desired revision ({revision}) is different from the running revision ({running})"
+                ));
+            }
             if !observed {
                 "Waiting for deployment spec update to be observed...".to_owned()
             } else if late {
@@ -136,33 +154,43 @@ fn told(workload: &Value) -> Result<String, String> {
 
 pub(super) async fn history(session: &Session<'_>, command: &Kubectl) -> Result<Output, Trouble> {
     let mut output = Output::default();
-    let wanted: Option<i64> = match command.arguments.value("revision").map(str::parse::<i64>) {
-        None | Some(Ok(0)) => None,
-        Some(Ok(revision)) => Some(revision),
-        Some(Err(_)) => return Err(Trouble::said("--revision is a number")),
-    };
+    let wanted = revision(command)?;
+    let mut all = Vec::new();
     for workload in workloads(session, command, &mut output).await? {
         let revisions = revisions(session, command.namespace(), &workload, &mut output).await?;
+        all.push((workload, revisions));
+    }
+    output.stdout = session.apart(move |_| history_of(all, wanted)).await?.map_err(Trouble::Said)?;
+    Ok(output)
+}
+
+/// Of each revision: why it was made, and its template.
+type Revisions = BTreeMap<i64, (String, Value)>;
+
+fn history_of(all: Vec<(Value, Revisions)>, wanted: Option<i64>) -> Result<String, String> {
+    let mut shown = String::new();
+    for (workload, revisions) in all {
+        if is_full(&shown) {
+            break;
+        }
         let name = text(&workload, &["metadata", "name"]);
         let api = text(&workload, &["apiVersion"]);
         let kind = text(&workload, &["kind"]).to_lowercase();
         let group = api.split_once('/').map(|(group, _)| format!(".{group}")).unwrap_or_default();
         let head = format!("{kind}{group}/{name} ");
         match wanted {
-            None if revisions.is_empty() => {
-                output.stdout.push_str(&format!("{head}\nNo rollout history found.\n"))
-            }
+            None if revisions.is_empty() => shown.push_str(&format!("{head}\nNo rollout history found.\n")),
             None => {
                 let mut rows = String::from("REVISION\tCHANGE-CAUSE\n");
                 for (revision, (cause, _)) in &revisions {
                     rows.push_str(&format!("{revision}\t{cause}\n"));
                 }
-                output.stdout.push_str(&format!("{head}\n{}\n", table::align(&rows, 0, 2)));
+                shown.push_str(&format!("{head}\n{}\n", table::align(&rows, 0, 2)));
             }
             Some(revision) => match revisions.get(&revision) {
-                None => return Err(Trouble::said("unable to find the specified revision")),
+                None => return Err("unable to find the specified revision".to_owned()),
                 Some((_, template)) => {
-                    output.stdout.push_str(&format!(
+                    shown.push_str(&format!(
                         "{head}with revision #{revision}\n{}\n",
                         super::describe::template(template)
                     ));
@@ -170,16 +198,15 @@ pub(super) async fn history(session: &Session<'_>, command: &Kubectl) -> Result<
             },
         }
     }
-    Ok(output)
+    Ok(shown)
 }
 
-/// Of each revision: why it was made, and its template.
 async fn revisions(
     session: &Session<'_>,
     namespace: &str,
     workload: &Value,
     output: &mut Output,
-) -> Result<BTreeMap<i64, (String, Value)>, Trouble> {
+) -> Result<Revisions, Trouble> {
     let kind = text(workload, &["kind"]);
     let resource = match kind {
         "Deployment" => "replicasets",
@@ -225,14 +252,24 @@ mod tests {
         let deployment = |status: Value| json!({"kind": "Deployment", "metadata": {"name": "web", "generation": 2}, "spec": {"replicas": 3}, "status": status});
         let done =
             json!({"observedGeneration": 2, "updatedReplicas": 3, "replicas": 3, "availableReplicas": 3});
-        assert_eq!(told(&deployment(done)).unwrap(), "deployment \"web\" successfully rolled out");
+        assert_eq!(told(&deployment(done), None).unwrap(), "deployment \"web\" successfully rolled out");
         let partly = json!({"observedGeneration": 2, "updatedReplicas": 1, "replicas": 3});
         assert_eq!(
-            told(&deployment(partly)).unwrap(),
+            told(&deployment(partly.clone()), None).unwrap(),
             "Waiting for deployment \"web\" rollout to finish: 1 out of 3 new replicas have been updated..."
         );
         let late = json!({"observedGeneration": 2, "conditions": [{"type": "Progressing", "reason": "ProgressDeadlineExceeded"}]});
-        assert_eq!(told(&deployment(late)).unwrap_err(), "deployment \"web\" exceeded its progress deadline");
-        assert!(told(&json!({"kind": "Pod"})).is_err());
+        assert_eq!(
+            told(&deployment(late), None).unwrap_err(),
+            "deployment \"web\" exceeded its progress deadline"
+        );
+        assert!(told(&json!({"kind": "Pod"}), None).is_err());
+        let mut fourth = deployment(partly);
+        fourth["metadata"]["annotations"] = json!({REVISION: "4"});
+        assert_eq!(
+            told(&fourth, Some(3)).unwrap_err(),
+            "desired revision (3) is different from the running revision (4)"
+        );
+        assert_eq!(told(&fourth, Some(4)), told(&fourth, None));
     }
 }

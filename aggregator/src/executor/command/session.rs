@@ -2,10 +2,7 @@
 //! go through, whoever wrote it.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -15,10 +12,13 @@ use tokio::sync::Mutex;
 use super::{
     Output,
     discovery::{self, Resource},
+    room::Room,
+    work::{Stop, Waits, Work},
 };
 use crate::{
     executor::{
-        cluster::{Cluster, Failure, READ_BYTES},
+        cluster::{Answer, Cluster, Failure, READ_BYTES, apart},
+        hidden::MARK,
         json::{Column, Holds, Page},
         path::Readable,
         percent::encode,
@@ -32,6 +32,7 @@ use crate::{
 /// How long what kinds there are is taken for known.
 const KINDS_HOLD: Duration = Duration::from_secs(60);
 const NO_ROOM: &str = "the objects of one command are larger than 8 MiB together: ask for fewer at once";
+const NO_ROOM_NOW: &str = "other commands hold so many objects that there is no room for this one: ask again later, or for fewer at once";
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,\
                           application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json";
@@ -69,6 +70,14 @@ impl Trouble {
 
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Self::Failed(failure) if failure.status == 404)
+    }
+
+    /// As kubectl shows it within an object.
+    pub(super) fn message(&self) -> String {
+        match self {
+            Self::Refused(refused) => refused.to_string(),
+            Self::Failed(Failure { message, .. }) | Self::Said(message) => message.clone(),
+        }
     }
 
     /// As kubectl writes it to its errors.
@@ -129,8 +138,7 @@ pub(crate) struct Session<'a> {
     pub rules: Rules,
     pub kinds: &'a Kinds,
     pub nodes: &'a Nodes,
-    /// Bytes of objects that this command may still read, of whatever number of kinds and names.
-    pub room: AtomicUsize,
+    pub room: Arc<Room>,
     /// Until then there must be an answer.
     pub deadline: tokio::time::Instant,
 }
@@ -156,13 +164,39 @@ pub(super) fn named(path: &str, name: &str) -> String {
 
 impl Session<'_> {
     /// For one command.
-    pub(crate) fn room() -> AtomicUsize {
-        AtomicUsize::new(READ_BYTES)
+    pub(crate) fn room() -> Arc<Room> {
+        Arc::new(Room::new())
     }
 
-    /// Whether there is room for an object of so many bytes, which is taken.
-    fn takes(&self, bytes: usize) -> bool {
-        self.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |room| room.checked_sub(bytes)).is_ok()
+    /// Does what takes time on a thread of its own, as the runtime has other things to do. It is told to stop as soon
+    /// as nobody waits for it: at the deadline, or when the owner switches the executor off.
+    ///
+    /// # Errors
+    /// It failed in a way that nobody foresaw.
+    pub(super) async fn apart<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Work) -> T + Send + 'static,
+    ) -> Result<T, Trouble> {
+        let waits = Waits(Stop::default());
+        let (stop, room) = (waits.0.clone(), Arc::clone(&self.room));
+        let done = self.room.threads.spawn_blocking(move || {
+            let done = work(&Work::until(stop));
+            // What it holds is held until here, whoever waits.
+            drop(room);
+            done
+        });
+        done.await.map_err(|_| Trouble::said("this command failed in a way that nobody foresaw"))
+    }
+
+    /// Waits until what runs apart has ended.
+    pub(super) async fn ended(&self) {
+        self.room.threads.close();
+        self.room.threads.wait().await;
+    }
+
+    /// The object, if there is room for it.
+    fn held(&self, object: Value) -> Result<Value, Failure> {
+        if self.room.holds(&object) { Ok(object) } else { Err(Failure::own(503, NO_ROOM_NOW)) }
     }
 
     fn readable(&self, uri: &str) -> Result<Readable, Refused> {
@@ -173,13 +207,18 @@ impl Session<'_> {
     pub(crate) async fn object(&self, uri: &str) -> Result<Value, Trouble> {
         let readable = self.readable(uri)?;
         let answer = self.cluster.get(&readable.uri(), "application/json").await?;
+        self.taken(&answer, readable.holds)
+    }
+
+    /// An object as the cloud may see it, if there is room for it.
+    pub(super) fn taken(&self, answer: &Answer, holds: Holds) -> Result<Value, Trouble> {
         if answer.is_cut {
             return Err(Failure::own(413, "the object is larger than 8 MiB").into());
         }
-        if !self.takes(answer.text.len()) {
+        if !self.room.takes(answer.text.len()) {
             return Err(Failure::own(413, NO_ROOM).into());
         }
-        Ok(self.cluster.cleaned_text(&answer.text, readable.holds)?)
+        Ok(self.held(self.cluster.cleaned_text(&answer.text, holds)?)?)
     }
 
     /// The objects of a list, with their kind, as far as there is room.
@@ -190,11 +229,14 @@ impl Session<'_> {
             .pages(&readable, "application/json", |page| {
                 let kind = page.kind.strip_suffix("List").unwrap_or(&page.kind);
                 for item in &page.items {
-                    if !self.takes(item.get().len()) {
+                    let item = match self.room.takes(item.get().len()) {
+                        true => Some(self.cluster.cleaned(item, readable.holds)?),
+                        false => None,
+                    };
+                    let Some(mut item) = item.filter(|item| self.room.holds(item)) else {
                         objects.is_cut = true;
                         return Ok(false);
-                    }
-                    let mut item = self.cluster.cleaned(item, readable.holds)?;
+                    };
                     if let Some(fields) = item.as_object_mut() {
                         fields.entry("apiVersion").or_insert_with(|| page.api_version.clone().into());
                         fields.entry("kind").or_insert_with(|| kind.into());
@@ -217,12 +259,16 @@ impl Session<'_> {
                 grid.columns = if is_table { page.columns.clone() } else { plain_columns() };
             }
             for item in &page.items {
-                if !self.takes(item.get().len()) {
+                let columns = is_table.then_some(&grid.columns[..]);
+                let row = match self.room.takes(item.get().len()) {
+                    true => Some(self.row(item.get(), columns, readable.holds)?),
+                    false => None,
+                };
+                let Some(row) = row.filter(|row| self.room.holds(&row.object)) else {
                     grid.is_cut = true;
                     return Ok(false);
-                }
-                let columns = is_table.then_some(&grid.columns[..]);
-                grid.rows.push(self.row(item.get(), columns, readable.holds)?);
+                };
+                grid.rows.push(row);
             }
             Ok(true)
         };
@@ -238,7 +284,7 @@ impl Session<'_> {
             Ok(page) => {
                 take(&page)?;
             }
-            Err(_) if !self.takes(answer.text.len()) => return Err(Failure::own(413, NO_ROOM).into()),
+            Err(_) if !self.room.takes(answer.text.len()) => return Err(Failure::own(413, NO_ROOM).into()),
             Err(_) => {
                 grid.columns = plain_columns();
                 grid.rows.push(self.row(&answer.text, None, readable.holds)?);
@@ -269,7 +315,7 @@ impl Session<'_> {
         });
         let text = match cell {
             Value::Null => String::new(),
-            Value::String(text) if is_secret && !text.is_empty() => self.cluster.hashes.of(text.as_bytes()),
+            Value::String(text) if is_secret && !text.is_empty() => MARK.to_owned(),
             Value::String(text) => text.clone(),
             other => super::go_text(other),
         };
@@ -285,7 +331,7 @@ impl Session<'_> {
         let readable = self.readable(uri)?;
         let answer = self.cluster.get(&readable.uri(), "*/*").await?;
         let is_cut = answer.is_cut || answer.text.len() >= READ_BYTES;
-        Ok(Log { text: self.cluster.cleaned_lines(answer.text), is_cut })
+        Ok(Log { text: self.cluster.cleaned_log(answer, &readable), is_cut })
     }
 
     /// What the API server says of itself.
@@ -308,7 +354,8 @@ impl Session<'_> {
         }
         let (core, groups) =
             tokio::try_join!(self.schema("/api", AGGREGATED), self.schema("/apis", AGGREGATED))?;
-        let found = match (discovery::aggregated(&core), discovery::aggregated(&groups)) {
+        let kinds_of = |text: &str| apart(text.len(), || discovery::aggregated(text));
+        let found = match (kinds_of(&core), kinds_of(&groups)) {
             (Some(core), Some(groups)) => [core, groups].concat(),
             _ => self.older_resources(&groups).await?,
         };

@@ -26,6 +26,7 @@ fn what_runs_is_understood() {
         "kubectl top pods -A --sort-by=memory",
         "kubectl auth can-i get pods -n shop",
         "kubectl rollout status deploy/web --watch=false",
+        "kubectl diff -n shop --server-side --filename=- <<'EOF' | head -5\na: $1\nEOF\n",
     ] {
         Command::parse(line).unwrap_or_else(|refused| panic!("{line}: {refused}"));
     }
@@ -84,6 +85,41 @@ fn ages_are_said_as_kubectl_says_them() {
     }
 }
 
+#[test]
+fn a_manifest_is_judged_as_one_of_a_dry_run() {
+    let under = |manifest: &str, dry_run: bool| {
+        let rules = Rules { dry_run, ..Rules::default() };
+        let line = format!("kubectl diff -f - <<'EOF'\n{manifest}EOF");
+        Command::parse(&line)
+            .unwrap()
+            .under(rules, &Excluded::default())
+            .map_err(|refused| refused.to_string())
+    };
+    let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n";
+    assert_eq!(under(map, true).map(|_| ()), Ok(()));
+    for (manifest, dry_run, why) in [
+        (map, false, "refused (off): "),
+        ("a: [\n", true, "refused (malformed): line 1: this is not YAML"),
+        (
+            &format!("{map}---\n\n{}", map.replace("ConfigMap", "Secret")),
+            true,
+            "refused (secret): document 2, line 6: Secrets",
+        ),
+        ("", true, "refused (malformed): the manifest is empty"),
+    ] {
+        let refused = under(manifest, dry_run).unwrap_err();
+        assert!(refused.starts_with(why), "{refused}");
+    }
+    for line in [
+        "kubectl diff -f x.yaml",
+        "kubectl diff -f -",
+        "kubectl diff -f - -f x <<'EOF'\nEOF",
+        "kubectl diff <<'EOF'\nEOF",
+    ] {
+        assert_eq!(judge(line).unwrap_err(), Reason::File, "{line}");
+    }
+}
+
 /// Words of commands, flags of any table and none, and values.
 fn argument() -> impl Strategy<Value = String> {
     let known: Vec<String> = VERBS
@@ -138,17 +174,23 @@ proptest! {
     /// The same of what the corpora ask for, but for a few bytes.
     #[test]
     fn what_is_accepted_of_a_mutated_corpus_is_of_the_tables(
-        line in mutated(
-            &[include_str!("../../../tests/policy/commands.jsonl"), include_str!("../../../tests/policy/honest.jsonl")],
+        command in mutated(
+            &[
+                include_str!("../../../tests/policy/commands.jsonl"), include_str!("../../../tests/policy/honest.jsonl"),
+                include_str!("../../../tests/policy/dry_runs.jsonl"),
+            ],
             &[
                 " ", "'", "\"", "\\", "|", " | grep ", ";", "&&", "$(", "`", ">", "<(", "\n", "--", " -- ", " -", "=", ",", "/", "--as=x", "--raw",
                 "-f", " -o ", "json", "secrets", "--token", "--kubeconfig=", "exec", "--watch", " -n ", "{", "}", "\u{202e}", "\u{435}",
+                "<<", " <<'EOF'", "\nEOF\n",
             ],
         )
     ) {
-        if let Ok(stages) = words::split(&line) {
+        let taken = here::split(&command).ok().flatten();
+        let line = taken.as_ref().map_or(&command, |(line, _)| line);
+        if let Ok(stages) = words::split(line) {
             prop_assert_eq!(words::split(&words::join(&stages)).unwrap(), stages.clone());
-            if let Ok(command) = Command::parse(&line) {
+            if let Ok(command) = Command::parse(&command) {
                 prop_assert_eq!(stages[0][0].as_str(), "kubectl");
                 let kubectl = &command.kubectl;
                 // The words of the verb may stand anywhere between flags.
@@ -171,17 +213,26 @@ proptest! {
                     prop_assert!(!kubectl.verb.never.iter().chain(&NEVER).any(|never| never.long == flag.long));
                 }
                 let under = command.clone().under(Rules::default(), &Excluded::default());
-                prop_assert!(under.is_err() == kubectl.asks_for_secrets());
+                let manifest = taken.map(|(_, manifest)| manifest);
+                prop_assert!(under.is_err() == (kubectl.asks_for_secrets() || manifest.is_some()));
+                prop_assert_eq!(&kubectl.manifest, &manifest);
+                if let Some(manifest) = &manifest {
+                    let (line, same) = here::split(&here::join(&words::join(&stages), manifest)).unwrap().unwrap();
+                    prop_assert_eq!((words::split(&line).unwrap(), &same), (stages, manifest));
+                }
             }
         }
     }
 
     /// Whatever is asked for, there is an answer; and nothing but kubectl stands first.
     #[test]
-    fn any_line_is_judged(line in "(kubectl|bash|cat)?( (get|logs|pods|-n|-o|x|[|;&$`'\"<>(){}\\\\-]|\\PC)){0,8}") {
-        if Command::parse(&line).is_ok() {
+    fn any_line_is_judged(
+        line in "(kubectl|bash|cat)?( (get|logs|pods|diff|-n|-f|-o|x|[|;&$`'\"<>(){}\\\\-]|<<'E'|\\PC)){0,8}( <<['\"]?E['\"]?)?(\n(a: |\\PC){0,3}\nE\n?)?"
+    ) {
+        if let Ok(command) = Command::parse(&line) {
             prop_assert!(line.trim_start().starts_with("kubectl"));
-            prop_assert!(line.is_ascii());
+            prop_assert!(line.split('\n').next().unwrap_or_default().is_ascii());
+            prop_assert!(line.contains('\n') == command.kubectl.manifest.is_some());
         }
     }
 }

@@ -1,5 +1,7 @@
 //! `kubectl top`.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use super::{
@@ -32,18 +34,27 @@ impl Use {
         [format!("{}m", self.cpu.ceil()), format!("{}Mi", (self.memory / 1_048_576.0).floor())]
     }
 
-    fn by(self, sort: Option<&str>) -> f64 {
+    fn by(self, sort: Sort) -> f64 {
         match sort {
-            Some("cpu") => self.cpu,
-            Some("memory") => self.memory,
-            _ => 0.0,
+            Sort::Name => 0.0,
+            Sort::Cpu => self.cpu,
+            Sort::Memory => self.memory,
         }
     }
 }
 
-fn sorting(command: &Kubectl) -> Result<Option<&str>, Trouble> {
+#[derive(Clone, Copy)]
+enum Sort {
+    Name,
+    Cpu,
+    Memory,
+}
+
+fn sorting(command: &Kubectl) -> Result<Sort, Trouble> {
     match command.arguments.value("sort-by") {
-        None | Some("cpu" | "memory") => Ok(command.arguments.value("sort-by")),
+        None => Ok(Sort::Name),
+        Some("cpu") => Ok(Sort::Cpu),
+        Some("memory") => Ok(Sort::Memory),
         Some(_) => Err(Trouble::said("--sort-by accepts only cpu or memory")),
     }
 }
@@ -71,7 +82,7 @@ pub(super) async fn pods(session: &Session<'_>, command: &Kubectl) -> Result<Out
         false => format!("/apis/metrics.k8s.io/v1beta1/namespaces/{}/pods", command.namespace()),
     };
     let mut output = Output::default();
-    let mut pods = match command.words.first() {
+    let pods = match command.words.first() {
         Some(name) => vec![session.object(&named(&path, name)).await.map_err(unavailable)?],
         None => {
             let selectors =
@@ -87,6 +98,12 @@ pub(super) async fn pods(session: &Session<'_>, command: &Kubectl) -> Result<Out
         };
         return Ok(Output { stderr, ..Output::default() });
     }
+    let asked = command.clone();
+    output.stdout = session.apart(move |_| pods_shown(&asked, pods, all, sort)).await?;
+    Ok(output)
+}
+
+fn pods_shown(command: &Kubectl, mut pods: Vec<Value>, all: bool, sort: Sort) -> String {
     let used = |pod: &Value| {
         list(pod, &["containers"]).iter().map(|it| Use::of(&it["usage"])).fold(Use::default(), Use::plus)
     };
@@ -137,8 +154,7 @@ pub(super) async fn pods(session: &Session<'_>, command: &Kubectl) -> Result<Out
         rows.push([blank(width), vec!["________".to_owned(); 2]].concat());
         rows.push([blank(width), total.cells().to_vec()].concat());
     }
-    output.stdout = shown(&rows);
-    Ok(output)
+    shown(&rows)
 }
 
 pub(super) async fn nodes(session: &Session<'_>, command: &Kubectl) -> Result<Output, Trouble> {
@@ -146,7 +162,7 @@ pub(super) async fn nodes(session: &Session<'_>, command: &Kubectl) -> Result<Ou
     let selector = [("labelSelector", command.arguments.value("selector").unwrap_or_default())];
     let (metrics, nodes) = ("/apis/metrics.k8s.io/v1beta1/nodes", "/api/v1/nodes");
     let mut output = Output::default();
-    let (mut metrics, mut nodes) = match command.words.first() {
+    let (metrics, nodes) = match command.words.first() {
         Some(name) => (
             vec![session.object(&named(metrics, name)).await.map_err(unavailable)?],
             vec![session.object(&named(nodes, name)).await?],
@@ -160,20 +176,28 @@ pub(super) async fn nodes(session: &Session<'_>, command: &Kubectl) -> Result<Ou
             session.list(&with_query(nodes, &selector)).await?.told("nodes", &mut output),
         ),
     };
-    let name = |object: &Value| text(object, &["metadata", "name"]).to_owned();
+    let asked = command.clone();
+    output.stdout = session.apart(move |_| nodes_shown(&asked, metrics, &nodes, sort)).await?;
+    Ok(output)
+}
+
+fn nodes_shown(command: &Kubectl, mut metrics: Vec<Value>, nodes: &[Value], sort: Sort) -> String {
+    fn name(object: &Value) -> &str {
+        text(object, &["metadata", "name"])
+    }
     metrics.sort_by(|one, other| {
         let of = |node: &Value| Use::of(&node["usage"]).by(sort);
-        of(other).total_cmp(&of(one)).then_with(|| name(one).cmp(&name(other)))
+        of(other).total_cmp(&of(one)).then_with(|| name(one).cmp(name(other)))
     });
     let room = if command.arguments.has("show-capacity") { "capacity" } else { "allocatable" };
     let mut rows: Vec<Vec<String>> = Vec::new();
     if !command.arguments.has("no-headers") {
         rows.push(["NAME", "CPU(cores)", "CPU(%)", "MEMORY(bytes)", "MEMORY(%)"].map(str::to_owned).to_vec());
     }
+    let mut known: BTreeMap<&str, &Value> = nodes.iter().map(|node| (name(node), node)).collect();
     for node in &metrics {
         let used = Use::of(&node["usage"]);
-        let has =
-            nodes.iter().find(|known| name(known) == name(node)).map(|known| Use::of(&known["status"][room]));
+        let has = known.get(name(node)).map(|known| Use::of(&known["status"][room]));
         let percent = |used: f64, has: f64| match has > 0.0 {
             true => format!("{}%", (used / has * 100.0).floor()),
             false => "<unknown>".to_owned(),
@@ -181,15 +205,19 @@ pub(super) async fn nodes(session: &Session<'_>, command: &Kubectl) -> Result<Ou
         let [cpu, memory] = used.cells();
         let has = has.unwrap_or_default();
         rows.push(vec![
-            name(node),
+            name(node).to_owned(),
             cpu,
             percent(used.cpu, has.cpu),
             memory,
             percent(used.memory, has.memory),
         ]);
     }
-    nodes.retain(|node| !metrics.iter().any(|known| name(known) == name(node)));
-    rows.extend(nodes.iter().map(|node| [vec![name(node)], vec!["<unknown>".to_owned(); 4]].concat()));
-    output.stdout = shown(&rows);
-    Ok(output)
+    for node in &metrics {
+        known.remove(name(node));
+    }
+    // Those that nobody measures, in the order of their names.
+    rows.extend(
+        known.keys().map(|name| [vec![(*name).to_owned()], vec!["<unknown>".to_owned(); 4]].concat()),
+    );
+    shown(&rows)
 }

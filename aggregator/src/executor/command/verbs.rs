@@ -2,6 +2,7 @@
 
 use super::{
     flags::{Flag, Never, flag, never, value},
+    here::FORM,
     refused::{CHANGES, ENTERS},
 };
 use crate::executor::reason::Reason;
@@ -33,6 +34,7 @@ pub(crate) enum Does {
     ApiVersions,
     ClusterInfo,
     Debug,
+    Diff,
 }
 
 const NAMESPACE: Flag = value("namespace", Some('n'));
@@ -53,7 +55,7 @@ const NO_FILES: &[Never] = &[
 ];
 
 /// What runs.
-pub(crate) const VERBS: [Verb; 15] = [
+pub(crate) const VERBS: [Verb; 16] = [
     Verb {
         words: &["get"],
         flags: &[
@@ -256,6 +258,15 @@ pub(crate) const VERBS: [Verb; 15] = [
             never("target", None, Reason::Acts, ENTERS),
         ],
         does: Does::Debug,
+    },
+    Verb {
+        words: &["diff"],
+        flags: &[NAMESPACE, TIMEOUT, value("filename", Some('f')), flag("server-side", None)],
+        never: &[
+            never("kustomize", Some('k'), Reason::File, FORM),
+            never("recursive", Some('R'), Reason::File, FORM),
+        ],
+        does: Does::Diff,
     },
 ];
 

@@ -4,12 +4,19 @@ use std::cmp::Ordering;
 
 use serde_json::{Map, Value};
 
+use super::{is_full, work::Stop};
+
 /// Behind this column a line is folded at the next blank.
 const WIDTH: usize = 80;
 
 /// An object as `-o yaml` shows it.
 pub(super) fn write(value: &Value) -> String {
-    let mut writer = Writer { out: String::new(), column: 0 };
+    write_until(value, &Stop::default())
+}
+
+/// The same, or what of it there is when it is stopped.
+pub(super) fn write_until(value: &Value, stop: &Stop) -> String {
+    let mut writer = Writer { out: String::new(), column: 0, stop };
     match value {
         Value::Object(fields) if !fields.is_empty() => writer.mapping(fields, 0, true),
         Value::Array(items) if !items.is_empty() => writer.sequence(items, 0, true),
@@ -21,12 +28,18 @@ pub(super) fn write(value: &Value) -> String {
     writer.out
 }
 
-struct Writer {
+struct Writer<'a> {
     out: String,
     column: usize,
+    stop: &'a Stop,
 }
 
-impl Writer {
+impl Writer<'_> {
+    /// What is deep is many times larger than its JSON, for its blanks.
+    fn is_done(&self) -> bool {
+        is_full(&self.out) || self.stop.is_set()
+    }
+
     fn put(&mut self, text: &str) {
         self.out.push_str(text);
         self.column = match text.rsplit_once('\n') {
@@ -44,6 +57,9 @@ impl Writer {
         let mut keys: Vec<&String> = fields.keys().collect();
         keys.sort_by(|one, other| natural(one, other));
         for key in keys {
+            if self.is_done() {
+                return;
+            }
             if !std::mem::take(&mut inline) {
                 self.indent(indent);
             }
@@ -70,6 +86,9 @@ impl Writer {
 
     fn sequence(&mut self, items: &[Value], indent: usize, mut inline: bool) {
         for item in items {
+            if self.is_done() {
+                return;
+            }
             if !std::mem::take(&mut inline) {
                 self.indent(indent);
             }
@@ -416,6 +435,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::executor::command::OUTPUT_BYTES;
 
     #[test]
     fn objects_are_written_as_kubectl_writes_them() {
@@ -471,6 +491,14 @@ v: 1.10.3
 version: \"1.10\"
 ";
         assert_eq!(write(&value), expected);
+    }
+
+    #[test]
+    fn what_is_deep_has_an_end_and_nobody_waits_for_what_was_stopped() {
+        let deep = (0..60).fold(Value::from(vec![1; 500_000]), |inner, _| json!({"a": inner}));
+        let shown = write(&deep);
+        assert!((OUTPUT_BYTES..OUTPUT_BYTES + 1024).contains(&shown.len()), "{}", shown.len());
+        assert!(write_until(&deep, &Stop::at_look(100)).len() < 64 * 1024);
     }
 
     #[test]

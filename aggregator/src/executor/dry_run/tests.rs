@@ -5,6 +5,8 @@ use std::{
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
+use kube::Client;
+use tokio::time::Instant;
 
 use super::*;
 use crate::{
@@ -47,6 +49,14 @@ fn verdict(path: &str, force: bool) -> (u16, String) {
             "Invalid",
             "Deployment.apps \"wrong\" is invalid: spec.replicas: Invalid value: -1: password=hunter2",
         ),
+        "running" => {
+            let why = "Forbidden: pod updates may not change fields\n- Value: \"hunter2\",\n+ Value: \"x\",";
+            let message = format!("Deployment.apps \"running\" is invalid: spec.replicas: {why}");
+            let causes = json!([{"reason": "FieldValueForbidden", "field": "spec.replicas", "message": why}]);
+            let status =
+                json!({"code": 422, "reason": "Invalid", "message": message, "details": {"causes": causes}});
+            (422, status.to_string())
+        }
         "foreign" => status(403, "Forbidden", "User \"x\" cannot patch resource \"deployments\""),
         "slow" => (0, String::new()),
         _ => (200, json!({"kind": "PartialObjectMetadata"}).to_string()),
@@ -84,9 +94,18 @@ async fn serve(request: http::Request<Body>, guard: Value, writes: Writes) -> (u
     }
 }
 
+/// As the API server tells what the chart made, in the namespace `default`.
 fn good_guard() -> Value {
+    let account = "request.userInfo.username == 'system:serviceaccount:default:kestrel-dry-run'";
+    let rule = json!({"apiGroups": ["*"], "apiVersions": ["*"], "operations": ["*"], "resources": ["*/*"], "scope": "*"});
+    let all = json!({"matchPolicy": "Equivalent", "namespaceSelector": {}, "objectSelector": {}, "resourceRules": [rule]});
     json!({
-        "policy": {"failurePolicy": "Fail", "validations": [{"expression": DEMAND}]},
+        "policy": {
+            "failurePolicy": "Fail",
+            "matchConstraints": all,
+            "matchConditions": [{"name": "by-who-may-only-try", "expression": account}],
+            "validations": [{"expression": DEMAND, "reason": "Forbidden", "message": "…"}],
+        },
         "binding": {"policyName": GUARD, "validationActions": ["Deny"]},
     })
 }
@@ -114,7 +133,8 @@ impl Rig {
             }
         };
         let client = Client::new(tower::service_fn(server), "default");
-        let cluster = Cluster { client, excluded: Excluded::default(), hashes: Hashes::new().unwrap() };
+        let (trier, excluded) = (client.clone(), Excluded::default());
+        let cluster = Cluster { client, trier, excluded, hashes: Hashes::new().unwrap() };
         Self { cluster, kinds: Kinds::default(), nodes: Nodes::default(), writes }
     }
 
@@ -140,8 +160,8 @@ impl Rig {
             })
             .collect();
         let request = YamlDryRunRequest { yaml_manifests, timeout_seconds: 5, ..Default::default() };
-        let deadline = Instant::now() + limit_of(&request);
-        let (answer, parts) = answer(&self.session(), &self.cluster.client, request, deadline).await;
+        let mut place = Place::alone(Instant::now() + limit_of(&request));
+        let (answer, parts) = answer(&self.session(), request, &mut place).await;
         assert_eq!(answer.global_error_message, "");
         (answer.results, parts)
     }
@@ -237,6 +257,17 @@ async fn every_manifest_has_a_verdict_of_its_own_with_the_line() {
     assert_eq!(results[7].error_message, "no answer within the 5 s of this request");
 }
 
+/// Between the live object and the one that would be stored is what the account may not read.
+#[tokio::test]
+async fn a_verdict_shows_nothing_of_the_live_object() {
+    let rig = Rig::new(good_guard());
+    let (results, _) = rig.tried(&[&deployment("running")]).await;
+    assert_eq!(
+        results[0].error_message,
+        "line 5 (spec.replicas): Deployment.apps \"running\" is invalid: spec.replicas: Forbidden: pod updates may not change fields"
+    );
+}
+
 #[tokio::test]
 async fn nothing_is_tried_unless_it_is_switched_on_and_guarded() {
     let why = async |guard: Value, dry_run: bool| {
@@ -256,6 +287,13 @@ async fn nothing_is_tried_unless_it_is_switched_on_and_guarded() {
     for (pointer, other) in [
         ("/policy/failurePolicy", json!("Ignore")),
         ("/policy/validations/0/expression", json!("true")),
+        ("/policy/matchConstraints/resourceRules/0/operations", json!(["CREATE"])),
+        ("/policy/matchConstraints/resourceRules/0/resources", json!(["*"])),
+        ("/policy/matchConstraints/resourceRules/0/scope", json!("Cluster")),
+        ("/policy/matchConstraints/objectSelector", json!({"matchLabels": {"a": "b"}})),
+        ("/policy/matchConstraints/matchPolicy", json!("Exact")),
+        ("/policy/matchConditions/0/expression", json!("false")),
+        ("/policy/matchConditions/0", json!({"name": "x", "expression": "request.userInfo.username == 'x'"})),
         ("/binding/validationActions", json!(["Warn"])),
         ("/binding/policyName", json!("other")),
         ("/binding/matchResources", json!({"namespaceSelector": {"matchLabels": {"a": "b"}}})),

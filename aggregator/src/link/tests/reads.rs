@@ -1,6 +1,7 @@
 //! What is asked of nodes.
 
 use kestrel_proto::node::v1::{HostAnswer, SettingRead, host_read::What};
+use tokio::time::Instant;
 use tonic::Code;
 
 use super::{super::nodes::Silent, *};
@@ -23,7 +24,10 @@ async fn an_agent_that_answers_is_asked_and_others_are_not() {
     let server = server(10).await;
     let nodes = server.shared.nodes.clone();
     let _older = server.attached("kestrel-ai:kestrel-node-agent agent-n2 agent-uid-2 n2").await;
-    assert_eq!(nodes.ask("n2", what(), DEADLINE).await, Err(Silent::NoAgent("n2".to_owned())));
+    assert_eq!(
+        nodes.ask("n2", what(), DEADLINE, Instant::now() + 2 * DEADLINE).await,
+        Err(Silent::NoAgent("n2".to_owned()))
+    );
     let mut agent = answering(&server, AGENT).await;
     let answering = async {
         let Down::HostRead(read) = agent.next().await.unwrap() else { panic!("it is not asked") };
@@ -33,9 +37,11 @@ async fn an_agent_that_answers_is_asked_and_others_are_not() {
             .await;
         agent
     };
-    let (answer, agent) = tokio::join!(nodes.ask("n1", what(), DEADLINE), answering);
+    let (answer, agent) =
+        tokio::join!(nodes.ask("n1", what(), DEADLINE, Instant::now() + 2 * DEADLINE), answering);
     assert_eq!(answer.unwrap().text, "60");
-    let (left, ()) = tokio::join!(nodes.ask("n1", what(), DEADLINE), async { drop(agent) });
+    let (left, ()) =
+        tokio::join!(nodes.ask("n1", what(), DEADLINE, Instant::now() + 2 * DEADLINE), async { drop(agent) });
     assert_eq!(left, Err(Silent::Left("n1".to_owned())));
 }
 

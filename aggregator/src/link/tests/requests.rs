@@ -59,6 +59,38 @@ async fn reports_are_named_when_the_cloud_has_been_told() {
     assert_eq!(tallies.values().map(|tally| tally.aggregated).sum::<u64>(), 9);
 }
 
+/// Scenario: the link ends as soon as the cloud has been told what agents and collectors sent.
+/// Guarantee: they hear both, and send nothing of it to the next leader.
+#[tokio::test]
+async fn what_was_told_is_named_before_the_link_ends() {
+    let server = server(10).await;
+    let mut streams = [server.attached(AGENT).await, server.attached(SIDECAR).await];
+    for stream in &streams {
+        stream.content(1, report(1)).await;
+    }
+    let requests = &server.shared.requests;
+    let taken = async {
+        while requests.tallies().values().map(|tally| tally.aggregated).sum::<u64>() < 6 {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(DEADLINE, taken).await.unwrap();
+    // No session goes on in between.
+    requests.settle();
+    server.drain.cancel();
+    for stream in &mut streams {
+        let mut has_heard = false;
+        let end = loop {
+            match stream.next().await {
+                Ok(Down::RequestsTold(RequestsTold { run: 1, number: 1 })) => has_heard = true,
+                Ok(_) => {}
+                Err(status) => break status,
+            }
+        };
+        assert!(has_heard && end.message().contains("the leader is changing"), "{end}");
+    }
+}
+
 /// An agent's end: a receiver of access logs, and the link.
 struct Sender {
     shipper: Shipper,

@@ -95,7 +95,8 @@ impl View<'_> {
         for (key, counts) in &rows {
             share.some = share.some.saturating_add(counts.count);
             last = last.max(counts.last);
-            *routes.entry(route(key)).or_default() += counts.count;
+            let failed = routes.entry(route(key)).or_default();
+            *failed = failed.saturating_add(counts.count);
         }
         let worst = routes.into_iter().max_by_key(|(_, failed)| *failed);
         let worst = worst

@@ -12,6 +12,7 @@ pub struct Metrics {
     /// What came.
     pub entries: kestrel_als::metrics::Metrics,
     told: Counter,
+    folded: Counter,
     messages: Counter,
     left_out: Family<LeftOutLabel, Counter>,
 }
@@ -43,6 +44,9 @@ impl Metrics {
     pub fn register(&self, registry: &mut Registry) {
         self.entries.register(registry);
         registry.register("told", "Entries in what the cloud is told", self.told.clone());
+        let help =
+            "Those of them that are told without their path, as too many different ones are of the same ends";
+        registry.register("told_folded", help, self.folded.clone());
         registry.register("messages", "Messages in which it is told", self.messages.clone());
         let help = "Entries that were counted and are not told: the proxy of the other end told them, their namespace's requests \
                     stay in the cluster, they are the operator's own, their agent or collector sent them twice or sends them to \
@@ -50,7 +54,8 @@ impl Metrics {
         registry.register("left_out", help, self.left_out.clone());
     }
 
-    pub(super) fn told(&self, messages: u64, entries: u64) {
+    pub(super) fn told(&self, messages: u64, entries: u64, folded: u64) {
+        self.folded.inc_by(folded);
         self.messages.inc_by(messages);
         self.told.inc_by(entries);
     }

@@ -40,6 +40,11 @@ pub(super) struct Senders {
 }
 
 impl Senders {
+    /// Whether anybody has sent a report.
+    pub(super) fn are_known(&self) -> bool {
+        !self.last.is_empty()
+    }
+
     /// A span has been told, and all before it.
     pub(super) fn told(&mut self, span: u64) {
         for (_, sender, told) in self.waiting.extract_if(.., |(of, ..)| *of <= span) {
@@ -63,14 +68,16 @@ impl Requests {
         let mut senders = self.senders();
         let is_known = senders.last.get(name).is_some_and(|(of, last)| *of == run && *last >= number);
         let span = if is_known {
-            metrics.left_out(LeftOut::Repeated, report.rows.iter().map(|row| row.count).sum());
+            let entries = report.rows.iter().fold(0, |sum: u64, row| sum.saturating_add(row.count));
+            metrics.left_out(LeftOut::Repeated, entries);
             self.0.counter.newest()
         } else {
             if senders.last.len() >= MOST_SENDERS {
                 senders.last.clear();
             }
             senders.last.insert(name.to_owned(), (run, number));
-            let (span, foreign) = self.0.counter.merge(report, &|proxy| self.identify(proxy, sender));
+            let (span, foreign) =
+                self.0.counter.merge(report, &|proxy, last| self.identify(proxy, last, sender));
             metrics.left_out(LeftOut::Foreign, foreign);
             span
         };
@@ -82,19 +89,20 @@ impl Requests {
         }
     }
 
-    /// Who a proxy is, if its sender may speak of it.
-    fn identify(&self, proxy: &RequestProxy, sender: Sender<'_>) -> Option<Identity> {
+    /// Who a proxy is, the last of whose entries ended then, if its sender may speak of it. Somebody else may have its address now.
+    fn identify(&self, proxy: &RequestProxy, last: Option<u64>, sender: Sender<'_>) -> Option<Identity> {
         let said = Identity::of(proxy);
         match sender {
             Sender::Agent(node) => {
                 // An agent of before does not say over which connection it was said.
                 let said = Identity { peer: said.peer.or(said.address), ..said };
-                let now = Timestamp::now();
+                let last = last.and_then(|last| Timestamp::from_nanosecond(last.into()).ok());
+                let time = last.unwrap_or_else(Timestamp::now);
+                let resident = |address: IpAddr| self.0.mirror.resident(address, time);
                 let is_elsewhere = |address: IpAddr| {
-                    let found = self.0.mirror.resident(address, now);
-                    found.is_some_and(|found| !found.node.is_empty() && *found.node != *node)
+                    resident(address).is_some_and(|found| !found.node.is_empty() && *found.node != *node)
                 };
-                let end = reporter(&said, now, |address, time| self.0.mirror.resident(address, time));
+                let end = reporter(&said, time, |address, _| resident(address));
                 (!said.peer.into_iter().chain(end.address).any(is_elsewhere)).then_some(said)
             }
             // Its token says all that there is to know.

@@ -14,8 +14,9 @@ use super::{
     super::conversation::time,
     answers::Seen,
     ends::{End, Ends, text},
+    views::{self, Part},
 };
-use crate::signals::edges::requests::Answers;
+use crate::signals::{edges::requests::Answers, uid};
 
 /// Rows of one edge that are told with their paths.
 const MOST_PATHS: usize = 1000;
@@ -35,6 +36,8 @@ pub(super) struct Told {
     pub(super) messages: u64,
     /// Entries in them.
     pub(super) entries: u64,
+    /// Those of them that are told without their path, which they had.
+    pub(super) folded: u64,
     /// Entries that the other end's proxy has told.
     pub(super) twice: u64,
     /// Entries that stay in the cluster.
@@ -49,9 +52,18 @@ pub(super) struct Told {
 #[derive(PartialEq, Eq, Hash)]
 struct Edge([String; 2]);
 
+impl Edge {
+    fn number(&self) -> u64 {
+        let Self([source, destination]) = self;
+        // Its lower half is as good.
+        uid::hash(&format!("{source}\n{destination}")) as u64
+    }
+}
+
 /// An edge's entries, as either end saw them.
 struct Views<'w> {
     ends: Arc<Ends>,
+    /// Requests, as the server sees them.
     client: u64,
     server: u64,
     seen: Seen<'w>,
@@ -91,11 +103,12 @@ struct Found {
 /// Tells what was counted of ten seconds, message by message, edge after edge: all at once would take several times the memory of
 /// what was counted. `ends` says who was who and which node reported, or why that stays here.
 ///
-/// Where both ends' proxies report, every request is in the window twice. Of each edge the view with more requests is
-/// told, as the other one's proxies did not see, or did not get through to us with, all of them. That a policy refused a request
-/// only the server's proxy knows: it is told of the client's view too.
+/// Where both ends' proxies report, every request is in the window twice. Of each edge that is told which is more than `open` says to have
+/// been told, of one end's view, as the other one's proxies did not see, or did not get through to us with, all of them. That a
+/// policy refused a request only the server's proxy knows: it is told of the client's view too.
 pub(super) fn tell(
-    span: &Span,
+    (number, span): (u64, &Span),
+    open: &mut views::Open,
     ends: impl Fn(&Key<'_>, &Counts) -> Result<(Ends, Arc<str>), Kept>,
     mut send: impl FnMut(L7AccessLog),
 ) -> Told {
@@ -117,19 +130,19 @@ pub(super) fn tell(
         let found = match found {
             Ok(found) => found,
             Err(Kept::Excluded) => {
-                told.excluded += counts.count;
+                told.excluded = told.excluded.saturating_add(counts.count);
                 continue;
             }
             Err(Kept::Own) => {
-                told.own += counts.count;
+                told.own = told.own.saturating_add(counts.count);
                 continue;
             }
         };
         let views = &mut views[found.edge];
         views.seen.add(&key, counts);
         match key.side {
-            Side::Client => views.client += counts.count,
-            Side::Server => views.server += counts.count,
+            Side::Client => views.client = views.client.saturating_add(counts.at_server()),
+            Side::Server => views.server = views.server.saturating_add(counts.count),
         }
         if let (Side::Server, true, Some(refused)) =
             (key.side, key.flags.any(Flags::DENIED), refused(found.edge, &key))
@@ -146,28 +159,29 @@ pub(super) fn tell(
         .collect();
     of_edges.sort_by_key(|(found, ..)| found.edge);
     let mut surplus = surplus(&views);
+    let mut parts: Vec<Option<Part>> = vec![None; views.len()];
+    for (edge, at) in edges {
+        let Views { client, server, .. } = views[at];
+        parts[at] = Some(open.add(number, || edge.number(), [client, server]));
+    }
     for of_edge in of_edges.chunk_by(|(one, ..), (other, ..)| one.edge == other.edge) {
         let mut rows: HashMap<Row, Telling> = HashMap::new();
         for (found, key, counts) in of_edge {
-            let views = &mut views[found.edge];
-            views.seen.add_to_route(key, counts);
-            let teller = if views.server > views.client { Side::Server } else { Side::Client };
-            if key.side != teller {
-                told.twice += counts.count;
-                continue;
-            }
-            let mut of_other_end = 0;
+            views[found.edge].seen.add_to_route(key, counts);
+            let part = parts[found.edge].as_mut().filter(|part| part.side == key.side);
+            let mut here = part.map_or(0, |part| part.next(counts.count));
             if has_lost_the_other_end(key)
                 && let Some(known) = surplus.get_mut(&(key.side, own_place(&found.ends, key.side)))
             {
-                of_other_end = counts.count.min(*known);
+                let of_other_end = here.min(*known);
                 *known -= of_other_end;
+                here -= of_other_end;
             }
-            told.twice += of_other_end;
-            if of_other_end == counts.count {
+            told.twice = told.twice.saturating_add(counts.count.saturating_sub(here));
+            if here == 0 {
                 continue;
             }
-            told.entries += counts.count - of_other_end;
+            told.entries = told.entries.saturating_add(here);
             let mut row = Row {
                 service: found.ends.service.clone(),
                 protocol: key.protocol,
@@ -184,14 +198,17 @@ pub(super) fn tell(
                 row.flags.add(Flags::DENIED);
             }
             if rows.len() >= MOST_PATHS && !row.path.is_empty() && !rows.contains_key(&row) {
+                if row.path != template::OTHER {
+                    told.folded = told.folded.saturating_add(here);
+                }
                 template::OTHER.clone_into(&mut row.path);
             }
             let telling = rows.entry(row).or_insert_with(|| {
                 let (ends, node) = (Arc::clone(&found.ends), Arc::clone(&found.node));
                 Telling { ends, node, cluster: text(key.cluster), counts: Counts::default() }
             });
-            if of_other_end > 0 {
-                telling.counts.merge(&(*counts).clone().part(counts.count - of_other_end));
+            if here < counts.count {
+                telling.counts.merge(&(*counts).clone().part(here));
             } else {
                 telling.counts.merge(counts);
             }
@@ -216,7 +233,8 @@ fn surplus(views: &[Views<'_>]) -> HashMap<(Side, String), u64> {
             continue;
         }
         let side = if client > server { Side::Server } else { Side::Client };
-        *surplus.entry((side, own_place(ends, side))).or_default() += client.abs_diff(*server);
+        let known: &mut u64 = surplus.entry((side, own_place(ends, side))).or_default();
+        *known = known.saturating_add(client.abs_diff(*server));
     }
     surplus
 }
@@ -289,6 +307,8 @@ fn message(row: Row, telling: Telling) -> L7AccessLog {
         name: end.named.name.clone(),
         service_name: service_name.to_owned(),
     };
+    // Of one.
+    let attempts = u64::from(counts.attempts).div_ceil(counts.count.max(1)) as u32;
     let mut log = L7AccessLog {
         timestamp: Some(time(counts.first)),
         source: Some(endpoint(&ends.source, 0, "")),
@@ -313,7 +333,7 @@ fn message(row: Row, telling: Telling) -> L7AccessLog {
             sent_bytes: counts.received,
             connection_termination_details: termination,
             upstream_transport_failure_reason: transport_failure,
-            upstream_request_attempt_count: counts.attempts,
+            upstream_request_attempt_count: attempts,
             ..TcpAccessLogData::default()
         });
         return log;
@@ -350,7 +370,7 @@ fn message(row: Row, telling: Telling) -> L7AccessLog {
         response_flags: flags.codes().map(str::to_owned).collect(),
         connection_termination_details: termination,
         upstream_transport_failure_reason: transport_failure,
-        upstream_request_attempt_count: counts.attempts,
+        upstream_request_attempt_count: attempts,
         ..HttpAccessLogData::default()
     });
     log

@@ -49,6 +49,16 @@ const PODS: [(u8, &str, &str); 6] = [
     (6, "bank", "teller"),
 ];
 
+impl Requests {
+    /// Tells all that is open, as when time has passed.
+    pub(crate) fn settle(&self) {
+        while let Some((number, span, identities)) = self.0.counter.next() {
+            self.send((number, &span), &identities, Timestamp::now());
+            self.senders().told(number);
+        }
+    }
+}
+
 impl World {
     fn new() -> Self {
         let (mirror, lanes) = (Mirror::default(), Lanes::new(UplinkMetrics::default()));
@@ -342,9 +352,44 @@ async fn paths_that_are_all_different_are_told_as_other() {
     let told = world.told().await;
     assert_eq!(told.iter().map(|log| log.count).sum::<i64>(), 6000);
     assert!(told.len() <= 1001, "{}", told.len());
-    assert_eq!(told.iter().filter(|log| log.http_data.as_ref().unwrap().path == ":other").count(), 1);
+    let others: Vec<_> = told.iter().filter(|log| log.http_data.as_ref().unwrap().path == ":other").collect();
+    assert_eq!((others.len(), others[0].count), (1, 5000));
     let tally = world.requests.tallies()["shop/web"];
     assert_eq!((tally.aggregated, tally.folded, tally.refused()), (2000, 4000, 0));
+    assert!(world.metrics().contains("told_folded_total 1000"), "{}", world.metrics());
+}
+
+/// Scenario: the client's proxy tries again what fails at first, and logs each request once; the server's logs each attempt. Some the
+/// client's proxy gives up.
+/// Guarantee: what is told is what became of the requests, of which there are as many as the client made.
+#[tokio::test]
+async fn requests_that_were_tried_again_are_told_once_as_they_ended() {
+    let world = World::new();
+    let tried = |times: u32, code| {
+        let mut entry = entry(1, 3, Side::Client, "/a", code);
+        entry.common_properties.as_mut().unwrap().upstream_request_attempt_count = times;
+        entry
+    };
+    let (mut client, mut server) = (world.proxy(1), world.proxy(3));
+    client.take(&message([vec![tried(1, 200); 7], vec![tried(2, 200); 2], vec![tried(3, 504)]].concat()));
+    let attempt = |code| entry(1, 3, Side::Server, "/a", code);
+    server.take(&message([vec![attempt(200); 9], vec![attempt(503); 2], vec![attempt(0); 3]].concat()));
+    let mut told: Vec<_> = world
+        .told()
+        .await
+        .into_iter()
+        .map(|log| {
+            let http = log.http_data.unwrap();
+            (http.response_code, log.count, http.upstream_request_attempt_count)
+        })
+        .collect();
+    told.sort();
+    assert_eq!(
+        told,
+        [(200, 9, 2), (504, 1, 3)],
+        "eleven attempts of nine requests are less than two of each"
+    );
+    assert!(world.metrics().contains(r#"left_out_total{reason="OtherEnd"} 14"#), "{}", world.metrics());
 }
 
 /// Scenario: a pod says that it is the proxy of another one, by that one's address, by names at its own, by names alone, and before it is
@@ -377,8 +422,6 @@ async fn a_pod_speaks_for_itself_alone() {
     assert_eq!(asked, [1, 3, 7].map(|last| IpAddr::from([10, 0, 0, last])));
 }
 
-/// Scenario: a client calls a host with a name and a password before it.
-/// Guarantee: the host is told, and they are not.
 /// Scenario: a proxy logged more than has come, and so did one whose workload's entries are not counted apart any more.
 /// Guarantee: what is missing is known of the first; the second is no loss, and is forgotten.
 #[tokio::test]
@@ -404,6 +447,8 @@ async fn what_proxies_lost_is_known_of_workloads_that_are_counted() {
     assert_eq!(world.requests.losses()["shop/web"], (loss, 12), "one more has come");
 }
 
+/// Scenario: a client calls a host with a name and a password before it.
+/// Guarantee: the host is told, and they are not.
 #[tokio::test]
 async fn names_and_passwords_of_hosts_do_not_leave() {
     let world = World::new();
@@ -454,14 +499,31 @@ mod sent {
         RequestReport { run: 7, number, proxies: vec![proxy], rows: vec![row] }
     }
 
+    /// The same requests, as the proxy of the third saw them.
+    fn at_server(number: u64, count: u64) -> RequestReport {
+        let mut report = report(number, count);
+        report.proxies[0] = RequestProxy {
+            id: "sidecar~10.0.0.3~db-3.shop~shop.svc.cluster.local".to_owned(),
+            address: vec![10, 0, 0, 3].into(),
+            namespace: "shop".to_owned(),
+            pod: "db-3".to_owned(),
+            ..RequestProxy::default()
+        };
+        let row = &mut report.rows[0];
+        (row.at_server, row.peer) = (true, b"10.0.0.1"[..].into());
+        row.cluster = b"inbound|8080||"[..].into();
+        report
+    }
+
+    fn sum(told: &[(String, i64)]) -> i64 {
+        told.iter().map(|(_, count)| count).sum()
+    }
+
     impl World {
         /// Tells all that is open, as when time has passed.
-        async fn settle(&self) -> Vec<(String, i64)> {
-            while let Some((number, span, identities)) = self.requests.0.counter.next() {
-                self.requests.tell(span, identities).await;
-                self.requests.senders().told(number);
-            }
-            let told = self.told().await;
+        fn settle(&self) -> Vec<(String, i64)> {
+            self.requests.settle();
+            let told = self.flows();
             told.iter().map(|log| (log.http_data.as_ref().unwrap().path.clone(), log.count)).collect()
         }
     }
@@ -478,7 +540,7 @@ mod sent {
         take(1, 3);
         take(2, 4);
         assert!(heard.try_recv().is_err(), "the cloud knows nothing of it");
-        assert_eq!(world.settle().await, [("/orders/:id".to_owned(), 8)]);
+        assert_eq!(world.settle(), [("/orders/:id".to_owned(), 8)]);
         let mut numbers = Vec::new();
         while let Ok(RequestsTold { run: 7, number }) = heard.try_recv() {
             numbers.push(number);
@@ -501,7 +563,7 @@ mod sent {
         assert!(world.metrics().contains(r#"left_out_total{reason="SentAgain"} 3"#), "{}", world.metrics());
         // It leads again.
         world.requests.take("agent n1", Sender::Agent("n1"), &report(1, 3), &told);
-        assert_eq!(world.settle().await, [("/orders/:id".to_owned(), 3)]);
+        assert_eq!(world.settle(), [("/orders/:id".to_owned(), 3)]);
     }
 
     /// Scenario: for a minute nobody leads; then one end's agent comes with rows of then and of now, and the other one's with rows that
@@ -511,32 +573,95 @@ mod sent {
     async fn what_both_ends_agents_kept_while_nobody_led_is_told_once() {
         let world = World::new();
         let (told, mut heard) = unbounded_channel();
-        world.requests.0.counter.begin();
+        world.requests.begin();
         let mut clients = report(1, 3);
         let lately = clients.rows[0].clone();
         clients.rows[0].first -= 60_000_000_000;
         clients.rows[0].last -= 60_000_000_000;
         clients.rows.insert(0, RequestRow { count: 2, ..lately.clone() });
-        let mut servers = report(1, 1);
-        servers.proxies[0] = RequestProxy {
-            id: "sidecar~10.0.0.3~db-3.shop~shop.svc.cluster.local".to_owned(),
-            address: vec![10, 0, 0, 3].into(),
-            namespace: "shop".to_owned(),
-            pod: "db-3".to_owned(),
-            ..RequestProxy::default()
-        };
-        servers.rows[0] = RequestRow {
-            at_server: true,
-            peer: b"10.0.0.1"[..].into(),
-            cluster: b"inbound|8080||"[..].into(),
-            count: 5,
-            first: lately.first - 60_000_000_000,
-            ..lately
-        };
+        let mut servers = at_server(1, 6);
+        servers.rows[0].first -= 60_000_000_000;
         world.requests.take("agent a", Sender::Agent("n1"), &clients, &told);
+        assert_eq!(sum(&world.settle()), 5, "nobody waits for the other end");
         world.requests.take("agent b", Sender::Agent("n1"), &servers, &told);
-        assert_eq!(world.settle().await, [("/orders/:id".to_owned(), 5)]);
+        assert_eq!(world.settle(), [("/orders/:id".to_owned(), 1)]);
         assert_eq!([(); 2].map(|()| heard.try_recv().is_ok()), [true; 2]);
+        assert!(world.metrics().contains(r#"left_out_total{reason="OtherEnd"} 5"#), "{}", world.metrics());
+    }
+
+    /// Scenario: proxies of one end log to the aggregator, those of the other to their nodes' agents; the leader ends in order, while
+    /// requests go on, before the agents have reported what ended in the same seconds, and another one leads.
+    /// Guarantee: both together tell every request once, and of every entry it is known what became of it.
+    #[tokio::test]
+    async fn requests_that_both_ends_log_to_different_receivers_are_told_once_over_a_planned_hand_over() {
+        let [former, next] = [World::new(), World::new()];
+        let (told, mut heard) = unbounded_channel();
+        let report_to = |world: &World, number, count| {
+            world.requests.take("agent n1", Sender::Agent("n1"), &at_server(number, count), &told);
+        };
+        let log = |world: &World, count| {
+            let entries = vec![entry(1, 3, Side::Client, "/orders/9", 200); count];
+            world.proxy(1).take(&message(entries));
+        };
+        former.requests.begin();
+        log(&former, 100);
+        report_to(&former, 1, 100);
+        assert_eq!(sum(&former.settle()), 100);
+        assert_eq!(heard.try_recv().unwrap().number, 1);
+        // Of the next ten seconds the agent's report has come in part.
+        log(&former, 110);
+        report_to(&former, 2, 40);
+        assert_eq!(former.told().await.iter().map(|log| log.count).sum::<i64>(), 110);
+        assert!(heard.try_recv().is_err());
+
+        next.requests.take_over(former.requests.left());
+        next.requests.begin();
+        log(&next, 7);
+        assert_eq!(sum(&next.settle()), 7);
+        log(&next, 3);
+        // The agent finds it, with what it has kept and what it has counted since. Twelve of its requests no other proxy saw.
+        report_to(&next, 2, 40);
+        report_to(&next, 3, 92);
+        assert_eq!(sum(&next.settle()), 15);
+        assert_eq!([(); 2].map(|()| heard.try_recv().unwrap().number), [2, 3]);
+        assert!(next.requests.left().is_empty(), "it leads");
+        for (world, told, left_out) in [
+            (&former, 210, [r#"OtherEnd"} 100"#, r#"SentAgain"} 40"#]),
+            (&next, 22, [r#"OtherEnd"} 120"#, ""]),
+        ] {
+            let metrics = world.metrics();
+            assert!(metrics.contains(&format!("told_total {told}\n")), "{metrics}");
+            assert!(left_out.iter().all(|line| metrics.contains(line)), "{metrics}");
+        }
+    }
+
+    /// Scenario: an agent could reach no leader for an hour; meanwhile the address of one of its proxies went to a pod of another node.
+    /// Guarantee: what that proxy has logged is told, and what somebody claims of it now is not.
+    #[tokio::test]
+    async fn an_agent_speaks_of_who_had_an_address_when_it_was_logged() {
+        let world = World::new();
+        let (told, _heard) = unbounded_channel();
+        let pod: k8s_openapi::api::core::v1::Pod = serde_json::from_value(json!({
+            "metadata": {"name": "new", "namespace": "shop", "uid": "u7", "creationTimestamp": Timestamp::now() - Duration::from_secs(60)},
+            "spec": {"nodeName": "n2", "containers": []},
+            "status": {"podIPs": [{"ip": "10.0.0.7"}]},
+        }))
+        .unwrap();
+        let mirror = &world.requests.0.mirror;
+        mirror.apply_related(Kind::Pod, "u7", &convert::pod(&pod), Relation::Pod(&pod));
+        let mut kept = report(1, 3);
+        kept.proxies[0].address = vec![10, 0, 0, 7].into();
+        world.requests.take(
+            "agent n1",
+            Sender::Agent("n1"),
+            &RequestReport { number: 2, ..kept.clone() },
+            &told,
+        );
+        assert!(world.metrics().contains(r#"left_out_total{reason="Foreign"} 3"#), "{}", world.metrics());
+        kept.rows[0].first -= 3_600_000_000_000;
+        kept.rows[0].last -= 3_600_000_000_000;
+        world.requests.take("agent n1", Sender::Agent("n1"), &RequestReport { number: 3, ..kept }, &told);
+        assert_eq!(world.settle(), [("/orders/:id".to_owned(), 3)]);
     }
 
     #[tokio::test]
@@ -549,7 +674,7 @@ mod sent {
         let collector =
             Sender::Collector { namespace: "shop", pod: "web-2", address: IpAddr::from([10, 0, 0, 2]) };
         world.requests.take("collector", collector, &report(1, 3), &told);
-        assert_eq!(world.settle().await.len(), 1);
+        assert_eq!(world.settle().len(), 1);
         assert_eq!(world.requests.tallies().keys().collect::<Vec<_>>(), ["shop/web"]);
     }
 
@@ -604,7 +729,7 @@ mod sent {
         };
         assert_eq!(world.requests.proxies(), [] as [IpAddr; 0]);
         come(1, 3);
-        world.settle().await;
+        world.settle();
         let mut asked = world.requests.proxies();
         asked.sort();
         assert_eq!(asked, addresses);

@@ -1,11 +1,10 @@
 //! The containers of a pod, in kubectl's own form.
 
-use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{
-    super::{go_text, list, number, text},
-    page::Page,
+    super::{go_text, list, number, quantity::Amount, text},
+    page::{Page, moment},
 };
 
 impl Page {
@@ -29,11 +28,11 @@ impl Page {
 
     fn container(&mut self, container: &Value, status: Option<&Value>, pod: &Value) {
         if let Some(status) = status {
-            self.line(2, &format!("Container ID:\t{}", text(status, &["containerID"])));
+            self.field(2, "Container ID", text(status, &["containerID"]));
         }
-        self.line(2, &format!("Image:\t{}", text(container, &["image"])));
+        self.field(2, "Image", text(container, &["image"]));
         if let Some(status) = status {
-            self.line(2, &format!("Image ID:\t{}", text(status, &["imageID"])));
+            self.field(2, "Image ID", text(status, &["imageID"]));
         }
         for (title, field) in [("Port", "containerPort"), ("Host Port", "hostPort")] {
             let ports: Vec<String> = list(container, &["ports"])
@@ -69,22 +68,15 @@ impl Page {
                 self.state("Last State", &status["lastState"]);
             }
             let ready = if status["ready"] == true { "True" } else { "False" };
-            self.line(2, &format!("Ready:\t{ready}"));
-            self.line(2, &format!("Restart Count:\t{}", number(status, &["restartCount"])));
+            self.field(2, "Ready", ready);
+            self.field(2, "Restart Count", number(status, &["restartCount"]));
         }
-        for (title, field) in [("Limits", "limits"), ("Requests", "requests")] {
-            if let Some(resources) = container["resources"][field].as_object().filter(|it| !it.is_empty()) {
-                self.line(2, &format!("{title}:"));
-                resources
-                    .iter()
-                    .for_each(|(name, value)| self.line(3, &format!("{name}:\t{}", go_text(value))));
-            }
-        }
+        self.resources(2, &container["resources"]);
         for (title, field) in
             [("Liveness", "livenessProbe"), ("Readiness", "readinessProbe"), ("Startup", "startupProbe")]
         {
             if container[field].is_object() {
-                self.line(2, &format!("{title}:\t{}", probe(&container[field])));
+                self.field(2, title, probe(&container[field]));
             }
         }
         let sources = list(container, &["envFrom"]);
@@ -108,13 +100,33 @@ impl Page {
         self.environment(container, pod);
         let mut mounts: Vec<&Value> = list(container, &["volumeMounts"]).iter().collect();
         mounts.sort_by_key(|mount| text(mount, &["mountPath"]));
-        self.line(2, if mounts.is_empty() { "Mounts:\t<none>" } else { "Mounts:" });
+        let none = if mounts.is_empty() { "\t<none>" } else { "" };
+        self.line(2, &format!("Mounts:{none}"));
         for mount in mounts {
             let mut flags = vec![if mount["readOnly"] == true { "ro".to_owned() } else { "rw".to_owned() }];
             let sub_path = text(mount, &["subPath"]);
             flags.extend((!sub_path.is_empty()).then(|| format!("path={sub_path:?}")));
             let (place, name) = (text(mount, &["mountPath"]), text(mount, &["name"]));
             self.line(3, &format!("{place} from {name} ({})", flags.join(",")));
+        }
+        let mut devices: Vec<&Value> = list(container, &["volumeDevices"]).iter().collect();
+        devices.sort_by_key(|device| text(device, &["devicePath"]));
+        if !devices.is_empty() {
+            // As kubectl has it, which looks at the mounts.
+            self.line(2, &format!("Devices:{none}"));
+        }
+        for device in devices {
+            self.line(3, &format!("{} from {}", text(device, &["devicePath"]), text(device, &["name"])));
+        }
+    }
+
+    /// Of a container or of a whole pod.
+    pub(super) fn resources(&mut self, level: usize, resources: &Value) {
+        for (title, field) in [("Limits", "limits"), ("Requests", "requests")] {
+            if let Some(amounts) = resources[field].as_object().filter(|amounts| !amounts.is_empty()) {
+                self.line(level, &format!("{title}:"));
+                amounts.iter().for_each(|(name, value)| self.field(level + 1, name, go_text(value)));
+            }
         }
     }
 
@@ -150,11 +162,13 @@ impl Page {
                 self.line(3, &format!("{name}:\t{value} ({version}:{path})"));
             } else if resource.is_object() {
                 let path = text(resource, &["resource"]);
-                let value = path.split('.').fold(&container["resources"], |value, field| &value[field]);
-                let value = match value.as_str() {
-                    Some(value) => value,
-                    None if path.starts_with("limits.") => "node allocatable",
-                    None => "0",
+                let amount = |text: &str| Some(Amount::of(text)).filter(|amount| !amount.is_zero());
+                // What is behind the first point may have points itself.
+                let of = path.split_once('.').map(|(kind, of)| text(&container["resources"], &[kind, of]));
+                let value = match of.and_then(amount) {
+                    Some(value) => value.over(amount(text(resource, &["divisor"]))).to_string(),
+                    None if path == "limits.cpu" || path == "limits.memory" => "node allocatable".to_owned(),
+                    None => "0".to_owned(),
                 };
                 self.line(3, &format!("{name}:\t{value} ({path})"));
             } else {
@@ -169,20 +183,20 @@ impl Page {
     fn state(&mut self, title: &str, state: &Value) {
         let (running, terminated) = (&state["running"], &state["terminated"]);
         if running.is_object() {
-            self.line(2, &format!("{title}:\tRunning"));
-            self.line(3, &format!("Started:\t{}", moment(text(running, &["startedAt"]))));
+            self.field(2, title, "Running");
+            self.field(3, "Started", moment(text(running, &["startedAt"])));
         } else if terminated.is_object() {
-            self.line(2, &format!("{title}:\tTerminated"));
+            self.field(2, title, "Terminated");
             self.unless_empty(3, "Reason", text(terminated, &["reason"]));
             self.unless_empty(3, "Message", text(terminated, &["message"]));
-            self.line(3, &format!("Exit Code:\t{}", number(terminated, &["exitCode"])));
+            self.field(3, "Exit Code", number(terminated, &["exitCode"]));
             if number(terminated, &["signal"]) > 0 {
-                self.line(3, &format!("Signal:\t{}", number(terminated, &["signal"])));
+                self.field(3, "Signal", number(terminated, &["signal"]));
             }
-            self.line(3, &format!("Started:\t{}", moment(text(terminated, &["startedAt"]))));
-            self.line(3, &format!("Finished:\t{}", moment(text(terminated, &["finishedAt"]))));
+            self.field(3, "Started", moment(text(terminated, &["startedAt"])));
+            self.field(3, "Finished", moment(text(terminated, &["finishedAt"])));
         } else {
-            self.line(2, &format!("{title}:\tWaiting"));
+            self.field(2, title, "Waiting");
             self.unless_empty(3, "Reason", text(state, &["waiting", "reason"]));
         }
     }
@@ -211,13 +225,5 @@ fn probe(probe: &Value) -> String {
         format!("grpc <pod>:{} {} {how}", port(grpc), text(grpc, &["service"]))
     } else {
         format!("unknown {how}")
-    }
-}
-
-/// A moment as RFC 1123 has it, in UTC.
-pub(super) fn moment(text: &str) -> String {
-    match text.parse::<Timestamp>() {
-        Ok(moment) => moment.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string(),
-        Err(_) => "<unknown>".to_owned(),
     }
 }

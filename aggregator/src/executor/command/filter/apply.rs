@@ -1,9 +1,9 @@
 //! What filters do to a text.
 
-use std::{borrow::Cow, cmp::Ordering, collections::BTreeMap};
+use std::{borrow::Cow, cmp::Ordering};
 
-use super::{Count, Cut, Filter, Grep, Stop, sort_key};
-use crate::executor::command::{OUTPUT_BYTES, flags::Arguments};
+use super::{Count, Cut, Filter, Grep, sort_key};
+use crate::executor::command::{OUTPUT_BYTES, flags::Arguments, is_full, work::Stop};
 
 impl Filter {
     /// What comes of a text, hardly more than [`OUTPUT_BYTES`] of it, and the exit code; nothing if it is stopped.
@@ -29,7 +29,7 @@ fn lines<'a>(text: &'a str, stop: &Stop) -> impl Iterator<Item = &'a str> {
 fn joined<S: AsRef<str>>(lines: impl IntoIterator<Item = S>) -> String {
     let mut text = String::new();
     for line in lines {
-        if text.len() > OUTPUT_BYTES {
+        if is_full(&text) {
             break;
         }
         text.push_str(line.as_ref());
@@ -147,12 +147,11 @@ fn sorted(text: &str, flags: &Arguments, stop: &Stop) -> String {
     let fold = flags.has("ignore-case");
     let part = |line| -> Cow<'_, str> {
         let Some((from, to, ..)) = key else { return Cow::Borrowed(line) };
-        let fields: Vec<&str> = match separator {
-            Some(separator) => str::split(line, separator).collect(),
-            None => str::split_whitespace(line).collect(),
-        };
-        let to = to.min(fields.len());
-        fields.get(from - 1..to).map(|fields| fields.join(" ")).unwrap_or_default().into()
+        match separator {
+            Some(separator) => fields(str::split(line, separator), from, to, stop),
+            None => fields(str::split_whitespace(line), from, to, stop),
+        }
+        .into()
     };
     // What a line is sorted by is made once, not with each comparison.
     let mut all: Vec<(f64, Cow<'_, str>, &str)> = lines(text, stop)
@@ -175,6 +174,19 @@ fn sorted(text: &str, flags: &Arguments, stop: &Stop) -> String {
         all.dedup_by(|one, other| by(one, other).is_eq());
     }
     joined(all.into_iter().map(|(.., line)| line))
+}
+
+/// Those from the one to the other, with blanks between them.
+fn fields<'a>(all: impl Iterator<Item = &'a str>, from: usize, to: usize, stop: &Stop) -> String {
+    let mut shown = String::new();
+    let all = (1..=to).zip(all).skip_while(|(place, _)| *place < from);
+    for (place, field) in all.take_while(|_| !stop.is_set()) {
+        if place > from {
+            shown.push(' ');
+        }
+        shown.push_str(field);
+    }
+    shown
 }
 
 fn leading_number(text: &str) -> f64 {
@@ -206,25 +218,29 @@ fn unique(text: &str, flags: &Arguments, stop: &Stop) -> String {
 
 impl Cut {
     fn apply(&self, text: &str, stop: &Stop) -> String {
-        let wanted = |place: usize| self.ranges.iter().any(|(from, to)| (*from..=*to).contains(&place));
-        joined(lines(text, stop).map(|line| {
-            match self.delimiter {
-                None => (1..)
-                    .zip(line.chars())
-                    .filter(|(place, _)| wanted(*place))
-                    .map(|(_, char)| char)
-                    .collect::<String>(),
-                Some(delimiter) if !line.contains(delimiter) => line.to_owned(),
-                Some(delimiter) => {
-                    let fields: BTreeMap<usize, &str> = (1..).zip(line.split(delimiter)).collect();
-                    let fields: Vec<&str> = fields
-                        .into_iter()
-                        .filter(|(place, _)| wanted(*place))
-                        .map(|(_, field)| field)
-                        .collect();
-                    fields.join(&*delimiter.encode_utf8(&mut [0; 4]))
-                }
-            }
+        joined(lines(text, stop).map(|line| match self.delimiter {
+            None => self.wanted(line.split_inclusive(|_| true), "", stop),
+            Some(delimiter) if !line.contains(delimiter) => line.to_owned(),
+            Some(delimiter) => self.wanted(line.split(delimiter), delimiter.encode_utf8(&mut [0; 4]), stop),
         }))
+    }
+
+    /// The parts whose places are asked for, with something between them.
+    fn wanted<'a>(&self, parts: impl Iterator<Item = &'a str>, between: &str, stop: &Stop) -> String {
+        let (mut shown, mut ranges, mut is_first) = (String::new(), self.ranges.iter().peekable(), true);
+        for (place, part) in (1..).zip(parts) {
+            while ranges.next_if(|(_, to)| *to < place).is_some() {}
+            let Some((from, _)) = ranges.peek() else { break };
+            if stop.is_set() {
+                break;
+            }
+            if *from <= place {
+                if !std::mem::take(&mut is_first) {
+                    shown.push_str(between);
+                }
+                shown.push_str(part);
+            }
+        }
+        shown
     }
 }

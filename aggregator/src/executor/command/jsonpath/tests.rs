@@ -2,6 +2,11 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::executor::command::work::Stop;
+
+fn work() -> Work {
+    Work::until(Stop::default())
+}
 
 #[test]
 fn templates_show_what_kubectl_shows() {
@@ -34,11 +39,11 @@ fn templates_show_what_kubectl_shows() {
         ("{.items[0].status.*}", "1 true"),
     ] {
         let shown = Template::parse(template, true)
-            .and_then(|it| it.show(&object).map_err(|why| Refused::new(Reason::Malformed, why)));
+            .and_then(|it| it.show(&object, &work()).map_err(|why| Refused::new(Reason::Malformed, why)));
         assert_eq!(shown.as_deref().map_err(ToString::to_string), Ok(expected), "{template}");
     }
-    assert!(Template::parse("{.items[5]}", true).unwrap().show(&object).is_err());
-    let relaxed = |path: &str| Template::relaxed(path).unwrap().values(&object).unwrap().len();
+    assert!(Template::parse("{.items[5]}", true).unwrap().show(&object, &work()).is_err());
+    let relaxed = |path: &str| Template::relaxed(path).unwrap().values(&object, &work()).unwrap().len();
     assert_eq!([relaxed(".kind"), relaxed("kind"), relaxed("{.items[*].metadata.name}")], [1, 1, 2]);
 }
 
@@ -63,11 +68,45 @@ fn what_is_no_template_is_refused() {
     assert!(Template::parse(&format!("{{.a{deep}}}"), true).is_err());
 }
 
+/// What a template costs is what it looks at, whether it finds anything or not.
+#[test]
+fn what_is_looked_at_is_counted() {
+    let object =
+        json!({"items": (0..1000).map(|n| json!({"n": n, "m": "x".repeat(6400)})).collect::<Vec<_>>()});
+    for (template, at_least) in [
+        ("{.items[*].q}", 2000),
+        ("{..q}", 4000),
+        (&format!("{{.items[*]['q'{}]}}", ",'q'".repeat(99))[..], 200_000),
+        ("{.items[?(@.q)].n}", 2000),
+        ("{.items[?(@.m>@.m)]}", 100_000),
+    ] {
+        let work = work();
+        Template::parse(template, true).unwrap().show(&object, &work).unwrap();
+        assert!((at_least..at_least * 3).contains(&work.taken()), "{template}: {}", work.taken());
+    }
+}
+
+#[test]
+fn a_step_finds_so_many_values_and_nobody_waits_for_what_was_stopped() {
+    let object = json!({"items": (0..1000).map(|n| json!({"n": [n, "x"]})).collect::<Vec<_>>()});
+    let shown = |template: &str, stop| {
+        Template::parse(template, true).unwrap().show(&object, &Work::until(stop)).map_err(|why| why.len())
+    };
+    for template in ["{range .items[*]}{..*..*['q','q']}{end}", "{..*..*..*.q}", "{.items[?(@.n[?(@..n)])]}"]
+    {
+        assert!(shown(template, Stop::default()).is_ok(), "{template}");
+        assert!(shown(template, Stop::at_look(500)).is_err(), "{template}");
+    }
+    let many = format!("{{.items['n'{}]}}", ",'n'".repeat(300)).replace(".items", ".items[*]");
+    let found = Template::parse(&many, true).unwrap().values(&object, &work());
+    assert_eq!(found.unwrap_err(), "the path finds more than 200000 values");
+}
+
 proptest! {
     #[test]
     fn whatever_the_template_it_ends(template in "([{}.\\[\\]@?()*'\"=:,a0-9 -]|\\.\\.|range |end|\\PC){0,30}") {
         if let Ok(template) = Template::parse(&template, true) {
-            let _shown = template.show(&json!({"a": [{"a": 1}, {"a": {"a": [0]}}], "0": "x"}));
+            let _shown = template.show(&json!({"a": [{"a": 1}, {"a": {"a": [0]}}], "0": "x"}), &work());
         }
     }
 }

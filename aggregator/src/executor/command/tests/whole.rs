@@ -37,6 +37,11 @@ fn groups(uri: &str) -> Option<Value> {
 
 /// What a line prints, where logs and events of the namespace `bank` stay.
 async fn run(serve: Serve, line: &str) -> ShellCommandResult {
+    run_by(Rules::default(), serve, line).await.0
+}
+
+/// The same by other rules, and what the audit says of it.
+async fn run_by(rules: Rules, serve: Serve, line: &str) -> (ShellCommandResult, Part) {
     let server = move |request: http::Request<Body>| async move {
         let uri = request.uri().to_string();
         let answer = groups(&uri).or_else(|| serve(&uri));
@@ -50,14 +55,15 @@ async fn run(serve: Serve, line: &str) -> ShellCommandResult {
         Ok::<_, Infallible>(response.body(Full::new(Bytes::from(text))).unwrap())
     };
     let client = Client::new(tower::service_fn(server), "default");
-    let cluster = Cluster { client, excluded: Excluded::parse("bank"), hashes: Hashes::new().unwrap() };
+    let (trier, excluded) = (client.clone(), Excluded::parse("bank"));
+    let cluster = Cluster { client, trier, excluded, hashes: Hashes::new().unwrap() };
     let request = ShellCommandRequest { commands: vec![line.to_owned()], ..Default::default() };
-    let deadline = Instant::now() + limit_of(&request);
+    let mut place = Place::alone(Instant::now() + limit_of(&request));
     let reach = (&cluster, &Kinds::default(), &Nodes::default());
-    let (answer, _) = answer(reach, Rules::default(), request, deadline).await;
+    let (answer, parts) = answer(reach, rules, request, &mut place).await;
     let result = answer.results.into_iter().next().unwrap();
     assert!(!result.stderr.contains("there is no"), "{}", result.stderr);
-    result
+    (result, parts.into_iter().next().unwrap())
 }
 
 /// Objects of 1 MiB each, two a page, as many as there are digits in `all`.
@@ -103,8 +109,7 @@ async fn cells_of_a_column_that_is_named_like_a_secret_are_hidden() {
     };
     let shown = run(serve, "kubectl get widgets").await.stdout;
     let cells: Vec<&str> = shown.lines().nth(1).unwrap().split_whitespace().collect();
-    assert!(cells[1].starts_with("[hidden:"), "{shown}");
-    assert_eq!([cells[0], cells[2], cells[3], cells[4]], ["w", "web-tls", "1", "5d"]);
+    assert_eq!(cells, ["w", "[hidden]", "web-tls", "1", "5d"]);
 }
 
 #[tokio::test]
@@ -171,17 +176,55 @@ async fn every_command_says_that_a_list_was_cut() {
     }
 }
 
+/// What comes first: that nobody waits, or a minute.
+fn until_stopped(work: &work::Work) -> bool {
+    let begun = std::time::Instant::now();
+    while !work.stop.is_set() && begun.elapsed() < Duration::from_secs(60) {
+        std::thread::yield_now();
+    }
+    work.stop.is_set()
+}
+
 #[tokio::test]
-async fn a_filter_does_not_outlive_its_deadline() {
+async fn what_runs_apart_lets_others_run_and_does_not_outlive_who_waits_for_it() {
+    let client = Client::new(
+        tower::service_fn(|_: http::Request<Body>| async {
+            Ok::<_, Infallible>(http::Response::new(Full::new(Bytes::new())))
+        }),
+        "default",
+    );
+    let (trier, excluded) = (client.clone(), Excluded::default());
+    let cluster = Cluster { client, trier, excluded, hashes: Hashes::new().unwrap() };
+    let (kinds, nodes, rules) = (&Kinds::default(), &Nodes::default(), Rules::default());
+    let deadline = Instant::now();
+    let session = Session { room: Session::room(), cluster: &cluster, rules, kinds, nodes, deadline };
+    // This test's runtime has one thread.
+    let (says, hears) = std::sync::mpsc::channel();
+    let other = tokio::spawn(async move { says.send(()) });
+    let heard = session.apart(move |_| hears.recv_timeout(Duration::from_secs(60))).await.unwrap();
+    assert_eq!(heard, Ok(()), "another task runs meanwhile");
+    other.await.unwrap().unwrap();
+    // As at the deadline, and as when the executor is switched off.
+    let (says, hears) = std::sync::mpsc::channel();
+    let endless = session.apart(move |work| says.send(until_stopped(work)));
+    assert!(timeout_at(session.deadline, endless).await.is_err());
+    session.ended().await;
+    assert_eq!(hears.try_recv(), Ok(true), "it was told to stop, and has ended");
+    let failed = session.apart(|_| -> () { panic!("a test of what nobody foresaw") }).await.unwrap_err();
+    assert!(failed.line().contains("nobody foresaw"), "{failed:?}");
+}
+
+#[tokio::test]
+async fn a_filter_reads_so_many_lines_and_says_it() {
     let serve: Serve = |uri| match uri.contains("/log") {
-        true => Some("x".repeat(1 << 20).into()),
+        true => Some("\n".repeat(LINES + 10).into()),
         false => {
             Some(json!({"kind": "Pod", "metadata": {"name": "p"}, "spec": {"containers": [{"name": "app"}]}}))
         }
     };
-    // For each character the rest of the line is looked at. The runtime of this test ends with its last thread.
-    let shown = run(serve, "kubectl logs p --request-timeout=2s | grep -o -e 'x*y' -e x").await;
-    assert_eq!((shown.exit_code, shown.stdout.as_str()), (TIMED_OUT, ""), "{}", shown.stderr);
+    let shown = run(serve, "kubectl logs p --tail=900000 | sort | wc -l").await;
+    assert_eq!((shown.stdout.as_str(), shown.exit_code), ("500000\n", 0), "{}", shown.stderr);
+    assert_eq!(shown.stderr.matches("500,000 lines").count(), 1, "{}", shown.stderr);
 }
 
 #[tokio::test]
@@ -217,4 +260,79 @@ async fn one_command_has_room_for_so_much_and_no_more() {
     ] {
         assert_eq!(judge(&line).unwrap_err(), Reason::TooLarge, "{line}");
     }
+}
+
+/// An API server that stores nothing: `old` would be another, `same` stays as it is.
+fn tries(uri: &str) -> Option<Value> {
+    let (path, query) = uri.split_once('?').unwrap_or((uri, ""));
+    let map = |data: Value| {
+        let name = path.rsplit('/').next();
+        json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": name, "namespace": "shop", "managedFields": [uri]}, "data": data})
+    };
+    let old = map(json!({"colour": "blue", "db_password": "hunter2", "token": "t-1"}));
+    Some(match (path.rsplit('/').next()?, query.contains("dryRun=All")) {
+        ("kestrel-dry-run", _) if path.contains("bindings") => {
+            json!({"spec": {"policyName": dry_run::GUARD, "validationActions": ["Deny"]}})
+        }
+        ("kestrel-dry-run", _) => {
+            let every =
+                json!({"apiGroups": ["*"], "apiVersions": ["*"], "operations": ["*"], "resources": ["*/*"]});
+            let account = "request.userInfo.username == 'system:serviceaccount:default:kestrel-dry-run'";
+            json!({"spec": {"failurePolicy": "Fail", "matchConstraints": {"resourceRules": [every]},
+                "matchConditions": [{"expression": account}], "validations": [{"expression": dry_run::DEMAND}]}})
+        }
+        ("same", _) | ("old", false) => old,
+        ("old", true) => map(json!({"colour": "green", "db_password": "hunter2", "token": "t-2"})),
+        (_, true) => map(json!({"token": "t-1"})),
+        _ => return None,
+    })
+}
+
+fn diff(names: &[&str]) -> String {
+    let document = |name: &&str| format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\n");
+    let manifest = names.iter().map(document).collect::<Vec<_>>().join("---\n");
+    format!("kubectl diff -n shop -f - <<'EOF'\n{manifest}EOF\n")
+}
+
+#[tokio::test]
+async fn a_diff_shows_what_would_change_and_of_a_secret_not_even_that() {
+    let rules = Rules { dry_run: true, ..Rules::default() };
+    let (shown, part) = run_by(rules, tries, &diff(&["old", "same", "new"])).await;
+    assert_eq!((shown.exit_code, shown.stderr.as_str()), (1, ""));
+    let [new, old] = shown.stdout.split("diff -u -N ").skip(1).collect::<Vec<_>>()[..] else {
+        panic!("{}", shown.stdout)
+    };
+    assert_eq!(
+        new,
+        "LIVE/v1.ConfigMap.shop.new MERGED/v1.ConfigMap.shop.new\n--- LIVE/v1.ConfigMap.shop.new\n+++ MERGED/v1.ConfigMap.shop.new\n\
+         @@ -0,0 +1,7 @@\n+apiVersion: v1\n+data:\n+  token: '[hidden]'\n+kind: ConfigMap\n+metadata:\n+  name: new\n+  namespace: shop\n"
+    );
+    let lines: Vec<&str> = old.lines().skip(3).collect();
+    assert_eq!(
+        lines[..5],
+        ["@@ -1,8 +1,8 @@", " apiVersion: v1", " data:", "-  colour: blue", "+  colour: green"]
+    );
+    assert_eq!(lines[5..7], ["   db_password: '[hidden]'", "   token: '[hidden]'"], "{old}");
+    assert_eq!(
+        part.what,
+        "kubectl diff -n shop -f - <<'EOF': ConfigMap shop/old, ConfigMap shop/same, ConfigMap shop/new"
+    );
+    assert_eq!((part.decision, part.status), (Decision::Allowed, 1));
+
+    let (shown, _) = run_by(rules, tries, &diff(&["same"])).await;
+    assert_eq!((shown.exit_code, shown.stdout.as_str(), shown.success), (0, "", true));
+    let (shown, part) = run_by(Rules::default(), tries, &diff(&["same"])).await;
+    assert_eq!((shown.exit_code, part.decision), (NOT_EXECUTED, Decision::Refused(Reason::Off)));
+}
+
+#[tokio::test]
+async fn a_document_that_would_not_be_taken_fails_alone() {
+    let rules = Rules { dry_run: true, ..Rules::default() };
+    let line = diff(&["gone", "old"]).replacen("ConfigMap", "Gone", 1);
+    let (shown, _) = run_by(rules, tries, &line).await;
+    assert_eq!(
+        (shown.exit_code, shown.stderr.as_str()),
+        (2, "document 1, line 1: error: the cluster has no kind Gone in v1\n")
+    );
+    assert!(shown.stdout.starts_with("diff -u -N LIVE/v1.ConfigMap.shop.old "), "{}", shown.stdout);
 }

@@ -44,7 +44,7 @@ impl World {
         }
         assert!(window.bytes() < ROOM, "{}", window.bytes());
         let now = Timestamp::from_second(START + second + 15).unwrap();
-        self.requests.send(&Span { own: window, ..Span::default() }, &identities, now);
+        self.requests.send((0, &Span { own: window, ..Span::default() }), &identities, now);
         self.requests.0.edges.tick(now);
         self.flows()
     }
@@ -143,7 +143,7 @@ fn what_has_lost_its_other_end_is_set_off_against_what_that_end_has_told() {
         add(other.0, other.1, 3, ROOM);
         add(last, side, 5, 0);
         let now = Timestamp::from_second(START + 15).unwrap();
-        world.requests.send(&Span { own: window, ..Span::default() }, &identities, now);
+        world.requests.send((0, &Span { own: window, ..Span::default() }), &identities, now);
         let mut told: Vec<_> = world.flows().iter().map(|log| (log.count, log.bytes_sent)).collect();
         told.sort();
         let one = told[0].1 / 2;

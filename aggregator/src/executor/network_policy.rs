@@ -3,16 +3,21 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::networking::v1::NetworkPolicy;
+use http::{Request, header};
 use kestrel_proto::cloud::v1::NetworkPolicyWithError;
-use kube::{
-    Api, Client,
-    api::{Patch, PatchParams, ValidationDirective},
-};
+use kube::client::Body;
 use serde_json::{Map, Value};
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, timeout_at},
+};
 
-use super::{manifest, refusal::MANIFEST_BYTES};
+use super::{
+    cluster::{Cluster, Failure},
+    dry_run::METADATA,
+    manifest,
+    refusal::MANIFEST_BYTES,
+};
 
 /// Who would own the fields; a conflict with other owners is part of the verdict.
 pub(super) const FIELD_MANAGER: &str = "kestrel-operator";
@@ -35,27 +40,31 @@ impl Rejected {
     }
 }
 
-/// Asks the API server what it would say to the policy.
+/// Asks the API server what it would say to the policy, as who tries.
 ///
 /// # Errors
 /// It is not accepted, or was not tried, and why.
 pub(super) async fn try_out(
-    client: &Client,
+    cluster: &Cluster,
     policy: &NetworkPolicyWithError,
     deadline: Instant,
 ) -> Result<(), Rejected> {
+    let text = policy.network_policy.clone();
+    // The runtime has other things to do meanwhile.
+    let read = spawn_blocking(move || Proposal::read(&text)).await;
     let Proposal { namespace, name, manifest } =
-        Proposal::read(&policy.network_policy).map_err(Rejected::lasting)?;
-    let how = PatchParams {
-        dry_run: true,
-        force: false,
-        field_manager: Some(FIELD_MANAGER.to_owned()),
-        field_validation: Some(ValidationDirective::Strict),
-    };
-    let api = Api::<NetworkPolicy>::namespaced(client.clone(), &namespace);
-    match timeout_at(deadline, api.patch(&name, &how, &Patch::Apply(&manifest))).await {
+        read.unwrap_or_else(|_| Err("it could not be read".to_owned())).map_err(Rejected::lasting)?;
+    let request = Request::patch(format!(
+        "/apis/networking.k8s.io/v1/namespaces/{namespace}/networkpolicies/{name}\
+         ?dryRun=All&fieldManager={FIELD_MANAGER}&fieldValidation=Strict"
+    ))
+    .header(header::CONTENT_TYPE, "application/apply-patch+yaml")
+    .header(header::ACCEPT, METADATA)
+    .body(Body::from(manifest.to_string().into_bytes()))
+    .map_err(|error| Rejected::lasting(format!("this is not a usable name: {error}")))?;
+    match timeout_at(deadline, cluster.send_as(&cluster.trier, request)).await {
         Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(rejected(error)),
+        Ok(Err(failure)) => Err(rejected(failure)),
         Err(_) => Err(Rejected {
             why: format!("there was no answer of the API server in {} s: ask again later", LIMIT.as_secs()),
             passing: true,
@@ -63,15 +72,9 @@ pub(super) async fn try_out(
     }
 }
 
-fn rejected(error: kube::Error) -> Rejected {
-    let kube::Error::Api(status) = error else {
-        let cause = anyhow::Error::new(error);
-        let why = format!("the API server does not answer: {}", cause.root_cause());
-        return Rejected { why, passing: true };
-    };
-    let message = status.message;
+fn rejected(Failure { status, message, .. }: Failure) -> Rejected {
     // As the authorizer says it; admission has other words.
-    if status.code == 403
+    if status == 403
         && ["cannot patch resource", "cannot create resource", "cannot impersonate"]
             .iter()
             .any(|no| message.contains(no))
@@ -80,7 +83,7 @@ fn rejected(error: kube::Error) -> Rejected {
                    operator.networkPolicies.dryRun)";
         return Rejected { why: format!("{why}: {message}"), passing: true };
     }
-    Rejected { why: message, passing: matches!(status.code, 401 | 429 | 500..) }
+    Rejected { why: message, passing: matches!(status, 401 | 429 | 500..) }
 }
 
 /// A manifest, as far as it can be judged without the API server.
@@ -163,6 +166,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::{excluded::Excluded, executor::hidden::Hashes};
+    use kube::Client;
 
     const POLICY: &str = "# as a person writes it
 apiVersion: networking.k8s.io/v1
@@ -195,7 +200,10 @@ status: {}
         };
         let client = Client::new(tower::service_fn(server), "default");
         let policy = NetworkPolicyWithError { network_policy: policy.to_owned(), ..Default::default() };
-        let result = try_out(&client, &policy, Instant::now() + LIMIT).await;
+        let hashes = Hashes::new().unwrap();
+        let trier = client.clone();
+        let cluster = Cluster { client, trier, excluded: Excluded::default(), hashes };
+        let result = try_out(&cluster, &policy, Instant::now() + LIMIT).await;
         let asked = std::mem::take(&mut *asked.lock().unwrap());
         (result, asked)
     }
@@ -224,6 +232,10 @@ status: {}
         assert_eq!(result, Err(Rejected::lasting("spec.podSelector: Invalid value")));
         let (result, _) = tried(POLICY, 500, status(500, "etcdserver: leader changed")).await;
         assert!(result.is_err_and(|rejected| rejected.passing));
+        let denied = "admission webhook \"x\" denied the request: \u{1b}[31mtoken=hunter2 is known";
+        let why = tried(POLICY, 403, status(403, denied)).await.0.unwrap_err().why;
+        assert!(why.contains("denied the request") && why.ends_with(" is known"), "{why}");
+        assert!(!why.contains(['\u{1b}']) && !why.contains("hunter2"), "{why}");
     }
 
     #[tokio::test]

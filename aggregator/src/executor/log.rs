@@ -1,0 +1,96 @@
+//! What of a log may be shown. Who asks for one says where it begins and ends, so either may be within a secret. Pure.
+
+use super::{
+    hidden::{MARK, marked},
+    secret,
+    terminal::printable,
+};
+
+/// The log without secrets. If it may be cut, it may have been cut within one: what is left of its last line is hidden, as its shape
+/// does not tell any more what it is. Lines that are one blob of base64 may be of a key whose head is not there.
+pub(crate) fn shown(log: &str, may_be_cut: bool) -> String {
+    let end = if may_be_cut { log.rfind('\n').map_or(0, |newline| newline + 1) } else { log.len() };
+    let shown = without_blobs(&printable(&log[..end]));
+    let mut shown = marked(&shown).unwrap_or(shown);
+    if end < log.len() {
+        shown.push_str(MARK);
+    }
+    shown
+}
+
+fn without_blobs(log: &str) -> String {
+    let mut shown = String::with_capacity(log.len());
+    let mut in_blob = false;
+    for line in log.split_inclusive('\n') {
+        let (time, word) = secret::split_time(line.trim_end_matches('\n'));
+        // The last line of a blob is a short one.
+        in_blob = secret::is_blob(word) || (in_blob && secret::is_base64_text(word));
+        if in_blob {
+            shown.push_str(time);
+            shown.push_str(MARK);
+            shown.push_str(&line[time.len() + word.len()..]);
+        } else {
+            shown.push_str(line);
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// 64 characters of base64 a line, and a last one.
+    fn key() -> String {
+        let line = |n: u8| {
+            (0..64).map(|place| char::from(b"aB3+Zq9/"[(place * 5 + usize::from(n)) % 8])).collect::<String>()
+        };
+        format!("-----BEGIN PRIVATE KEY-----\n{}\n{}\nzY8=\n-----END PRIVATE KEY-----\n", line(1), line(2))
+    }
+
+    #[test]
+    fn a_key_is_hidden_wherever_the_log_begins_and_ends() {
+        let log = format!("before\n{}after\n", key());
+        assert_eq!(shown(&log, false), "before\n[hidden]\nafter\n");
+        let lines: Vec<&str> = log.split_inclusive('\n').collect();
+        for begin in 2..5 {
+            assert_eq!(shown(&lines[begin..].concat(), false), "[hidden]\nafter\n", "from {begin}");
+        }
+        assert_eq!(shown(&lines[2..5].concat(), false), "[hidden]\n[hidden]\n[hidden]\n");
+        let timed: String =
+            lines[2..5].iter().map(|line| format!("2026-01-02T03:04:05.678901234Z {line}")).collect();
+        assert_eq!(shown(&timed, false), "2026-01-02T03:04:05.678901234Z [hidden]\n".repeat(3));
+    }
+
+    #[test]
+    fn what_is_no_secret_stays() {
+        let log = "digest sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\n2026-01-02T03:04:05Z \n\n\
+                   0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\nDone\nunable to retrieve container logs";
+        assert_eq!(shown(log, false), log);
+        assert_eq!(shown("one\ntwo", true), "one\n[hidden]");
+        assert_eq!(shown("one\ntwo\n", true), "one\ntwo\n");
+        assert_eq!(shown("two", true), "[hidden]");
+        assert_eq!(shown("", true), "");
+    }
+
+    proptest! {
+        /// As who asks again and again with one byte more each time.
+        #[test]
+        fn nothing_of_a_secret_is_learnt_from_where_a_log_is_cut(begin in 0_usize..9, end in 0_usize..600, letter in "[a-z]{1,3}") {
+            let secret = |suffix: &str| format!(
+                "start\npassword=Hun{suffix}Ter2Hun\ngithub ghp_Hun{suffix}Ter2Ter2Ter2Ter2Ter2\ntoken eyJhbGciOiJIUzI1NiJ9.Hun{suffix}Ter2.Ter2\n\
+                 {}db://me:Hun{suffix}Ter2@db\nend\n", key()
+            );
+            let cut = |log: String| {
+                let tail: String = log.split_inclusive('\n').skip(begin).collect();
+                let end = tail.floor_char_boundary(end);
+                shown(&tail[..end], true)
+            };
+            let one = cut(secret(&letter));
+            prop_assert_eq!(&one, &cut(secret(&"X".repeat(letter.len()))), "the same whatever the secret is");
+            prop_assert!(!one.contains("Hun") && !one.contains("aB3+"), "{}", one);
+        }
+    }
+}
