@@ -74,6 +74,12 @@ pub(super) struct Command {
 }
 
 impl Command {
+    /// Whether its output is JSON, which is none without its end.
+    fn prints_json(&self) -> bool {
+        let format = self.kubectl.arguments.value("output").unwrap_or_default();
+        self.filters.is_empty() && (format == "json" || format.starts_with("jsonpath-as-json"))
+    }
+
     /// Reads a line, or one with a manifest behind it.
     ///
     /// # Errors
@@ -215,6 +221,7 @@ pub(super) async fn answer(
     for line in commands {
         let read = || Command::parse(&line).and_then(|command| command.under(rules, &cluster.excluded));
         let parsed = apart(line.len(), read);
+        let is_json = parsed.as_ref().is_ok_and(Command::prints_json);
         let (mut output, decision) = match parsed {
             Err(refused) => (
                 Output { stderr: refused.to_string(), code: NOT_EXECUTED, ..Output::default() },
@@ -246,6 +253,10 @@ pub(super) async fn answer(
             output.warn(&format!(
                 "cut to {kept} of {whole} bytes: ask for less, or pick fields with -o jsonpath"
             ));
+            if is_json && output.code == 0 {
+                // Whoever reads it by a program has to know that it has no end.
+                output.code = 1;
+            }
         }
         cut(&mut output.stderr, ERROR_BYTES);
         held += output.stdout.len() + output.stderr.len();

@@ -262,6 +262,18 @@ async fn one_command_has_room_for_so_much_and_no_more() {
     }
 }
 
+#[tokio::test]
+async fn json_that_has_no_end_is_a_failure() {
+    let serve: Serve = |_| {
+        let deep = (0..60).fold(json!(vec![1; 100_000]), |inner, _| json!({"a": inner}));
+        Some(json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "deep"}, "data": deep}))
+    };
+    let shown = run(serve, "kubectl get cm deep -o json").await;
+    assert!(shown.exit_code == 1 && !shown.success && shown.stderr.contains("cut to"), "{}", shown.stderr);
+    let shown = run(serve, "kubectl get cm deep -o json | head -n 2").await;
+    assert_eq!((shown.exit_code, shown.stdout.as_str()), (0, "{\n    \"apiVersion\": \"v1\",\n"));
+}
+
 /// An API server that stores nothing: `old` would be another, `same` stays as it is.
 fn tries(uri: &str) -> Option<Value> {
     let (path, query) = uri.split_once('?').unwrap_or((uri, ""));
@@ -310,7 +322,7 @@ async fn a_diff_shows_what_would_change_and_of_a_secret_not_even_that() {
     let lines: Vec<&str> = old.lines().skip(3).collect();
     assert_eq!(
         lines[..5],
-        ["@@ -1,8 +1,8 @@", " apiVersion: v1", " data:", "-  colour: blue", "+  colour: green"]
+        ["@@ -1,6 +1,6 @@", " apiVersion: v1", " data:", "-  colour: blue", "+  colour: green"]
     );
     assert_eq!(lines[5..7], ["   db_password: '[hidden]'", "   token: '[hidden]'"], "{old}");
     assert_eq!(
