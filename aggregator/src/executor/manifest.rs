@@ -22,6 +22,9 @@ const DOCUMENTS: usize = 100;
 const NODES: usize = 100_000;
 /// … and bytes of its texts, likewise.
 const SCALAR_BYTES: usize = 2 * MANIFEST_BYTES;
+/// Of them, what a document may have whatever its length; beyond that it is its length that counts, as all documents of a
+/// manifest are understood at once.
+const FREE: (usize, usize) = (1000, 64 * 1024);
 /// A document is not nested deeper.
 const DEPTH: usize = 64;
 /// Fields of one verdict whose lines are told.
@@ -83,12 +86,14 @@ pub(super) fn read(text: &str) -> Result<Vec<Document>, Refused> {
 /// # Errors
 /// It is none, or gets past them.
 pub(super) fn parse<T: DeserializeOwned>(text: &str) -> Result<T, serde_saphyr::Error> {
+    // Without aliases a value takes two bytes or more.
+    let nodes = NODES.min(FREE.0 + text.len() / 2);
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_depth: DEPTH,
-            max_nodes: NODES,
-            max_events: 4 * NODES,
-            max_total_scalar_bytes: SCALAR_BYTES,
+            max_nodes: nodes,
+            max_events: 4 * nodes,
+            max_total_scalar_bytes: SCALAR_BYTES.min(FREE.1 + 4 * text.len()),
         },
     };
     serde_saphyr::from_str_with_options(text, options)
@@ -391,6 +396,18 @@ mod tests {
         }
         assert_eq!(read(&"a: 1\n---\n".repeat(101)).unwrap_err().reason, Reason::TooLarge);
         assert_eq!(read(&"a".repeat(MANIFEST_BYTES + 1)).unwrap_err().reason, Reason::TooLarge);
+    }
+
+    #[test]
+    fn what_aliases_repeat_has_a_bound_for_all_documents_together() {
+        let lists = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\nb: &b [*a, *a, *a, *a, *a, *a, *a, *a, *a, *a]\n";
+        let read = |text: &str| parse::<Value>(text).map_err(|error| error.without_snippet().to_string());
+        assert!(read(lists).is_ok(), "some are of use");
+        let more =
+            format!("{lists}c: &c [*b, *b, *b, *b, *b, *b, *b, *b, *b, *b]\nd: [*c, *c, *c, *c, *c]\n");
+        assert!(read(&more).is_err());
+        let text = format!("a: &a {}\nb: [{}]\n", "x".repeat(10_000), "*a,".repeat(100));
+        assert!(read(&text).is_err());
     }
 
     #[test]
