@@ -152,13 +152,8 @@ impl Page {
                 );
             } else if field.is_object() {
                 let (version, path) = (text(field, &["apiVersion"]), text(field, &["fieldPath"]));
-                let value = match path.split_once('[') {
-                    None => text(pod, &path.split('.').collect::<Vec<_>>()).to_owned(),
-                    Some((path, key)) => {
-                        let map = path.split('.').fold(pod, |value, field| &value[field]);
-                        text(map, &[key.trim_matches(['\'', ']'])]).to_owned()
-                    }
-                };
+                // Of one label or annotation kubectl shows no value.
+                let value = text(pod, &path.split('.').collect::<Vec<_>>());
                 self.line(3, &format!("{name}:\t{value} ({version}:{path})"));
             } else if resource.is_object() {
                 let path = text(resource, &["resource"]);
