@@ -119,6 +119,7 @@ async fn manifests_are_tried_where_they_would_be_and_nothing_is_stored() {
     let file = folder.path().join("job.yaml");
     let env = format!(", env: [{{name: DB_PASSWORD, value: {MARKER}}}]");
     std::fs::write(&file, job.replace("LABEL", "b").replace("ENV", &env)).unwrap();
+    assert_eq!(everything(&rig), before, "nothing was stored");
     rig.kubectl(&["create", "-f", file.to_str().unwrap()]).unwrap();
     let before = everything(&rig);
     let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: leaks, namespace: vault}\nspec:\n  containers:\n    - {name: app, env: [{name: DB_PASSWORD, value: x}]}\n";

@@ -81,9 +81,12 @@ pub(super) async fn run(listener: TcpListener, tls: Option<Tls>, shared: Arc<Sha
 async fn serve(stream: TcpStream, address: SocketAddr, tls: Option<Arc<ServerConfig>>, shared: Arc<Shared>) {
     let _best_effort = stream.set_nodelay(true);
     let Some(tls) = tls else { return speak(stream, address.ip(), shared).await };
-    match timeout(shared.config.limits.handshake, TlsAcceptor::from(tls).accept(stream)).await {
-        Ok(Ok(stream)) => speak(stream, address.ip(), shared).await,
-        Ok(Err(_)) | Err(_) => shared.metrics.refused(Refused::Tls),
+    let handshake = timeout(shared.config.limits.handshake, TlsAcceptor::from(tls).accept(stream));
+    match shared.drain.run_until_cancelled(handshake).await {
+        Some(Ok(Ok(stream))) => speak(stream, address.ip(), shared).await,
+        Some(_) => shared.metrics.refused(Refused::Tls),
+        // It has not sent anything yet.
+        None => {}
     }
 }
 
