@@ -214,7 +214,8 @@ impl Cluster {
 
     /// A log, as it was asked for, as the cloud may see it.
     pub(super) fn cleaned_log(&self, log: Answer, asked: &Readable) -> String {
-        apart(log.text.len(), || log::shown(&log.text, log.is_cut || asked.query.may_cut(log.text.len())))
+        let may_be_cut = log.is_cut || asked.query.may_cut(log.text.len());
+        apart(log.text.len(), || log::shown(log.text, may_be_cut))
     }
 
     /// What the API server says of its kinds and of itself: nothing in it is secret, but what describes a

@@ -1,5 +1,7 @@
 //! What of a log may be shown. Who asks for one says where it begins and ends, so either may be within a secret. Pure.
 
+use std::borrow::Cow;
+
 use super::{
     hidden::{MARK, marked},
     secret,
@@ -7,31 +9,45 @@ use super::{
 };
 
 /// The log without secrets. If it may be cut, it may have been cut within one: what is left of its last line is hidden, as its shape
-/// does not tell any more what it is. Lines that are one blob of base64 may be of a key whose head is not there.
-pub(crate) fn shown(log: &str, may_be_cut: bool) -> String {
-    let end = if may_be_cut { log.rfind('\n').map_or(0, |newline| newline + 1) } else { log.len() };
-    let shown = without_blobs(&printable(&log[..end]));
-    let mut shown = marked(&shown).unwrap_or(shown);
-    if end < log.len() {
-        shown.push_str(MARK);
+/// does not tell any more what it is. Lines that are one blob of base64 may be of a key whose head is not there. A log is large and
+/// seldom has any of this: it is copied only then.
+pub(crate) fn shown(mut log: String, may_be_cut: bool) -> String {
+    let whole = log.len();
+    if may_be_cut {
+        log.truncate(log.rfind('\n').map_or(0, |newline| newline + 1));
     }
-    shown
+    let is_cut = log.len() < whole;
+    let printed = match printable(&log) {
+        Cow::Borrowed(_) => None,
+        Cow::Owned(printed) => Some(printed),
+    };
+    log = printed.unwrap_or(log);
+    log = without_blobs(&log).unwrap_or(log);
+    log = marked(&log).unwrap_or(log);
+    if is_cut {
+        log.reserve_exact(MARK.len());
+        log.push_str(MARK);
+    }
+    log
 }
 
-fn without_blobs(log: &str) -> String {
-    let mut shown = String::with_capacity(log.len());
-    let mut in_blob = false;
+/// `None` if there are none.
+fn without_blobs(log: &str) -> Option<String> {
+    let mut shown: Option<String> = None;
+    let (mut in_blob, mut begin) = (false, 0);
     for line in log.split_inclusive('\n') {
         let (time, word) = secret::split_time(line.trim_end_matches('\n'));
         // The last line of a blob is a short one.
         in_blob = secret::is_blob(word) || (in_blob && secret::is_base64_text(word));
         if in_blob {
+            let shown = shown.get_or_insert_with(|| log[..begin].to_owned());
             shown.push_str(time);
             shown.push_str(MARK);
             shown.push_str(&line[time.len() + word.len()..]);
-        } else {
+        } else if let Some(shown) = &mut shown {
             shown.push_str(line);
         }
+        begin += line.len();
     }
     shown
 }
@@ -40,7 +56,9 @@ fn without_blobs(log: &str) -> String {
 mod tests {
     use proptest::prelude::*;
 
-    use super::*;
+    fn shown(log: &str, may_be_cut: bool) -> String {
+        super::shown(log.to_owned(), may_be_cut)
+    }
 
     /// 64 characters of base64 a line, and a last one.
     fn key() -> String {
