@@ -471,6 +471,13 @@ fn the_spool_has_at_most_half_of_what_the_pod_may_have() {
     }
 }
 
+/// Its tests and figures are with it.
+#[test]
+fn the_aggregator_gives_back_what_is_large() {
+    let tunables = Objects::with(&[]).env("kestrel-aggregator", "GLIBC_TUNABLES").map(str::to_owned);
+    assert_eq!(tunables.as_deref(), Some("glibc.malloc.mmap_threshold=1048576"));
+}
+
 #[test]
 fn the_proxy_is_a_value_or_comes_whole_from_a_secret() {
     let plain = ["server.proxy.url=http://proxy:3128", "server.proxy.noProxy=a.example\\,b.example"];

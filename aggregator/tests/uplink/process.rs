@@ -20,7 +20,8 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_kestrel-aggregator");
 
 fn program() -> Command {
     let mut program = Command::new(PROGRAM);
-    program.env_clear().stderr(Stdio::piped());
+    // As the chart does.
+    program.env_clear().env("GLIBC_TUNABLES", "glibc.malloc.mmap_threshold=1048576").stderr(Stdio::piped());
     program
 }
 
