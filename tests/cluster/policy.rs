@@ -36,7 +36,7 @@ fn a_proposed_policy_gets_a_verdict_and_is_not_applied() {
         assert_eq!(good["error_message"], "", "{good}");
     }
     for (name, policy, why) in [
-        ("invalid", manifest(&namespace.0, "{port: 70000}"), "70000"),
+        ("invalid", manifest(&namespace.0, "{port: 70000}"), "ports[0].port: Invalid value: must be between"),
         ("unknown-field", manifest(&namespace.0, "{prot: 80}"), "prot"),
         ("nowhere", manifest("no-such-namespace", "{port: 80}"), "no-such-namespace"),
         ("two", [manifest(&namespace.0, ""), manifest(&namespace.0, "")].join("---\n"), "one YAML document"),
