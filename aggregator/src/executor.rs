@@ -4,6 +4,7 @@
 //! policies, takes a new client certificate and restarts itself; whatever else is asked for is refused
 //! in an answer of its own kind. Whatever is asked for is in the audit.
 
+mod asker;
 pub mod audit;
 mod cluster;
 mod command;
@@ -17,6 +18,7 @@ mod manifest;
 mod mutation;
 mod network_policy;
 mod operator;
+mod outcome;
 mod path;
 mod percent;
 mod places;
@@ -40,8 +42,7 @@ use std::{
 
 use futures::FutureExt as _;
 use kestrel_proto::cloud::v1::{
-    KubernetesApiRequest, NetworkPolicyWithError, ShellCommandRequest, ShellCommandResult, YamlDryRunRequest,
-    stream_control_request::Request as Tool,
+    NetworkPolicyWithError, YamlDryRunRequest, stream_control_request::Request as Tool,
 };
 use kube::Client;
 use tokio::{
@@ -54,12 +55,16 @@ use tokio_util::{
 };
 use tracing::info;
 
-pub use self::reason::{Reason, Refused};
+pub use self::{
+    asker::Asker,
+    reason::{Reason, Refused},
+};
 use self::{
     audit::{Asked, Audit, Decision, Part},
     cluster::Cluster,
     hidden::Hashes,
-    places::{Place, Places, Turn},
+    outcome::{Outcome, undecided},
+    places::{Place, Places},
     record::{Key, Limits, Record, Verdict},
     refusal::{refuse, verdict},
     rules::Rules,
@@ -69,7 +74,7 @@ use crate::{
     excluded::Excluded,
     link::Nodes,
     uplink::{
-        Answer, Message, Request, Requests,
+        Message, Request, Requests,
         credentials::Credentials,
         lanes::{Lanes, Over},
     },
@@ -137,46 +142,6 @@ struct Answered {
     message: Message,
     /// What was allowed when it was read from the cluster.
     rules: Option<Rules>,
-}
-
-/// What came of a request.
-struct Outcome<'a> {
-    answer: Answer,
-    /// What was decided of each part.
-    parts: Vec<Part>,
-    /// The cloud should ask again, and so a repeat is run.
-    passing: bool,
-    /// Taken until the answer is in its lane: until then it holds memory.
-    place: Option<Place<'a>>,
-    /// To wait for room in the lane, likewise.
-    turn: Option<Turn<'a>>,
-    /// What was allowed, if it was read from the cluster.
-    rules: Option<Rules>,
-    /// The process ends itself so long after the answer, if these still hold.
-    restart: Option<(Duration, Rules)>,
-}
-
-impl Outcome<'_> {
-    fn lasting(answer: Answer, parts: Vec<Part>) -> Self {
-        Self { answer, parts, passing: false, place: None, turn: None, rules: None, restart: None }
-    }
-
-    fn refused(request: &Request, refused: &Refused) -> Self {
-        let parts = refusal::parts_of(request);
-        let parts = parts.into_iter().map(|part| Part::refused(part, refused)).collect();
-        Self::lasting(refuse(request, refused.status().into(), &refused.to_string()), parts)
-    }
-
-    fn passing(request: &Request, status: i32, why: &str) -> Self {
-        let parts = undecided(request, status);
-        Self { passing: true, ..Self::lasting(refuse(request, status, why), parts) }
-    }
-}
-
-/// The parts of a request that was not refused, and not done either.
-fn undecided(request: &Request, status: i32) -> Vec<Part> {
-    let part = |what: &str| Part { what: what.to_owned(), decision: Decision::Allowed, status, bytes: 0 };
-    refusal::parts_of(request).into_iter().map(part).collect()
 }
 
 impl Executor {
@@ -406,11 +371,18 @@ impl Executor {
         // What waits for a place is not copied yet.
         match request {
             Request::KubernetesApi(batch) => match place(read::limit_of(batch)).await {
-                Some(place) => self.read(place, batch.clone(), rules).await,
+                Some(mut place) => {
+                    let (answer, parts) = read::answer(&self.cluster, rules, batch.clone(), &mut place).await;
+                    Outcome::done(Tool::KubernetesApiResponse(answer), parts, place)
+                }
                 None => no_place(),
             },
             Request::ShellCommand(batch) => match place(command::limit_of(batch)).await {
-                Some(place) => self.command(place, batch.clone(), rules).await,
+                Some(mut place) => {
+                    let reach = (&self.cluster, &self.kinds, &self.nodes);
+                    let (answer, parts) = command::answer(reach, rules, batch.clone(), &mut place).await;
+                    Outcome::done(Tool::ShellCommandResponse(answer), parts, place)
+                }
                 None => no_place(),
             },
             Request::NetworkPolicy(policy) => match place(network_policy::LIMIT).await {
@@ -462,66 +434,12 @@ impl Executor {
             }
         }
         let (answer, parts) = dry_run::answer(&session, request, &mut place).await;
-        let answer = Answer::Tool(Tool::YamlDryRunResponse(answer));
-        Outcome { place: Some(place), ..Outcome::lasting(answer, parts) }
-    }
-
-    async fn read<'a>(
-        &self,
-        mut place: Place<'a>,
-        request: KubernetesApiRequest,
-        rules: Rules,
-    ) -> Outcome<'a> {
-        let (answer, parts) = read::answer(&self.cluster, rules, request, &mut place).await;
-        let answer = Answer::Tool(Tool::KubernetesApiResponse(answer));
-        Outcome { place: Some(place), ..Outcome::lasting(answer, parts) }
-    }
-
-    async fn command<'a>(
-        &self,
-        mut place: Place<'a>,
-        request: ShellCommandRequest,
-        rules: Rules,
-    ) -> Outcome<'a> {
-        let reach = (&self.cluster, &self.kinds, &self.nodes);
-        let (answer, parts) = command::answer(reach, rules, request, &mut place).await;
-        let answer = Answer::Tool(Tool::ShellCommandResponse(answer));
-        Outcome { place: Some(place), ..Outcome::lasting(answer, parts) }
+        Outcome::done(Tool::YamlDryRunResponse(answer), parts, place)
     }
 
     fn record(&self) -> MutexGuard<'_, Record<Answered>> {
         // It is whole after every one of its operations.
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Answers commands as the daemon would, for who asks on this machine: an owner who wants to see what Kestrel
-/// Cloud sees.
-pub struct Asker {
-    cluster: Cluster,
-    kinds: command::Kinds,
-    rules: Rules,
-}
-
-impl Asker {
-    /// One that reads with `reader`, by these rules; it tries nothing, as nothing holds who asks to dry runs.
-    ///
-    /// # Errors
-    /// There is no key for hashes of secrets.
-    pub fn new(reader: Client, rules: Rules, excluded: Excluded) -> anyhow::Result<Self> {
-        let cluster = Cluster { client: reader.clone(), trier: reader, excluded, hashes: Hashes::new()? };
-        let rules = Rules { dry_run: false, ..rules };
-        Ok(Self { cluster, kinds: command::Kinds::default(), rules })
-    }
-
-    /// What one command prints.
-    pub async fn command(&self, line: &str) -> ShellCommandResult {
-        let request = ShellCommandRequest { commands: vec![line.to_owned()], ..Default::default() };
-        let mut place = Place::alone(Instant::now() + command::limit_of(&request));
-        // Agents attach to the daemon alone.
-        let reach = (&self.cluster, &self.kinds, &Nodes::default());
-        let (answer, _) = command::answer(reach, self.rules, request, &mut place).await;
-        answer.results.into_iter().next().unwrap_or_default()
     }
 }
 

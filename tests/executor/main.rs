@@ -21,7 +21,7 @@ use std::{
 
 use kestrel_aggregator::{
     excluded::Excluded,
-    executor::{Asker, rules::Rules},
+    executor::{Asker, rules::Rules, switch::Switch},
 };
 use serde_json::json;
 
@@ -192,7 +192,7 @@ async fn commands_are_answered_as_kubectl_answers_them_and_sooner() {
     let (server, folder) = (ApiServer::start(), tempfile::tempdir().unwrap());
     seed(&server, folder.path());
     let client = server.client().await;
-    let asker = Asker::new(client.clone(), Rules::default(), Excluded::default()).unwrap();
+    let asker = Asker::new(client.clone(), Switch::fixed(Rules::default()), Excluded::default()).unwrap();
     let bin = server.kubeconfig.with_file_name("bin");
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
 
@@ -255,7 +255,7 @@ async fn no_command_shows_a_secret_whoever_it_runs_as() {
     let client = server.client().await;
     for secret_hashes in [false, true] {
         let rules = Rules { secret_hashes, ..Rules::default() };
-        let asker = Asker::new(client.clone(), rules, Excluded::default()).unwrap();
+        let asker = Asker::new(client.clone(), Switch::fixed(rules), Excluded::default()).unwrap();
         let mut hidden = 0;
         for line in adversarial() {
             let answer = asker.command(&line).await;

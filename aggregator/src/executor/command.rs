@@ -49,6 +49,7 @@ use super::{
     places::Place,
     read::{ANSWER_BYTES, PATHS, TEXT_BYTES, cut, cut_lines, limit},
     reason::{Reason, Refused},
+    refusal::NOT_EXECUTED,
     rules::Rules,
 };
 use crate::{excluded::Excluded, link::Nodes};
@@ -61,8 +62,6 @@ const OUTPUT_BYTES: usize = ANSWER_BYTES;
 const LINES: usize = 500_000;
 /// Of the errors of a command.
 const ERROR_BYTES: usize = 16 * 1024;
-/// The exit code of a shell for a command that it may not run.
-const NOT_EXECUTED: i32 = 126;
 /// That of `timeout` for one that took too long.
 const TIMED_OUT: i32 = 124;
 

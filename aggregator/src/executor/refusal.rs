@@ -12,7 +12,7 @@ use super::read::{PATHS, TEXT_BYTES, cut};
 use crate::uplink::{Answer, Request};
 
 /// The exit code of a shell for a command that it may not run.
-const NOT_EXECUTED: i32 = 126;
+pub(super) const NOT_EXECUTED: i32 = 126;
 /// A refusal is about as large: 256 of them at once push out no answer that waits to be sent.
 const REFUSAL_BYTES: usize = 4 * 1024;
 /// Of it, an id or a part has so much.

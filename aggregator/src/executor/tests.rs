@@ -8,13 +8,15 @@ use std::{
 use bytes::Bytes;
 use http_body_util::Full;
 use kestrel_proto::cloud::v1::{
-    CertificateRenewalRequest, CertificateRenewalResponse, KubernetesApiResponse, NetworkPoliciesWithErrors,
-    OperatorRestartRequest, OperatorRestartResponse, YamlDryRunResponse, YamlManifest,
+    CertificateRenewalRequest, CertificateRenewalResponse, KubernetesApiRequest, KubernetesApiResponse,
+    NetworkPoliciesWithErrors, OperatorRestartRequest, OperatorRestartResponse, YamlDryRunResponse,
+    YamlManifest,
 };
 use kube::client::Body;
 
 use super::{places::AT_ONCE, *};
 use crate::uplink::{
+    Answer,
     credentials::{Bootstrap, TokenSource},
     lanes::Lane,
     metrics::Metrics,

@@ -2,8 +2,7 @@
 //! BPF objects, which the test loads. Where this process may not, the answer says which capability is missing.
 
 use std::{
-    io::Write as _,
-    process::{Command, Output, Stdio},
+    process::{Command, Output},
     time::Duration,
 };
 
@@ -16,7 +15,8 @@ use object::{
     Architecture, BinaryFormat, Endianness, SectionKind, SymbolFlags, SymbolKind, SymbolScope,
     write::{Object, Symbol, SymbolSection},
 };
-use prost::Message as _;
+
+use crate::reads;
 
 /// Reads, behind these commands in a network of its own.
 fn read(what: What, commands: &str) -> Output {
@@ -31,16 +31,9 @@ fn read(what: What, commands: &str) -> Output {
         ..Places::default()
     };
     let task = Task::new(read, &places, Duration::from_secs(20));
-    let mut child = Command::new("unshare")
-        .args(["--net", "sh", "-ec", &format!("{commands}\nexec \"$0\" read")])
-        .arg(env!("CARGO_BIN_EXE_kestrel-node-agent"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(&task.encode_to_vec()).unwrap();
-    child.wait_with_output().unwrap()
+    let mut shell = Command::new("unshare");
+    shell.args(["--net", "sh", "-ec", &format!("{commands}\nexec \"$0\" read")]);
+    reads::done(shell.arg(env!("CARGO_BIN_EXE_kestrel-node-agent")), &task)
 }
 
 fn shown(output: &Output) -> String {

@@ -1,6 +1,11 @@
 //! What is asked of a node, by way of the link, of a real agent that reads this machine.
 
-use std::{fs, io::Write as _, process::Stdio, time::Duration};
+use std::{
+    fs,
+    io::Write as _,
+    process::{self, Output, Stdio},
+    time::Duration,
+};
 
 use kestrel_node_agent::reads::{Places, child::Task};
 use kestrel_proto::node::v1::{
@@ -19,6 +24,14 @@ use super::{
     aggregator::{Aggregator, Stream},
     runtime,
 };
+
+/// What comes of a task that is given to a child process which reads, by `command`.
+pub(crate) fn done(command: &mut process::Command, task: &Task) -> Output {
+    let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(&task.encode_to_vec()).unwrap();
+    child.wait_with_output().unwrap()
+}
 
 struct Node {
     stream: Stream,
@@ -181,15 +194,9 @@ fn a_process_whose_parent_is_gone_reads_nothing() {
     let task =
         Task::new(read, &Places { proc: "/proc".into(), ..Places::default() }, Duration::from_secs(20));
     // Its parent is the shell.
-    let mut child = std::process::Command::new("sh")
-        .args(["-c", "\"$0\" read; exit $?", env!("CARGO_BIN_EXE_kestrel-node-agent")])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(&task.encode_to_vec()).unwrap();
-    let output = child.wait_with_output().unwrap();
+    let mut shell = process::Command::new("sh");
+    shell.args(["-c", "\"$0\" read; exit $?", env!("CARGO_BIN_EXE_kestrel-node-agent")]);
+    let output = done(&mut shell, &task);
     let problem = String::from_utf8(output.stderr).unwrap();
     assert_eq!((output.stdout, &*problem), (Vec::new(), "nobody waits for the answer any more"));
 }
