@@ -14,7 +14,7 @@ use kestrel_aggregator::{
     check,
     config::{self, Config},
     excluded::Excluded,
-    executor::{self, Asker, audit, replay, rules::Rules},
+    executor::{self, Asker, audit, replay, rules::Rules, switch::Switch},
     own_logs::OwnLogs,
     run,
 };
@@ -42,7 +42,7 @@ usage: kestrel-aggregator [status | check [istio] | ask COMMAND | policy test FI
              with KUBECONFIG and, if they differ from the chart's defaults, POD_NAMESPACE, KESTREL_ISTIO_ROOT_NAMESPACE, ISTIO_ALS_PORT
   ask COMMAND
              answers a command as the daemon would answer it to Kestrel Cloud, such as 'kubectl get pods -A', with KUBECONFIG,
-             in an installed pod as its reading account
+             in an installed pod as its reading account and by the owner's switch; reads of nodes and dry runs are the daemon's alone
   policy test FILE [--secret-hashes] [--dry-run] [--exclude NAMESPACES]
              judges the requests in FILE, a line of JSON each, as the daemon would, without a cluster:
              {\"kubernetes_api_request\": {\"api_paths\": [\"version\"]}},
@@ -88,9 +88,16 @@ async fn ask(command: &str) -> anyhow::Result<ExitCode> {
     let mut cluster =
         kube::Config::infer().await.context("no Kubernetes API server is known: set KUBECONFIG")?;
     cluster.proxy_url = None;
+    let switch = match std::env::var("KESTREL_EXECUTOR_SWITCH") {
+        Ok(name) => {
+            let own = executor::client_as(cluster.clone(), &namespace, None)?;
+            Switch::config_map(own, &namespace, &name)
+        }
+        Err(_) => Switch::fixed(Rules::default()),
+    };
     let reader = executor::client_as(cluster, &namespace, account.as_deref())?;
     let excluded = Excluded::parse(&std::env::var("KESTREL_EXCLUDED_NAMESPACES").unwrap_or_default());
-    let answer = Asker::new(reader, Rules::default(), excluded)?.command(command).await;
+    let answer = Asker::new(reader, switch, excluded)?.command(command).await;
     io::stdout().write_all(answer.stdout.as_bytes())?;
     io::stderr().write_all(answer.stderr.as_bytes())?;
     Ok(u8::try_from(answer.exit_code).map_or(ExitCode::FAILURE, ExitCode::from))

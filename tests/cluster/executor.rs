@@ -181,7 +181,7 @@ fn honest_commands_are_answered_as_kubectl_answers_them() {
 }
 
 /// Scenario: the owner switches off what the cloud asks for, and on again; the cloud asks on.
-/// Guarantee: within seconds it is refused, no pod restarts, and the owner finds Events of it.
+/// Guarantee: within seconds it is refused, also to who asks in the owner's place, no pod restarts, and the owner finds Events of it.
 #[test]
 fn the_switch_holds_within_seconds_and_events_tell_of_it() {
     let read = json!({"kubernetes_api_request": {"api_paths": ["version"]}});
@@ -194,9 +194,15 @@ fn the_switch_holds_within_seconds_and_events_tell_of_it() {
         });
     };
     let pods = || kubectl(&["get", "pods", "-n", OPERATOR, "-o", "jsonpath={.items[*].metadata.uid}"]);
+    let program = ["exec", "-n", OPERATOR, "deployment/kestrel-aggregator", "--", "/kestrel-aggregator"];
+    let owner = || attempt(&[&program[..], &["ask", "kubectl get namespaces -o name"]].concat());
     let before = pods();
     turn(false);
+    let refused = owner().expect_err("it is switched off");
+    assert!(refused.contains("refused (off)"), "{refused}");
     turn(true);
+    let answered = owner().expect("it is switched on");
+    assert!(answered.contains("namespace/kube-system"), "{answered}");
     assert_eq!(pods(), before);
     for reason in ["CloudAnswered", "CloudRefused"] {
         eventually(reason, 150, || {
