@@ -152,8 +152,12 @@ impl Page {
                 );
             } else if field.is_object() {
                 let (version, path) = (text(field, &["apiVersion"]), text(field, &["fieldPath"]));
-                // Of one label or annotation kubectl shows no value.
-                let value = text(pod, &path.split('.').collect::<Vec<_>>());
+                // Of others kubectl shows no value.
+                let value = match path {
+                    "metadata.name" => text(pod, &["metadata", "name"]),
+                    "metadata.namespace" => text(pod, &["metadata", "namespace"]),
+                    _ => "",
+                };
                 self.line(3, &format!("{name}:\t{value} ({version}:{path})"));
             } else if resource.is_object() {
                 let path = text(resource, &["resource"]);
