@@ -20,7 +20,7 @@ use crate::{
     executor::{self, switch::Switch},
     istio::{Reader, Wanted},
     rights::{
-        ALS, DRY_RUN, ISTIO, ON_REQUEST, RIGHTS, Right,
+        ALS, AUTHORITY, DRY_RUN, ISTIO, ON_REQUEST, RIGHTS, Right,
         beyond::{self, Verdict},
     },
     traffic::relay,
@@ -73,8 +73,7 @@ pub async fn run(source: &dyn Source, out: &mut dyn io::Write) -> io::Result<Exi
             let reachable = result.is_ok();
             report.say([Finding::of("Kubernetes", result)])?;
             // One line is enough for an API server that is away.
-            let is_needed = |right: &&Right| reachable && (config.als.is_some() || **right != ALS);
-            for right in RIGHTS.iter().filter(is_needed) {
+            for right in RIGHTS.iter().filter(|right| reachable && is_needed(right, &config)) {
                 let result = has(right, &client, &config.namespace).await;
                 report.say([Finding::of("right", result)])?;
             }
@@ -218,6 +217,15 @@ fn judge_version(major: &str, minor: &str, name: &str) -> Result<String, String>
     }
 }
 
+/// Whether there is a use for a right of the table.
+fn is_needed(right: &Right, config: &Config) -> bool {
+    match *right {
+        ALS => config.als.is_some(),
+        AUTHORITY => config.link.tls_dir.is_none(),
+        _ => true,
+    }
+}
+
 async fn serves(client: &Client, group: &str) -> Result<bool, String> {
     let groups = timeout(TIMEOUT, client.list_api_groups())
         .await
@@ -255,6 +263,8 @@ async fn has(right: &Right, client: &Client, namespace: &str) -> Result<String, 
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[test]
@@ -264,6 +274,19 @@ mod tests {
         assert!(judge("24+").unwrap().contains("collectors in pods would need 1.30"));
         assert_eq!(judge("30+").unwrap(), "v1.30+.0");
         assert_eq!(judge_version("2", "0", "v2.0.0").unwrap(), "v2.0.0");
+    }
+
+    #[test]
+    fn what_the_chart_leaves_out_is_not_asked_for() {
+        let unneeded = |more: &[(&'static str, &'static str)]| {
+            let source = [&[("AUTH_TOKEN", "a.b.c")], more].concat().into_iter().collect::<BTreeMap<_, _>>();
+            let config = Config::read(&source).unwrap();
+            RIGHTS.iter().filter(|right| !is_needed(right, &config)).copied().collect::<Vec<_>>()
+        };
+        assert_eq!(unneeded(&[]), [ALS]);
+        let (received, mounted) = (("ENABLE_ISTIO_ALS", "auto"), ("KESTREL_LINK_TLS_DIR", "/tls"));
+        assert_eq!(unneeded(&[received]), []);
+        assert_eq!(unneeded(&[received, mounted]), [AUTHORITY]);
     }
 
     #[test]

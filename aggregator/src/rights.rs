@@ -64,6 +64,9 @@ pub(crate) const ISTIO: Right = cluster("security.istio.io", &["authorizationpol
 pub(crate) const ALS: Right =
     keep("discovery.k8s.io", &["endpointslices"], "kestrel-operator-als", &["patch"]);
 
+/// Needed only where the agent link has an authority of its own.
+pub(crate) const AUTHORITY: Right = keep("", &["secrets"], "kestrel-agent-link", &["get", "update"]);
+
 /// Those of the table in `docs/security.md`.
 pub(crate) const RIGHTS: [Right; 19] = [
     cluster("", &["namespaces", "nodes", "pods", "services"], READ),
@@ -80,7 +83,7 @@ pub(crate) const RIGHTS: [Right; 19] = [
     keep("discovery.k8s.io", &["endpointslices"], "kestrel-agent-link", &["patch"]),
     ALS,
     create("", &["secrets", "configmaps"]),
-    keep("", &["secrets"], "kestrel-agent-link", &["get", "update"]),
+    AUTHORITY,
     keep("", &["secrets"], "kestrel-operator-jwt-runtime", &["get", "update"]),
     keep("", &["configmaps"], "kestrel-agent-link-ca", &["patch"]),
     keep("", &["configmaps"], "kestrel-executor", &["get"]),

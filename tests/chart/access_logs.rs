@@ -49,27 +49,6 @@ fn headers_are_listed_and_what_lets_somebody_in_is_refused() {
     }
 }
 
-/// What `helm test` tries is what the aggregator does.
-#[test]
-fn the_check_knows_what_the_aggregator_knows() {
-    let objects = Objects::with(&[
-        "operator.istio.alsPort=9000",
-        "operator.istio.rootNamespace=mesh",
-        "operator.istio.collectorNamespaces={shop}",
-    ]);
-    let check = list(&objects.get("Pod", "kestrel-check")["spec"]["containers"][0]["env"]);
-    for name in [
-        "ENABLE_ISTIO_ALS",
-        "ISTIO_ALS_PORT",
-        "KESTREL_ISTIO_ROOT_NAMESPACE",
-        "KESTREL_ISTIO_COLLECTORS",
-        "KESTREL_EXECUTOR_ACCOUNT",
-    ] {
-        let value = check.iter().find(|entry| entry["name"] == name).map(|entry| text(&entry["value"]));
-        assert!(value.is_some() && value == objects.env("kestrel-aggregator", name), "{name}: {value:?}");
-    }
-}
-
 /// Telemetries with a selector hold in their own namespace alone, and one that selects a pod without a collector would make its proxy log nothing.
 #[test]
 fn proxies_of_annotated_pods_are_led_to_their_own_loopback() {

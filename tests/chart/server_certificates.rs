@@ -102,4 +102,14 @@ fn a_mounted_certificate_takes_the_rights_away() {
     let objects = Objects::with(&["webhook.existingSecret=mine"]);
     assert_eq!(objects.find("Role", "kestrel-webhook"), None);
     assert_eq!(objects.find("RoleBinding", "kestrel-webhook"), None);
+    let reads_authority = |settings: &[&str]| {
+        let role = Objects::with(settings).get("Role", "kestrel-aggregator").clone();
+        list(&role["rules"]).iter().any(|rule| {
+            rule["resources"] == json!(["secrets"]) && rule["resourceNames"] == json!(["kestrel-agent-link"])
+        })
+    };
+    assert!(reads_authority(&[]));
+    for mounted in ["link.existingSecret=mine", "link.certManager.enabled=true"] {
+        assert!(!reads_authority(&[mounted]), "{mounted}");
+    }
 }

@@ -123,6 +123,8 @@ fn misspelled_values_and_wrong_types_are_refused_by_name() {
         ("serverHost=example.com", "additional properties 'serverHost' not allowed"),
         ("operator.istio.enable=true", "'/operator/istio': additional properties 'enable' not allowed"),
         ("server.host=", "'/server/host'"),
+        ("server.host=http://cloud.example.com", "'/server/host'"),
+        ("server.host=cloud.example.com:443", "'/server/host'"),
         ("server.port=https", "'/server/port': got string, want integer"),
         ("replicaCount=two", "'/replicaCount': got string, want integer"),
         ("webhook.enabled=yes", "'/webhook/enabled': got string, want boolean"),
@@ -162,7 +164,24 @@ fn misspelled_values_and_wrong_types_are_refused_by_name() {
         ("aggregator.leaseSeconds=5", "'/aggregator/leaseSeconds': minimum: got 5, want 6"),
         ("webhook.timeoutSeconds=31", "'/webhook/timeoutSeconds': maximum: got 31, want 30"),
         ("webhook.namespaceSelector.labels=x", "additional properties 'labels' not allowed"),
+        ("webhook.excludedNamespaces={Bad_NS}", "'/webhook/excludedNamespaces/0'"),
         ("webhook.certManager.issuer=x", "additional properties 'issuer' not allowed"),
+        // Without its name there would be an authority of the chart's own, and nobody would be told.
+        (
+            "webhook.certManager.issuerRef.kind=ClusterIssuer",
+            "'/webhook/certManager/issuerRef': properties 'name' required, if 'kind' exists",
+        ),
+        ("link.certManager.issuerRef.group=x", "properties 'name' required, if 'group' exists"),
+        ("link.certManager.issuerRef.name=", "'/link/certManager/issuerRef/name'"),
+        ("nodeAgent.maxUnavailable=0%", "'/nodeAgent/maxUnavailable'"),
+        (
+            "healthcheck.livenessProbe.successThreshold=3",
+            "'/healthcheck/livenessProbe/successThreshold': value must be 1",
+        ),
+        ("k8sApiServer.cidr=abc", "'/k8sApiServer/cidr'"),
+        ("k8sApiServer.cidr=192.0.2.1", "'/k8sApiServer/cidr'"),
+        ("hubble.cidr=192.0.2.0/33", "'/hubble/cidr'"),
+        ("operator.cilium.hubble.relay.address=http://x:4245", "'/operator/cilium/hubble/relay/address'"),
         ("global.imageRegistry=registry/", "'/global/imageRegistry'"),
         ("healthcheck.port=8443", "healthcheck.port must not be 8443 or 10250"),
         ("healthcheck.port=10250", "healthcheck.port must not be 8443 or 10250"),
@@ -174,6 +193,19 @@ fn misspelled_values_and_wrong_types_are_refused_by_name() {
     ] {
         let refusal = helm::render(&["--set", setting]).expect_err(setting);
         assert!(refusal.contains(complaint), "{setting}: {refusal}");
+    }
+}
+
+#[test]
+fn addresses_are_of_either_version() {
+    for setting in [
+        "server.host=192.0.2.1",
+        "server.host=2001:db8::1",
+        "k8sApiServer.cidr=192.0.2.1/32",
+        "k8sApiServer.cidr=2001:db8::/32",
+        "hubble.cidr=::/0",
+    ] {
+        helm::render(&["--set", setting]).expect(setting);
     }
 }
 
