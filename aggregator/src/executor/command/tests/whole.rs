@@ -155,6 +155,32 @@ async fn a_log_whose_end_nobody_named_says_where_it_was_bound() {
 }
 
 #[tokio::test]
+async fn a_selector_alone_asks_for_the_ends_of_logs() {
+    let serve: Serve = |uri| {
+        let pod = json!({"kind": "Pod", "metadata": {"name": "p"}, "spec": {"containers": [{"name": "app"}, {"name": "side"}]}});
+        let workload = json!({"kind": "Widget", "spec": {"selector": {"app": "web"}}});
+        Some(match uri.split_once('?') {
+            Some((path, query)) if path.ends_with("/log") => {
+                // How many lines are asked for.
+                query.split_once("tailLines=")?.1.split('&').next()?.into()
+            }
+            Some(_) => json!({"kind": "PodList", "items": [pod]}),
+            None if uri.contains("widgets") => workload,
+            None => pod,
+        })
+    };
+    for (line, shown) in [
+        ("kubectl logs p --all-containers", "1000010000"),
+        ("kubectl logs -l app=web", "10"),
+        ("kubectl logs -l app=web --all-containers --prefix", "[pod/p/app] 10\n[pod/p/side] 10\n"),
+        ("kubectl logs -l app=web --tail=-1", "10000"),
+        ("kubectl logs widget/w --all-pods", "[pod/p/app] 10000\n"),
+    ] {
+        assert_eq!(run(serve, line).await.stdout, shown, "{line}");
+    }
+}
+
+#[tokio::test]
 async fn every_command_says_that_a_list_was_cut() {
     let serve: Serve = |uri| {
         Some(match uri.split('?').next().unwrap_or_default() {
