@@ -181,6 +181,18 @@ async fn a_selector_alone_asks_for_the_ends_of_logs() {
 }
 
 #[tokio::test]
+async fn the_last_filter_has_the_word_unless_the_command_failed() {
+    let serve: Serve = |uri| Some(many(uri, "0", "Pod"));
+    for (line, code) in [
+        ("kubectl get pods -o name | grep none | wc -l", 0),
+        ("kubectl get pods -o name | wc -l | grep none", 1),
+        ("kubectl get nothing | wc -l", 1),
+    ] {
+        assert_eq!(run(serve, line).await.exit_code, code, "{line}");
+    }
+}
+
+#[tokio::test]
 async fn every_command_says_that_a_list_was_cut() {
     let serve: Serve = |uri| {
         Some(match uri.split('?').next().unwrap_or_default() {
