@@ -301,6 +301,39 @@ async fn one_command_has_room_for_so_much_and_no_more() {
 }
 
 #[tokio::test]
+async fn rules_are_taken_apart_as_kubectl_takes_them() {
+    let serve: Serve = |_| {
+        Some(json!({"status": {
+            "incomplete": true,
+            "evaluationError": "a webhook does not tell",
+            "resourceRules": [
+                {"apiGroups": ["", "apps"], "resources": ["pods", "deployments/scale"], "verbs": ["get", "list"]},
+                {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]},
+                {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["a", "b"], "verbs": ["get"]},
+            ],
+            "nonResourceRules": [{"nonResourceURLs": ["/healthz", "/version"], "verbs": ["get"]}],
+        }}))
+    };
+    let shown = run(serve, "kubectl auth can-i --list --no-headers").await;
+    assert_eq!(shown.stderr, "warning: the list may be incomplete: a webhook does not tell\n");
+    let rows: Vec<String> =
+        shown.stdout.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    assert_eq!(
+        rows,
+        [
+            "pods [] [] [get list watch]",
+            "deployments/scale [] [] [get list]",
+            "deployments.apps/scale [] [] [get list]",
+            "pods.apps [] [] [get list]",
+            "[/healthz] [] [get]",
+            "[/version] [] [get]",
+            "configmaps [] [a] [get]",
+            "configmaps [] [b] [get]",
+        ]
+    );
+}
+
+#[tokio::test]
 async fn json_that_has_no_end_is_a_failure() {
     let serve: Serve = |_| {
         let deep = (0..60).fold(json!(vec![1; 100_000]), |inner, _| json!({"a": inner}));
