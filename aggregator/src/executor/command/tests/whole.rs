@@ -301,6 +301,37 @@ async fn one_command_has_room_for_so_much_and_no_more() {
 }
 
 #[tokio::test]
+async fn a_row_takes_room_for_what_is_shown_and_sorted_by() {
+    // More than there is room for, of which little is shown.
+    let serve: Serve = |uri| {
+        let begin = uri.split_once("continue=").map_or(0, |(_, next)| next.parse().unwrap());
+        let row = |n: usize| {
+            let long = "x ".repeat(8 << 10);
+            let metadata = json!({"namespace": "shop", "labels": {"app": "web"}, "annotations": {"a": long}});
+            let object = json!({"metadata": metadata, "spec": {"size": 600 - n}});
+            let object = Some(object).filter(|_| !uri.contains("includeObject=None"));
+            json!({"cells": [format!("n{n}"), long], "object": object})
+        };
+        let rows: Vec<Value> = (begin..begin + 100).map(row).collect();
+        let next = if begin < 500 { (begin + 100).to_string() } else { String::new() };
+        let columns = json!([{"name": "Name"}, {"name": "Notes", "priority": 1}]);
+        Some(
+            json!({"kind": "Table", "columnDefinitions": columns, "rows": rows, "metadata": {"continue": next}}),
+        )
+    };
+    for (line, shown) in [
+        ("kubectl get widgets --no-headers | wc -l", "600\n"),
+        ("kubectl get widgets -A -L app | grep -c '^shop .* web$'", "600\n"),
+        ("kubectl get widgets --sort-by=.spec.size --no-headers | head -n 1", "n599\n"),
+    ] {
+        let answer = run(serve, line).await;
+        assert_eq!((answer.stdout.as_str(), answer.stderr.as_str()), (shown, ""), "{line}");
+    }
+    let cut = run(serve, "kubectl get widgets -o wide | wc -l").await;
+    assert!(cut.stderr.contains("widgets was cut after 511 objects"), "{}", cut.stderr);
+}
+
+#[tokio::test]
 async fn rules_are_taken_apart_as_kubectl_takes_them() {
     let serve: Serve = |_| {
         Some(json!({"status": {
