@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     corpus::{ENCODED, HONEST, MARKER, SEED, adversarial, commands, comparable, differs},
-    kubectl::{OPERATOR, attempt, cloud_post, eventually, json, kubectl},
+    kubectl::{OPERATOR, apply, attempt, cloud_post, eventually, json, kubectl, sample_image},
     namespace::Namespace,
 };
 
@@ -178,6 +178,54 @@ fn honest_commands_are_answered_as_kubectl_answers_them() {
     println!("{compared} of {} commands equal kubectl's", honest.len());
     assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n"));
     assert!(honest.len() >= 150 && compared >= 120, "{compared}");
+}
+
+/// Scenario: the cloud asks in many ways for the logs of a pod with two containers.
+/// Guarantee: they are those that kubectl shows, to the byte; of several containers kubectl's order is anybody's.
+#[test]
+fn logs_are_those_of_kubectl() {
+    let namespace = Namespace::new("kubectl-logs");
+    let container = |name: &str| {
+        let script = format!("for i in $(seq 30); do echo \"line $i of {name}\"; done; exec sleep 100000");
+        json!({"name": name, "image": sample_image(), "command": ["sh", "-c", script]})
+    };
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "talk", "labels": {"app": "talk"}},
+        "spec": {"terminationGracePeriodSeconds": 0, "containers": [container("app"), container("side")]}});
+    apply(&namespace.0, &pod.to_string());
+    eventually("all lines of both containers", 120, || {
+        let told = attempt(&["logs", "-n", &namespace.0, "talk", "--all-containers"])?;
+        if told.lines().count() == 60 { Ok(()) } else { Err(told) }
+    });
+    for asked in [
+        "talk",
+        "talk -c app",
+        "talk side --tail=3",
+        "talk -c nothing",
+        "talk -c side --since=1h --timestamps",
+        "talk --all-containers",
+        "talk --all-containers --tail=2 --prefix",
+        "-l app=talk",
+        "-l app=talk --prefix --tail=-1",
+        "-l app=talk --all-containers --prefix --timestamps",
+        "-l app=nothing",
+        "talk -c app | grep -c 'line 1'",
+        "talk -c side | tail -n 2 | cut -d' ' -f2",
+    ] {
+        let command = format!("kubectl logs -n {} {asked}", namespace.0);
+        let answer = ask(&json!({"shell_command_request": {"commands": [command]}}));
+        let ours = &answer["results"][0];
+        let theirs = Command::new("bash").args(["-c", &command]).output().unwrap();
+        let lines = |text: &str| {
+            let mut lines: Vec<String> = text.split_inclusive('\n').map(str::to_owned).collect();
+            if asked.contains("--all-containers") {
+                lines.sort();
+            }
+            lines
+        };
+        let stdout = String::from_utf8(theirs.stdout).unwrap();
+        assert_eq!(lines(ours["stdout"].as_str().unwrap()), lines(&stdout), "{command}: {ours}");
+        assert_eq!(ours["success"], theirs.status.success(), "{command}: {ours}");
+    }
 }
 
 /// Scenario: the owner switches off what the cloud asks for, and on again; the cloud asks on.

@@ -321,12 +321,14 @@ async fn filtered(session: &Session<'_>, mut output: Output, filters: Vec<Filter
         return output;
     }
     let passed = session.apart(move |work| {
+        let own = output.code;
         for filter in &filters {
             output.bound();
             // Nobody waits for what was stopped.
             let Some((stdout, code)) = filter.apply(&output.stdout, &work.stop) else { break };
-            // The last one's code counts as in a pipe, but what failed stays failed.
-            output = Output { stdout, code: output.code.max(code), ..output };
+            // The last one's code counts as in a pipe, but a command that failed stays failed: what filters make of
+            // nothing looks like an answer.
+            output = Output { stdout, code: own.max(code), ..output };
         }
         output
     });

@@ -1,5 +1,7 @@
 //! `kubectl auth can-i`: what the account that reads for the cloud may do.
 
+use std::collections::BTreeMap;
+
 use http::{Request, header};
 use kube::client::Body;
 use serde_json::{Value, json};
@@ -10,8 +12,12 @@ use super::{
     list,
     session::{Session, Trouble},
     table, text,
+    work::Work,
 };
 use crate::executor::cluster::Failure;
+
+/// Steps for each verb of each resource and name: a rule that names many of both would be millions of rows.
+const STEPS: usize = 64;
 
 /// Reviews are asked for by a POST, of nothing but these two kinds; nothing is stored.
 async fn review(session: &Session<'_>, kind: &str, spec: Value) -> Result<Value, Trouble> {
@@ -79,47 +85,61 @@ pub(super) async fn run(session: &Session<'_>, command: &Kubectl) -> Result<Outp
 /// `--list`.
 async fn rules(session: &Session<'_>, command: &Kubectl) -> Result<Output, Trouble> {
     let review = review(session, "SelfSubjectRulesReview", json!({"namespace": command.namespace()})).await?;
+    let mut output = Output::default();
+    if review["status"]["incomplete"] == true {
+        let why = text(&review, &["status", "evaluationError"]);
+        output.warn(&format!("the list may be incomplete: {why}"));
+    }
     let headers = !command.arguments.has("no-headers");
-    session.apart(move |_| rules_shown(&review, headers)).await.map(Output::of)
+    let shown = session.apart(move |work| rules_shown(&review, headers, work));
+    output.stdout = shown.await?.map_err(Trouble::Said)?;
+    Ok(output)
 }
 
-fn rules_shown(review: &Value, headers: bool) -> String {
-    let words = |rule: &Value, field: &str| -> Vec<String> {
-        list(rule, &[field]).iter().filter_map(Value::as_str).map(str::to_owned).collect()
-    };
-    let shown = |words: Vec<String>| format!("[{}]", words.join(" "));
-    let mut rows: Vec<Vec<String>> = Vec::new();
+/// A row for each resource, object and path, as kubectl takes rules apart: the verbs of a resource or object are together,
+/// those of a path are not.
+fn rules_shown(review: &Value, headers: bool, work: &Work) -> Result<String, String> {
+    let words = |rule, field| list(rule, &[field]).iter().filter_map(Value::as_str);
+    let mut verbs_of: BTreeMap<[&str; 3], Vec<&str>> = BTreeMap::new();
     for rule in list(review, &["status", "resourceRules"]) {
+        let all: Vec<&str> = words(rule, "resourceNames").collect();
+        let names = if all.is_empty() { &[""][..] } else { &all };
         for group in words(rule, "apiGroups") {
             for resource in words(rule, "resources") {
-                let name = match (group.as_str(), resource.split_once('/')) {
-                    ("", _) => resource.clone(),
-                    (group, Some((resource, sub))) => format!("{resource}.{group}/{sub}"),
-                    (group, None) => format!("{resource}.{group}"),
-                };
-                rows.push(vec![
-                    name,
-                    "[]".to_owned(),
-                    shown(words(rule, "resourceNames")),
-                    shown(words(rule, "verbs")),
-                ]);
+                for (name, verb) in
+                    names.iter().flat_map(|name| words(rule, "verbs").map(move |verb| (*name, verb)))
+                {
+                    work.take(STEPS)?;
+                    let verbs = verbs_of.entry([group, resource, name]).or_default();
+                    if !verbs.contains(&verb) {
+                        verbs.push(verb);
+                    }
+                }
             }
         }
     }
+    let of_resources = verbs_of.into_iter();
+    let mut rows: Vec<(String, [&str; 4])> = of_resources
+        .map(|([group, resource, name], verbs)| (verbs.join(" "), [group, resource, name, ""]))
+        .collect();
     for rule in list(review, &["status", "nonResourceRules"]) {
-        rows.push(vec![
-            String::new(),
-            shown(words(rule, "nonResourceURLs")),
-            "[]".to_owned(),
-            shown(words(rule, "verbs")),
-        ]);
+        for path in words(rule, "nonResourceURLs") {
+            for verb in words(rule, "verbs") {
+                work.take(STEPS)?;
+                rows.push((verb.to_owned(), ["", "", "", path]));
+            }
+        }
     }
-    rows.sort();
-    if headers {
-        rows.insert(
-            0,
-            ["Resources", "Non-Resource URLs", "Resource Names", "Verbs"].map(str::to_owned).to_vec(),
-        );
-    }
-    table::columns(&rows)
+    // By what kubectl sorts them by: rules as Go writes them.
+    rows.sort_by_cached_key(|(verbs, of)| format!("[{verbs}][{}]", of.join("][")));
+    let rows = rows.into_iter().map(|(verbs, [group, resource, name, path])| {
+        let resource = match (group, resource.split_once('/')) {
+            ("", _) => resource.to_owned(),
+            (group, Some((resource, sub))) => format!("{resource}.{group}/{sub}"),
+            (group, None) => format!("{resource}.{group}"),
+        };
+        [resource, format!("[{path}]"), format!("[{name}]"), format!("[{verbs}]")]
+    });
+    let head = ["Resources", "Non-Resource URLs", "Resource Names", "Verbs"].map(str::to_owned);
+    Ok(table::columns(headers.then_some(head).into_iter().chain(rows)))
 }

@@ -15,7 +15,7 @@ pub(crate) enum Filter {
     Head(Count),
     Tail(Count),
     Wc(Arguments),
-    Sort(Arguments),
+    Sort(Sort),
     Uniq(Arguments),
     Cut(Cut),
 }
@@ -76,6 +76,26 @@ pub(crate) struct Grep {
     before: usize,
     after: usize,
     most: usize,
+}
+
+/// Lines in their order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Sort {
+    /// The first one counts most; whole lines count last.
+    keys: Vec<Key>,
+    separator: Option<char>,
+    is_reverse: bool,
+    is_unique: bool,
+}
+
+/// What lines are compared by: from one of their fields to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Key {
+    from: usize,
+    to: usize,
+    is_number: bool,
+    is_reverse: bool,
+    is_folded: bool,
 }
 
 /// Fields or characters of each line.
@@ -164,10 +184,21 @@ impl Filter {
             }
             "wc" => Self::Wc(parsed),
             "sort" => {
-                if let Some(key) = parsed.value("key") {
-                    sort_key(key)?;
+                let whole = Key {
+                    from: 1,
+                    to: usize::MAX,
+                    is_number: parsed.has("numeric-sort"),
+                    is_reverse: parsed.has("reverse"),
+                    is_folded: parsed.has("ignore-case"),
+                };
+                let keys = parsed.values("key").map(|key| sort_key(key, whole));
+                let mut keys = keys.collect::<Result<Vec<_>, _>>()?;
+                if keys.is_empty() {
+                    keys.push(whole);
                 }
-                Self::Sort(parsed)
+                let separator = parsed.value("field-separator").and_then(|text| text.chars().next());
+                let (is_reverse, is_unique) = (whole.is_reverse, parsed.has("unique"));
+                Self::Sort(Sort { keys, separator, is_reverse, is_unique })
             }
             "uniq" => Self::Uniq(parsed),
             _ => {
@@ -221,7 +252,8 @@ fn ranges(text: &str) -> Result<Vec<(usize, usize)>, Refused> {
     Ok(all)
 }
 
-fn sort_key(key: &str) -> Result<(usize, usize, bool, bool), Refused> {
+/// A key without options of its own has those of `whole`.
+fn sort_key(key: &str, whole: Key) -> Result<Key, Refused> {
     let part = |text: &str| {
         let digits = text.bytes().take_while(u8::is_ascii_digit).count();
         let options = &text[digits..];
@@ -237,7 +269,11 @@ fn sort_key(key: &str) -> Result<(usize, usize, bool, bool), Refused> {
     if from.0 == 0 {
         return Err(Refused::new(Reason::Malformed, "fields are counted from 1"));
     }
-    Ok((from.0, to.0, from.1 || to.1, from.2 || to.2))
+    let (from, to, is_number, is_reverse) = (from.0, to.0, from.1 || to.1, from.2 || to.2);
+    Ok(match is_number || is_reverse {
+        true => Key { from, to, is_number, is_reverse, is_folded: false },
+        false => Key { from, to, ..whole },
+    })
 }
 
 #[cfg(test)]
@@ -283,6 +319,11 @@ mod tests {
             ("sort -ru", "c 2\nb 2\na 10\n"),
             ("sort -k2n", "b 2\nc 2\na 10\na 10\n"),
             ("sort -t' ' -k 2,2 -r", "c 2\nb 2\na 10\na 10\n"),
+            ("sort -k2,2n -k1,1r", "c 2\nb 2\na 10\na 10\n"),
+            ("sort -k2nr", "a 10\na 10\nb 2\nc 2\n"),
+            ("sort -r -k2,2n", "c 2\nb 2\na 10\na 10\n"),
+            ("sort -u -k2,2", "a 10\nb 2\n"),
+            ("sort -t' ' -k2 -k3,1", "a 10\na 10\nb 2\nc 2\n"),
             ("uniq", "b 2\na 10\nc 2\na 10\n"),
             ("cut -d' ' -f2", "2\n10\n2\n10\n"),
             ("cut -c1,3-", "b2\na10\nc2\na10\n"),
@@ -292,6 +333,9 @@ mod tests {
         ] {
             assert_eq!(run(line, text).0, expected, "{line}");
         }
+        // The blanks before a field are of it, unless a separator is named.
+        assert_eq!(run("sort -k2", "a 1\nb  2\n").0, "b  2\na 1\n");
+        assert_eq!(run("sort -k2n", "a 2\nb  1\n").0, "b  1\na 2\n");
         assert_eq!(run("uniq -c", "a\na\nb\n").0, "      2 a\n      1 b\n");
         assert_eq!(run("uniq -d", "a\na\nb\n").0, "a\n");
         assert_eq!(run("grep x -A1", "x\n1\n2\nx\n").0, "x\n1\n--\nx\n");
@@ -317,13 +361,9 @@ mod tests {
     #[test]
     fn a_filter_stops_within_a_line_and_asks_once_for_what_is_named_twice() {
         let line = ",x".repeat(1 << 16) + "\n";
-        for filter in [
-            &format!("cut -c 9{}", ",9".repeat(7000))[..],
-            "cut -c1-",
-            "cut -d, -f1-",
-            "sort -t, -k2",
-            "grep -o -e z -e x",
-        ] {
+        for filter in
+            [&format!("cut -c 9{}", ",9".repeat(7000))[..], "cut -c1-", "cut -d, -f1-", "grep -o -e z -e x"]
+        {
             let stages = words::split(filter).unwrap();
             let filter = Filter::parse(&stages[0]).unwrap();
             assert!(filter.apply(&line, &Stop::default()).is_some());

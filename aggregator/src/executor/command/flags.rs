@@ -32,17 +32,29 @@ pub(crate) const fn value(long: &'static str, short: Option<char>) -> Flag {
 pub(crate) struct Never {
     pub long: &'static str,
     pub short: Option<char>,
+    pub takes: Takes,
     pub reason: Reason,
     pub why: &'static str,
 }
 
+/// Refused whatever its value is.
 pub(crate) const fn never(
     long: &'static str,
     short: Option<char>,
     reason: Reason,
     why: &'static str,
 ) -> Never {
-    Never { long, short, reason, why }
+    Never { long, short, takes: Takes::Value, reason, why }
+}
+
+/// Refused but with `=false`, which is what holds here.
+pub(crate) const fn never_on(
+    long: &'static str,
+    short: Option<char>,
+    reason: Reason,
+    why: &'static str,
+) -> Never {
+    Never { takes: Takes::Nothing, ..never(long, short, reason, why) }
 }
 
 /// A word of a command, understood.
@@ -53,6 +65,8 @@ enum Item {
     Long(&'static Flag, Option<(Joint, String)>),
     /// `-A`, `-n value`, `-nvalue`, `-n=value`, `-An value`.
     Short(Vec<&'static Flag>, Option<(Joint, String)>),
+    /// `--flag=false` of a flag that is refused otherwise.
+    Off(&'static str),
     /// `--`: all that follows are words.
     End,
 }
@@ -77,7 +91,7 @@ impl Arguments {
     pub(crate) fn parse(
         arguments: &[String],
         table: &'static [Flag],
-        nevers: &[&[Never]],
+        nevers: &[&'static [Never]],
     ) -> Result<Self, Refused> {
         let mut items = Vec::new();
         let mut rest = arguments.iter();
@@ -95,6 +109,11 @@ impl Arguments {
                     None => (long, None),
                 };
                 if let Some(never) = nevers.iter().copied().flatten().find(|never| never.long == name) {
+                    let is_off = given.as_ref().is_some_and(|(_, value)| value == "false");
+                    if is_off && never.takes == Takes::Nothing {
+                        items.push(Item::Off(never.long));
+                        continue;
+                    }
                     return Err(Refused::new(never.reason, never.why));
                 }
                 let flag = table
@@ -233,6 +252,7 @@ impl Arguments {
             match item {
                 Item::Word(word) => join(word.clone(), &None),
                 Item::End => join("--".to_owned(), &None),
+                Item::Off(long) => join(format!("--{long}=false"), &None),
                 Item::Long(flag, given) => join(format!("--{}", flag.long), given),
                 Item::Short(flags, given) => {
                     join(

@@ -11,7 +11,7 @@ use super::{
     jsonpath::Template,
     kubectl::{Format, Kubectl},
     quantity,
-    session::{Grid, Row, Session, Trouble, named, with_query},
+    session::{Grid, Row, Session, Trouble, Wanted, named, with_query},
     table,
     work::Work,
     yaml,
@@ -125,11 +125,18 @@ async fn human(
     targets: &[Target],
     wide: bool,
 ) -> Result<Output, Trouble> {
-    let include = if command.sort.is_some() { "Object" } else { "" };
+    let arguments = &command.arguments;
+    let labels = arguments.has("show-labels") || arguments.value("label-columns").is_some();
+    let wanted = Wanted { wide, labels, sort: command.sort.as_ref() };
+    let include = match (wanted.sort, labels || arguments.has("all-namespaces")) {
+        (Some(_), _) => "Object",
+        (None, true) => "Metadata",
+        (None, false) => "None",
+    };
     let mut output = Output::default();
     let mut groups: Vec<(Resource, Grid)> = Vec::new();
     for target in targets {
-        match session.table(&uri(target, command, include), target.name.is_none()).await {
+        match session.table(&uri(target, command, include), target.name.is_none(), &wanted).await {
             Ok(grid) => match groups.last_mut() {
                 Some((resource, group)) if *resource == target.resource => group.rows.extend(grid.rows),
                 _ => groups.push((target.resource.clone(), grid)),
@@ -194,19 +201,16 @@ fn text(
         row
     });
     let name_column = grid.columns.iter().position(|column| column.format == "name");
-    let rows = grid.rows.iter().map(|Row { cells, object }| {
-        let metadata = &object["metadata"];
+    let rows = grid.rows.iter().map(|Row { cells, namespace, labels: own, .. }| {
         let mut row: Vec<String> = Vec::new();
-        row.extend(with_namespace.then(|| metadata["namespace"].as_str().unwrap_or_default().to_owned()));
+        row.extend(with_namespace.then(|| namespace.clone()));
         row.extend(shown.iter().filter_map(|place| {
             let cell = cells.get(*place)?;
             let named = with_kind && Some(*place) == name_column;
             Some(if named { format!("{}/{cell}", resource.singular_qualified()) } else { cell.clone() })
         }));
-        row.extend(
-            labels.iter().map(|label| metadata["labels"][*label].as_str().unwrap_or_default().to_owned()),
-        );
-        row.extend(show_labels.then(|| super::pairs(&metadata["labels"])));
+        row.extend(labels.iter().map(|label| own[*label].as_str().unwrap_or_default().to_owned()));
+        row.extend(show_labels.then(|| super::pairs(own)));
         row
     });
     table::columns(head.into_iter().chain(rows))

@@ -139,6 +139,18 @@ impl Template {
             .collect())
     }
 
+    /// Takes out of an object what stands beside the fields that the first path goes through.
+    pub(crate) fn prune(&self, object: &mut Value) {
+        let Some(Action::Path(path)) = self.actions.first() else { return };
+        let mut value = object;
+        for node in path {
+            let (Node::Field(name), Value::Object(fields)) = (node, value) else { return };
+            fields.retain(|field, _| field == name);
+            let Some(next) = fields.get_mut(name) else { return };
+            value = next;
+        }
+    }
+
     fn run(&self, actions: &[Action], object: &Value, shown: &mut String, work: &Work) -> Result<(), String> {
         let mut place = 0;
         while let Some(action) = actions.get(place) {

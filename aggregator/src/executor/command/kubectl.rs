@@ -130,10 +130,6 @@ impl Kubectl {
             Does::RolloutStatus | Does::RolloutHistory if count == 0 => {
                 malformed("it names no workload, such as deployment/NAME")
             }
-            Does::RolloutStatus if self.arguments.flag("watch") == Some(true) => Err(Refused::new(
-                Reason::Endless,
-                "nothing is waited for: ask again, with --watch=false or without it",
-            )),
             Does::Diff if self.manifest.is_none() || !self.arguments.values("filename").eq(["-"]) => {
                 Err(Refused::new(Reason::File, format!("there are no files: {}", here::FORM)))
             }

@@ -60,10 +60,10 @@ pub(super) async fn run(session: &Session<'_>, command: &Kubectl) -> Result<Outp
             sources.len()
         )));
     }
-    let prefix = command.arguments.has("prefix");
+    let prefix = command.arguments.has("prefix") || command.arguments.has("all-pods");
     let (mut logs, mut bytes) = (Vec::new(), 0);
     for Source { pod, container } in &sources {
-        let uri = uri(command, namespace, pod, container, sources.len() > 1 || selector.is_some())?;
+        let uri = uri(command, namespace, pod, container)?;
         let Log { text: log, is_cut } = match session.log(&uri).await {
             Ok(log) => log,
             Err(trouble) if sources.len() > 1 && command.arguments.has("ignore-errors") => {
@@ -148,7 +148,7 @@ fn sources(command: &Kubectl, pods: &[Value], output: &mut Output) -> Result<Vec
                 text(&object["metadata"]["annotations"], &["kubectl.kubernetes.io/default-container"]);
             let chosen = containers.iter().find(|name| *name == by_annotation);
             let Some(container) = chosen.or(containers.first()) else { continue };
-            if all.len() > 1 && chosen.is_none() {
+            if all.len() > 1 && chosen.is_none() && !command.arguments.has("all-pods") {
                 let told: Vec<String> = [
                     (names("containers"), ""),
                     (names("initContainers"), " (init)"),
@@ -167,13 +167,7 @@ fn sources(command: &Kubectl, pods: &[Value], output: &mut Output) -> Result<Vec
     Ok(sources)
 }
 
-fn uri(
-    command: &Kubectl,
-    namespace: &str,
-    pod: &str,
-    container: &str,
-    several: bool,
-) -> Result<String, Trouble> {
+fn uri(command: &Kubectl, namespace: &str, pod: &str, container: &str) -> Result<String, Trouble> {
     let value = |name: &str| command.arguments.value(name);
     let flag = |name: &str| if command.arguments.has(name) { "true" } else { "" };
     let number = |name: &str, text: &str| {
@@ -182,13 +176,8 @@ fn uri(
         })
     };
     let tail = match value("tail") {
-        None => {
-            if several {
-                Some(10)
-            } else {
-                None
-            }
-        }
+        // What a selector finds may be many logs.
+        None => value("selector").map(|_| 10),
         Some(text) => Some(number("tail", text)?).filter(|lines| *lines >= 0),
     };
     let tail = tail.map(|lines| lines.to_string()).unwrap_or_default();

@@ -22,7 +22,7 @@ const TEXT: usize = 32;
 
 /// What one command holds, as long as the command lives, or what runs apart for it.
 pub(crate) struct Room {
-    /// Bytes of the API server's answers that it may still read, of whatever number of kinds and names.
+    /// Bytes of objects, as they are shown, that it may still hold, of whatever number of kinds and names.
     bytes: AtomicUsize,
     all: &'static Semaphore,
     held: Mutex<Option<SemaphorePermit<'static>>>,
@@ -40,7 +40,7 @@ impl Room {
         Self { bytes: AtomicUsize::new(READ_BYTES), all, held: Mutex::default(), threads: TaskTracker::new() }
     }
 
-    /// Whether it may read an object of so many bytes, which are taken.
+    /// Whether it may hold an object of so many bytes, which are taken.
     pub(crate) fn takes(&self, bytes: usize) -> bool {
         self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes)).is_ok()
     }
@@ -58,6 +58,11 @@ impl Room {
         }
         true
     }
+}
+
+/// Bytes of a value's JSON.
+pub(crate) fn written(value: &Value) -> usize {
+    value.to_string().len()
 }
 
 /// Bytes of memory that a value takes beside itself.

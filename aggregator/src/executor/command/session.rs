@@ -12,7 +12,8 @@ use tokio::sync::Mutex;
 use super::{
     Output,
     discovery::{self, Resource},
-    room::Room,
+    jsonpath::Template,
+    room::{Room, written},
     work::{Stop, Waits, Work},
 };
 use crate::{
@@ -104,9 +105,19 @@ pub(super) struct Grid {
 }
 
 pub(super) struct Row {
+    /// Those that are not wanted are empty.
     pub cells: Vec<String>,
-    /// The object, or its metadata.
+    pub namespace: String,
+    pub labels: Value,
+    /// What of the object it is sorted by, in its place.
     pub object: Value,
+}
+
+/// What of each row is shown or sorted by: the rest of it would take the room of others.
+pub(super) struct Wanted<'a> {
+    pub wide: bool,
+    pub labels: bool,
+    pub sort: Option<&'a Template>,
 }
 
 /// Objects of a list.
@@ -215,10 +226,11 @@ impl Session<'_> {
         if answer.is_cut {
             return Err(Failure::own(413, "the object is larger than 8 MiB").into());
         }
-        if !self.room.takes(answer.text.len()) {
+        let object = self.cluster.cleaned_text(&answer.text, holds)?;
+        if !self.room.takes(written(&object)) {
             return Err(Failure::own(413, NO_ROOM).into());
         }
-        Ok(self.held(self.cluster.cleaned_text(&answer.text, holds)?)?)
+        Ok(self.held(object)?)
     }
 
     /// The objects of a list, with their kind, as far as there is room.
@@ -229,14 +241,11 @@ impl Session<'_> {
             .pages(&readable, "application/json", |page| {
                 let kind = page.kind.strip_suffix("List").unwrap_or(&page.kind);
                 for item in &page.items {
-                    let item = match self.room.takes(item.get().len()) {
-                        true => Some(self.cluster.cleaned(item, readable.holds)?),
-                        false => None,
-                    };
-                    let Some(mut item) = item.filter(|item| self.room.holds(item)) else {
+                    let mut item = self.cluster.cleaned(item, readable.holds)?;
+                    if !(self.room.takes(written(&item)) && self.room.holds(&item)) {
                         objects.is_cut = true;
                         return Ok(false);
-                    };
+                    }
                     if let Some(fields) = item.as_object_mut() {
                         fields.entry("apiVersion").or_insert_with(|| page.api_version.clone().into());
                         fields.entry("kind").or_insert_with(|| kind.into());
@@ -250,7 +259,7 @@ impl Session<'_> {
     }
 
     /// The table of a list or of one object.
-    pub(super) async fn table(&self, uri: &str, is_list: bool) -> Result<Grid, Trouble> {
+    pub(super) async fn table(&self, uri: &str, is_list: bool, wanted: &Wanted<'_>) -> Result<Grid, Trouble> {
         let readable = self.readable(uri)?;
         let mut grid = Grid::default();
         let mut take = |page: &Page<'_>| -> Result<bool, Failure> {
@@ -260,14 +269,11 @@ impl Session<'_> {
             }
             for item in &page.items {
                 let columns = is_table.then_some(&grid.columns[..]);
-                let row = match self.room.takes(item.get().len()) {
-                    true => Some(self.row(item.get(), columns, readable.holds)?),
-                    false => None,
-                };
-                let Some(row) = row.filter(|row| self.room.holds(&row.object)) else {
+                let row = self.row(item.get(), columns, readable.holds, wanted)?;
+                if !self.fits(&row) {
                     grid.is_cut = true;
                     return Ok(false);
-                };
+                }
                 grid.rows.push(row);
             }
             Ok(true)
@@ -284,28 +290,59 @@ impl Session<'_> {
             Ok(page) => {
                 take(&page)?;
             }
-            Err(_) if !self.room.takes(answer.text.len()) => return Err(Failure::own(413, NO_ROOM).into()),
             Err(_) => {
+                let row = self.row(&answer.text, None, readable.holds, wanted)?;
+                if !self.fits(&row) {
+                    return Err(Failure::own(413, NO_ROOM).into());
+                }
                 grid.columns = plain_columns();
-                grid.rows.push(self.row(&answer.text, None, readable.holds)?);
+                grid.rows.push(row);
             }
         }
         Ok(grid)
     }
 
-    fn row(&self, written: &str, columns: Option<&[Column]>, holds: Holds) -> Result<Row, Failure> {
-        let Some(columns) = columns else {
-            let object = self.cluster.cleaned_text(written, holds)?;
-            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-            let age = super::age(object["metadata"]["creationTimestamp"].as_str());
-            return Ok(Row { cells: vec![text(&object["metadata"]["name"]), age], object });
+    fn fits(&self, row: &Row) -> bool {
+        let cells = row.cells.iter().map(String::len).sum::<usize>();
+        let bytes = cells + row.namespace.len() + written(&row.labels) + written(&row.object);
+        self.room.takes(bytes)
+            && self.room.holds(&row.object)
+            && (row.labels.is_null() || self.room.holds(&row.labels))
+    }
+
+    fn row(
+        &self,
+        written: &str,
+        columns: Option<&[Column]>,
+        holds: Holds,
+        wanted: &Wanted<'_>,
+    ) -> Result<Row, Failure> {
+        let (cells, mut object) = match columns {
+            None => {
+                let object = self.cluster.cleaned_text(written, holds)?;
+                let age = super::age(object["metadata"]["creationTimestamp"].as_str());
+                (vec![super::text(&object, &["metadata", "name"]).to_owned(), age], object)
+            }
+            Some(columns) => {
+                let row: Value = serde_json::from_str(written).map_err(|error| {
+                    Failure::own(502, format!("the API server's table can't be read: {error}"))
+                })?;
+                let cells = row["cells"].as_array().map_or(&[][..], Vec::as_slice);
+                let cells = (0..).zip(cells).map(|(place, cell)| match columns.get(place) {
+                    Some(column) if column.priority > 0 && !wanted.wide => String::new(),
+                    column => self.cell(column, cell),
+                });
+                (cells.collect(), self.cluster.cleaned_text(&row["object"].to_string(), holds)?)
+            }
         };
-        let row: Value = serde_json::from_str(written)
-            .map_err(|error| Failure::own(502, format!("the API server's table can't be read: {error}")))?;
-        let cells = row["cells"].as_array().map_or(&[][..], Vec::as_slice);
-        let cells = (0..).zip(cells).map(|(place, cell)| self.cell(columns.get(place), cell)).collect();
-        let object = self.cluster.cleaned_text(&row["object"].to_string(), holds)?;
-        Ok(Row { cells, object })
+        let metadata = &object["metadata"];
+        let namespace = super::text(metadata, &["namespace"]).to_owned();
+        let labels = if wanted.labels { metadata["labels"].clone() } else { Value::Null };
+        match wanted.sort {
+            Some(path) => path.prune(&mut object),
+            None => object = Value::Null,
+        }
+        Ok(Row { cells, namespace, labels, object })
     }
 
     fn cell(&self, column: Option<&Column>, cell: &Value) -> String {

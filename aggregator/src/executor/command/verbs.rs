@@ -1,7 +1,7 @@
 //! The words of kubectl that run, their flags, and the flags that never do.
 
 use super::{
-    flags::{Flag, Never, flag, never, value},
+    flags::{Flag, Never, flag, never, never_on, value},
     here::FORM,
     refused::{CHANGES, ENTERS},
 };
@@ -51,7 +51,7 @@ const WATCH: &str = "a watch never ends: ask again instead";
 const NO_FILES: &[Never] = &[
     never("filename", Some('f'), Reason::File, FILE),
     never("kustomize", Some('k'), Reason::File, FILE),
-    never("recursive", Some('R'), Reason::File, FILE),
+    never_on("recursive", Some('R'), Reason::File, FILE),
 ];
 
 /// What runs.
@@ -75,9 +75,9 @@ pub(crate) const VERBS: [Verb; 16] = [
             value("subresource", None),
         ],
         never: &[
-            never("watch", Some('w'), Reason::Endless, WATCH),
-            never("watch-only", None, Reason::Endless, WATCH),
-            never("output-watch-events", None, Reason::Endless, WATCH),
+            never_on("watch", Some('w'), Reason::Endless, WATCH),
+            never_on("watch-only", None, Reason::Endless, WATCH),
+            never_on("output-watch-events", None, Reason::Endless, WATCH),
             never(
                 "raw",
                 None,
@@ -92,8 +92,8 @@ pub(crate) const VERBS: [Verb; 16] = [
             ),
             never("filename", Some('f'), Reason::File, FILE),
             never("kustomize", Some('k'), Reason::File, FILE),
-            never("recursive", Some('R'), Reason::File, FILE),
-            never("show-managed-fields", None, Reason::Unknown, "managedFields are always cut"),
+            never_on("recursive", Some('R'), Reason::File, FILE),
+            never_on("show-managed-fields", None, Reason::Unknown, "managedFields are always cut"),
             never("server-print", None, Reason::Unknown, "tables are always the API server's"),
         ],
         does: Does::Get,
@@ -124,13 +124,13 @@ pub(crate) const VERBS: [Verb; 16] = [
             flag("all-pods", None),
         ],
         never: &[
-            never(
+            never_on(
                 "follow",
                 Some('f'),
                 Reason::Endless,
                 "a log that is followed never ends: ask with --since or --tail",
             ),
-            never(
+            never_on(
                 "insecure-skip-tls-verify-backend",
                 None,
                 Reason::Acts,
@@ -152,7 +152,7 @@ pub(crate) const VERBS: [Verb; 16] = [
             value("types", None),
             value("chunk-size", None),
         ],
-        never: &[never("watch", Some('w'), Reason::Endless, WATCH)],
+        never: &[never_on("watch", Some('w'), Reason::Endless, WATCH)],
         does: Does::Events,
     },
     Verb {
@@ -264,7 +264,7 @@ pub(crate) const VERBS: [Verb; 16] = [
         flags: &[NAMESPACE, TIMEOUT, value("filename", Some('f')), flag("server-side", None)],
         never: &[
             never("kustomize", Some('k'), Reason::File, FORM),
-            never("recursive", Some('R'), Reason::File, FORM),
+            never_on("recursive", Some('R'), Reason::File, FORM),
         ],
         does: Does::Diff,
     },
@@ -294,7 +294,7 @@ pub(crate) const NEVER: [Never; 30] = [
     never("server", Some('s'), Reason::Elsewhere, SERVER),
     never("certificate-authority", None, Reason::Elsewhere, SERVER),
     never("tls-server-name", None, Reason::Elsewhere, SERVER),
-    never("insecure-skip-tls-verify", None, Reason::Elsewhere, SERVER),
+    never_on("insecure-skip-tls-verify", None, Reason::Elsewhere, SERVER),
     never("proxy-url", None, Reason::Elsewhere, SERVER),
     never("cache-dir", None, Reason::File, "there are no files"),
     never("profile", None, Reason::Unknown, "nothing is profiled"),
@@ -306,5 +306,5 @@ pub(crate) const NEVER: [Never; 30] = [
     never("image", None, Reason::Write, "nothing is made or changed"),
     never("force", None, Reason::Write, "nothing is made or changed"),
     never("dry-run", None, Reason::Write, CHANGES),
-    never("warnings-as-errors", None, Reason::Unknown, "warnings are not handed on"),
+    never_on("warnings-as-errors", None, Reason::Unknown, "warnings are not handed on"),
 ];

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, cmp::Ordering};
 
-use super::{Count, Cut, Filter, Grep, sort_key};
+use super::{Count, Cut, Filter, Grep, Key, Sort};
 use crate::executor::command::{OUTPUT_BYTES, flags::Arguments, is_full, work::Stop};
 
 impl Filter {
@@ -13,7 +13,7 @@ impl Filter {
             Self::Head(count) => (count.head(text).to_owned(), 0),
             Self::Tail(count) => (count.tail(text).to_owned(), 0),
             Self::Wc(flags) => (word_count(text, flags), 0),
-            Self::Sort(flags) => (sorted(text, flags, stop), 0),
+            Self::Sort(sort) => (sort.apply(text, stop), 0),
             Self::Uniq(flags) => (unique(text, flags, stop), 0),
             Self::Cut(cut) => (cut.apply(text, stop), 0),
         };
@@ -139,54 +139,74 @@ fn word_count(text: &str, flags: &Arguments) -> String {
     }
 }
 
-fn sorted(text: &str, flags: &Arguments, stop: &Stop) -> String {
-    let key = flags.value("key").and_then(|key| sort_key(key).ok());
-    let separator = flags.value("field-separator").and_then(|text| text.chars().next());
-    let numeric = flags.has("numeric-sort") || key.is_some_and(|key| key.2);
-    let reverse = flags.has("reverse") || key.is_some_and(|key| key.3);
-    let fold = flags.has("ignore-case");
-    let part = |line| -> Cow<'_, str> {
-        let Some((from, to, ..)) = key else { return Cow::Borrowed(line) };
-        match separator {
-            Some(separator) => fields(str::split(line, separator), from, to, stop),
-            None => fields(str::split_whitespace(line), from, to, stop),
+impl Sort {
+    fn apply(&self, text: &str, stop: &Stop) -> String {
+        let mut all: Vec<&str> = lines(text, stop).collect();
+        // sort's last resort, but where one of several equal lines is shown, which is the first.
+        if !self.is_unique {
+            all.sort_unstable();
+            if self.is_reverse {
+                all.reverse();
+            }
         }
-        .into()
-    };
-    // What a line is sorted by is made once, not with each comparison.
-    let mut all: Vec<(f64, Cow<'_, str>, &str)> = lines(text, stop)
-        .map(|line| match part(line) {
-            part if numeric => (leading_number(&part), Cow::Borrowed(""), line),
-            part if fold => (0.0, part.to_ascii_uppercase().into(), line),
-            part => (0.0, part, line),
-        })
-        .collect();
-    let by = |one: &(f64, Cow<'_, str>, &str), other: &(f64, Cow<'_, str>, &str)| -> Ordering {
-        one.0.total_cmp(&other.0).then_with(|| one.1.cmp(&other.1))
-    };
-    all.sort_by(|one, other| {
-        let order = by(one, other);
-        let order = if reverse { order.reverse() } else { order };
-        // sort's last resort.
-        order.then_with(|| if reverse { other.2.cmp(one.2) } else { one.2.cmp(other.2) })
-    });
-    if flags.has("unique") {
-        all.dedup_by(|one, other| by(one, other).is_eq());
+        // By one key after another, so that what the later ones made of them holds where the first one is equal.
+        for key in self.keys.iter().rev() {
+            // What a line is sorted by is made once, not with each comparison.
+            let keyed = all.into_iter().take_while(|_| !stop.is_set());
+            let mut keyed: Vec<_> = keyed.map(|line| (key.of(line, self.separator), line)).collect();
+            match key.is_reverse {
+                true => keyed.sort_by(|one, other| compare(&other.0, &one.0)),
+                false => keyed.sort_by(|one, other| compare(&one.0, &other.0)),
+            }
+            all = keyed.into_iter().map(|(_, line)| line).collect();
+        }
+        if self.is_unique {
+            let is_same = |key: &Key, one, other| {
+                let [one, other] = [one, other].map(|line| key.of(line, self.separator));
+                !stop.is_set() && compare(&one, &other).is_eq()
+            };
+            all.dedup_by(|one, other| self.keys.iter().all(|key| is_same(key, one, other)));
+        }
+        joined(all)
     }
-    joined(all.into_iter().map(|(.., line)| line))
 }
 
-/// Those from the one to the other, with blanks between them.
-fn fields<'a>(all: impl Iterator<Item = &'a str>, from: usize, to: usize, stop: &Stop) -> String {
-    let mut shown = String::new();
-    let all = (1..=to).zip(all).skip_while(|(place, _)| *place < from);
-    for (place, field) in all.take_while(|_| !stop.is_set()) {
-        if place > from {
-            shown.push(' ');
+/// A number, or a text.
+type Ranked<'a> = (f64, Cow<'a, str>);
+
+fn compare(one: &Ranked<'_>, other: &Ranked<'_>) -> Ordering {
+    one.0.total_cmp(&other.0).then_with(|| one.1.cmp(&other.1))
+}
+
+impl Key {
+    fn of<'a>(&self, line: &'a str, separator: Option<char>) -> Ranked<'a> {
+        let begin = field_end(line, self.from - 1, separator).1;
+        let end = field_end(line, self.to, separator).0;
+        let part = &line[begin..end.max(begin)];
+        match part {
+            part if self.is_number => (leading_number(part), Cow::Borrowed("")),
+            part if self.is_folded => (0.0, part.to_ascii_uppercase().into()),
+            part => (0.0, Cow::Borrowed(part)),
         }
-        shown.push_str(field);
     }
-    shown
+}
+
+/// Where the field of this number ends, and where the next one begins. Without a separator, the blanks before a field
+/// are of it.
+fn field_end(line: &str, number: usize, separator: Option<char>) -> (usize, usize) {
+    let Some(before) = number.checked_sub(1) else { return (0, 0) };
+    let end = match separator {
+        Some(separator) => {
+            line.match_indices(separator).nth(before).map(|(end, sign)| (end, end + sign.len()))
+        }
+        None => {
+            let is_blank = |byte: u8| matches!(byte, b' ' | b'\t');
+            let ends = line.as_bytes().windows(2).enumerate();
+            let mut ends = ends.filter(|(_, pair)| !is_blank(pair[0]) && is_blank(pair[1]));
+            ends.nth(before).map(|(place, _)| (place + 1, place + 1))
+        }
+    };
+    end.unwrap_or((line.len(), line.len()))
 }
 
 fn leading_number(text: &str) -> f64 {

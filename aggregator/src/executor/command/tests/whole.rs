@@ -155,6 +155,44 @@ async fn a_log_whose_end_nobody_named_says_where_it_was_bound() {
 }
 
 #[tokio::test]
+async fn a_selector_alone_asks_for_the_ends_of_logs() {
+    let serve: Serve = |uri| {
+        let pod = json!({"kind": "Pod", "metadata": {"name": "p"}, "spec": {"containers": [{"name": "app"}, {"name": "side"}]}});
+        let workload = json!({"kind": "Widget", "spec": {"selector": {"app": "web"}}});
+        Some(match uri.split_once('?') {
+            Some((path, query)) if path.ends_with("/log") => {
+                // How many lines are asked for.
+                query.split_once("tailLines=")?.1.split('&').next()?.into()
+            }
+            Some(_) => json!({"kind": "PodList", "items": [pod]}),
+            None if uri.contains("widgets") => workload,
+            None => pod,
+        })
+    };
+    for (line, shown) in [
+        ("kubectl logs p --all-containers", "1000010000"),
+        ("kubectl logs -l app=web", "10"),
+        ("kubectl logs -l app=web --all-containers --prefix", "[pod/p/app] 10\n[pod/p/side] 10\n"),
+        ("kubectl logs -l app=web --tail=-1", "10000"),
+        ("kubectl logs widget/w --all-pods", "[pod/p/app] 10000\n"),
+    ] {
+        assert_eq!(run(serve, line).await.stdout, shown, "{line}");
+    }
+}
+
+#[tokio::test]
+async fn the_last_filter_has_the_word_unless_the_command_failed() {
+    let serve: Serve = |uri| Some(many(uri, "0", "Pod"));
+    for (line, code) in [
+        ("kubectl get pods -o name | grep none | wc -l", 0),
+        ("kubectl get pods -o name | wc -l | grep none", 1),
+        ("kubectl get nothing | wc -l", 1),
+    ] {
+        assert_eq!(run(serve, line).await.exit_code, code, "{line}");
+    }
+}
+
+#[tokio::test]
 async fn every_command_says_that_a_list_was_cut() {
     let serve: Serve = |uri| {
         Some(match uri.split('?').next().unwrap_or_default() {
@@ -260,6 +298,70 @@ async fn one_command_has_room_for_so_much_and_no_more() {
     ] {
         assert_eq!(judge(&line).unwrap_err(), Reason::TooLarge, "{line}");
     }
+}
+
+#[tokio::test]
+async fn a_row_takes_room_for_what_is_shown_and_sorted_by() {
+    // More than there is room for, of which little is shown.
+    let serve: Serve = |uri| {
+        let begin = uri.split_once("continue=").map_or(0, |(_, next)| next.parse().unwrap());
+        let row = |n: usize| {
+            let long = "x ".repeat(8 << 10);
+            let metadata = json!({"namespace": "shop", "labels": {"app": "web"}, "annotations": {"a": long}});
+            let object = json!({"metadata": metadata, "spec": {"size": 600 - n}});
+            let object = Some(object).filter(|_| !uri.contains("includeObject=None"));
+            json!({"cells": [format!("n{n}"), long], "object": object})
+        };
+        let rows: Vec<Value> = (begin..begin + 100).map(row).collect();
+        let next = if begin < 500 { (begin + 100).to_string() } else { String::new() };
+        let columns = json!([{"name": "Name"}, {"name": "Notes", "priority": 1}]);
+        Some(
+            json!({"kind": "Table", "columnDefinitions": columns, "rows": rows, "metadata": {"continue": next}}),
+        )
+    };
+    for (line, shown) in [
+        ("kubectl get widgets --no-headers | wc -l", "600\n"),
+        ("kubectl get widgets -A -L app | grep -c '^shop .* web$'", "600\n"),
+        ("kubectl get widgets --sort-by=.spec.size --no-headers | head -n 1", "n599\n"),
+    ] {
+        let answer = run(serve, line).await;
+        assert_eq!((answer.stdout.as_str(), answer.stderr.as_str()), (shown, ""), "{line}");
+    }
+    let cut = run(serve, "kubectl get widgets -o wide | wc -l").await;
+    assert!(cut.stderr.contains("widgets was cut after 511 objects"), "{}", cut.stderr);
+}
+
+#[tokio::test]
+async fn rules_are_taken_apart_as_kubectl_takes_them() {
+    let serve: Serve = |_| {
+        Some(json!({"status": {
+            "incomplete": true,
+            "evaluationError": "a webhook does not tell",
+            "resourceRules": [
+                {"apiGroups": ["", "apps"], "resources": ["pods", "deployments/scale"], "verbs": ["get", "list"]},
+                {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]},
+                {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["a", "b"], "verbs": ["get"]},
+            ],
+            "nonResourceRules": [{"nonResourceURLs": ["/healthz", "/version"], "verbs": ["get"]}],
+        }}))
+    };
+    let shown = run(serve, "kubectl auth can-i --list --no-headers").await;
+    assert_eq!(shown.stderr, "warning: the list may be incomplete: a webhook does not tell\n");
+    let rows: Vec<String> =
+        shown.stdout.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    assert_eq!(
+        rows,
+        [
+            "pods [] [] [get list watch]",
+            "deployments/scale [] [] [get list]",
+            "deployments.apps/scale [] [] [get list]",
+            "pods.apps [] [] [get list]",
+            "[/healthz] [] [get]",
+            "[/version] [] [get]",
+            "configmaps [] [a] [get]",
+            "configmaps [] [b] [get]",
+        ]
+    );
 }
 
 #[tokio::test]
