@@ -71,6 +71,8 @@ pub struct Entry<'a> {
     pub why: &'a [u8],
     /// It goes on; another entry follows.
     pub is_intermediate: bool,
+    /// When it was logged, and of what: `AccessLogType` of Envoy.
+    pub log_type: u8,
     /// Method: `RequestMethod` of Envoy.
     pub method: u8,
     /// `HTTPVersion` of Envoy.
@@ -110,6 +112,21 @@ impl Entry<'_> {
     /// How long it took, nanoseconds.
     pub fn took(&self) -> u64 {
         if self.duration > 0 { self.duration } else { self.last_byte }
+    }
+
+    /// Whether the logger for HTTP says it of a connection, or that for TCP of a request. A proxy that has both, as Istio's have wherever
+    /// both are named, logs everything with either, and the other one's entry says all.
+    pub fn is_twin(&self) -> bool {
+        let is_tcp = self.protocol == Protocol::Tcp;
+        match self.log_type {
+            // Neither listeners say it, nor Envoys before 1.26.
+            0 => !is_tcp && [self.method, self.version] == [0; 2] && self.code == 0 && self.path.is_empty(),
+            // TcpUpstreamConnected to TcpConnectionEnd, UdpTunnelUpstreamConnected to UdpSessionEnd.
+            1..=3 | 11..=13 => !is_tcp,
+            // DownstreamStart to DownstreamTunnelSuccessfullyEstablished.
+            4..=10 => is_tcp,
+            _ => false,
+        }
     }
 }
 
@@ -249,6 +266,7 @@ fn common<'a>(message: &'a [u8], entry: &mut Entry<'a>) -> Result<(), Malformed>
             27 => entry.is_intermediate = value.number() != 0,
             31 => entry.upstream_sent = value.number(),
             32 => entry.upstream_received = value.number(),
+            33 => entry.log_type = small(value),
             _ => {}
         }
     }

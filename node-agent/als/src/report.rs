@@ -71,8 +71,8 @@ impl Iterator for Parts {
             let told = proxies.get_mut(place as usize).zip(self.proxies.get_mut(&number));
             if let Some((proxy, (_, tally))) = told {
                 proxy.folded = tally.folded.min(entries);
-                (proxy.malformed, proxy.unfinished, proxy.over_rate) =
-                    (tally.malformed, tally.unfinished, tally.over_rate);
+                (proxy.malformed, proxy.unfinished, proxy.twins, proxy.over_rate) =
+                    (tally.malformed, tally.unfinished, tally.twins, tally.over_rate);
                 *tally = Tally { folded: tally.folded - proxy.folded, ..Tally::default() };
             }
         }

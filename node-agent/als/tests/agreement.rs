@@ -88,7 +88,7 @@ fn why() -> impl Strategy<Value = String> {
 fn common() -> impl Strategy<Value = AccessLogCommon> {
     let who = (address(), address(), address(), address(), tls(), text());
     let when = (of(any::<(i64, i32)>()), duration(), duration());
-    let how = (flags(), why(), why(), why(), any::<bool>(), any::<[u64; 2]>(), any::<u32>());
+    let how = (flags(), why(), why(), why(), any::<bool>(), any::<[u64; 2]>(), any::<u32>(), 0..20);
     (who, when, how).prop_map(|((remote, local, upstream, direct, tls_properties, cluster), when, how)| {
         AccessLogCommon {
             downstream_local_address: local,
@@ -114,7 +114,7 @@ fn common() -> impl Strategy<Value = AccessLogCommon> {
             time_to_last_rx_byte: Some(prost_types::Duration { seconds: 1, nanos: 2 }),
             stream_id: "id".to_owned(),
             custom_tags: [("tag".to_owned(), "value".to_owned())].into(),
-            access_log_type: 7,
+            access_log_type: how.7,
             ..AccessLogCommon::default()
         }
     })
@@ -267,7 +267,7 @@ impl Expected {
                 0,
                 0,
                 0,
-                0,
+                common.access_log_type as u64,
             ],
             is_intermediate: common.intermediate_log_entry,
             ..Self::default()
@@ -304,7 +304,7 @@ impl Expected {
         (expected.texts[3], expected.texts[4]) = (request.authority, path);
         let [head, body] = [request.request_headers_bytes, request.request_body_bytes];
         let [response_head, response_body] = [response.response_headers_bytes, response.response_body_bytes];
-        expected.numbers[3..].copy_from_slice(&[
+        expected.numbers[3..10].copy_from_slice(&[
             head.saturating_add(body),
             response_head.saturating_add(response_body),
             request.request_method as u64,
@@ -312,7 +312,6 @@ impl Expected {
             if code < 1000 { code.into() } else { 0 },
             body,
             response_body,
-            0,
         ]);
         expected
     }
@@ -339,7 +338,7 @@ impl Expected {
                 entry.code.into(),
                 entry.request_body,
                 entry.response_body,
-                0,
+                entry.log_type.into(),
             ],
             grpc_status: entry.grpc_status,
             is_intermediate: entry.is_intermediate,

@@ -33,6 +33,7 @@ use crate::{
 
 mod sent;
 mod simulated;
+mod twins;
 
 struct World {
     lanes: Lanes,
