@@ -183,7 +183,7 @@ pub(super) fn tell(
             }
             told.entries = told.entries.saturating_add(here);
             let mut row = Row {
-                service: found.ends.service.clone(),
+                service: found.ends.service.name.clone(),
                 protocol: key.protocol,
                 method: key.method,
                 code: key.code,
@@ -254,7 +254,7 @@ fn has_lost_the_other_end(key: &Key<'_>) -> bool {
         && key.peer.is_empty()
         && match key.side {
             Side::Server => key.principal.is_empty(),
-            // What reached nobody has a cluster.
+            // What reached nobody says why.
             Side::Client => key.cluster.is_empty() && key.flags == Flags::default(),
         }
 }
