@@ -193,6 +193,22 @@ func kinds() []kind {
 			e.CommonProperties.ResponseFlags = &data.ResponseFlags{UpstreamConnectionFailure: true}
 			e.CommonProperties.UpstreamTransportFailureReason = "TLS_error:|268435581:SSL routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED:TLS_error_end"
 		})},
+		{name: "refused", http: with(request("/refused"), func(e *data.HTTPAccessLogEntry) {
+			e.Response.ResponseCode = wrapperspb.UInt32(503)
+			e.CommonProperties.ResponseFlags = &data.ResponseFlags{UpstreamConnectionFailure: true}
+			e.CommonProperties.UpstreamTransportFailureReason = "delayed_connect_error:_111"
+		})},
+		{name: "unreached", http: with(request("/unreached"), func(e *data.HTTPAccessLogEntry) {
+			e.Request.Authority = "db:5000"
+			e.Response.ResponseCode = wrapperspb.UInt32(503)
+			e.CommonProperties.ResponseFlags = &data.ResponseFlags{NoHealthyUpstream: true}
+			e.CommonProperties.UpstreamCluster, e.CommonProperties.UpstreamRemoteAddress = "", nil
+		})},
+		{name: "tunnel", http: with(request("/tunnel"), func(e *data.HTTPAccessLogEntry) {
+			e.CommonProperties.UpstreamCluster = "inbound-vip|80|http|db.shop.svc.cluster.local"
+			e.CommonProperties.UpstreamRemoteAddress = &core.Address{Address: &core.Address_EnvoyInternalAddress{EnvoyInternalAddress: &core.EnvoyInternalAddress{
+				AddressNameSpecifier: &core.EnvoyInternalAddress_ServerListenerName{ServerListenerName: "connect_originate"}, EndpointId: "10.0.0.2:8080"}}}
+		})},
 		{name: "ipv6", http: with(request("/six"), func(e *data.HTTPAccessLogEntry) {
 			e.CommonProperties.UpstreamRemoteAddress = socket("fd00::2", 8080)
 		})},

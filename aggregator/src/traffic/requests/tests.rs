@@ -344,6 +344,10 @@ async fn a_connection_and_a_failed_one_say_what_is_known_of_them() {
     let tcp = told.iter().map(|log| log.tcp_data.clone().unwrap()).collect::<Vec<_>>();
     assert_eq!((told[0].bytes_sent, told[0].bytes_received, tcp[0].received_bytes), (7, 9, 7));
     assert!(tcp[1].upstream_transport_failure_reason.contains("CERTIFICATE_VERIFY_FAILED"));
+    assert_eq!(
+        [&tcp[1].downstream_transport_failure_reason, &tcp[1].connection_termination_details],
+        ["", ""]
+    );
     let tally = Tally { aggregated: 2, malformed: 1, unfinished: 1, over_rate: 4, ..Tally::default() };
     assert_eq!(world.requests.tallies()["shop/web"], tally);
     let metrics = world.metrics();
