@@ -164,8 +164,7 @@ fn access_logs(tallies: &BTreeMap<String, Tally>) -> String {
         all.received(),
         tallies.len(),
     );
-    // The last entry of what goes on says all.
-    let whole = |tally: &Tally| tally.received().saturating_sub(tally.unfinished);
+    let whole = |tally: &Tally| tally.received().saturating_sub(tally.told_by_others());
     let share = |tally: &Tally| tally.aggregated as f64 / whole(tally).max(1) as f64;
     let mut incomplete: Vec<_> =
         tallies.iter().filter(|(_, tally)| tally.aggregated < whole(tally)).collect();
@@ -355,7 +354,7 @@ problem     none
             access_logs(&whole),
             "100 received of 1 workloads: 100 aggregated, 0 folded, 0 refused; complete"
         );
-        let unfinished = Tally { unfinished: 50, ..tally(100, 0, 0) };
+        let unfinished = Tally { unfinished: 20, twins: 30, ..tally(100, 0, 0) };
         assert_eq!(
             access_logs(&BTreeMap::from([("shop/web".to_owned(), unfinished)])),
             "150 received of 1 workloads: 100 aggregated, 0 folded, 50 refused; complete"

@@ -266,6 +266,7 @@ impl Stream {
                 all.add(self.count(&mut entries, now, mem::take(&mut tally)));
                 self.introduce(identifier);
             }
+            Found::Entry(entry) if entry.is_twin() => tally.twins += 1,
             Found::Entry(entry) if entry.is_intermediate => tally.unfinished += 1,
             Found::Entry(entry) => {
                 entries.push(*entry);
@@ -415,7 +416,7 @@ mod tests {
         let counter = Counter::of_proxies(Limits::POD, Metrics::default());
         let mut proxy = counter.stream(Ipv4Addr::LOCALHOST.into());
         let mut message = Vec::new();
-        encode_key(2, WireType::LengthDelimited, &mut message);
+        encode_key(3, WireType::LengthDelimited, &mut message);
         encode_varint(2 * ENTRIES, &mut message);
         message.extend([0x0a, 0].repeat(ENTRIES as usize));
         let received = || counter.tallies().values().map(|tally| tally.received()).sum::<u64>();

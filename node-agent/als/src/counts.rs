@@ -1,6 +1,10 @@
 //! What is counted of entries that are alike.
 
-use crate::{entry::Entry, headers::Sample, sketch::Sketch};
+use crate::{
+    entry::{Cause, Entry},
+    headers::Sample,
+    sketch::Sketch,
+};
 
 /// Bytes of a text that says why.
 pub(crate) const MOST_WHY: usize = 256;
@@ -32,6 +36,8 @@ pub struct Counts {
     pub version: u8,
     /// Why the first that says so failed. Unchecked.
     pub why: Option<Box<[u8]>>,
+    /// Which text that is.
+    pub cause: Cause,
     /// Headers of one of them.
     pub sample: Option<Box<Sample>>,
 }
@@ -63,7 +69,7 @@ impl Counts {
         let mut texts = 0;
         if self.why.is_none() && !entry.why.is_empty() && (has_room || self.count == 1) {
             let why = entry.why.get(..MOST_WHY).unwrap_or(entry.why);
-            self.why = Some(why.into());
+            (self.why, self.cause) = (Some(why.into()), entry.cause);
             texts = why.len();
         }
         texts + self.times.heap() - before
@@ -90,11 +96,19 @@ impl Counts {
         self.first = self.first.min(other.first);
         self.last = self.last.max(other.last);
         self.attempts = self.attempts.saturating_add(other.attempts);
-        if self.why.is_none() && has_room_for_texts {
-            self.why.clone_from(&other.why);
+        if has_room_for_texts {
+            self.explain(other);
         }
         if self.sample.is_none() && has_room_for_texts {
             self.sample.clone_from(&other.sample);
+        }
+    }
+
+    /// Takes over why those failed, unless it is known why these did.
+    pub fn explain(&mut self, other: &Self) {
+        if self.why.is_none() {
+            self.why.clone_from(&other.why);
+            self.cause = other.cause;
         }
     }
 

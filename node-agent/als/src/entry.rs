@@ -1,6 +1,8 @@
 //! The entries of a message, read where they lie.
 
-use memchr::memmem;
+use std::net::SocketAddr;
+
+use memchr::{memmem, memrchr};
 
 use crate::{
     flags::{Flags, UNAUTHORIZED_FIELD},
@@ -29,6 +31,18 @@ pub enum Protocol {
     Http,
     /// gRPC.
     Grpc,
+}
+
+/// Of what a text says why.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Cause {
+    /// Of the end of the request or of the connection.
+    #[default]
+    End,
+    /// Of the failure of the connection to who answers.
+    Upstream,
+    /// Of the failure of the client's connection.
+    Downstream,
 }
 
 /// An address of a socket, as text.
@@ -67,10 +81,14 @@ pub struct Entry<'a> {
     pub flags: Flags,
     /// How often it was tried.
     pub attempts: u32,
-    /// Why TLS failed, or why the connection was ended.
+    /// Why it failed or was ended.
     pub why: &'a [u8],
+    /// Which text that is.
+    pub cause: Cause,
     /// It goes on; another entry follows.
     pub is_intermediate: bool,
+    /// When it was logged, and of what: `AccessLogType` of Envoy.
+    pub log_type: u8,
     /// Method: `RequestMethod` of Envoy.
     pub method: u8,
     /// `HTTPVersion` of Envoy.
@@ -110,6 +128,21 @@ impl Entry<'_> {
     /// How long it took, nanoseconds.
     pub fn took(&self) -> u64 {
         if self.duration > 0 { self.duration } else { self.last_byte }
+    }
+
+    /// Whether the logger for HTTP says it of a connection, or that for TCP of a request. A proxy that has both, as Istio's have wherever
+    /// both are named, logs everything with either, and the other one's entry says all.
+    pub fn is_twin(&self) -> bool {
+        let is_tcp = self.protocol == Protocol::Tcp;
+        match self.log_type {
+            // Neither listeners say it, nor Envoys before 1.26.
+            0 => !is_tcp && [self.method, self.version] == [0; 2] && self.code == 0 && self.path.is_empty(),
+            // TcpUpstreamConnected to TcpConnectionEnd, UdpTunnelUpstreamConnected to UdpSessionEnd.
+            1..=3 | 11..=13 => !is_tcp,
+            // DownstreamStart to DownstreamTunnelSuccessfullyEstablished.
+            4..=10 => is_tcp,
+            _ => false,
+        }
     }
 }
 
@@ -241,14 +274,16 @@ fn common<'a>(message: &'a [u8], entry: &mut Entry<'a>) -> Result<(), Malformed>
             13 => address(value.bytes(), &mut entry.upstream)?,
             15 => entry.cluster = value.bytes(),
             16 => flags(value.bytes(), &mut entry.flags)?,
-            18 | 28 => explain(value.bytes(), Flags::TLS, b"TLS", entry),
+            18 => explain(value.bytes(), Cause::Upstream, entry),
             20 => address(value.bytes(), &mut entry.client)?,
             23 => entry.duration = nanoseconds(value.bytes())?,
             24 => entry.attempts = value.number() as u32,
-            25 => explain(value.bytes(), Flags::DENIED, DENIED, entry),
+            25 => explain(value.bytes(), Cause::End, entry),
             27 => entry.is_intermediate = value.number() != 0,
+            28 => explain(value.bytes(), Cause::Downstream, entry),
             31 => entry.upstream_sent = value.number(),
             32 => entry.upstream_received = value.number(),
+            33 => entry.log_type = small(value),
             _ => {}
         }
     }
@@ -258,32 +293,45 @@ fn common<'a>(message: &'a [u8], entry: &mut Entry<'a>) -> Result<(), Malformed>
 /// What Envoy's filter for authorization begins its details with.
 const DENIED: &[u8] = b"rbac_access_denied";
 
-/// A text that says why, and whether it means a flag by what it has in it.
-fn explain<'a>(text: &'a [u8], flag: Flags, sign: &[u8], entry: &mut Entry<'a>) {
+/// A text that says why; it may mean a flag by what it has in it.
+fn explain<'a>(text: &'a [u8], cause: Cause, entry: &mut Entry<'a>) {
+    let (flag, sign) = match cause {
+        Cause::End => (Flags::DENIED, DENIED),
+        Cause::Upstream | Cause::Downstream => (Flags::TLS, &b"TLS"[..]),
+    };
     if !text.is_empty() {
-        entry.why = text;
+        (entry.why, entry.cause) = (text, cause);
         if memmem::find(text, sign).is_some() {
             entry.flags.add(flag);
         }
     }
 }
 
-/// Where it is that of a socket.
+/// That of a socket, or of what is reached through a listener inside the proxy, such as a tunnel of an ambient mesh.
 fn address<'a>(message: &'a [u8], address: &mut Address<'a>) -> Result<(), Malformed> {
     let mut fields = Fields::new(message);
-    while let Some((field, value)) = fields.next()? {
-        if field == 1 {
-            let mut fields = Fields::new(value.bytes());
-            while let Some((field, value)) = fields.next()? {
-                match field {
-                    2 => address.ip = value.bytes(),
-                    3 => address.port = value.number() as u16,
-                    _ => {}
-                }
+    while let Some((kind, value)) = fields.next()? {
+        let mut fields = Fields::new(if matches!(kind, 1 | 3) { value.bytes() } else { &[] });
+        while let Some((field, value)) = fields.next()? {
+            match (kind, field) {
+                (1, 2) => address.ip = value.bytes(),
+                (1, 3) => address.port = value.number() as u16,
+                (3, 2) => endpoint(value.bytes(), address),
+                _ => {}
             }
         }
     }
     Ok(())
+}
+
+/// `10.0.0.2:8080` or `[fd00::2]:8080`; another name of an endpoint is no address.
+fn endpoint<'a>(name: &'a [u8], address: &mut Address<'a>) {
+    let Some(socket) = str::from_utf8(name).ok().and_then(|name| name.parse::<SocketAddr>().ok()) else {
+        return;
+    };
+    let ip = memrchr(b':', name).and_then(|end| name.get(..end)).unwrap_or_default();
+    let ip = ip.strip_prefix(b"[").and_then(|ip| ip.strip_suffix(b"]")).unwrap_or(ip);
+    *address = Address { ip, port: socket.port() };
 }
 
 /// The first URI of the peer's certificate, of `TLSProperties`.
@@ -392,7 +440,7 @@ fn response<'a>(message: &'a [u8], entry: &mut Entry<'a>) -> Result<(), Malforme
             }
             // Texts of success are names of filters.
             6 if memmem::find(value.bytes(), DENIED).is_some() => {
-                entry.why = value.bytes();
+                (entry.why, entry.cause) = (value.bytes(), Cause::End);
                 entry.flags.add(Flags::DENIED);
             }
             _ => {}

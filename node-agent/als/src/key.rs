@@ -42,9 +42,10 @@ pub struct Key<'a> {
     pub port: u16,
     /// Why they ended so.
     pub flags: Flags,
-    /// Address of the other end: of the server at the client's, of the client at the server's.
+    /// Address of the other end: of the server at the client's, of the client at the server's. Without a cluster it is the one that the
+    /// client called.
     pub peer: &'a [u8],
-    /// The proxy's name for who answers.
+    /// The proxy's name for who answers; empty: nobody did.
     pub cluster: &'a [u8],
     /// The client's, where the cluster names nobody.
     pub authority: &'a [u8],
@@ -95,6 +96,8 @@ impl<'a> Key<'a> {
 pub(crate) fn write(out: &mut Vec<u8>, reporter: &Reporter, entry: &Entry<'_>, fold: Fold) {
     let side = side(reporter, entry);
     let [peer, server] = match side {
+        // Nobody was reached, and Envoy names no cluster then: it is whose address the client called.
+        Side::Client if entry.cluster.is_empty() && entry.upstream.ip.is_empty() => [entry.local.ip, &[]],
         Side::Client => [entry.upstream.ip, entry.upstream.ip],
         Side::Server if entry.client.ip.is_empty() => [entry.client_by_header.ip, &[]],
         Side::Server => [entry.client.ip, &[]],
@@ -269,6 +272,15 @@ mod tests {
         let key = Key::read(&bytes).unwrap();
         assert_eq!((key.side, key.code, key.peer, key.principal), (Side::Server, 500, &[][..], &[][..]));
         assert_eq!(key.flags, Flags::UPSTREAM_FAILURE);
+
+        (entry.local, entry.upstream) = (Address { ip: b"10.96.0.7", port: 80 }, Address::default());
+        write(&mut bytes, &reporter, &entry, Fold::Nothing);
+        let key = Key::read(&bytes).unwrap();
+        assert_eq!(
+            (key.side, key.peer, key.port),
+            (Side::Client, &b"10.96.0.7"[..], 80),
+            "it reached nobody"
+        );
 
         entry.local = Address::default();
         write(&mut bytes, &reporter, &entry, Fold::Nothing);

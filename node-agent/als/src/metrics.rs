@@ -43,6 +43,8 @@ enum Refused {
     Malformed,
     /// It is of something that goes on, whose last entry says all.
     Unfinished,
+    /// Another logger of its proxy logs the same.
+    Twin,
     /// Its sender sent too much.
     Rate,
 }
@@ -53,8 +55,8 @@ impl Metrics {
         let help = "Entries of Envoy's access logs that came: counted (Aggregated), counted without their path or more, as there \
                     were too many different ones (Folded), or not counted (Refused)";
         registry.register("received", help, self.received.clone());
-        let help = "Entries that were not counted: malformed, of something that goes on (Unfinished), or of a connection that \
-                    sends too much (Rate)";
+        let help = "Entries that were not counted: malformed, of something that goes on (Unfinished), of what another logger of \
+                    the same proxy logs too (Twin), or of a connection that sends too much (Rate)";
         registry.register("refused", help, self.refused.clone());
     }
 
@@ -71,6 +73,7 @@ impl Metrics {
         for (reason, entries) in [
             (Refused::Malformed, tally.malformed),
             (Refused::Unfinished, tally.unfinished),
+            (Refused::Twin, tally.twins),
             (Refused::Rate, tally.over_rate),
         ] {
             if entries > 0 {

@@ -2,12 +2,18 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use kestrel_proto::node::v1::{RequestProtocol, RequestProxy, RequestRow};
+use kestrel_proto::node::v1::{RequestCause, RequestProtocol, RequestProxy, RequestRow};
 use prost::Message as _;
 
 use crate::{
-    Counts, Key, Side, Window, counts::MOST_WHY, entry::Protocol, flags::Flags, identity::Identity,
-    sketch::Sketch, sources::Tally, window::IntoRows,
+    Counts, Key, Side, Window,
+    counts::MOST_WHY,
+    entry::{Cause, Protocol},
+    flags::Flags,
+    identity::Identity,
+    sketch::Sketch,
+    sources::Tally,
+    window::IntoRows,
 };
 
 /// With as many bytes of rows a report is full. It is below the least that a batch may have.
@@ -71,8 +77,8 @@ impl Iterator for Parts {
             let told = proxies.get_mut(place as usize).zip(self.proxies.get_mut(&number));
             if let Some((proxy, (_, tally))) = told {
                 proxy.folded = tally.folded.min(entries);
-                (proxy.malformed, proxy.unfinished, proxy.over_rate) =
-                    (tally.malformed, tally.unfinished, tally.over_rate);
+                (proxy.malformed, proxy.unfinished, proxy.twins, proxy.over_rate) =
+                    (tally.malformed, tally.unfinished, tally.twins, tally.over_rate);
                 *tally = Tally { folded: tally.folded - proxy.folded, ..Tally::default() };
             }
         }
@@ -85,6 +91,11 @@ fn write(key: &Key<'_>, counts: &Counts, proxy: u32) -> RequestRow {
         Protocol::Tcp => RequestProtocol::Unspecified,
         Protocol::Http => RequestProtocol::Http,
         Protocol::Grpc => RequestProtocol::Grpc,
+    };
+    let cause = match counts.cause {
+        Cause::End => RequestCause::End,
+        Cause::Upstream => RequestCause::Upstream,
+        Cause::Downstream => RequestCause::Downstream,
     };
     RequestRow {
         proxy,
@@ -112,6 +123,7 @@ fn write(key: &Key<'_>, counts: &Counts, proxy: u32) -> RequestRow {
         attempts: counts.attempts,
         version: counts.version.into(),
         why: counts.why.as_deref().unwrap_or_default().to_vec().into(),
+        cause: cause.into(),
     }
 }
 
@@ -151,6 +163,12 @@ pub(crate) fn read(row: &RequestRow, reporter: u32) -> Option<(Key<'_>, Counts)>
         attempts: row.attempts,
         version: row.version.try_into().ok()?,
         why: (!why.is_empty()).then(|| why.into()),
+        cause: match row.cause() {
+            RequestCause::Unspecified if key.flags.any(Flags::TLS) => Cause::Upstream,
+            RequestCause::Unspecified | RequestCause::End => Cause::End,
+            RequestCause::Upstream => Cause::Upstream,
+            RequestCause::Downstream => Cause::Downstream,
+        },
         // They stay where they were read.
         sample: None,
     };

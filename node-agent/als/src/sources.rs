@@ -28,6 +28,8 @@ pub struct Tally {
     pub malformed: u64,
     /// Not counted, as they are of something that goes on.
     pub unfinished: u64,
+    /// Not counted, as another logger of the proxy logs the same.
+    pub twins: u64,
     /// Not counted, as their stream sent too much.
     pub over_rate: u64,
 }
@@ -35,8 +37,8 @@ pub struct Tally {
 impl Tally {
     /// What a receiver elsewhere says beside its rows.
     pub(crate) fn of(proxy: &RequestProxy) -> Self {
-        let &RequestProxy { folded, malformed, unfinished, over_rate, .. } = proxy;
-        Self { aggregated: 0, folded, malformed, unfinished, over_rate }
+        let &RequestProxy { folded, malformed, unfinished, twins, over_rate, .. } = proxy;
+        Self { aggregated: 0, folded, malformed, unfinished, twins, over_rate }
     }
 
     /// All that came.
@@ -46,7 +48,12 @@ impl Tally {
 
     /// All that was not counted.
     pub fn refused(self) -> u64 {
-        self.malformed.saturating_add(self.unfinished).saturating_add(self.over_rate)
+        self.malformed.saturating_add(self.told_by_others()).saturating_add(self.over_rate)
+    }
+
+    /// What was not counted, and is no loss: another entry says it.
+    pub fn told_by_others(self) -> u64 {
+        self.unfinished.saturating_add(self.twins)
     }
 
     /// Adds what became of others.
@@ -56,6 +63,7 @@ impl Tally {
             (&mut self.folded, other.folded),
             (&mut self.malformed, other.malformed),
             (&mut self.unfinished, other.unfinished),
+            (&mut self.twins, other.twins),
             (&mut self.over_rate, other.over_rate),
         ] {
             *known = known.saturating_add(more);
@@ -248,19 +256,19 @@ mod tests {
     #[test]
     fn workloads_are_counted_apart_as_far_as_there_is_room() {
         let mut sources = Sources::new(MOST);
-        let tally = Tally { aggregated: 1, folded: 2, malformed: 1, unfinished: 1, over_rate: 1 };
+        let tally = Tally { aggregated: 1, folded: 2, malformed: 1, unfinished: 1, twins: 1, over_rate: 1 };
         for number in 0..MOST_SOURCES + 2 {
             sources.count(0, &number.to_string(), tally);
             sources.count(0, &number.to_string(), tally);
         }
         assert_eq!(sources.tallies().len(), MOST_SOURCES + 1);
-        assert_eq!((sources.tallies()["7"].received(), sources.tallies()[OTHERS].received()), (12, 24));
+        assert_eq!((sources.tallies()["7"].received(), sources.tallies()[OTHERS].received()), (14, 28));
         let mut take = |counted| {
             let taken = sources.take_tallies(&HashMap::from([(ANYBODY, counted)]));
             taken.first().map(|(_, _, tally)| (tally.aggregated, tally.folded, tally.refused()))
         };
         let times = 2 * (MOST_SOURCES as u64 + 2);
-        assert_eq!(take(times), Some((0, times, 3 * times)), "the rest is folded too, but not told yet");
+        assert_eq!(take(times), Some((0, times, 4 * times)), "the rest is folded too, but not told yet");
         assert_eq!([take(2 * times), take(0)], [Some((times, times, 0)), None]);
     }
 }

@@ -17,6 +17,8 @@ const TOKEN: usize = 20;
 const MOST_BYTES: usize = 200;
 /// A shorter segment with capitals, small letters and digits may be a name.
 const CODE: usize = 6;
+/// In a longer one chance leaves longer words.
+const LONG_CODE: usize = 12;
 /// In place of what was left out.
 const REST: &[u8] = b"/:rest";
 
@@ -124,7 +126,8 @@ fn kept(segment: &[u8]) -> &[u8] {
             };
         }
     }
-    let (mut digits, mut run, mut longest, mut hex, mut letters, mut upper) = (0, 0, 0, 0, 0, 0);
+    let (mut digits, mut numbers, mut run, mut longest, mut hex, mut letters, mut upper) =
+        (0, 0, 0, 0, 0, 0, 0);
     for byte in segment {
         let kind = KINDS[usize::from(*byte)];
         hex += usize::from(kind & (DIGIT | HEX_LETTER) != 0);
@@ -132,6 +135,7 @@ fn kept(segment: &[u8]) -> &[u8] {
         upper += usize::from(kind & UPPER != 0);
         if kind & DIGIT != 0 {
             digits += 1;
+            numbers += usize::from(run == 0);
             run += 1;
             longest = longest.max(run);
         } else {
@@ -141,8 +145,12 @@ fn kept(segment: &[u8]) -> &[u8] {
     if length > LONG {
         return b":long";
     }
-    // In names that somebody gave (`GetOrderByNumber`) a capital begins a word; where every letter is one by chance, it is every other.
-    let is_random = is_mixed && (digits >= 2 || upper * 3 > letters);
+    let is_random = if is_mixed {
+        // In names that somebody gave (`GetOrderByNumber`) a capital begins a word; where every letter is one by chance, it is every other.
+        parts(segment) * 10 > length * 3 || upper * 2 > letters
+    } else {
+        length >= TOKEN && numbers >= 2 && digits + letters == length
+    };
     if is_uuid(segment) {
         b":uuid"
     } else if hex == length && length >= 8 {
@@ -154,16 +162,23 @@ fn kept(segment: &[u8]) -> &[u8] {
     }
 }
 
-/// Whether capitals, small letters and digits are in no order: the parts that a reader sees, words and numbers, have two bytes or fewer each.
-/// Names that somebody gave (`oauth2Callback`, `getUser2`) have few and longer ones. A number of a version (`v2`) is no part of its own.
+/// Whether capitals, small letters and digits are in no order: the parts that a reader sees have two bytes or fewer each, of longer segments
+/// two and a half. Names that somebody gave (`oauth2Callback`, `getUser2`) have few and longer ones.
 fn is_code(segment: &[u8], kinds: u8) -> bool {
     const EACH: u8 = DIGIT | UPPER | LOWER;
-    if kinds & EACH != EACH || kinds & SPECIAL != 0 || segment.len() < CODE {
+    let length = segment.len();
+    if kinds & EACH != EACH || kinds & SPECIAL != 0 || length < CODE {
         return false;
     }
+    let parts = parts(segment);
+    parts >= 4 && (parts * 2 >= length || length >= LONG_CODE && parts * 5 >= length * 2)
+}
+
+/// How many words and numbers a reader sees. A number of a version (`v2`) is no part of its own.
+fn parts(segment: &[u8]) -> usize {
     let (mut parts, mut last, mut capitals, mut is_version) = (0, 0, 0, false);
     for byte in segment {
-        let kind = KINDS[usize::from(*byte)] & EACH;
+        let kind = KINDS[usize::from(*byte)] & (DIGIT | UPPER | LOWER);
         let begins = match (last, kind) {
             (_, 0) => false,
             // Of capitals the last one begins a word.
@@ -175,7 +190,7 @@ fn is_code(segment: &[u8], kinds: u8) -> bool {
         capitals = if kind == UPPER { capitals + 1 } else { 0 };
         (last, is_version) = (kind, byte.eq_ignore_ascii_case(&b'v'));
     }
-    parts >= 4 && parts * 2 >= segment.len()
+    parts
 }
 
 fn is_uuid(segment: &[u8]) -> bool {
@@ -232,6 +247,9 @@ mod tests {
             ("/a%20b/c", "/a%20b/c"),
             ("/reset/QwHxZGRpbjpvcGVuIHNlc2FtZQ", "/reset/:id"),
             ("/reset/aXqRtLmPzKwJvYbNcEdG", "/reset/:id"),
+            ("/reset/jbswy3dpehpk3pxpjbswy3dpehpk3pxp", "/reset/:id"),
+            ("/users/tz4a98xxat96iws9zmbrgj3a", "/users/:id"),
+            ("/customers/NffrFeUfkk3Hib2W", "/customers/:id"),
             ("/shop.Orders/ListAllOrdersByCustomerNumber", "/shop.Orders/ListAllOrdersByCustomerNumber"),
             ("/shop.v1.Orders/GetOrderByNumber2", "/shop.v1.Orders/GetOrderByNumber2"),
             ("http://host:80/a/1", "/a/:id"),
@@ -275,6 +293,11 @@ mod tests {
             "Top10Lists",
             "getByIdV2",
             "rbacV1Beta1",
+            "ListX509CertificatesV2",
+            "ConvertMp3ToMp4Streaming",
+            "ListAPIKeysForUSWest",
+            "VerifyOAuth2TokenForAPIV3",
+            "describeServiceCIDRV1beta1",
         ] {
             assert_eq!(template(&format!("/{name}")), format!("/{name}"));
         }

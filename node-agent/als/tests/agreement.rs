@@ -2,11 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
 
 use kestrel_als::{
     Reporter, Window,
-    entry::{self, Entry, Found, Protocol},
+    entry::{self, Cause, Entry, Found, Protocol},
     flags::Flags,
 };
 use kestrel_proto::envoy::{
@@ -41,7 +44,16 @@ fn address() -> impl Strategy<Value = Option<core::Address>> {
         })
     });
     let pipe = text().prop_map(|path| core::address::Address::Pipe(core::Pipe { path, mode: 0 }));
-    of(of(prop_oneof![socket, pipe]).prop_map(|address| core::Address { address }))
+    let socket_text = any::<(IpAddr, u16)>().prop_map(|socket| SocketAddr::from(socket).to_string());
+    let endpoint = prop_oneof![text(), socket_text];
+    let internal = (text(), endpoint).prop_map(|(server_listener_name, endpoint_id)| {
+        core::address::Address::EnvoyInternalAddress(core::EnvoyInternalAddress {
+            server_listener_name,
+            endpoint_id,
+        })
+    });
+    // On the heap: an entry has four of them, and a test's thread 2 MiB.
+    of(of(prop_oneof![socket, pipe, internal]).prop_map(|address| core::Address { address })).boxed()
 }
 
 fn duration() -> impl Strategy<Value = Option<prost_types::Duration>> {
@@ -88,7 +100,7 @@ fn why() -> impl Strategy<Value = String> {
 fn common() -> impl Strategy<Value = AccessLogCommon> {
     let who = (address(), address(), address(), address(), tls(), text());
     let when = (of(any::<(i64, i32)>()), duration(), duration());
-    let how = (flags(), why(), why(), why(), any::<bool>(), any::<[u64; 2]>(), any::<u32>());
+    let how = (flags(), why(), why(), why(), any::<bool>(), any::<[u64; 2]>(), any::<u32>(), 0..20);
     (who, when, how).prop_map(|((remote, local, upstream, direct, tls_properties, cluster), when, how)| {
         AccessLogCommon {
             downstream_local_address: local,
@@ -114,7 +126,7 @@ fn common() -> impl Strategy<Value = AccessLogCommon> {
             time_to_last_rx_byte: Some(prost_types::Duration { seconds: 1, nanos: 2 }),
             stream_id: "id".to_owned(),
             custom_tags: [("tag".to_owned(), "value".to_owned())].into(),
-            access_log_type: 7,
+            access_log_type: how.7,
             ..AccessLogCommon::default()
         }
     })
@@ -192,6 +204,10 @@ fn socket(address: &Option<core::Address>) -> Socket {
         Some(core::address::Address::SocketAddress(socket)) => {
             (socket.address.clone(), socket.port_value as u16)
         }
+        Some(core::address::Address::EnvoyInternalAddress(internal)) => {
+            let socket = internal.endpoint_id.parse::<SocketAddr>();
+            socket.map_or_else(|_| Socket::default(), |socket| (socket.ip().to_string(), socket.port()))
+        }
         _ => Socket::default(),
     }
 }
@@ -214,6 +230,7 @@ struct Expected {
     numbers: [u64; 11],
     grpc_status: Option<u8>,
     is_intermediate: bool,
+    cause: Cause,
 }
 
 impl Expected {
@@ -236,8 +253,10 @@ impl Expected {
         let failures = [common.upstream_transport_failure_reason, common.downstream_transport_failure_reason];
         let ended = common.connection_termination_details;
         // In the order of the fields' numbers.
-        let reasons = [&failures[0], &ended, &failures[1]];
-        let why = reasons.into_iter().rfind(|text| !text.is_empty()).cloned().unwrap_or_default();
+        let reasons =
+            [(&failures[0], Cause::Upstream), (&ended, Cause::End), (&failures[1], Cause::Downstream)];
+        let why = reasons.into_iter().rfind(|(text, _)| !text.is_empty());
+        let (why, cause) = why.map(|(text, cause)| (text.clone(), cause)).unwrap_or_default();
         let duration =
             |duration: Option<prost_types::Duration>| duration.map_or(0, |of| time(of.seconds, of.nanos));
         Self {
@@ -267,9 +286,10 @@ impl Expected {
                 0,
                 0,
                 0,
-                0,
+                common.access_log_type as u64,
             ],
             is_intermediate: common.intermediate_log_entry,
+            cause,
             ..Self::default()
         }
     }
@@ -289,7 +309,7 @@ impl Expected {
         let code = response.response_code.unwrap_or_default();
         if response.response_code_details.contains("rbac_access_denied") {
             expected.denied = true;
-            expected.texts[2] = response.response_code_details;
+            (expected.texts[2], expected.cause) = (response.response_code_details, Cause::End);
         }
         let is_grpc =
             request.request_headers.get("content-type").is_some_and(|of| of.starts_with("application/grpc"));
@@ -304,7 +324,7 @@ impl Expected {
         (expected.texts[3], expected.texts[4]) = (request.authority, path);
         let [head, body] = [request.request_headers_bytes, request.request_body_bytes];
         let [response_head, response_body] = [response.response_headers_bytes, response.response_body_bytes];
-        expected.numbers[3..].copy_from_slice(&[
+        expected.numbers[3..10].copy_from_slice(&[
             head.saturating_add(body),
             response_head.saturating_add(response_body),
             request.request_method as u64,
@@ -312,7 +332,6 @@ impl Expected {
             if code < 1000 { code.into() } else { 0 },
             body,
             response_body,
-            0,
         ]);
         expected
     }
@@ -339,10 +358,11 @@ impl Expected {
                 entry.code.into(),
                 entry.request_body,
                 entry.response_body,
-                0,
+                entry.log_type.into(),
             ],
             grpc_status: entry.grpc_status,
             is_intermediate: entry.is_intermediate,
+            cause: entry.cause,
         }
     }
 }

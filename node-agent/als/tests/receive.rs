@@ -16,10 +16,11 @@ use kestrel_als::{
 use kestrel_proto::{
     envoy::{
         config::core::v3::{Address, Node, SocketAddress, address},
+        data::accesslog::v3::{AccessLogCommon, TcpAccessLogEntry},
         service::accesslog::v3::{
             StreamAccessLogsMessage,
             access_log_service_client::AccessLogServiceClient,
-            stream_access_logs_message::{Identifier, LogEntries},
+            stream_access_logs_message::{Identifier, LogEntries, TcpAccessLogEntries},
         },
     },
     node::v1::{RequestProxy, RequestReport, RequestRow},
@@ -124,11 +125,11 @@ fn sum(reports: &[RequestReport]) -> Tally {
     for (at, RequestReport { run, number, proxies, rows }) in reports.iter().enumerate() {
         assert_eq!((*run, *number), (reports[0].run, reports[0].number + at as u64));
         for (place, proxy) in proxies.iter().enumerate() {
-            let RequestProxy { folded, malformed, unfinished, over_rate, .. } = *proxy;
+            let RequestProxy { folded, malformed, unfinished, twins, over_rate, .. } = *proxy;
             let own = |row: &&RequestRow| row.proxy as usize == place;
             let counted: u64 = rows.iter().filter(own).map(|row| row.count).sum();
             let aggregated = counted.checked_sub(folded).expect("no more is folded than counted");
-            all.add(Tally { aggregated, folded, malformed, unfinished, over_rate });
+            all.add(Tally { aggregated, folded, malformed, unfinished, twins, over_rate });
         }
         assert!(rows.iter().all(|row| (row.proxy as usize) < proxies.len()));
     }
@@ -138,9 +139,15 @@ fn sum(reports: &[RequestReport]) -> Tally {
 #[tokio::test]
 async fn sent_is_aggregated_and_folded_and_refused() {
     let receiver = Receiver::start(Limits::POD, 0).await;
-    receiver.send((0..20).map(paths)).await;
+    // The other logger of the proxy logs each of a hundred requests too.
+    let common = AccessLogCommon { access_log_type: 6, ..AccessLogCommon::default() };
+    let twin = TcpAccessLogEntry { common_properties: Some(common), connection_properties: None };
+    let twins = LogEntries::TcpLogs(TcpAccessLogEntries { log_entry: vec![twin; 100] });
+    let twins = StreamAccessLogsMessage { identifier: None, log_entries: Some(twins) };
+    receiver.send((0..20).map(paths).chain([twins])).await;
     let (reports, tally) = receiver.stop().await;
-    assert_eq!((sum(&reports), tally.received(), tally.refused()), (tally, 2000, 0));
+    assert_eq!((sum(&reports), tally.received(), tally.refused()), (tally, 2100, tally.twins));
+    assert_eq!(tally.twins, 100);
     assert!(tally.folded > 0 && tally.aggregated > 0, "{tally:?}");
 }
 

@@ -62,6 +62,23 @@ func outbound(service string) *data.AccessLogCommon {
 	}
 }
 
+func connection(service string) *data.AccessLogCommon {
+	common := outbound(service)
+	common.AccessLogType = data.AccessLogType_TcpConnectionEnd
+	return common
+}
+
+// What the logger for HTTP makes of a connection.
+func connectionAsRequest(logType data.AccessLogType) *data.HTTPAccessLogEntry {
+	common := connection("cache")
+	common.AccessLogType = logType
+	return &data.HTTPAccessLogEntry{
+		CommonProperties: common,
+		Request:          &data.HTTPRequestProperties{RequestBodyBytes: 7},
+		Response:         &data.HTTPResponseProperties{ResponseBodyBytes: 9},
+	}
+}
+
 func request(path string) *data.HTTPAccessLogEntry {
 	return &data.HTTPAccessLogEntry{
 		CommonProperties: outbound("db"),
@@ -176,6 +193,22 @@ func kinds() []kind {
 			e.CommonProperties.ResponseFlags = &data.ResponseFlags{UpstreamConnectionFailure: true}
 			e.CommonProperties.UpstreamTransportFailureReason = "TLS_error:|268435581:SSL routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED:TLS_error_end"
 		})},
+		{name: "refused", http: with(request("/refused"), func(e *data.HTTPAccessLogEntry) {
+			e.Response.ResponseCode = wrapperspb.UInt32(503)
+			e.CommonProperties.ResponseFlags = &data.ResponseFlags{UpstreamConnectionFailure: true}
+			e.CommonProperties.UpstreamTransportFailureReason = "delayed_connect_error:_111"
+		})},
+		{name: "unreached", http: with(request("/unreached"), func(e *data.HTTPAccessLogEntry) {
+			e.Request.Authority = "db:5000"
+			e.Response.ResponseCode = wrapperspb.UInt32(503)
+			e.CommonProperties.ResponseFlags = &data.ResponseFlags{NoHealthyUpstream: true}
+			e.CommonProperties.UpstreamCluster, e.CommonProperties.UpstreamRemoteAddress = "", nil
+		})},
+		{name: "tunnel", http: with(request("/tunnel"), func(e *data.HTTPAccessLogEntry) {
+			e.CommonProperties.UpstreamCluster = "inbound-vip|80|http|db.shop.svc.cluster.local"
+			e.CommonProperties.UpstreamRemoteAddress = &core.Address{Address: &core.Address_EnvoyInternalAddress{EnvoyInternalAddress: &core.EnvoyInternalAddress{
+				AddressNameSpecifier: &core.EnvoyInternalAddress_ServerListenerName{ServerListenerName: "connect_originate"}, EndpointId: "10.0.0.2:8080"}}}
+		})},
 		{name: "ipv6", http: with(request("/six"), func(e *data.HTTPAccessLogEntry) {
 			e.CommonProperties.UpstreamRemoteAddress = socket("fd00::2", 8080)
 		})},
@@ -207,12 +240,23 @@ func kinds() []kind {
 				"source.principal": structpb.NewStringValue("cluster.local/ns/shop/sa/web")}}}}
 		})},
 		{name: "empty-http", http: &data.HTTPAccessLogEntry{}},
+		{name: "twin-http", http: connectionAsRequest(data.AccessLogType_TcpConnectionEnd)},
+		{name: "twin-http-untyped", http: connectionAsRequest(data.AccessLogType_NotSet)},
+		{name: "twin-tcp", tcp: &data.TCPAccessLogEntry{
+			CommonProperties:     outbound("db"),
+			ConnectionProperties: &data.ConnectionProperties{ReceivedBytes: 75, SentBytes: 200},
+		}},
+		{name: "unfinished-tcp", tcp: &data.TCPAccessLogEntry{CommonProperties: func() *data.AccessLogCommon {
+			common := connection("cache")
+			common.AccessLogType, common.IntermediateLogEntry = data.AccessLogType_TcpUpstreamConnected, true
+			return common
+		}()}},
 		{name: "tcp", tcp: &data.TCPAccessLogEntry{
-			CommonProperties:     outbound("cache"),
+			CommonProperties:     connection("cache"),
 			ConnectionProperties: &data.ConnectionProperties{ReceivedBytes: 7, SentBytes: 9},
 		}},
 		{name: "tcp-failed", tcp: &data.TCPAccessLogEntry{CommonProperties: func() *data.AccessLogCommon {
-			common := outbound("queue")
+			common := connection("queue")
 			common.ResponseFlags = &data.ResponseFlags{UpstreamConnectionFailure: true}
 			common.DownstreamTransportFailureReason = "TLS_error:|268435703:SSL routines:OPENSSL_internal:WRONG_VERSION_NUMBER:TLS_error_end"
 			common.ConnectionTerminationDetails = "rbac_access_denied_matched_policy[none]"

@@ -1,4 +1,4 @@
-//! Who answers behind a name: of a request that reached nobody, no address says it.
+//! Who answers behind a Service: of a request that reached nobody, no address says it.
 
 use std::collections::HashMap;
 
@@ -11,10 +11,10 @@ const MOST: usize = 20_000;
 /// A name that no request was answered behind for so many windows is forgotten: three hours.
 const KEPT: u32 = 1080;
 
-/// Workloads, by who asks and by the cluster of its proxy.
+/// Workloads, by who asks and by the Service that it calls.
 #[derive(Debug, Default)]
 pub(super) struct Behind {
-    known: HashMap<(Named, Box<[u8]>), Known>,
+    known: HashMap<(Named, Named), Known>,
     window: u32,
 }
 
@@ -28,27 +28,28 @@ struct Known {
 impl Behind {
     /// Learns who answers; of a request that reached nobody, names who has answered before.
     pub(super) fn name(&mut self, ends: &mut Ends, side: Side, cluster: &[u8]) {
-        if side == Side::Server || !names_somebody(cluster) {
+        let Ends { source, destination, service } = ends;
+        if side == Side::Server || service.name.is_empty() {
             return;
         }
-        let Ends { source, destination, .. } = ends;
         let is_workload = !matches!(&*destination.named.kind, "Service" | "Unmanaged" | "Unknown");
-        if destination.address.is_none() && !is_workload {
-            let known = self.known.get(&(source.named.clone(), cluster.into()));
+        // Without a cluster the address is the one that was called.
+        if (destination.address.is_none() || cluster.is_empty()) && !is_workload {
+            let known = self.known.get(&(source.named.clone(), service.clone()));
             if let Some(workload) = known.and_then(|known| known.workload.as_ref()) {
                 destination.named = workload.clone();
             }
-        } else if is_workload {
-            self.learn(&source.named, cluster, &destination.named);
+        } else if is_workload && names_somebody(cluster) {
+            self.learn(&source.named, service, &destination.named);
         }
     }
 
-    fn learn(&mut self, source: &Named, cluster: &[u8], workload: &Named) {
+    fn learn(&mut self, source: &Named, service: &Named, workload: &Named) {
         let window = self.window;
         if self.known.len() >= MOST {
             self.known.clear();
         }
-        let known = self.known.entry((source.clone(), cluster.into()));
+        let known = self.known.entry((source.clone(), service.clone()));
         let known = known.or_insert_with(|| Known { workload: Some(workload.clone()), window });
         if known.window != window {
             *known = Known { workload: Some(workload.clone()), window };
@@ -79,7 +80,7 @@ mod tests {
         let mut ends = Ends {
             source: end(Some(1), named("Deployment", "web")),
             destination: end(address, named(kind, name)),
-            service: "db".to_owned(),
+            service: named("Service", "db"),
         };
         behind.name(&mut ends, Side::Client, b"outbound|80||db.shop.svc.cluster.local");
         ends.destination.named

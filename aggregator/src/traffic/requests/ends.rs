@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use jiff::Timestamp;
-use kestrel_als::{Key, Side, identity::Identity};
+use kestrel_als::{Key, Side, identity::Identity, names_somebody};
 
 use super::super::resolve::{Named, of_resident, service};
 use crate::inventory::Resident;
@@ -13,8 +13,8 @@ use crate::inventory::Resident;
 pub(super) struct Ends {
     pub(super) source: End,
     pub(super) destination: End,
-    /// The Service by which it was reached, if one is known.
-    pub(super) service: String,
+    /// The Service that was called, if it is known; else it has no name.
+    pub(super) service: Named,
 }
 
 /// One end. Its address is not part of who it is: replicas have several.
@@ -40,11 +40,16 @@ pub(super) fn resolve(
     let own = reporter(identity, time, &resident);
     let address = text(key.peer).parse::<IpAddr>().ok().filter(|address| !address.is_loopback());
     let found = address.and_then(|address| resident(address, time)).map(|found| of_resident(&found));
-    let service = service_of(key);
     match key.side {
         Side::Client => {
+            // Who is called at its own address is not the client.
+            let found = found.filter(|found| !key.cluster.is_empty() || *found != own.named);
+            let service = match &found {
+                Some(found) if found.kind == "Service" && !names_somebody(key.cluster) => Some(found.clone()),
+                _ => service_of(key),
+            };
             let named = found.or_else(|| service.clone()).unwrap_or_else(Named::unknown);
-            let service = service.map_or_else(String::new, |service| service.name);
+            let service = service.unwrap_or_default();
             Ends { source: own, destination: End { address, named }, service }
         }
         Side::Server => {
@@ -55,10 +60,11 @@ pub(super) fn resolve(
                 (Some(found), _) => found,
                 (None, Some(by)) => by,
                 (None, None) => {
-                    return Ends { source: End::unknown(address), destination: own, service: String::new() };
+                    let source = End::unknown(address);
+                    return Ends { source, destination: own, service: Named::default() };
                 }
             };
-            Ends { source: End { address, named }, destination: own, service: String::new() }
+            Ends { source: End { address, named }, destination: own, service: Named::default() }
         }
     }
 }
@@ -107,14 +113,14 @@ fn principal(uri: &str) -> Option<Named> {
     }
 }
 
-/// What the client called: by Istio's name of the cluster, `outbound|port|subset|host`, by the host that it asked for
-/// where the cluster is for everybody, or by the cluster's own name.
+/// What the client called: by Istio's name of the cluster, `outbound|port|subset|host` and of a waypoint `inbound-vip|…`, by the host
+/// that it asked for where the cluster is for everybody, or by the cluster's own name.
 fn service_of(key: &Key<'_>) -> Option<Named> {
     let (cluster, authority) = (text(key.cluster), text(key.authority));
     let name = match cluster.split('|').collect::<Vec<_>>()[..] {
-        ["outbound", _, _, host] => host,
+        ["outbound" | "inbound-vip", _, _, host] => host,
         ["inbound", ..] => "",
-        _ if authority.is_empty() && kestrel_als::names_somebody(key.cluster) => &cluster,
+        _ if authority.is_empty() && names_somebody(key.cluster) => &cluster,
         _ => without_port(&authority),
     };
     (!name.is_empty() && name.parse::<IpAddr>().is_err()).then(|| service(name))
@@ -144,6 +150,7 @@ mod tests {
         let workload = match address.to_string().as_str() {
             "10.0.0.1" => "shop.Deployment.web",
             "10.0.0.2" => "shop.StatefulSet.db",
+            "10.96.0.7" => "shop.Service.db",
             "10.1.0.1" => ".Node.n1",
             _ => return None,
         };
@@ -175,7 +182,7 @@ mod tests {
             template: b"/",
         };
         let ends = resolve(&key, identity, Timestamp::UNIX_EPOCH, resident);
-        [name(&ends.source), name(&ends.destination), ends.service]
+        [name(&ends.source), name(&ends.destination), ends.service.name]
     }
 
     #[test]
@@ -189,6 +196,19 @@ mod tests {
         for (side, about, expected) in [
             (Side::Client, ["10.0.0.2", db, "", ""], ["shop/Deployment/web", "shop/StatefulSet/db", "db"]),
             (Side::Client, ["", db, "", ""], ["shop/Deployment/web", "shop/Service/db", "db"]),
+            // Nobody was reached, whatever the client calls it.
+            (
+                Side::Client,
+                ["10.96.0.7", "", "db:5000", ""],
+                ["shop/Deployment/web", "shop/Service/db", "db"],
+            ),
+            (Side::Client, ["10.0.0.2", "", "", ""], ["shop/Deployment/web", "shop/StatefulSet/db", ""]),
+            (Side::Client, ["10.0.0.1", "", "", ""], ["shop/Deployment/web", "/Unknown/unknown", ""]),
+            (
+                Side::Client,
+                ["", "inbound-vip|80|http|db.shop.svc.cluster.local", "", ""],
+                ["shop/Deployment/web", "shop/Service/db", "db"],
+            ),
             (
                 Side::Client,
                 ["192.0.2.1", "PassthroughCluster", "api.example.com:443", ""],

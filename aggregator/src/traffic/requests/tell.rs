@@ -5,7 +5,12 @@ use std::{
     sync::Arc,
 };
 
-use kestrel_als::{Counts, Key, Side, Span, entry::Protocol, flags::Flags, template};
+use kestrel_als::{
+    Counts, Key, Side, Span,
+    entry::{Cause, Protocol},
+    flags::Flags,
+    template,
+};
 use kestrel_proto::cloud::v1::{
     HttpAccessLogData, L7AccessLog, L7Endpoint, L7ProtocolType, TcpAccessLogData,
 };
@@ -183,7 +188,7 @@ pub(super) fn tell(
             }
             told.entries = told.entries.saturating_add(here);
             let mut row = Row {
-                service: found.ends.service.clone(),
+                service: found.ends.service.name.clone(),
                 protocol: key.protocol,
                 method: key.method,
                 code: key.code,
@@ -212,8 +217,8 @@ pub(super) fn tell(
             } else {
                 telling.counts.merge(counts);
             }
-            if let Some(denial) = denial.filter(|_| telling.counts.why.is_none()) {
-                telling.counts.why.clone_from(&denial.why);
+            if let Some(denial) = denial {
+                telling.counts.explain(denial);
             }
         }
         told.messages += rows.len() as u64;
@@ -254,7 +259,7 @@ fn has_lost_the_other_end(key: &Key<'_>) -> bool {
         && key.peer.is_empty()
         && match key.side {
             Side::Server => key.principal.is_empty(),
-            // What reached nobody has a cluster.
+            // What reached nobody says why.
             Side::Client => key.cluster.is_empty() && key.flags == Flags::default(),
         }
 }
@@ -297,8 +302,12 @@ fn message(row: Row, telling: Telling) -> L7AccessLog {
     let refused = Flags::DENIED.or(Flags::UNAUTHORIZED).or(Flags::NO_ROUTE).or(Flags::NO_CLUSTER);
     let allowed = !(flags.any(refused) || is_tcp && flags.any(Flags::UPSTREAM_FAILURE));
     let why = counts.why.as_deref().map(text).unwrap_or_default();
-    let (transport_failure, termination) =
-        if flags.any(Flags::TLS) { (why, String::new()) } else { (String::new(), why) };
+    let [mut termination, mut upstream, mut downstream] = <[String; 3]>::default();
+    *match counts.cause {
+        Cause::End => &mut termination,
+        Cause::Upstream => &mut upstream,
+        Cause::Downstream => &mut downstream,
+    } = why;
     let endpoint = |end: &End, port, service_name: &str| L7Endpoint {
         ip: end.address.map(|address| address.to_string()).unwrap_or_default(),
         port,
@@ -332,7 +341,8 @@ fn message(row: Row, telling: Telling) -> L7AccessLog {
             received_bytes: counts.sent,
             sent_bytes: counts.received,
             connection_termination_details: termination,
-            upstream_transport_failure_reason: transport_failure,
+            upstream_transport_failure_reason: upstream,
+            downstream_transport_failure_reason: downstream,
             upstream_request_attempt_count: attempts,
             ..TcpAccessLogData::default()
         });
@@ -369,7 +379,8 @@ fn message(row: Row, telling: Telling) -> L7AccessLog {
         response_size: counts.response_bodies,
         response_flags: flags.codes().map(str::to_owned).collect(),
         connection_termination_details: termination,
-        upstream_transport_failure_reason: transport_failure,
+        upstream_transport_failure_reason: upstream,
+        downstream_transport_failure_reason: downstream,
         upstream_request_attempt_count: attempts,
         ..HttpAccessLogData::default()
     });

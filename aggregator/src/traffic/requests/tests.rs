@@ -33,6 +33,7 @@ use crate::{
 
 mod sent;
 mod simulated;
+mod twins;
 
 struct World {
     lanes: Lanes,
@@ -50,6 +51,9 @@ const PODS: [(u8, &str, &str); 6] = [
     (6, "bank", "teller"),
 ];
 
+/// The Services by the last part of their address 10.96.0.x.
+const SERVICES: [(u8, &str, &str); 2] = [(3, "shop", "db"), (5, "kestrel-ai", "kestrel-agent-link")];
+
 impl Requests {
     /// Tells all that is open, as when time has passed.
     pub(crate) fn settle(&self) {
@@ -64,6 +68,7 @@ impl World {
     fn new() -> Self {
         let (mirror, lanes) = (Mirror::default(), Lanes::new(UplinkMetrics::default()));
         PODS.into_iter().for_each(|pod| Self::begin(&mirror, pod));
+        SERVICES.into_iter().for_each(|service| Self::serve(&mirror, service));
         let (metrics, mut registry) = (Metrics::default(), Registry::default());
         metrics.register(&mut registry);
         lanes.lead();
@@ -84,6 +89,16 @@ impl World {
         });
         let pod = serde_json::from_value(pod).unwrap();
         mirror.apply_related(Kind::Pod, &format!("u{last}"), &convert::pod(&pod), Relation::Pod(&pod));
+    }
+
+    /// A Service is there.
+    fn serve(mirror: &Mirror, (last, namespace, name): (u8, &str, &str)) {
+        let service = json!({
+            "metadata": {"name": name, "namespace": namespace, "uid": name},
+            "spec": {"clusterIP": format!("10.96.0.{last}")},
+        });
+        let service = serde_json::from_value(service).unwrap();
+        mirror.apply_related(Kind::Service, name, &convert::service(&service), Relation::Service(&service));
     }
 
     /// The proxy of the pod with this address.
@@ -132,6 +147,13 @@ impl World {
 
 fn address(last: u8, port_value: u32) -> Option<core::Address> {
     let socket = SocketAddress { address: format!("10.0.0.{last}"), port_value, ..SocketAddress::default() };
+    Some(core::Address { address: Some(core::address::Address::SocketAddress(socket)) })
+}
+
+/// That of a Service.
+fn service_address(last: u8) -> Option<core::Address> {
+    let address = format!("10.96.0.{last}");
+    let socket = SocketAddress { address, port_value: 5000, ..SocketAddress::default() };
     Some(core::Address { address: Some(core::address::Address::SocketAddress(socket)) })
 }
 
@@ -322,6 +344,10 @@ async fn a_connection_and_a_failed_one_say_what_is_known_of_them() {
     let tcp = told.iter().map(|log| log.tcp_data.clone().unwrap()).collect::<Vec<_>>();
     assert_eq!((told[0].bytes_sent, told[0].bytes_received, tcp[0].received_bytes), (7, 9, 7));
     assert!(tcp[1].upstream_transport_failure_reason.contains("CERTIFICATE_VERIFY_FAILED"));
+    assert_eq!(
+        [&tcp[1].downstream_transport_failure_reason, &tcp[1].connection_termination_details],
+        ["", ""]
+    );
     let tally = Tally { aggregated: 2, malformed: 1, unfinished: 1, over_rate: 4, ..Tally::default() };
     assert_eq!(world.requests.tallies()["shop/web"], tally);
     let metrics = world.metrics();

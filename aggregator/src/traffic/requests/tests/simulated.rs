@@ -198,8 +198,11 @@ fn requests_that_reach_nobody_and_a_broken_route_are_incidents_of_the_workload()
     world.logged(0, &[(1, &[good(9)])]);
     let nobody = {
         let mut entry = entry(1, 3, Side::Client, "/", 503);
+        entry.request.as_mut().unwrap().authority = "db:5000".to_owned();
         let common = entry.common_properties.as_mut().unwrap();
-        common.upstream_remote_address = None;
+        // Without a host Envoy names no cluster either.
+        (common.upstream_remote_address, common.upstream_cluster) = (None, String::new());
+        common.downstream_local_address = service_address(3);
         common.response_flags = Some(ResponseFlags { no_healthy_upstream: true, ..Default::default() });
         Entry::Http(entry.into())
     };
@@ -228,6 +231,7 @@ fn the_operators_own_connections_are_told_in_no_form() {
     let als = "outbound|8080||kestrel-operator-als.kestrel-ai.svc.cluster.local";
     let cloud = "outbound|443||cloud.example.com";
     let of_app = [
+        (1, "", None, true),
         (1, link, Some(5), false),
         (1, link, None, true),
         (1, als, None, true),
@@ -241,6 +245,7 @@ fn the_operators_own_connections_are_told_in_no_form() {
     let connection = |&(from, cluster, to, has_failed): &(u8, &str, Option<u8>, bool)| {
         let common = AccessLogCommon {
             downstream_direct_remote_address: address(from, 40_000),
+            downstream_local_address: service_address(5),
             upstream_remote_address: to.and_then(|to| address(to, 8443)),
             upstream_cluster: cluster.to_owned(),
             response_flags: Some(ResponseFlags {
@@ -257,7 +262,7 @@ fn the_operators_own_connections_are_told_in_no_form() {
         assert_eq!(world.logged(second, &[(1, &app), (5, &own)]), []);
     }
     assert_eq!(world.incidents(), []);
-    assert!(world.metrics().contains(r#"left_out_total{reason="Own"} 42"#), "{}", world.metrics());
+    assert!(world.metrics().contains(r#"left_out_total{reason="Own"} 48"#), "{}", world.metrics());
 }
 
 /// Scenario: for an hour no path comes twice, and no template folds them.
