@@ -49,7 +49,7 @@ fn headers_are_listed_and_what_lets_somebody_in_is_refused() {
     }
 }
 
-/// Telemetries with a selector hold in their own namespace alone, and one that selects a pod without a collector would make its proxy log nothing.
+/// Telemetries with a selector hold in their own namespace alone, and one that selects a pod whose collector does not receive would make its proxy log nothing.
 #[test]
 fn proxies_of_annotated_pods_are_led_to_their_own_loopback() {
     let objects =
@@ -63,7 +63,8 @@ fn proxies_of_annotated_pods_are_led_to_their_own_loopback() {
     let namespaces: Vec<_> = telemetries.iter().map(|of| text(&of["metadata"]["namespace"])).collect();
     assert_eq!(namespaces, ["shop", "bank"]);
     for telemetry in telemetries {
-        assert_eq!(telemetry["spec"]["selector"], json!({"matchLabels": {"kestrel.ai/injected": "true"}}));
+        let selector = json!({"matchLabels": {"kestrel.ai/receives-access-logs": "true"}});
+        assert_eq!(telemetry["spec"]["selector"], selector);
         let providers = json!([{"name": "kestrel-collector-als"}, {"name": "kestrel-collector-als-tcp"}]);
         assert_eq!(telemetry["spec"]["accessLogging"], json!([{"providers": providers}]));
     }

@@ -41,6 +41,8 @@ pub(crate) const LOGS: &str = "kestrel.ai/logs";
 pub const PROFILE: &str = "kestrel.ai/profile";
 /// Label, `true` on a pod that got one, so that such pods can be watched.
 pub const INJECTED: &str = "kestrel.ai/injected";
+/// Label, `true` on a pod whose collector receives access logs, so that its proxy can be told to send them there.
+pub const RECEIVES_ACCESS_LOGS: &str = "kestrel.ai/receives-access-logs";
 /// Names the profile by which it was made; absent if that is the built-in one.
 pub const INJECTED_BY: &str = "kestrel.ai/injected-by";
 /// What was decided, for the reader of `kubectl describe pod`.

@@ -6,7 +6,7 @@ use std::{borrow::Cow, collections::BTreeMap};
 use serde::Serialize;
 
 use super::{
-    INJECTED, INJECTED_BY, Plan, STATUS,
+    INJECTED, INJECTED_BY, Plan, RECEIVES_ACCESS_LOGS, STATUS,
     pod::Pod,
     sidecar::{self, Container, Volume},
 };
@@ -30,7 +30,7 @@ pub struct Add {
 pub enum Value {
     /// A label or an annotation.
     Text(String),
-    /// The first label of a pod.
+    /// The first labels of a pod.
     Labels(BTreeMap<&'static str, &'static str>),
     /// A part of a list.
     Item(Item),
@@ -60,11 +60,15 @@ pub(super) fn inject(pod: &Pod, plan: Plan<'_>, status: &str) -> Vec<Add> {
         None | Some("") => sidecar::STATE_VOLUME.to_owned(),
         Some(volumes) => format!("{volumes},{}", sidecar::STATE_VOLUME),
     };
+    let receives = plan.receives_access_logs.then_some(RECEIVES_ACCESS_LOGS);
+    let labels = [INJECTED].into_iter().chain(receives);
     match pod.labels() {
-        None => add(&mut patch, "/metadata/labels", Value::Labels(BTreeMap::from([(INJECTED, "true")]))),
-        Some(_) => {
-            add(&mut patch, format!("/metadata/labels/{}", escape(INJECTED)), Value::Text("true".to_owned()));
+        None => {
+            add(&mut patch, "/metadata/labels", Value::Labels(labels.map(|label| (label, "true")).collect()));
         }
+        Some(_) => labels.for_each(|label| {
+            add(&mut patch, format!("/metadata/labels/{}", escape(label)), Value::Text("true".to_owned()));
+        }),
     }
     annotate(&mut patch, pod, [(STATUS, status), (SAFE_TO_EVICT, &evictable)]);
     if !plan.profile.name.is_empty() {

@@ -177,6 +177,9 @@ fn a_pod_decides_for_itself_whether_access_logs_are_received() {
         let patch = serde_json::to_string(&verdict.patch).unwrap();
         assert_eq!(patch.contains("KESTREL_ALS_PORT"), verdict.status.ends_with("; receives access logs"));
         assert_eq!(patch.contains("KESTREL_ALS_PORT"), patch.contains("status.podIP"));
+        // By this label a Telemetry selects the pod.
+        let label = "\"kestrel.ai/receives-access-logs\":\"true\"";
+        assert_eq!(patch.contains("KESTREL_ALS_PORT"), patch.contains(label));
         patch.contains("KESTREL_ALS_PORT")
     };
     for profile in [false, true] {

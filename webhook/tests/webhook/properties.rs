@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 use crate::review;
 
 const LABEL: &str = "kestrel.ai/injected";
+const RECEIVES: &str = "kestrel.ai/receives-access-logs";
 const OURS: [&str; 3] = [
     "kestrel.ai/status",
     "kestrel.ai/injected-by",
@@ -145,7 +146,7 @@ fn cluster() -> impl Strategy<Value = &'static str> {
     };
     let rich = profile(
         "{env: [{name: A, value: one}, {name: KESTREL_REDACT, value: two}, {name: A, value: three}], secretRef: {name: s}, \
-         endpoint: 'https://other:1', collect: {logPaths: [/data/*.log, /nowhere]}, \
+         endpoint: 'https://other:1', collect: {accessLogs: true, logPaths: [/data/*.log, /nowhere]}, \
          resources: {limits: {memory: 96Mi}}, rollout: {percent: 50}}",
     );
     let tight =
@@ -204,6 +205,7 @@ fn without_additions(mut patched: Value, original: &Value) -> Value {
     }
     if let Some(labels) = patched["metadata"].get_mut("labels").and_then(Value::as_object_mut) {
         labels.remove(LABEL);
+        labels.remove(RECEIVES);
     }
     match original["metadata"].get("labels") {
         None => _ = patched["metadata"].as_object_mut().unwrap().remove("labels"),
@@ -251,6 +253,8 @@ proptest! {
             prop_assert_eq!(&collector["name"], CONTAINER);
             let names = collector["env"].as_array().unwrap().iter().map(|variable| variable["name"].to_string());
             let names: Vec<_> = names.collect();
+            let receives = names.contains(&"\"KESTREL_ALS_PORT\"".to_owned());
+            prop_assert_eq!(patched["metadata"]["labels"].get(RECEIVES).is_some(), receives);
             prop_assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "each variable once");
             for mount in collector["volumeMounts"].as_array().unwrap() {
                 let volumes = patched["spec"]["volumes"].as_array().unwrap();
