@@ -57,7 +57,8 @@ pub struct Config {
     /// last a moment lasts until it is an incident.
     pub thresholds: Thresholds,
     /// `KESTREL_ISTIO_ROOT_NAMESPACE` (`istio-system`): policies there are for the whole mesh; `KESTREL_ISTIO_COLLECTORS` (`false`):
-    /// proxies of some namespaces are to send their access logs to their pods' collectors.
+    /// proxies of some namespaces are to send their access logs to their pods' collectors; `KESTREL_ISTIO_ON_NODES` (`false`): they may
+    /// send them to node agents.
     pub mesh: Scope,
     /// `KESTREL_EXECUTOR_SWITCH` (unset: everything that the chart's defaults allow): the ConfigMap that says
     /// what of Kestrel Cloud's requests is done.
@@ -136,6 +137,7 @@ impl Config {
                     .text("KESTREL_LINK_AGENT_SERVICE_ACCOUNT", "kestrel-node-agent"),
                 pod_ip: address(&mut settings, "POD_IP"),
                 pod_name,
+                pod_uid: settings.optional("POD_UID"),
                 node_name: settings.optional("NODE_NAME"),
                 tls_dir: settings.optional("KESTREL_LINK_TLS_DIR").map(Into::into),
                 namespace: namespace.clone(),
@@ -285,6 +287,8 @@ fn headers(settings: &mut Settings<'_>) -> Headers {
 fn scope(settings: &mut Settings<'_>, namespace: &str, port: u16) -> Scope {
     let receiver = Receiver { host: format!("{}.{namespace}.svc.cluster.local", als::ALS), port };
     let has_collectors = settings.flag("KESTREL_ISTIO_COLLECTORS", false);
+    let on_nodes = settings.flag("KESTREL_ISTIO_ON_NODES", false);
+    let speaks_tls = settings.optional("KESTREL_ALS_TLS_DIR").is_some();
     let root = settings.text("KESTREL_ISTIO_ROOT_NAMESPACE", "istio-system");
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     if root.len() > 63 || !root.bytes().all(allowed) || root.starts_with('-') || root.ends_with('-') {
@@ -292,7 +296,7 @@ fn scope(settings: &mut Settings<'_>, namespace: &str, port: u16) -> Scope {
             "KESTREL_ISTIO_ROOT_NAMESPACE={root:?} is not usable: it is the name of a namespace"
         ));
     }
-    Scope { root, has_collectors, receiver }
+    Scope { root, has_collectors, receiver, on_nodes, speaks_tls }
 }
 
 fn address(settings: &mut Settings<'_>, name: &str) -> Option<IpAddr> {
@@ -329,6 +333,7 @@ mod tests {
             ("KESTREL_EXCLUDED_NAMESPACES", "vault,bank"),
             ("KESTREL_ISTIO_ROOT_NAMESPACE", "mesh"),
             ("KESTREL_ISTIO_COLLECTORS", "true"),
+            ("KESTREL_ISTIO_ON_NODES", "true"),
             ("ENABLE_ISTIO_ALS", "auto"),
             ("ISTIO_ALS_PORT", "9000"),
             ("KESTREL_ALS_STREAM_BYTES", "1000"),
@@ -340,7 +345,8 @@ mod tests {
         assert_eq!(config.uplink.server_name, "cloud.example");
         assert!(matches!(config.uplink.credentials.bootstrap().token, TokenSource::File(_)));
         assert_eq!((config.logs_policy, config.mesh.root.as_str()), (LogPolicy::All, "mesh"));
-        assert!(config.mesh.has_collectors && config.mesh.receiver.port == 9000);
+        assert!(config.mesh.has_collectors && config.mesh.on_nodes && !config.mesh.speaks_tls);
+        assert_eq!(config.mesh.receiver.port, 9000);
         assert!(config.excluded.has("bank"));
         assert_eq!(config.istio, Wanted::WithIstio);
         let als = config.als.unwrap();

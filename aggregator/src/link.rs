@@ -87,6 +87,8 @@ pub struct Config {
     pub pod_ip: Option<IpAddr>,
     /// Name of this pod.
     pub pod_name: Option<String>,
+    /// Its UID, without which an Istio of ambient mode does not take it for what an EndpointSlice leads to.
+    pub pod_uid: Option<String>,
     /// Name of the node this pod runs on.
     pub node_name: Option<String>,
     /// Folder with `tls.crt`, `tls.key` and `ca.crt`; `None`: an authority of our own signs.

@@ -141,6 +141,8 @@ fn telemetry_names_providers_only_where_they_are_known_to_exist() {
 fn a_secret_makes_it_mutual_tls() {
     let objects = Objects::with(&["operator.istio.enabled=true", "operator.istio.existingSecret=als"]);
     assert_eq!(objects.env("kestrel-aggregator", "KESTREL_ALS_TLS_DIR"), Some("/etc/kestrel/als-tls"));
+    let check = list(&objects.get("Pod", "kestrel-check")["spec"]["containers"][0]["env"]);
+    assert!(check.contains(&json!({"name": "KESTREL_ALS_TLS_DIR", "value": "/etc/kestrel/als-tls"})));
     let (_, pod) = objects.pods().find(|(name, _)| *name == "kestrel-aggregator").unwrap();
     let volume = list(&pod["spec"]["volumes"]).iter().find(|volume| volume["name"] == "als-tls").unwrap();
     assert_eq!(
@@ -161,7 +163,9 @@ fn node_agents_receive_where_that_is_asked_for_and_only_what_is_of_their_node() 
     let off = Objects::with(&["operator.istio.enabled=true"]);
     assert_eq!(off.find("Service", NODE), None);
     assert_eq!(off.env("kestrel-node-agent", "KESTREL_ALS_PORT"), None);
+    assert_eq!(off.env("kestrel-aggregator", "KESTREL_ISTIO_ON_NODES"), None);
     let objects = Objects::with(&ON_NODES);
+    assert_eq!(objects.env("kestrel-aggregator", "KESTREL_ISTIO_ON_NODES"), Some("true"));
     let service = &objects.get("Service", NODE)["spec"];
     assert_eq!(service["internalTrafficPolicy"], "Local");
     assert_eq!(service["ports"], json!([{"name": "grpc-als", "port": 8080, "targetPort": 8080}]));

@@ -78,7 +78,8 @@ async fn providers_are_found_added_and_named_and_nothing_is_lost() {
     let api_server = ApiServer::start();
     let client = api_server.client().await;
     let receiver = Receiver { host: "als.example".to_owned(), port: 8080 };
-    let scope = Scope { root: ROOT.to_owned(), has_collectors: false, receiver };
+    let scope =
+        Scope { root: ROOT.to_owned(), has_collectors: false, receiver, on_nodes: false, speaks_tls: false };
     let reader = Reader::new(client.clone(), client.clone(), scope);
     let render = || {
         let (chart, kubeconfig) = (helm::chart(), api_server.kubeconfig.to_str().unwrap().to_owned());

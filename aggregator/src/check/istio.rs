@@ -47,6 +47,8 @@ pub(super) fn findings(found: &Result<Found, String>, is_wanted: bool) -> Vec<Fi
                 findings.extend(mistaken.into_iter().map(|(provider, why)| {
                     lacking(format!("{name} has a provider {provider}, but {why}: correct it by hand"))
                 }));
+                let cautions = mesh.cautions().into_iter().map(|what| format!("{name}: {what}"));
+                findings.extend(cautions.map(|what| Finding::caution(ISTIO, what)));
                 if !missing.is_empty() {
                     findings.push(lacking(remedy(configuration, mesh, &missing)));
                 }
@@ -121,7 +123,8 @@ mod tests {
         let host = "kestrel-operator-als.kestrel-ai.svc.cluster.local".to_owned();
         let (root, receiver) = ("istio-system".to_owned(), Receiver { host, port: 8080 });
         let [namespace, name, version] = ["istio-system", name, "17"].map(str::to_owned);
-        let mesh = Mesh::read(text, &Scope { root, has_collectors, receiver });
+        let scope = Scope { root, has_collectors, receiver, on_nodes: false, speaks_tls: false };
+        let mesh = Mesh::read(text, &scope);
         Configuration { namespace, name, version, mesh }
     }
 
@@ -200,6 +203,17 @@ mod tests {
             line.contains(r#"service: kestrel-collector-als.kestrel.internal\n    port: 14080\n"#),
             "{line}"
         );
+    }
+
+    #[test]
+    fn what_works_worse_than_it_could_is_a_caution_of_its_configuration() {
+        let text = whole().replace("    additionalResponseHeadersToLog: [grpc-status]\n", "");
+        let configurations = Ok(vec![configuration("istio", &text, false)]);
+        let lines = said(Ok(Found::Istio { configurations, telemetries: Ok(vec![]) }), true);
+        assert_eq!(lines[0], "ok      Istio: istio-system/istio knows its providers");
+        let told =
+            "caution Istio: istio-system/istio: its provider kestrel-operator-als has no grpc-status in ";
+        assert!(lines[1].starts_with(told), "{lines:?}");
     }
 
     /// Scenario: a provider leads to another namespace, and the chart's Telemetry is younger than somebody else's of the mesh.

@@ -43,6 +43,10 @@ pub struct Scope {
     pub has_collectors: bool,
     /// Where access logs are received.
     pub receiver: Receiver,
+    /// Whether node agents receive them too, behind a Service of their own.
+    pub on_nodes: bool,
+    /// Whether both speak TLS alone.
+    pub speaks_tls: bool,
 }
 
 /// Reads what Istio has in the cluster: discovery as the operator, objects as the account that only reads.

@@ -35,6 +35,12 @@ const COLLECTORS: [Provider; 2] = [
 /// The list of providers in a mesh configuration.
 const LIST: &str = "extensionProviders";
 
+/// What a provider of HTTP has to log besides, as an answer with HTTP's 200 may be a failure of gRPC: a trailer, or a header of an answer that
+/// has nothing else.
+const GRPC_STATUS: &str = "grpc-status";
+/// The fields of its entry that list headers and trailers.
+const LOGGED: [&str; 2] = ["additionalResponseHeadersToLog", "additionalResponseTrailersToLog"];
+
 /// Where access logs are received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receiver {
@@ -84,20 +90,46 @@ impl Mesh {
                 return Some((provider, format!("it has no {} with a service and a port", provider.field)));
             };
             let (host, own_port) = provider.at(&self.scope.receiver);
-            // The receivers of nodes have a Service of their own.
-            let of_nodes = host.replacen('.', "-node.", 1);
-            let hosts = [host, &of_nodes].map(in_cluster);
             // Istio allows for the namespace before a name.
-            let name = service.rsplit_once('/').map_or(service, |(_, name)| name);
-            let leads_here = hosts.contains(&in_cluster(name)) && port == u64::from(own_port);
+            let name = in_cluster(service.rsplit_once('/').map_or(service, |(_, name)| name));
+            // The receivers of nodes have a Service of their own.
+            let is_of_nodes = name == in_cluster(&host.replacen('.', "-node.", 1));
+            let is_there = name == in_cluster(host) || is_of_nodes && self.scope.on_nodes;
+            let leads_here = is_there && port == u64::from(own_port);
             let why = || {
+                let off = if is_of_nodes && !is_there {
+                    " (node agents receive with operator.istio.onNodes: true)"
+                } else {
+                    ""
+                };
                 format!(
-                    "it sends to {service}:{port}, and {host}:{own_port} is where access logs are received"
+                    "it sends to {service}:{port}, and {host}:{own_port} is where access logs are received{off}"
                 )
             };
             (!leads_here).then(|| (provider, why()))
         };
         self.expected().filter_map(wrong).collect()
+    }
+
+    /// What is no mistake and yet has to be seen to, in a sentence each.
+    pub fn cautions(&self) -> Vec<String> {
+        let blind = |provider: Provider| {
+            let found = self.find(provider)?.get(provider.field)?;
+            let logs =
+                |list: &str| found[list].as_array().into_iter().flatten().any(|name| name == GRPC_STATUS);
+            let lists: Vec<_> = provider.logged().iter().copied().filter(|list| !logs(list)).collect();
+            let lists = Some(lists.join(" and ")).filter(|lists| !lists.is_empty())?;
+            let cost = "so gRPC calls that fail count as good, as HTTP's status is 200: add it";
+            Some(format!("its provider {provider} has no {GRPC_STATUS} in {lists}, {cost}"))
+        };
+        let tls = self.scope.speaks_tls.then(|| {
+            format!(
+                "access logs are received over TLS alone (operator.istio.existingSecret), which proxies speak to {} only by a \
+                 DestinationRule with tls.mode MUTUAL: without it all their streams fail (docs/access-logs.md has it)",
+                self.scope.receiver.host
+            )
+        });
+        self.expected().filter_map(blind).chain(tls).collect()
     }
 
     fn find(&self, provider: Provider) -> Option<&Value> {
@@ -141,8 +173,11 @@ impl Mesh {
         let indent = " ".repeat(indent);
         let entry = |provider: &Provider| {
             let (Provider { name, field, .. }, (host, port)) = (provider, provider.at(&self.scope.receiver));
+            let logged =
+                provider.logged().iter().map(|list| format!("{indent}    {list}: [{GRPC_STATUS}]\n"));
+            let logged: String = logged.collect();
             format!(
-                "{indent}- name: {name}\n{indent}  {field}:\n{indent}    service: {host}\n{indent}    port: {port}\n"
+                "{indent}- name: {name}\n{indent}  {field}:\n{indent}    service: {host}\n{indent}    port: {port}\n{logged}"
             )
         };
         providers.iter().map(entry).collect()
@@ -162,7 +197,16 @@ impl Provider {
 
     fn entry(self, receiver: &Receiver) -> Value {
         let (host, port) = self.at(receiver);
-        json!({"name": self.name, self.field: {"service": host, "port": port}})
+        let mut to = json!({"service": host, "port": port});
+        for list in self.logged() {
+            to[list] = json!([GRPC_STATUS]);
+        }
+        json!({"name": self.name, self.field: to})
+    }
+
+    /// The lists in which it has to have [`GRPC_STATUS`].
+    fn logged(self) -> &'static [&'static str] {
+        if self.field == "envoyHttpAls" { &LOGGED } else { &[] }
     }
 }
 
@@ -182,10 +226,14 @@ mod tests {
 
     use super::*;
 
-    fn read(text: &str) -> Result<Mesh, String> {
+    fn scope() -> Scope {
         let host = "kestrel-operator-als.kestrel-ai.svc.cluster.local".to_owned();
         let (root, receiver) = ("istio-system".to_owned(), Receiver { host, port: 8080 });
-        Mesh::read(text, &Scope { root, has_collectors: false, receiver })
+        Scope { root, has_collectors: false, receiver, on_nodes: true, speaks_tls: false }
+    }
+
+    fn read(text: &str) -> Result<Mesh, String> {
+        Mesh::read(text, &scope())
     }
 
     fn names(providers: &[Provider]) -> Vec<&str> {
@@ -266,6 +314,30 @@ trustDomain: cluster.local
         for text in ["", "- a", "extensionProviders: 1", "a: [", "a: &a [*a]"] {
             read(text).unwrap_err();
         }
+    }
+
+    #[test]
+    fn the_service_of_nodes_is_one_only_where_node_agents_receive() {
+        let mesh = read("{}").unwrap();
+        let of_nodes = mesh.with(&PROVIDERS).replace("als.kestrel-ai", "als-node.kestrel-ai");
+        assert_eq!(read(&of_nodes).unwrap().mistaken(), []);
+        let off = Mesh::read(&of_nodes, &Scope { on_nodes: false, ..scope() }).unwrap();
+        let [(_, why), _] = &off.mistaken()[..] else { panic!("{:?}", off.mistaken()) };
+        assert!(why.ends_with("(node agents receive with operator.istio.onNodes: true)"), "{why}");
+    }
+
+    #[test]
+    fn a_provider_that_does_not_log_what_became_of_grpc_and_tls_that_nobody_speaks_are_told() {
+        let text = read("trustDomain: x").unwrap().with(&PROVIDERS);
+        assert_eq!(read(&text).unwrap().cautions(), [""; 0]);
+        let without = text.replace("additionalResponseTrailersToLog: [grpc-status]", "");
+        let cautions = read(&without).unwrap().cautions();
+        assert_eq!(cautions.len(), 1);
+        let told =
+            "its provider kestrel-operator-als has no grpc-status in additionalResponseTrailersToLog, so ";
+        assert!(cautions[0].starts_with(told), "{cautions:?}");
+        let cautions = Mesh::read(&text, &Scope { speaks_tls: true, ..scope() }).unwrap().cautions();
+        assert!(cautions.len() == 1 && cautions[0].contains("DestinationRule"), "{cautions:?}");
     }
 
     proptest! {

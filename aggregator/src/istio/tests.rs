@@ -66,7 +66,7 @@ fn telemetries(providers: &[&str]) -> Value {
 
 fn scope(has_collectors: bool) -> Scope {
     let receiver = mesh::Receiver { host: "als.kestrel-ai.svc.cluster.local".to_owned(), port: 8080 };
-    Scope { root: "mesh".to_owned(), has_collectors, receiver }
+    Scope { root: "mesh".to_owned(), has_collectors, receiver, on_nodes: false, speaks_tls: false }
 }
 
 async fn line(own: &[(&'static str, Value)], reader: &[(&'static str, Value)]) -> String {

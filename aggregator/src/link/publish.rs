@@ -128,6 +128,7 @@ fn endpoint_slice(
         kind: Some("Pod".to_owned()),
         namespace: Some(config.namespace.clone()),
         name: Some(name.clone()),
+        uid: config.pod_uid.clone(),
         ..Default::default()
     };
     EndpointSlice {
@@ -159,4 +160,19 @@ where
     let name = object.meta().name.as_deref().unwrap_or_default();
     Api::<K>::namespaced(client.clone(), namespace).patch(name, &parameters, &Patch::Apply(object)).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link::tests;
+
+    #[test]
+    fn an_endpoint_is_the_pod_of_this_name_and_uid() {
+        let [pod_name, pod_uid] = ["aggregator-1", "1-1"].map(|text| Some(text.to_owned()));
+        let config = Config { pod_name: pod_name.clone(), pod_uid: pod_uid.clone(), ..tests::config() };
+        let slice = endpoint_slice(&config, [10, 0, 0, 7].into(), (LINK, "https"), 8443);
+        let pod = slice.endpoints[0].target_ref.clone().unwrap();
+        assert_eq!((pod.kind.as_deref(), pod.name, pod.uid), (Some("Pod"), pod_name, pod_uid));
+    }
 }

@@ -107,6 +107,7 @@ pub(super) fn config() -> Config {
         agent_service_account: "kestrel-node-agent".to_owned(),
         pod_ip: None,
         pod_name: None,
+        pod_uid: None,
         node_name: None,
         tls_dir: None,
     }

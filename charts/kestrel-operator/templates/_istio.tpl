@@ -20,6 +20,14 @@
   value: {{ . | quote }}
 - name: ISTIO_ALS_PORT
   value: {{ $istio.alsPort | int | quote }}
+{{- if $istio.existingSecret }}
+- name: KESTREL_ALS_TLS_DIR
+  value: /etc/kestrel/als-tls
+{{- end }}
+{{- end }}
+{{- if include "kestrel.nodeAccessLogs" . }}
+- name: KESTREL_ISTIO_ON_NODES
+  value: "true"
 {{- end }}
 {{- end }}
 
