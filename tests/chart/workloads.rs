@@ -415,6 +415,7 @@ const DAEMON_ALONE: [&str; 24] = [
     "KESTREL_THRESHOLDS",
     "NODE_NAME",
     "POD_IP",
+    "POD_UID",
     "ROLLOUTS_DISABLED",
 ];
 

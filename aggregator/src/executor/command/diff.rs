@@ -1,8 +1,12 @@
 //! `kubectl diff`: what a server-side apply of the manifest behind the command would change, as `diff -u -N` prints it of
 //! kubectl's two folders.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
+use serde_json::Value;
 use similar::TextDiff;
 
 use super::{
@@ -14,11 +18,13 @@ use super::{
 use crate::executor::{
     cluster::apart,
     dry_run::{self, OTHERS, Trial},
-    hidden::{HASH, MARK, hidden_length},
+    hidden::{HASH, MARK, hidden_length, is_hidden},
     json::Holds,
     manifest::{self, Document},
 };
 
+/// Items of a list that hide something, beyond which all that may be of one is hidden.
+const ALIKE: usize = 100;
 /// To compare one object; what is left then is shown as taken out and put in.
 const TIME: Duration = Duration::from_secs(1);
 /// The exit codes of kubectl.
@@ -68,20 +74,69 @@ async fn compare(
     output.tried.push(trial.to_string());
     // First, since who may not read it may not see what it would be.
     let live = match session.object(&trial.path).await {
-        Ok(object) => unguessable(&yaml::write(&object)),
-        Err(trouble) if trouble.is_not_found() => String::new(),
+        Ok(object) => Some(object),
+        Err(trouble) if trouble.is_not_found() => None,
         Err(trouble) => return Err(trouble),
     };
     let (answer, conflict) = trial.run(session, "application/json").await?;
     if let Some(conflict) = conflict {
         output.warn(&format!("{}{OTHERS}: {conflict}", document.place(&conflict)));
     }
-    let merged = session.taken(&answer, Holds::of_resource(&trial.resource.name))?;
+    let mut merged = session.taken(&answer, Holds::of_resource(&trial.resource.name))?;
     let Trial { resource, namespace, name, .. } = trial;
+    let has_names = !resource.group.contains('.') || resource.group.ends_with(".k8s.io");
     let group = if resource.group.is_empty() { String::new() } else { resource.group + "." };
     let file = format!("{group}{}.{}.{namespace}.{name}", resource.version, resource.kind);
-    let diff = apart(answer.text.len(), || unified(&file, &live, &unguessable(&yaml::write(&merged))));
+    let diff = apart(answer.text.len(), || {
+        let live = live.map_or_else(String::new, |live| {
+            keep_hidden(&live, &mut merged, has_names);
+            unguessable(&yaml::write(&live))
+        });
+        unified(&file, &live, &unguessable(&yaml::write(&merged)))
+    });
     Ok((file, diff))
+}
+
+/// Hides in `merged`, which would be stored, what is hidden in the same place of `live`: what a manifest puts beside a value must not
+/// make it look like none of a secret. Items of a list are the same by their names where they are told apart by them (`has_names`, as in
+/// Kubernetes' own kinds); otherwise each is taken for every one that hides something.
+fn keep_hidden(live: &Value, merged: &mut Value, has_names: bool) {
+    match (live, merged) {
+        (Value::String(live), merged) if is_hidden(live) => *merged = MARK.into(),
+        (Value::Object(live), Value::Object(merged)) => {
+            for (name, field) in merged {
+                if let Some(live) = live.get(name) {
+                    keep_hidden(live, field, has_names);
+                }
+            }
+        }
+        (Value::Array(live), Value::Array(merged)) => {
+            let hiding: Vec<&Value> = live.iter().filter(|item| hides(item)).collect();
+            let known: HashMap<&str, &Value> =
+                live.iter().filter_map(|item| Some((item["name"].as_str()?, item))).collect();
+            for item in merged {
+                let named = item["name"].as_str().and_then(|name| known.get(name));
+                match named {
+                    Some(same) if has_names => keep_hidden(same, item, has_names),
+                    // As it was, a text of a list hides nothing that was hidden.
+                    _ if item.is_string() && live.contains(item) => {}
+                    _ if hiding.len() > ALIKE => *item = MARK.into(),
+                    _ => hiding.iter().for_each(|same| keep_hidden(same, item, has_names)),
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Whether anything in it is hidden.
+fn hides(value: &Value) -> bool {
+    match value {
+        Value::String(text) => is_hidden(text),
+        Value::Array(items) => items.iter().any(hides),
+        Value::Object(fields) => fields.values().any(hides),
+        _ => false,
+    }
 }
 
 /// An object's text with the same mark for every secret: who writes a manifest would learn from a hash, or from a line that
@@ -110,6 +165,8 @@ fn unified(file: &str, live: &str, merged: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -129,6 +186,41 @@ mod tests {
         );
         let new = unified("f", "", "a: 1\n");
         assert!(new.ends_with("+++ MERGED/f\n@@ -0,0 +1 @@\n+a: 1\n"), "{new}");
+    }
+
+    /// Scenario: a manifest puts beside a secret what makes it look like a definition, a reference, or the value of another name.
+    /// Guarantee: what is hidden where it is stays hidden; what else changes is shown.
+    #[test]
+    fn what_is_hidden_in_the_cluster_is_hidden_whatever_a_manifest_puts_beside_it() {
+        let hidden = "[hidden:ab12:0123456789abcdef]";
+        let live = json!({
+            "values": {"secrets": {"db": hidden}, "mode": "slow"},
+            "env": [{"id": 1, "name": "DB_PASSWORD", "value": hidden}, {"id": 2, "name": "MODE", "value": "slow"}],
+            "args": ["-v", "--password", hidden],
+        });
+        let merged = json!({
+            "values": {"secrets": {"db": "hunter2", "type": "object"}, "mode": "fast"},
+            "env": [{"id": 1, "name": "MODE", "value": "hunter2"}, {"id": 2, "name": "X", "value": "slow"}],
+            "args": ["-v", "--password", "-q", "hunter2"],
+        });
+        let kept = |has_names| {
+            let mut merged = merged.clone();
+            keep_hidden(&live, &mut merged, has_names);
+            merged
+        };
+        let custom = kept(false);
+        assert!(!custom.to_string().contains("hunter2"), "{custom}");
+        assert_eq!(custom["values"], json!({"secrets": {"db": MARK, "type": "object"}, "mode": "fast"}));
+        assert_eq!(custom["args"][1], "--password");
+        // Where names tell items apart, a name is whose value it is.
+        assert_eq!(kept(true)["env"][1], json!({"id": 2, "name": "X", "value": MARK}));
+        let mut same =
+            json!({"env": [{"name": "MODE", "value": "fast"}, {"name": "DB_PASSWORD", "value": "x"}]});
+        keep_hidden(&live, &mut same, true);
+        assert_eq!(
+            same,
+            json!({"env": [{"name": "MODE", "value": "fast"}, {"name": "DB_PASSWORD", "value": MARK}]})
+        );
     }
 
     #[test]

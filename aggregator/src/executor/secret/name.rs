@@ -1,7 +1,7 @@
 //! Names of secrets.
 
 /// Words in a name that stand for a secret.
-const SECRET: [&str; 25] = [
+const SECRET: [&str; 28] = [
     "password",
     "passwords",
     "passwd",
@@ -27,11 +27,14 @@ const SECRET: [&str; 25] = [
     "userpass",
     "requirepass",
     "masterauth",
+    "creds",
+    "cookie",
+    "psk",
 ];
 /// Words that end so do as well, however they are run together: `PGPASSWORD`, `authtoken`.
 const ENDS: [&str; 6] = ["password", "passwd", "passphrase", "token", "secret", "pwd"];
 /// `key` after one of these is a secret too.
-const KEY_OF: [&str; 12] = [
+const KEY_OF: [&str; 20] = [
     "api",
     "access",
     "private",
@@ -44,6 +47,14 @@ const KEY_OF: [&str; 12] = [
     "license",
     "auth",
     "session",
+    "app",
+    "aes",
+    "hmac",
+    "jwt",
+    "service",
+    "role",
+    "routing",
+    "storage",
 ];
 /// A name with one of these at its end speaks of a secret without being one.
 const ABOUT: [&str; 54] = [
@@ -169,6 +180,11 @@ mod tests {
             "db.password",
             "MYSQL_ROOT_PASSWORD_2",
             "API_KEY",
+            "APP_KEY",
+            "SERVICE_ROLE_KEY",
+            "DB_CREDS",
+            "WG_PSK",
+            "RABBITMQ_ERLANG_COOKIE",
             "apiKey",
             "APIKey",
             "SECRET_KEY_BASE",
