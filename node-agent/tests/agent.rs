@@ -30,7 +30,7 @@ use kestrel_proto::{
     cloud::v1::NodeCondition,
     envoy::{
         config::core::v3 as core,
-        data::accesslog::v3::{AccessLogCommon, HttpAccessLogEntry},
+        data::accesslog::v3::{AccessLogCommon, HttpAccessLogEntry, HttpRequestProperties},
         service::accesslog::v3::{
             StreamAccessLogsMessage,
             access_log_service_client::AccessLogServiceClient,
@@ -521,6 +521,7 @@ async fn what_a_proxy_logged_is_handed_over_before_the_end() {
             upstream_cluster: "outbound|80||db.shop.svc.cluster.local".to_owned(),
             ..AccessLogCommon::default()
         }),
+        request: Some(HttpRequestProperties { path: "/".to_owned(), ..HttpRequestProperties::default() }),
         ..HttpAccessLogEntry::default()
     };
     let id = "sidecar~10.0.0.1~web-1.shop~shop.svc.cluster.local".to_owned();
